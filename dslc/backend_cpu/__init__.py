@@ -1,0 +1,1 @@
+"""Kernels → vector and scf → LLVM → one native function a program."""

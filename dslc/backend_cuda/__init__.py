@@ -1,0 +1,1 @@
+"""Kernels → CUDA C++, one readable file a program."""

@@ -1,0 +1,1 @@
+"""What a target's machine can do, behind one small protocol."""
