@@ -1,0 +1,97 @@
+"""Tensor types and source locations, between Python values and MLIR."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+
+from dslc.core import dtypes
+from dslc.core.dtypes import DType
+from dslc.core.errors import Span
+
+from .mlir import ir
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """A dtype and a static shape."""
+
+    dtype: DType
+    shape: tuple[int, ...]
+
+    @property
+    def rank(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return prod(self.shape)
+
+    @property
+    def bytes(self) -> int:
+        return self.size * self.dtype.bytes
+
+    def with_shape(self, shape: Iterable[int]) -> TensorType:
+        return TensorType(self.dtype, tuple(shape))
+
+    def with_dtype(self, dtype: DType) -> TensorType:
+        return TensorType(dtype, self.shape)
+
+    def to_mlir(self) -> ir.Type:
+        return ir.RankedTensorType.get(self.shape, ir.Type.parse(self.dtype.mlir))
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+
+
+@lru_cache(maxsize=4096)
+def _from_text(element: str, shape: tuple[int, ...]) -> TensorType:
+    return TensorType(dtypes.BY_MLIR[element], shape)
+
+
+def type_of(value: ir.Value) -> TensorType:
+    """The tensor type of an SSA value."""
+    t = ir.RankedTensorType(value.type)
+    return _from_text(str(t.element_type), tuple(t.shape))
+
+
+def from_mlir(t: ir.Type) -> TensorType:
+    t = ir.RankedTensorType(t)
+    return _from_text(str(t.element_type), tuple(t.shape))
+
+
+def location_of(span: Span | None) -> ir.Location:
+    """The MLIR location of a span; needs a context."""
+    if span is None:
+        return ir.Location.unknown()
+    return ir.Location.file(span.file, span.line, span.column, span.end_line, span.end_column)
+
+
+def spans_of(location: ir.Location) -> list[Span]:
+    """The places a location names, the innermost first; fused locations give several, call sites give callee then caller."""
+    out: list[Span] = []
+    _collect(location, out)
+    return list(dict.fromkeys(out))
+
+
+def _collect(location: ir.Location, out: list[Span]) -> None:
+    location = location.maybe_downcast() if hasattr(location, "maybe_downcast") else location
+    if isinstance(location, ir.FileLineColLoc):
+        out.append(Span(location.filename if isinstance(location.filename, str) else location.filename.value, location.start_line,
+                        location.start_col, location.end_line, location.end_col))  # fmt: skip
+    elif isinstance(location, ir.FusedLoc):
+        for part in location.locations:
+            _collect(part, out)
+    elif isinstance(location, ir.CallSiteLoc):
+        _collect(location.callee, out)
+        _collect(location.caller, out)
+    elif isinstance(location, ir.NameLoc):
+        _collect(location.child_loc, out)
+
+
+def fuse_locations(locations: Sequence[ir.Location]) -> ir.Location:
+    """One location that keeps every place of several."""
+    unique = list(dict.fromkeys(locations))
+    return unique[0] if len(unique) == 1 else ir.Location.fused(unique)
