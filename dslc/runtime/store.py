@@ -1,0 +1,206 @@
+"""The parameters and states of a model, by path: what all its programs bind to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.dtypes import DType, of_numpy
+from ..core.errors import NameError_, ShapeError, TypeError_, did_you_mean
+from ..core.executable import Port
+
+ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One parameter or state. `role` is "param" or "state"."""
+
+    path: str
+    role: str
+    dtype: DType
+    shape: tuple[int, ...]
+    line: int = 0  # where the model file declares it
+
+    def __str__(self) -> str:
+        return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
+
+
+def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """A C-contiguous array of zeros whose address is a multiple of `ALIGNMENT`."""
+    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    raw = np.zeros(size + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+class ParameterStore(MutableMapping[str, np.ndarray]):
+    """Params and states by path, each at one address for the life of the store.
+
+    `store[path]` is a view that cannot be written; `store[path] = value` checks shape and type and copies. Programs write through
+    `array(path)` and call `touch(path)`; a program that keeps a packed copy makes it anew when `version(path)` has changed.
+    Errors: NameError_ for an unknown path, ShapeError and TypeError_ for a value that does not fit.
+    """
+
+    def __init__(self, ports: Iterable[Port | Entry] = ()):
+        self._entries: dict[str, Entry] = {}
+        self._arrays: dict[str, np.ndarray] = {}
+        self._versions: dict[str, int] = {}
+        self.extend(ports)
+
+    def extend(self, ports: Iterable[Port | Entry]) -> list[str]:
+        """Adds zeros for the param and state ports that are not here yet and returns their paths; one that is here must fit."""
+        added = []
+        for port in ports:
+            if port.role not in ("param", "state"):
+                continue
+            entry = port if isinstance(port, Entry) else Entry(port.name, port.role, port.dtype, tuple(port.shape), port.line)
+            known = self._entries.get(entry.path)
+            if known is None:
+                self._entries[entry.path] = entry
+                self._arrays[entry.path] = aligned_zeros(entry.shape, entry.dtype.numpy)
+                self._versions[entry.path] = 0
+                added.append(entry.path)
+            elif (known.shape, known.dtype) != (entry.shape, entry.dtype):
+                error = ShapeError if known.shape != entry.shape else TypeError_
+                raise error(f"{known.role} '{entry.path}' is {known} in one program and {entry} in another")
+        return added
+
+    def entry(self, path: str) -> Entry:
+        """Role, type and shape of a path."""
+        if path not in self._entries:
+            raise NameError_(f"the model has no parameter '{path}'{did_you_mean(path, self._entries)}")
+        return self._entries[path]
+
+    def entries(self, role: str | None = None) -> list[Entry]:
+        """All entries of a role, in the order of their declaration."""
+        return [e for e in self._entries.values() if role in (None, e.role)]
+
+    def array(self, path: str) -> np.ndarray:
+        """The memory itself, for programs. Whoever writes it calls `touch`."""
+        self.entry(path)
+        return self._arrays[path]
+
+    def version(self, path: str) -> int:
+        """How many times the parameter was written."""
+        self.entry(path)
+        return self._versions[path]
+
+    def touch(self, *paths: str) -> None:
+        """Says that these paths were written in place."""
+        for path in paths:
+            self._versions[self.entry(path).path] += 1
+
+    def __getitem__(self, path: str) -> np.ndarray:
+        view = self.array(path).view()
+        view.flags.writeable = False
+        return view
+
+    def __setitem__(self, path: str, value: Any) -> None:
+        entry = self.entry(path)
+        np.copyto(self._arrays[path], fitted(entry, value), casting="unsafe")
+        self._versions[path] += 1
+
+    def __delitem__(self, path: str) -> None:
+        raise TypeError_(f"the parameter '{path}' belongs to the model and cannot be removed")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._entries
+
+    def __repr__(self) -> str:
+        rows = [f"  {e.path}: {e}" + ("" if e.role == "param" else f" ({e.role})") for e in self._entries.values()]
+        return "ParameterStore(\n" + "\n".join(rows) + "\n)"
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(a.nbytes for a in self._arrays.values())
+
+    def copy_values(self, role: str | None = None) -> dict[str, np.ndarray]:
+        """Copies of the values of a role."""
+        return {e.path: self._arrays[e.path].copy() for e in self.entries(role)}
+
+    def assign(self, values: Mapping[str, Any]) -> None:
+        """Assigns several paths; nothing is written unless all of them fit."""
+        ready = {path: fitted(self.entry(path), value) for path, value in values.items()}
+        for path, value in ready.items():
+            np.copyto(self._arrays[path], value, casting="unsafe")
+            self._versions[path] += 1
+
+    def load_weights(self, file: str | Path, map: str | Path | None = None) -> list[str]:
+        """Brings in the weights of a .safetensors or .npz file; `map` is a file of rules, or the rules. Returns the paths written."""
+        from .weights import load_weights
+
+        return load_weights(self, file, map)
+
+
+def fitted(entry: Entry, value: Any) -> np.ndarray:
+    """`value` as an array that can be copied into `entry`: same shape, a type of the same kind, integers in range.
+
+    Python numbers and lists take the entry's type. ShapeError and TypeError_ name the path, what was found and what is expected.
+    """
+    target = entry.dtype.numpy
+    name = f"{entry.role} '{entry.path}'"
+    if not hasattr(value, "dtype"):
+        return _from_python(entry, value, name)
+    array = value if isinstance(value, np.ndarray) else _to_numpy(value, name)
+    try:
+        found = of_numpy(array.dtype)
+    except KeyError:
+        raise TypeError_(f"{name} is {entry}, given {array.dtype}") from None
+    given = f"{found}[{', '.join(map(str, array.shape))}]"
+    if array.shape != entry.shape:
+        raise ShapeError(f"{name} is {entry}, given {given}", help=_transposed(entry.shape, array.shape))
+    if found.kind != entry.dtype.kind and not (found.is_integer and entry.dtype.is_integer):
+        raise TypeError_(f"{name} is {entry}, given {given}", help=f"convert it first: value.astype('{entry.dtype}')")
+    if entry.dtype.is_integer:
+        _check_integers(entry, array, name)
+    return array.astype(target, copy=False)
+
+
+def _from_python(entry: Entry, value: Any, name: str) -> np.ndarray:
+    try:
+        plain = np.asarray(value)
+    except ValueError:
+        raise ShapeError(f"{name} is {entry}, given a list whose rows have different lengths") from None
+    if plain.dtype.kind not in "biuf":
+        raise TypeError_(f"{name} is {entry}, given {type(value).__name__}")
+    if plain.shape != entry.shape:
+        raise ShapeError(f"{name} is {entry}, given a value of shape {list(plain.shape)}", help=_transposed(entry.shape, plain.shape))
+    if plain.dtype.kind == "f" and not entry.dtype.is_float:
+        raise TypeError_(f"{name} is {entry}, given floats")
+    if entry.dtype.is_integer:
+        _check_integers(entry, plain, name)
+    return plain.astype(entry.dtype.numpy)
+
+
+def _to_numpy(value: Any, name: str) -> np.ndarray:
+    """An array of another library, by DLPack or by numpy's protocols."""
+    try:
+        return np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
+    except (TypeError, ValueError, BufferError, RuntimeError) as error:
+        raise TypeError_(f"{name} cannot be read from a {type(value).__name__}: {error}") from None
+
+
+def _check_integers(entry: Entry, array: np.ndarray, name: str) -> None:
+    if not array.size:
+        return
+    bits, signed = entry.dtype.bits, entry.dtype.kind == "int"
+    low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if signed else (0, (1 << bits) - 1)
+    least, most = int(array.min()), int(array.max())
+    if least < low or most > high:
+        raise TypeError_(f"{name} is {entry}, given {least if least < low else most}, which is outside [{low}, {high}]")
+
+
+def _transposed(expected: tuple[int, ...], found: tuple[int, ...]) -> str | None:
+    return "it is transposed: give value.T" if len(expected) > 1 and found == expected[::-1] else None
