@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from dslc.core import dtypes
-from dslc.core.errors import ShapeError
+from dslc.core.errors import ShapeError, TypeError_
 
 from . import index
 from .mlir import ext, ir
@@ -56,7 +56,9 @@ def encode_array(array: np.ndarray) -> ir.Attribute:
     shaped = ir.RankedTensorType.get(array.shape, element)
     if array.size and (array.size == 1 or (array.reshape(-1)[0] == array).all()):
         return ir.DenseElementsAttr.get_splat(shaped, _splat(element, dtype, array.reshape(-1)[0]))
-    if dtype.is_bool or dtype.extension:  # no buffer format of numpy stands for these
+    if dtype.extension:  # MLIR's binding reads no element of these back: make a float32 or int8 constant and cast it
+        raise TypeError_(f"a constant of type {dtype} must be uniform")
+    if dtype.is_bool:
         return ir.DenseElementsAttr.get([_splat(element, dtype, v) for v in array.reshape(-1)], shaped)
     return ir.DenseElementsAttr.get(np.ascontiguousarray(array), type=element, shape=list(array.shape))
 
@@ -73,9 +75,8 @@ def decode_array(attribute: ir.Attribute) -> np.ndarray:
         value = dense.get_splat_value()
         scalar = ir.FloatAttr(value).value if t.dtype.is_float else ir.IntegerAttr(value).value
         return np.full(t.shape, scalar).astype(t.dtype.numpy)
-    if t.dtype.is_bool or t.dtype.extension:
-        values = list(ir.DenseFPElementsAttr(dense) if t.dtype.is_float else ir.DenseIntElementsAttr(dense))
-        return np.array(values).astype(t.dtype.numpy).reshape(t.shape)
+    if t.dtype.is_bool:
+        return np.array(list(ir.DenseIntElementsAttr(dense))).astype(bool).reshape(t.shape)
     return np.array(dense).astype(t.dtype.numpy, copy=False).reshape(t.shape)
 
 

@@ -1,0 +1,624 @@
+"""Elementwise ops: each element of the result depends on the elements at the same place. Operands have one shape; `view` broadcasts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dslc.core import dtypes
+from dslc.core.dtypes import DType
+from dslc.core.errors import ShapeError, TypeError_
+
+from ..mlir import ext, ir
+from ..op import DTYPE, STR, Op, Operand, Result
+from ..types import TensorType, type_of
+from .constant import full, full_like
+
+
+def require_float(name: str, t: TensorType) -> None:
+    if not t.dtype.is_float:
+        raise TypeError_(f"{name} takes floats, this is {t}", help="cast it: float32(...)")
+
+
+def require_same(name: str, operands: Sequence[TensorType]) -> None:
+    first = operands[0]
+    for t in operands[1:]:
+        if t.shape != first.shape:
+            raise ShapeError(f"{name} of {first} and {t}")
+        if t.dtype != first.dtype:
+            raise TypeError_(f"{name} of {first} and {t}", help="cast one of them")
+
+
+class Elementwise(Op):
+    """Base: the result has the operands' common type unless `infer` says otherwise; the scalar is the primitive of the op's name."""
+
+    structure = "elementwise"
+    primitive = ""
+    accepts = "number"  # "float", "number" (no bool), "bool" or "any"
+
+    @classmethod
+    def infer(cls, operands: Sequence[TensorType], **attributes: Any) -> list[TensorType]:
+        name = cls._op_name
+        require_same(name, operands)
+        dtype = operands[0].dtype
+        if cls.accepts == "float":
+            require_float(name, operands[0])
+        elif cls.accepts == "number" and dtype.is_bool or cls.accepts == "bool" and not dtype.is_bool:
+            raise TypeError_(f"{name} takes {'numbers' if cls.accepts == 'number' else 'truth values'}, this is {operands[0]}")
+        return [operands[0]]
+
+    def scalar(self, s: Any, *values: Any) -> Any:
+        return getattr(s, self.primitive or self._op_name)(*values)
+
+
+class Unary(Elementwise):
+    x: Operand
+    y: Result
+
+
+class Binary(Elementwise):
+    a: Operand
+    b: Operand
+    y: Result
+
+
+# ---- arithmetic -------------------------------------------------------------------------------------------------------------------
+
+
+class Neg(Unary, name="neg", traits=[ext.Pure]):
+    """-x"""
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return -x
+
+    def gradient(self, g: ir.Value) -> list:
+        return [Neg.of(g)]
+
+
+class Abs(Unary, name="abs", traits=[ext.Pure]):
+    """|x|; gradient sign(x), 0 at 0"""
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return np.abs(x)
+
+    def gradient(self, g: ir.Value) -> list:
+        return [Mul.of(g, Sign.of(self.x))]
+
+
+class Sign(Unary, name="sign", traits=[ext.Pure]):
+    """-1, 0 or 1; gradient 0"""
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return np.sign(x)
+
+
+class Add(Binary, name="add", traits=[ext.Pure]):
+    """a + b"""
+
+    def reference(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return a + b
+
+    def gradient(self, g: ir.Value) -> list:
+        return [g, g]
+
+
+class Sub(Binary, name="sub", traits=[ext.Pure]):
+    """a - b"""
+
+    def reference(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return a - b
+
+    def gradient(self, g: ir.Value) -> list:
+        return [g, Neg.of(g)]
+
+
+class Mul(Binary, name="mul", traits=[ext.Pure]):
+    """a * b"""
+
+    def reference(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return a * b
+
+    def gradient(self, g: ir.Value) -> list:
+        return [Mul.of(g, self.b), Mul.of(g, self.a)]
+
+
+class Div(Binary, name="div", traits=[ext.Pure]):
+    """a / b for floats"""
+
+    accepts = "float"
+
+    def reference(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return a / b
+
+    def gradient(self, g: ir.Value) -> list:
+        q = Div.of(g, self.b)
+        return [q, Neg.of(Mul.of(q, self.results[0]))]
+
+
+class FloorDiv(Binary, name="floordiv", traits=[ext.Pure]):
+    """floor(a / b); an integer divided by 0 is 0"""
+
+    def reference(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        if a.dtype.kind == "f":
+            return np.floor(a / b)
+        return np.where(b == 0, 0, a // np.where(b == 0, 1, b)).astype(a.dtype)
+
+
+class Mod(Binary, name="mod", traits=[ext.Pure]):
+    """a - b * floor(a / b), with the sign of b; an integer modulo 0 is 0"""
+
+    def reference(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        if a.dtype.kind == "f":
+            return np.mod(a, b)
+        return np.where(b == 0, 0, a % np.where(b == 0, 1, b)).astype(a.dtype)
+
+    def gradient(self, g: ir.Value) -> list:
+        if not self.type.dtype.is_float:
+            return [None, None]
+        return [g, Neg.of(Mul.of(g, FloorDiv.of(self.a, self.b)))]
+
+
+class Pow(Binary, name="pow", traits=[ext.Pure]):
+    """a ** b; the gradient of b is 0 where a is 0 (as the limit of a**b log a for b > 0)"""
+
+    def reference(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        if a.dtype.kind != "f":
+            return np.power(a, np.maximum(b, 0)).astype(a.dtype)
+        return np.power(a, b)
+
+    def gradient(self, g: ir.Value) -> list:
+        t = self.type
+        one, zero = full(t, 1), full(t, 0)
+        da = Mul.of(g, Mul.of(self.b, Pow.of(self.a, Sub.of(self.b, one))))
+        da = Select.of(Compare.of(self.b, zero, predicate="eq"), zero, da)
+        positive = Compare.of(self.a, zero, predicate="gt")
+        safe = Select.of(positive, self.a, one)
+        db = Select.of(positive, Mul.of(g, Mul.of(self.results[0], Log.of(safe))), zero)
+        return [da, db]
+
+
+class Min(Binary, name="min", traits=[ext.Pure]):
+    """The smaller one; a tie gives half the gradient to each"""
+
+    def reference(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.minimum(a, b)
+
+    def gradient(self, g: ir.Value) -> list:
+        return _share(g, self.a, self.b, "lt")
+
+
+class Max(Binary, name="max", traits=[ext.Pure]):
+    """The larger one; a tie gives half the gradient to each"""
+
+    def reference(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.maximum(a, b)
+
+    def gradient(self, g: ir.Value) -> list:
+        return _share(g, self.a, self.b, "gt")
+
+
+def _share(g: ir.Value, a: ir.Value, b: ir.Value, wins: str) -> list:
+    zero, half = full_like(g, 0), Mul.of(g, full_like(g, 0.5))
+    tie = Compare.of(a, b, predicate="eq")
+    first = Select.of(tie, half, Select.of(Compare.of(a, b, predicate=wins), g, zero))
+    second = Select.of(tie, half, Select.of(Compare.of(b, a, predicate=wins), g, zero))
+    return [first, second]
+
+
+# ---- exponentials, logarithms, roots ---------------------------------------------------------------------------------------------
+
+
+class Exp(Unary, name="exp", traits=[ext.Pure]):
+    accepts = "float"
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return np.exp(x)
+
+    def gradient(self, g: ir.Value) -> list:
+        return [Mul.of(g, self.results[0])]
+
+
+class Expm1(Unary, name="expm1", traits=[ext.Pure]):
+    """exp(x) - 1, exact near 0"""
+
+    accepts = "float"
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return np.expm1(x)
+
+    def gradient(self, g: ir.Value) -> list:
+        return [Mul.of(g, Add.of(self.results[0], full_like(g, 1)))]
+
+
+class Log(Unary, name="log", traits=[ext.Pure]):
+    accepts = "float"
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return np.log(x)
+
+    def gradient(self, g: ir.Value) -> list:
+        return [Div.of(g, self.x)]
+
+
+class Log1p(Unary, name="log1p", traits=[ext.Pure]):
+    """log(1 + x), exact near 0"""
+
+    accepts = "float"
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return np.log1p(x)
+
+    def gradient(self, g: ir.Value) -> list:
+        return [Div.of(g, Add.of(self.x, full_like(g, 1)))]
+
+
+class Sqrt(Unary, name="sqrt", traits=[ext.Pure]):
+    accepts = "float"
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return np.sqrt(x)
+
+    def gradient(self, g: ir.Value) -> list:
+        return [Div.of(Mul.of(g, full_like(g, 0.5)), self.results[0])]
+
+
+class Rsqrt(Unary, name="rsqrt", traits=[ext.Pure]):
+    """1 / sqrt(x)"""
+
+    accepts = "float"
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return 1 / np.sqrt(x)
+
+    def gradient(self, g: ir.Value) -> list:
+        y = self.results[0]
+        return [Mul.of(Mul.of(g, full_like(g, -0.5)), Mul.of(y, Mul.of(y, y)))]
+
+
+# ---- trigonometric and hyperbolic ------------------------------------------------------------------------------------------------
+
+
+class Sin(Unary, name="sin", traits=[ext.Pure]):
+    accepts = "float"
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return np.sin(x)
+
+    def gradient(self, g: ir.Value) -> list:
+        return [Mul.of(g, Cos.of(self.x))]
+
+
+class Cos(Unary, name="cos", traits=[ext.Pure]):
+    accepts = "float"
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return np.cos(x)
+
+    def gradient(self, g: ir.Value) -> list:
+        return [Neg.of(Mul.of(g, Sin.of(self.x)))]
+
+
+def _quotient(g: ir.Value, denominator: ir.Value) -> list:
+    return [Div.of(g, denominator)]
+
+
+def _square(x: ir.Value) -> ir.Value:
+    return Mul.of(x, x)
+
+
+class Tan(Unary, name="tan", traits=[ext.Pure]):
+    accepts = "float"
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return np.tan(x)
+
+    def gradient(self, g: ir.Value) -> list:
+        return [Mul.of(g, Add.of(_square(self.results[0]), full_like(g, 1)))]
+
+
+class Asin(Unary, name="asin", traits=[ext.Pure]):
+    accepts = "float"
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return np.arcsin(x)
+
+    def gradient(self, g: ir.Value) -> list:
+        return [Mul.of(g, Rsqrt.of(Sub.of(full_like(g, 1), _square(self.x))))]
+
+
+class Acos(Unary, name="acos", traits=[ext.Pure]):
+    accepts = "float"
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return np.arccos(x)
+
+    def gradient(self, g: ir.Value) -> list:
+        return [Neg.of(Mul.of(g, Rsqrt.of(Sub.of(full_like(g, 1), _square(self.x)))))]
+
+
+class Atan(Unary, name="atan", traits=[ext.Pure]):
+    accepts = "float"
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return np.arctan(x)
+
+    def gradient(self, g: ir.Value) -> list:
+        return _quotient(g, Add.of(full_like(g, 1), _square(self.x)))
+
+
+class Atan2(Binary, name="atan2", traits=[ext.Pure]):
+    """The angle of the point (b, a)"""
+
+    accepts = "float"
+
+    def reference(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.arctan2(a, b)
+
+    def gradient(self, g: ir.Value) -> list:
+        q = Div.of(g, Add.of(_square(self.a), _square(self.b)))
+        return [Mul.of(q, self.b), Neg.of(Mul.of(q, self.a))]
+
+
+class Sinh(Unary, name="sinh", traits=[ext.Pure]):
+    accepts = "float"
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return np.sinh(x)
+
+    def gradient(self, g: ir.Value) -> list:
+        return [Mul.of(g, Cosh.of(self.x))]
+
+
+class Cosh(Unary, name="cosh", traits=[ext.Pure]):
+    accepts = "float"
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return np.cosh(x)
+
+    def gradient(self, g: ir.Value) -> list:
+        return [Mul.of(g, Sinh.of(self.x))]
+
+
+class Asinh(Unary, name="asinh", traits=[ext.Pure]):
+    accepts = "float"
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return np.arcsinh(x)
+
+    def gradient(self, g: ir.Value) -> list:
+        return [Mul.of(g, Rsqrt.of(Add.of(_square(self.x), full_like(g, 1))))]
+
+
+class Acosh(Unary, name="acosh", traits=[ext.Pure]):
+    accepts = "float"
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return np.arccosh(x)
+
+    def gradient(self, g: ir.Value) -> list:
+        return [Mul.of(g, Rsqrt.of(Sub.of(_square(self.x), full_like(g, 1))))]
+
+
+class Atanh(Unary, name="atanh", traits=[ext.Pure]):
+    accepts = "float"
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return np.arctanh(x)
+
+    def gradient(self, g: ir.Value) -> list:
+        return _quotient(g, Sub.of(full_like(g, 1), _square(self.x)))
+
+
+class Tanh(Unary, name="tanh", traits=[ext.Pure]):
+    accepts = "float"
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return np.tanh(x)
+
+    def gradient(self, g: ir.Value) -> list:
+        return [Mul.of(g, Sub.of(full_like(g, 1), _square(self.results[0])))]
+
+
+class Sigmoid(Unary, name="sigmoid", traits=[ext.Pure]):
+    """1 / (1 + exp(-x)), without overflow"""
+
+    accepts = "float"
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        e = np.exp(-np.abs(x))
+        return np.where(x >= 0, 1 / (1 + e), e / (1 + e)).astype(x.dtype)
+
+    def gradient(self, g: ir.Value) -> list:
+        y = self.results[0]
+        return [Mul.of(g, Mul.of(y, Sub.of(full_like(g, 1), y)))]
+
+
+class Erf(Unary, name="erf", traits=[ext.Pure]):
+    """The error function, 2/sqrt(pi) * integral of exp(-t**2) from 0 to x"""
+
+    accepts = "float"
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        from scipy.special import erf
+
+        return erf(x)
+
+    def gradient(self, g: ir.Value) -> list:
+        bell = Exp.of(Neg.of(_square(self.x)))
+        return [Mul.of(g, Mul.of(bell, full_like(g, 2 / np.sqrt(np.pi))))]
+
+
+# ---- rounding (gradient 0) -------------------------------------------------------------------------------------------------------
+
+
+class Round(Unary, name="round", traits=[ext.Pure]):
+    """To the nearest integer, ties to even"""
+
+    accepts = "float"
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return np.round(x)
+
+
+class Floor(Unary, name="floor", traits=[ext.Pure]):
+    accepts = "float"
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return np.floor(x)
+
+
+class Ceil(Unary, name="ceil", traits=[ext.Pure]):
+    accepts = "float"
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return np.ceil(x)
+
+
+# ---- truth values, comparison, choice, casts -------------------------------------------------------------------------------------
+
+
+class And(Binary, name="and", traits=[ext.Pure]):
+    """Logical for bool, bitwise for integers"""
+
+    accepts = "any"
+    primitive = "logical_and"
+
+    def reference(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return a & b
+
+
+class Or(Binary, name="or", traits=[ext.Pure]):
+    accepts = "any"
+    primitive = "logical_or"
+
+    def reference(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return a | b
+
+
+class Xor(Binary, name="xor", traits=[ext.Pure]):
+    accepts = "any"
+    primitive = "logical_xor"
+
+    def reference(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return a ^ b
+
+
+class Not(Unary, name="not", traits=[ext.Pure]):
+    """Logical for bool, bitwise for integers"""
+
+    accepts = "any"
+    primitive = "logical_not"
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return ~x
+
+
+class ShiftLeft(Binary, name="shift_left", traits=[ext.Pure]):
+    def reference(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.left_shift(a, b)
+
+
+class ShiftRight(Binary, name="shift_right", traits=[ext.Pure]):
+    """Arithmetic for signed integers"""
+
+    def reference(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.right_shift(a, b)
+
+
+COMPARISONS = {"lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal}
+
+
+class Compare(Elementwise, name="compare", traits=[ext.Pure]):
+    """a < b, a <= b, ... by `predicate`; gives bool"""
+
+    a: Operand
+    b: Operand
+    y: Result
+    predicate: STR
+    accepts = "any"
+
+    @classmethod
+    def infer(cls, operands: Sequence[TensorType], **attributes: Any) -> list[TensorType]:
+        require_same("comparison", operands)
+        if attributes["predicate"] not in COMPARISONS:
+            raise TypeError_(f"unknown comparison {attributes['predicate']!r}")
+        return [operands[0].with_dtype(dtypes.BOOL)]
+
+    def reference(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return COMPARISONS[self.predicate](a, b)
+
+    def scalar(self, s: Any, *values: Any) -> Any:
+        return s.compare(self.predicate, *values)
+
+
+class Select(Elementwise, name="select", traits=[ext.Pure]):
+    """a where the condition holds, else b; the side not taken gets gradient 0"""
+
+    condition: Operand
+    a: Operand
+    b: Operand
+    y: Result
+
+    @classmethod
+    def infer(cls, operands: Sequence[TensorType], **attributes: Any) -> list[TensorType]:
+        condition, a, b = operands
+        if not condition.dtype.is_bool:
+            raise TypeError_(f"the condition of where must be bool, this is {condition}")
+        require_same("where", [a, b])
+        if condition.shape != a.shape:
+            raise ShapeError(f"where of {condition} and {a}")
+        return [a]
+
+    def reference(self, condition: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.where(condition, a, b)
+
+    def gradient(self, g: ir.Value) -> list:
+        zero = full_like(g, 0)
+        return [None, Select.of(self.condition, g, zero), Select.of(self.condition, zero, g)]
+
+
+class Cast(Elementwise, name="cast", traits=[ext.Pure]):
+    """To another dtype: float to integer truncates, anything to bool is `!= 0`, to a narrower float rounds to nearest even"""
+
+    x: Operand
+    y: Result
+    dtype: DTYPE
+
+    @classmethod
+    def infer(cls, operands: Sequence[TensorType], **attributes: Any) -> list[TensorType]:
+        return [operands[0].with_dtype(attributes["dtype"])]
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return cast_array(x, self.dtype)
+
+    def gradient(self, g: ir.Value) -> list:
+        source = type_of(self.x).dtype
+        return [cast(g, source) if source.is_float and self.dtype.is_float else None]
+
+    def scalar(self, s: Any, *values: Any) -> Any:
+        return s.cast(values[0], type_of(self.x).dtype, self.dtype)
+
+
+def cast(x: ir.Value, dtype: DType) -> ir.Value:
+    """`x` as `dtype`; `x` itself where it is that already."""
+    return x if type_of(x).dtype == dtype else Cast.of(x, dtype=dtype)
+
+
+def cast_array(x: np.ndarray, dtype: DType) -> np.ndarray:
+    """The numpy meaning of `cast`."""
+    if dtype.is_bool:
+        return x != 0
+    with np.errstate(invalid="ignore", over="ignore"):
+        return x.astype(dtype.numpy)
+
+
+class StopGradient(Unary, name="stop_gradient", traits=[ext.Pure]):
+    """x; gradient 0"""
+
+    accepts = "any"
+
+    def reference(self, x: np.ndarray) -> np.ndarray:
+        return x
+
+    def scalar(self, s: Any, *values: Any) -> Any:
+        return values[0]
