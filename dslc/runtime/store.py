@@ -149,7 +149,6 @@ def fitted(entry: Entry, value: Any) -> np.ndarray:
 
     Python numbers and lists take the entry's type. ShapeError and TypeError_ name the path, what was found and what is expected.
     """
-    target = entry.dtype.numpy
     name = f"{entry.role} '{entry.path}'"
     if not hasattr(value, "dtype"):
         return _from_python(entry, value, name)
@@ -163,9 +162,7 @@ def fitted(entry: Entry, value: Any) -> np.ndarray:
         raise ShapeError(f"{name} is {entry}, given {given}", help=_transposed(entry.shape, array.shape))
     if found.kind != entry.dtype.kind and not (found.is_integer and entry.dtype.is_integer):
         raise TypeError_(f"{name} is {entry}, given {given}", help=f"convert it first: value.astype('{entry.dtype}')")
-    if entry.dtype.is_integer:
-        _check_integers(entry, array, name)
-    return array.astype(target, copy=False)
+    return _cast(entry, array, name)
 
 
 def _from_python(entry: Entry, value: Any, name: str) -> np.ndarray:
@@ -179,9 +176,7 @@ def _from_python(entry: Entry, value: Any, name: str) -> np.ndarray:
         raise ShapeError(f"{name} is {entry}, given a value of shape {list(plain.shape)}", help=_transposed(entry.shape, plain.shape))
     if plain.dtype.kind == "f" and not entry.dtype.is_float:
         raise TypeError_(f"{name} is {entry}, given floats")
-    if entry.dtype.is_integer:
-        _check_integers(entry, plain, name)
-    return plain.astype(entry.dtype.numpy)
+    return _cast(entry, plain, name)
 
 
 def _to_numpy(value: Any, name: str) -> np.ndarray:
@@ -190,6 +185,19 @@ def _to_numpy(value: Any, name: str) -> np.ndarray:
         return np.from_dlpack(value) if hasattr(value, "__dlpack__") else np.asarray(value)
     except (TypeError, ValueError, BufferError, RuntimeError) as error:
         raise TypeError_(f"{name} cannot be read from a {type(value).__name__}: {error}") from None
+
+
+def _cast(entry: Entry, array: np.ndarray, name: str) -> np.ndarray:
+    """To the entry's type: integers in range, and no finite float becomes infinite."""
+    if entry.dtype.is_integer:
+        _check_integers(entry, array, name)
+    with np.errstate(over="ignore"):
+        cast = array.astype(entry.dtype.numpy, copy=False)
+    if entry.dtype.is_float and cast is not array:
+        lost = np.isfinite(array) & ~np.isfinite(cast)
+        if lost.any():
+            raise TypeError_(f"{name} is {entry}, given {array[lost][0]:g}, which is outside the range of {entry.dtype}")
+    return cast
 
 
 def _check_integers(entry: Entry, array: np.ndarray, name: str) -> None:
