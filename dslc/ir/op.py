@@ -22,18 +22,10 @@ from dslc.core import dtypes
 from dslc.core.errors import ShapeError, TypeError_
 
 from . import index
-from .mlir import ext, ir
+from .mlir import ir, register_operation
 from .types import TensorType, from_mlir, type_of
 
-Operand = ext.Operand[Any]
-Operands = Sequence[ext.Operand[Any]]
-Result = ext.Result[Any]
-Results = Sequence[ext.Result[Any]]
-Region = ext.Region
-
-
-class NN(ext.Dialect, name="nn"):
-    """The nn dialect."""
+Operand, Operands, Result, Results, Region = "operand", "operands", "result", "results", "region"  # what an annotation declares
 
 
 @dataclass(frozen=True)
@@ -120,31 +112,43 @@ class Maps:
 STRUCTURES = ("elementwise", "generator", "view", "gather", "join", "reduce", "contract", "whole", "control")
 
 
-class Op(NN.Operation):
+def _field(op: "Op", place: str, start: int, many: bool) -> Any:
+    values = getattr(op, place)
+    return list(values)[start:] if many else values[start]
+
+
+def _attribute(op: "Op", k: str, codec: Codec) -> Any:
+    return codec.decode(op.attributes[k])
+
+
+class Op(ir.OpView):
     """Base of the ops; see the module's docstring."""
 
     structure = "elementwise"
-    differentiable = True
     _codecs = {}  # noqa: RUF012  (annotations declare operands here)
+    _op_name = ""
 
-    @classmethod
-    def __init_subclass__(cls, *, name: str | None = None, traits: list | None = None, **kwargs: Any) -> None:
-        annotations = cls.__dict__.get("__annotations__", {})
-        cls._codecs = {**cls._codecs, **{k: v for k, v in annotations.items() if isinstance(v, Codec)}}
-        for k in [k for k, v in annotations.items() if isinstance(v, Codec)]:
-            annotations[k] = Any
-        super().__init_subclass__(name=name, traits=traits, **kwargs)
+    def __init_subclass__(cls, *, name: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = cls.__dict__.get("__annotations__", {})
+        cls._codecs = {**cls._codecs, **{k: v for k, v in own.items() if isinstance(v, Codec)}}
+        for place, (kind, many) in {"operands": ("operand", "operands"), "results": ("result", "results"), "regions": ("region", "")}.items():
+            fields = [k for k, v in own.items() if isinstance(v, str) and v in (kind, many)]
+            for i, k in enumerate(fields):
+                setattr(cls, k, property(functools.partial(_field, place=place, start=i, many=own[k] == many)))
         for k, codec in cls._codecs.items():
-            setattr(cls, k, property(functools.partial(lambda self, k, codec: codec.decode(self.attributes[k]), k=k, codec=codec)))
+            setattr(cls, k, property(functools.partial(_attribute, k=k, codec=codec)))
         if name:
+            cls._op_name = name
+            cls.OPERATION_NAME = f"nn.{name}"
             TABLE[name] = cls
 
     @classmethod
-    def of(cls, *operands: ir.Value, regions: int = 0, segments: Sequence[int] | None = None, **attributes: Any) -> Any:
+    def of(cls, *operands: ir.Value, **attributes: Any) -> Any:
         """Builds the op at the insertion point and location in force; its result, or the list of its results."""
         types = cls.infer([type_of(v) for v in operands], **attributes)
         encoded = {k: codec.encode(attributes[k]) for k, codec in cls._codecs.items()}
-        op = ir.Operation.create(cls.OPERATION_NAME, [t.to_mlir() for t in types], list(operands), encoded, regions=regions)
+        op = ir.Operation.create(cls.OPERATION_NAME, [t.to_mlir() for t in types], list(operands), encoded)
         return op.results[0] if len(types) == 1 else list(op.results)
 
     @classmethod
@@ -183,23 +187,39 @@ class Op(NN.Operation):
         """The value at a point, from the operands' values there, written in the primitives of `s` (see `ir/scalar.py`)."""
         raise NotImplementedError(type(self).__name__)
 
-    def verify_invariants(self) -> bool:
-        """The MLIR verifier's hook: the result types are the inferred ones."""
+    def check(self) -> None:
+        """Raises where the op does not hold together: here, where the result types are not the inferred ones."""
         expected = type(self).infer(self.types(), **self.values())
         found = [type_of(v) for v in self.results]
         if expected != found:
-            raise ShapeError(f"{self.name} gives {', '.join(map(str, expected))}, declared {', '.join(map(str, found))}")
-        return True
+            raise ShapeError(f"{self._op_name} gives {', '.join(map(str, expected))}, declared {', '.join(map(str, found))}")
 
 
 TABLE: dict[str, type[Op]] = {}
 
 
+class NN:
+    """The namespace of the dialect.
+
+    IRDL, by which MLIR's Python bindings register a dialect, binds one type variable to all elements of a variadic operand, so that an op over
+    tensors of different types (concat, scan, kernel) cannot be declared. The ops are therefore unregistered for MLIR, their classes are registered
+    as views of their names, and `ir.verify` is the verifier.
+    """
+
+    DIALECT_NAMESPACE = "nn"
+
+
 def context() -> ir.Context:
-    """A context with the nn dialect loaded; enter it with `with`."""
+    """A context in which nn ops can be made and parsed; enter it with `with`."""
     from . import ops  # noqa: F401  (fills the table)
 
+    _register()
     made = ir.Context()
-    with made:
-        NN.load()
+    made.allow_unregistered_dialects = True
     return made
+
+
+@functools.cache
+def _register() -> None:
+    for cls in TABLE.values():
+        register_operation(NN)(cls)

@@ -9,12 +9,12 @@ from dslc.core import dtypes
 from dslc.core.errors import ShapeError, TypeError_
 
 from .. import index
-from ..mlir import ext, ir
+from ..mlir import ir
 from ..op import ARRAY, DTYPE, INT, INTS, STR, Maps, Op, Operand, Result, decode_array
 from ..types import TensorType, from_mlir, type_of
 
 
-class Constant(Op, name="constant", traits=[ext.Pure]):
+class Constant(Op, name="constant"):
     """A tensor known at compile time; a uniform one is stored once."""
 
     y: Result
@@ -26,10 +26,9 @@ class Constant(Op, name="constant", traits=[ext.Pure]):
         value = np.asarray(attributes["value"])
         return [TensorType(dtypes.of_numpy(value.dtype), value.shape)]
 
-    def verify_invariants(self) -> bool:
+    def check(self) -> None:
         if from_mlir(ir.DenseElementsAttr(self.attributes["value"]).type) != self.type:
             raise ShapeError("a constant's type differs from its value's")
-        return True
 
     @property
     def uniform(self) -> float | int | bool | None:
@@ -74,7 +73,7 @@ def _element(dtype: dtypes.DType, value: Any) -> ir.Attribute:
     return ir.FloatAttr.get(element, float(value)) if dtype.is_float else ir.IntegerAttr.get(element, int(value))
 
 
-class Iota(Op, name="iota", traits=[ext.Pure]):
+class Iota(Op, name="iota"):
     """y[..., i, ...] = i along `axis`, in a tensor of `shape`"""
 
     y: Result
@@ -101,7 +100,7 @@ class Iota(Op, name="iota", traits=[ext.Pure]):
 RANDOM_KINDS = {"uniform": dtypes.FLOAT32, "normal": dtypes.FLOAT32, "integer": dtypes.INT32}
 
 
-class Random(Op, name="random", traits=[ext.Pure]):
+class Random(Op, name="random"):
     """Draws of the keyed Philox generator, one for each point of `shape`.
 
     `kind`: "uniform" on [0, 1), "normal" (both float32) or "integer" in [low, high) (int32). The draw at a point depends on the seed (int64), the

@@ -9,7 +9,7 @@ from dslc.core.dtypes import DType
 from dslc.core.errors import ShapeError, TypeError_
 
 from .. import index
-from ..mlir import ext, ir
+from ..mlir import ir
 from ..op import DTYPE, INTS, Maps, Op, Operand, Result
 from ..types import TensorType, type_of
 from .movement import reverse, transpose
@@ -23,7 +23,7 @@ def _check_floats(name: str, operands: Sequence[TensorType]) -> None:
         raise TypeError_(f"{name} of truth values: {a}")
 
 
-class Contract(Op, name="contract", traits=[ext.Pure]):
+class Contract(Op, name="contract"):
     """out[O] = sum over the indices that O lacks of a[A] * b[B].
 
     `lhs`, `rhs`, `out` give each axis of a, b and the result an index, a small integer; equal integers are one index. An index stands once in an
@@ -107,7 +107,7 @@ def contract(a: ir.Value, b: ir.Value, lhs: Sequence[int], rhs: Sequence[int], o
     return Contract.of(a, b, lhs=lhs, rhs=rhs, out=out, dtype=dtype or type_of(a).dtype)
 
 
-class Conv(Op, name="conv", traits=[ext.Pure]):
+class Conv(Op, name="conv"):
     """y[n, g, o, i...] = sum over c, u... of x[n, g, c, (i*stride + u*dilation - low) / spacing ...] * w[g, o, c, u...].
 
     A read outside x, or between its elements where `spacing` > 1 (a transposed convolution), is 0. The group axis is explicit, which makes the two

@@ -8,12 +8,12 @@ import numpy as np
 from dslc.core import dtypes
 from dslc.core.errors import ShapeError, TypeError_
 
-from ..mlir import ext, ir
+from ..mlir import ir
 from ..op import FLAG, INT, STR, Op, Operand, Operands, Region, Result, Results
 from ..types import TensorType, from_mlir, type_of
 
 
-class Yield(Op, name="yield", traits=[ir.IsTerminatorTrait]):
+class Yield(Op, name="yield"):
     """Ends a region with its values."""
 
     xs: Operands
@@ -38,7 +38,7 @@ def _build(cls: type[Op], operands: Sequence[ir.Value], results: Sequence[Tensor
     return op.opview
 
 
-class Scan(Op, name="scan", traits=[ir.IsIsolatedFromAboveTrait]):
+class Scan(Op, name="scan"):
     """A loop of `trip` turns that carries values.
 
     Operands: `constants` whole tensors, then the starting values of `carries`, then tensors whose first axis (of length `trip`) is taken apart, one
@@ -65,7 +65,7 @@ class Scan(Op, name="scan", traits=[ir.IsIsolatedFromAboveTrait]):
         attributes = {"trip": trip, "constants": len(constants), "carries": len(carries), "backward": backward}
         return _build(cls, [*constants, *carries, *slices], results, attributes, [body])
 
-    def verify_invariants(self) -> bool:
+    def check(self) -> None:
         c, k, trip = self.constants, self.carries, self.trip
         types, block = self.types(), self.regions[0].blocks[0]
         for t in types[c + k :]:
@@ -79,10 +79,9 @@ class Scan(Op, name="scan", traits=[ir.IsIsolatedFromAboveTrait]):
             raise TypeError_(f"a scan carries {[str(t) for t in types[c : c + k]]} and its body gives {[str(t) for t in given[:k]]}")
         if [type_of(v) for v in self.results] != given[:k] + [t.with_shape((trip, *t.shape)) for t in given[k:]]:
             raise TypeError_("the results of a scan do not fit what its body yields")
-        return True
 
 
-class Cond(Op, name="cond", traits=[ir.IsIsolatedFromAboveTrait]):
+class Cond(Op, name="cond"):
     """The results of the first region where the rank-0 bool operand holds, else of the second; both get the other operands as arguments"""
 
     condition: Operand
@@ -98,7 +97,7 @@ class Cond(Op, name="cond", traits=[ir.IsIsolatedFromAboveTrait]):
         types = [type_of(v) for v in operands]
         return _build(cls, [condition, *operands], results, {}, [types, types])
 
-    def verify_invariants(self) -> bool:
+    def check(self) -> None:
         if self.types()[0] != TensorType(dtypes.BOOL, ()):
             raise TypeError_(f"cond takes a rank-0 bool, this is {self.types()[0]}")
         for region in self.regions:
@@ -106,10 +105,9 @@ class Cond(Op, name="cond", traits=[ir.IsIsolatedFromAboveTrait]):
                 raise TypeError_("the arguments of a branch do not fit the operands of cond")
             if region_results(region) != [type_of(v) for v in self.results]:
                 raise TypeError_("the branches of cond give different types")
-        return True
 
 
-class Grad(Op, name="grad", traits=[ext.Pure]):
+class Grad(Op, name="grad"):
     """The gradients of a rank-0 `loss` with respect to `wrt`, one result each; `differentiate` replaces it by what computes them"""
 
     loss: Operand
@@ -127,7 +125,7 @@ class Grad(Op, name="grad", traits=[ext.Pure]):
         return list(operands[1:])
 
 
-class FFT(Op, name="fft", traits=[ext.Pure]):
+class FFT(Op, name="fft"):
     """The discrete Fourier transform of re + i*im along `axis`, as (re, im); the inverse is divided by the length"""
 
     re: Operand
@@ -165,7 +163,7 @@ class FFT(Op, name="fft", traits=[ext.Pure]):
 KERNEL_KINDS = ("map", "reduce", "contract", "attention", "scan", "scatter", "sort", "fft", "update")
 
 
-class Kernel(Op, name="kernel", traits=[ir.IsIsolatedFromAboveTrait]):
+class Kernel(Op, name="kernel"):
     """Ops that run as one kernel: a region isolated from above, ended by `yield`.
 
     `kind` says which generator writes it, `role` names it for people, `schedule` is the tile pass's choice as JSON ("{}" before it ran). The body
@@ -185,11 +183,10 @@ class Kernel(Op, name="kernel", traits=[ir.IsIsolatedFromAboveTrait]):
         """The kernel with an empty body block; fill it and end it with `Yield.of(...)`."""
         return _build(cls, operands, results, {"kind": kind, "role": role, "schedule": schedule}, [[type_of(v) for v in operands]])
 
-    def verify_invariants(self) -> bool:
+    def check(self) -> None:
         if self.kind not in KERNEL_KINDS:
             raise TypeError_(f"unknown kind of kernel {self.kind!r}")
         if [type_of(v) for v in self.regions[0].blocks[0].arguments] != self.types():
             raise TypeError_("the arguments of a kernel do not fit its operands")
         if region_results(self.regions[0]) != [from_mlir(v.type) for v in self.results]:
             raise TypeError_("a kernel's results do not fit what it yields")
-        return True

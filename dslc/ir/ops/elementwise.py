@@ -9,7 +9,7 @@ from dslc.core import dtypes
 from dslc.core.dtypes import DType
 from dslc.core.errors import ShapeError, TypeError_
 
-from ..mlir import ext, ir
+from ..mlir import ir
 from ..op import DTYPE, STR, Op, Operand, Result
 from ..types import TensorType, type_of
 from .constant import full, full_like
@@ -65,7 +65,7 @@ class Binary(Elementwise):
 # ---- arithmetic -------------------------------------------------------------------------------------------------------------------
 
 
-class Neg(Unary, name="neg", traits=[ext.Pure]):
+class Neg(Unary, name="neg"):
     """-x"""
 
     def reference(self, x: np.ndarray) -> np.ndarray:
@@ -75,7 +75,7 @@ class Neg(Unary, name="neg", traits=[ext.Pure]):
         return [Neg.of(g)]
 
 
-class Abs(Unary, name="abs", traits=[ext.Pure]):
+class Abs(Unary, name="abs"):
     """|x|; gradient sign(x), 0 at 0"""
 
     def reference(self, x: np.ndarray) -> np.ndarray:
@@ -85,14 +85,14 @@ class Abs(Unary, name="abs", traits=[ext.Pure]):
         return [Mul.of(g, Sign.of(self.x))]
 
 
-class Sign(Unary, name="sign", traits=[ext.Pure]):
+class Sign(Unary, name="sign"):
     """-1, 0 or 1; gradient 0"""
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         return np.sign(x)
 
 
-class Add(Binary, name="add", traits=[ext.Pure]):
+class Add(Binary, name="add"):
     """a + b"""
 
     def reference(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -102,7 +102,7 @@ class Add(Binary, name="add", traits=[ext.Pure]):
         return [g, g]
 
 
-class Sub(Binary, name="sub", traits=[ext.Pure]):
+class Sub(Binary, name="sub"):
     """a - b"""
 
     def reference(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -112,7 +112,7 @@ class Sub(Binary, name="sub", traits=[ext.Pure]):
         return [g, Neg.of(g)]
 
 
-class Mul(Binary, name="mul", traits=[ext.Pure]):
+class Mul(Binary, name="mul"):
     """a * b"""
 
     def reference(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -122,7 +122,7 @@ class Mul(Binary, name="mul", traits=[ext.Pure]):
         return [Mul.of(g, self.b), Mul.of(g, self.a)]
 
 
-class Div(Binary, name="div", traits=[ext.Pure]):
+class Div(Binary, name="div"):
     """a / b for floats"""
 
     accepts = "float"
@@ -135,7 +135,7 @@ class Div(Binary, name="div", traits=[ext.Pure]):
         return [q, Neg.of(Mul.of(q, self.results[0]))]
 
 
-class FloorDiv(Binary, name="floordiv", traits=[ext.Pure]):
+class FloorDiv(Binary, name="floordiv"):
     """floor(a / b); an integer divided by 0 is 0"""
 
     def reference(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -144,7 +144,7 @@ class FloorDiv(Binary, name="floordiv", traits=[ext.Pure]):
         return np.where(b == 0, 0, a // np.where(b == 0, 1, b)).astype(a.dtype)
 
 
-class Mod(Binary, name="mod", traits=[ext.Pure]):
+class Mod(Binary, name="mod"):
     """a - b * floor(a / b), with the sign of b; an integer modulo 0 is 0"""
 
     def reference(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -158,7 +158,7 @@ class Mod(Binary, name="mod", traits=[ext.Pure]):
         return [g, Neg.of(Mul.of(g, FloorDiv.of(self.a, self.b)))]
 
 
-class Pow(Binary, name="pow", traits=[ext.Pure]):
+class Pow(Binary, name="pow"):
     """a ** b; the gradient of b is 0 where a is 0 (as the limit of a**b log a for b > 0)"""
 
     def reference(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -177,7 +177,7 @@ class Pow(Binary, name="pow", traits=[ext.Pure]):
         return [da, db]
 
 
-class Min(Binary, name="min", traits=[ext.Pure]):
+class Min(Binary, name="min"):
     """The smaller one; a tie gives half the gradient to each"""
 
     def reference(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -187,7 +187,7 @@ class Min(Binary, name="min", traits=[ext.Pure]):
         return _share(g, self.a, self.b, "lt")
 
 
-class Max(Binary, name="max", traits=[ext.Pure]):
+class Max(Binary, name="max"):
     """The larger one; a tie gives half the gradient to each"""
 
     def reference(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -208,7 +208,7 @@ def _share(g: ir.Value, a: ir.Value, b: ir.Value, wins: str) -> list:
 # ---- exponentials, logarithms, roots ---------------------------------------------------------------------------------------------
 
 
-class Exp(Unary, name="exp", traits=[ext.Pure]):
+class Exp(Unary, name="exp"):
     accepts = "float"
 
     def reference(self, x: np.ndarray) -> np.ndarray:
@@ -218,7 +218,7 @@ class Exp(Unary, name="exp", traits=[ext.Pure]):
         return [Mul.of(g, self.results[0])]
 
 
-class Expm1(Unary, name="expm1", traits=[ext.Pure]):
+class Expm1(Unary, name="expm1"):
     """exp(x) - 1, exact near 0"""
 
     accepts = "float"
@@ -230,7 +230,7 @@ class Expm1(Unary, name="expm1", traits=[ext.Pure]):
         return [Mul.of(g, Add.of(self.results[0], full_like(g, 1)))]
 
 
-class Log(Unary, name="log", traits=[ext.Pure]):
+class Log(Unary, name="log"):
     accepts = "float"
 
     def reference(self, x: np.ndarray) -> np.ndarray:
@@ -240,7 +240,7 @@ class Log(Unary, name="log", traits=[ext.Pure]):
         return [Div.of(g, self.x)]
 
 
-class Log1p(Unary, name="log1p", traits=[ext.Pure]):
+class Log1p(Unary, name="log1p"):
     """log(1 + x), exact near 0"""
 
     accepts = "float"
@@ -252,7 +252,7 @@ class Log1p(Unary, name="log1p", traits=[ext.Pure]):
         return [Div.of(g, Add.of(self.x, full_like(g, 1)))]
 
 
-class Sqrt(Unary, name="sqrt", traits=[ext.Pure]):
+class Sqrt(Unary, name="sqrt"):
     accepts = "float"
 
     def reference(self, x: np.ndarray) -> np.ndarray:
@@ -262,7 +262,7 @@ class Sqrt(Unary, name="sqrt", traits=[ext.Pure]):
         return [Div.of(Mul.of(g, full_like(g, 0.5)), self.results[0])]
 
 
-class Rsqrt(Unary, name="rsqrt", traits=[ext.Pure]):
+class Rsqrt(Unary, name="rsqrt"):
     """1 / sqrt(x)"""
 
     accepts = "float"
@@ -278,7 +278,7 @@ class Rsqrt(Unary, name="rsqrt", traits=[ext.Pure]):
 # ---- trigonometric and hyperbolic ------------------------------------------------------------------------------------------------
 
 
-class Sin(Unary, name="sin", traits=[ext.Pure]):
+class Sin(Unary, name="sin"):
     accepts = "float"
 
     def reference(self, x: np.ndarray) -> np.ndarray:
@@ -288,7 +288,7 @@ class Sin(Unary, name="sin", traits=[ext.Pure]):
         return [Mul.of(g, Cos.of(self.x))]
 
 
-class Cos(Unary, name="cos", traits=[ext.Pure]):
+class Cos(Unary, name="cos"):
     accepts = "float"
 
     def reference(self, x: np.ndarray) -> np.ndarray:
@@ -306,7 +306,7 @@ def _square(x: ir.Value) -> ir.Value:
     return Mul.of(x, x)
 
 
-class Tan(Unary, name="tan", traits=[ext.Pure]):
+class Tan(Unary, name="tan"):
     accepts = "float"
 
     def reference(self, x: np.ndarray) -> np.ndarray:
@@ -316,7 +316,7 @@ class Tan(Unary, name="tan", traits=[ext.Pure]):
         return [Mul.of(g, Add.of(_square(self.results[0]), full_like(g, 1)))]
 
 
-class Asin(Unary, name="asin", traits=[ext.Pure]):
+class Asin(Unary, name="asin"):
     accepts = "float"
 
     def reference(self, x: np.ndarray) -> np.ndarray:
@@ -326,7 +326,7 @@ class Asin(Unary, name="asin", traits=[ext.Pure]):
         return [Mul.of(g, Rsqrt.of(Sub.of(full_like(g, 1), _square(self.x))))]
 
 
-class Acos(Unary, name="acos", traits=[ext.Pure]):
+class Acos(Unary, name="acos"):
     accepts = "float"
 
     def reference(self, x: np.ndarray) -> np.ndarray:
@@ -336,7 +336,7 @@ class Acos(Unary, name="acos", traits=[ext.Pure]):
         return [Neg.of(Mul.of(g, Rsqrt.of(Sub.of(full_like(g, 1), _square(self.x)))))]
 
 
-class Atan(Unary, name="atan", traits=[ext.Pure]):
+class Atan(Unary, name="atan"):
     accepts = "float"
 
     def reference(self, x: np.ndarray) -> np.ndarray:
@@ -346,7 +346,7 @@ class Atan(Unary, name="atan", traits=[ext.Pure]):
         return _quotient(g, Add.of(full_like(g, 1), _square(self.x)))
 
 
-class Atan2(Binary, name="atan2", traits=[ext.Pure]):
+class Atan2(Binary, name="atan2"):
     """The angle of the point (b, a)"""
 
     accepts = "float"
@@ -359,7 +359,7 @@ class Atan2(Binary, name="atan2", traits=[ext.Pure]):
         return [Mul.of(q, self.b), Neg.of(Mul.of(q, self.a))]
 
 
-class Sinh(Unary, name="sinh", traits=[ext.Pure]):
+class Sinh(Unary, name="sinh"):
     accepts = "float"
 
     def reference(self, x: np.ndarray) -> np.ndarray:
@@ -369,7 +369,7 @@ class Sinh(Unary, name="sinh", traits=[ext.Pure]):
         return [Mul.of(g, Cosh.of(self.x))]
 
 
-class Cosh(Unary, name="cosh", traits=[ext.Pure]):
+class Cosh(Unary, name="cosh"):
     accepts = "float"
 
     def reference(self, x: np.ndarray) -> np.ndarray:
@@ -379,7 +379,7 @@ class Cosh(Unary, name="cosh", traits=[ext.Pure]):
         return [Mul.of(g, Sinh.of(self.x))]
 
 
-class Asinh(Unary, name="asinh", traits=[ext.Pure]):
+class Asinh(Unary, name="asinh"):
     accepts = "float"
 
     def reference(self, x: np.ndarray) -> np.ndarray:
@@ -389,7 +389,7 @@ class Asinh(Unary, name="asinh", traits=[ext.Pure]):
         return [Mul.of(g, Rsqrt.of(Add.of(_square(self.x), full_like(g, 1))))]
 
 
-class Acosh(Unary, name="acosh", traits=[ext.Pure]):
+class Acosh(Unary, name="acosh"):
     accepts = "float"
 
     def reference(self, x: np.ndarray) -> np.ndarray:
@@ -399,7 +399,7 @@ class Acosh(Unary, name="acosh", traits=[ext.Pure]):
         return [Mul.of(g, Rsqrt.of(Sub.of(_square(self.x), full_like(g, 1))))]
 
 
-class Atanh(Unary, name="atanh", traits=[ext.Pure]):
+class Atanh(Unary, name="atanh"):
     accepts = "float"
 
     def reference(self, x: np.ndarray) -> np.ndarray:
@@ -409,7 +409,7 @@ class Atanh(Unary, name="atanh", traits=[ext.Pure]):
         return _quotient(g, Sub.of(full_like(g, 1), _square(self.x)))
 
 
-class Tanh(Unary, name="tanh", traits=[ext.Pure]):
+class Tanh(Unary, name="tanh"):
     accepts = "float"
 
     def reference(self, x: np.ndarray) -> np.ndarray:
@@ -419,7 +419,7 @@ class Tanh(Unary, name="tanh", traits=[ext.Pure]):
         return [Mul.of(g, Sub.of(full_like(g, 1), _square(self.results[0])))]
 
 
-class Sigmoid(Unary, name="sigmoid", traits=[ext.Pure]):
+class Sigmoid(Unary, name="sigmoid"):
     """1 / (1 + exp(-x)), without overflow"""
 
     accepts = "float"
@@ -433,7 +433,7 @@ class Sigmoid(Unary, name="sigmoid", traits=[ext.Pure]):
         return [Mul.of(g, Mul.of(y, Sub.of(full_like(g, 1), y)))]
 
 
-class Erf(Unary, name="erf", traits=[ext.Pure]):
+class Erf(Unary, name="erf"):
     """The error function, 2/sqrt(pi) * integral of exp(-t**2) from 0 to x"""
 
     accepts = "float"
@@ -451,7 +451,7 @@ class Erf(Unary, name="erf", traits=[ext.Pure]):
 # ---- rounding (gradient 0) -------------------------------------------------------------------------------------------------------
 
 
-class Round(Unary, name="round", traits=[ext.Pure]):
+class Round(Unary, name="round"):
     """To the nearest integer, ties to even"""
 
     accepts = "float"
@@ -460,14 +460,14 @@ class Round(Unary, name="round", traits=[ext.Pure]):
         return np.round(x)
 
 
-class Floor(Unary, name="floor", traits=[ext.Pure]):
+class Floor(Unary, name="floor"):
     accepts = "float"
 
     def reference(self, x: np.ndarray) -> np.ndarray:
         return np.floor(x)
 
 
-class Ceil(Unary, name="ceil", traits=[ext.Pure]):
+class Ceil(Unary, name="ceil"):
     accepts = "float"
 
     def reference(self, x: np.ndarray) -> np.ndarray:
@@ -477,7 +477,7 @@ class Ceil(Unary, name="ceil", traits=[ext.Pure]):
 # ---- truth values, comparison, choice, casts -------------------------------------------------------------------------------------
 
 
-class And(Binary, name="and", traits=[ext.Pure]):
+class And(Binary, name="and"):
     """Logical for bool, bitwise for integers"""
 
     accepts = "any"
@@ -487,7 +487,7 @@ class And(Binary, name="and", traits=[ext.Pure]):
         return a & b
 
 
-class Or(Binary, name="or", traits=[ext.Pure]):
+class Or(Binary, name="or"):
     accepts = "any"
     primitive = "logical_or"
 
@@ -495,7 +495,7 @@ class Or(Binary, name="or", traits=[ext.Pure]):
         return a | b
 
 
-class Xor(Binary, name="xor", traits=[ext.Pure]):
+class Xor(Binary, name="xor"):
     accepts = "any"
     primitive = "logical_xor"
 
@@ -503,7 +503,7 @@ class Xor(Binary, name="xor", traits=[ext.Pure]):
         return a ^ b
 
 
-class Not(Unary, name="not", traits=[ext.Pure]):
+class Not(Unary, name="not"):
     """Logical for bool, bitwise for integers"""
 
     accepts = "any"
@@ -513,12 +513,12 @@ class Not(Unary, name="not", traits=[ext.Pure]):
         return ~x
 
 
-class ShiftLeft(Binary, name="shift_left", traits=[ext.Pure]):
+class ShiftLeft(Binary, name="shift_left"):
     def reference(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.left_shift(a, b)
 
 
-class ShiftRight(Binary, name="shift_right", traits=[ext.Pure]):
+class ShiftRight(Binary, name="shift_right"):
     """Arithmetic for signed integers"""
 
     def reference(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -528,7 +528,7 @@ class ShiftRight(Binary, name="shift_right", traits=[ext.Pure]):
 COMPARISONS = {"lt": np.less, "le": np.less_equal, "gt": np.greater, "ge": np.greater_equal, "eq": np.equal, "ne": np.not_equal}
 
 
-class Compare(Elementwise, name="compare", traits=[ext.Pure]):
+class Compare(Elementwise, name="compare"):
     """a < b, a <= b, ... by `predicate`; gives bool"""
 
     a: Operand
@@ -551,7 +551,7 @@ class Compare(Elementwise, name="compare", traits=[ext.Pure]):
         return s.compare(self.predicate, *values)
 
 
-class Select(Elementwise, name="select", traits=[ext.Pure]):
+class Select(Elementwise, name="select"):
     """a where the condition holds, else b; the side not taken gets gradient 0"""
 
     condition: Operand
@@ -577,7 +577,7 @@ class Select(Elementwise, name="select", traits=[ext.Pure]):
         return [None, Select.of(self.condition, g, zero), Select.of(self.condition, zero, g)]
 
 
-class Cast(Elementwise, name="cast", traits=[ext.Pure]):
+class Cast(Elementwise, name="cast"):
     """To another dtype: float to integer truncates, anything to bool is `!= 0`, to a narrower float rounds to nearest even"""
 
     x: Operand
@@ -612,7 +612,7 @@ def cast_array(x: np.ndarray, dtype: DType) -> np.ndarray:
         return x.astype(dtype.numpy)
 
 
-class StopGradient(Unary, name="stop_gradient", traits=[ext.Pure]):
+class StopGradient(Unary, name="stop_gradient"):
     """x; gradient 0"""
 
     accepts = "any"

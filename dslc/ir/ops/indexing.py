@@ -9,7 +9,7 @@ from dslc.core import dtypes
 from dslc.core.errors import ShapeError, TypeError_
 
 from .. import index
-from ..mlir import ext, ir
+from ..mlir import ir
 from ..op import FLAG, FLOAT, INT, INTS, STR, Maps, Op, Operand, Operands, Result
 from ..types import TensorType, type_of
 from .constant import full_like
@@ -28,7 +28,7 @@ def _check_ids(name: str, x: TensorType, ids: Sequence[TensorType], batch: int) 
         raise ShapeError(f"{name} of {x} by {ids[0]} over {batch} batch axes")
 
 
-class Gather(Op, name="gather", traits=[ext.Pure]):
+class Gather(Op, name="gather"):
     """y[b..., i..., w...] = x[b..., ids0[b..., i...], ids1[b..., i...], ..., w...]; `outside` where an index is not in x.
 
     x has `batch` batch axes, then an axis for each operand of ids, then the rest; all ids have the shape [b..., i...].
@@ -78,7 +78,7 @@ class Gather(Op, name="gather", traits=[ext.Pure]):
         return [Scatter.of(g, *ids, kind="sum", batch=self.batch, sizes=sizes), *(None for _ in ids)]
 
 
-class Scatter(Op, name="scatter", traits=[ext.Pure]):
+class Scatter(Op, name="scatter"):
     """y[b..., ids0[b..., i...], ids1[b..., i...], ..., w...] folds u[b..., i..., w...] by `kind` (sum, max, min, prod) over all i...
 
     Points that nothing reaches have the fold's empty value (0, -inf, inf, 1); indices outside `sizes` are dropped. Sums are made in the order of i.
@@ -132,11 +132,11 @@ class Scatter(Op, name="scatter", traits=[ext.Pure]):
         return [Div.of(Mul.of(back, hit), count), *(None for _ in ids)]
 
 
-class Sort(Op, name="sort", traits=[ext.Pure]):
+class Sort(Op, name="sort"):
     """(values, int32 order) along `axis`, ascending or `descending`, stable: equal elements keep their order; NaN comes last"""
 
     x: Operand
-    values_: Result
+    ordered: Result
     order: Result
     axis: INT
     descending: FLAG

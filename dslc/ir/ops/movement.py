@@ -8,13 +8,13 @@ import numpy as np
 from dslc.core.errors import ShapeError, TypeError_
 
 from .. import index
-from ..mlir import ext, ir
+from ..mlir import ir
 from ..op import FLOAT, INT, INTS, Maps, Op, Operand, Operands, Result
 from ..types import TensorType, type_of
 from .constant import full
 
 
-class View(Op, name="view", traits=[ext.Pure]):
+class View(Op, name="view"):
     """y[i, j, ...] = x[e0, e1, ...] with e_a = offset_a + sum_k strides[a, k] * (index k); `outside` where that is not in x.
 
     `strides` is the matrix (rank of x) x (rank of y), row-major; `shape` is the result's. A transpose permutes unit rows, a broadcast has a zero
@@ -128,7 +128,7 @@ def _inverse(rows: Sequence[Sequence[int]], offsets: Sequence[int], x_shape: Seq
     return strides, back, fixed
 
 
-class Fold(Op, name="fold", traits=[ext.Pure]):
+class Fold(Op, name="fold"):
     """The adjoint of `view`: x[e0, e1, ...] += g[i, j, ...] over all i, j, ... with e_a = offset_a + sum_k strides[a, k] * (index k), from zeros.
 
     What falls outside is dropped. `shape` is the result's; `strides` is the matrix (rank of the result) x (rank of g).
@@ -214,7 +214,7 @@ class Fold(Op, name="fold", traits=[ext.Pure]):
         return [View.of(grad, strides=self.strides, offsets=self.offsets, shape=type_of(self.g).shape, outside=0.0)]
 
 
-class Reshape(Op, name="reshape", traits=[ext.Pure]):
+class Reshape(Op, name="reshape"):
     """The same elements in row-major order under another shape"""
 
     x: Operand
@@ -242,7 +242,7 @@ class Reshape(Op, name="reshape", traits=[ext.Pure]):
         return [Reshape.of(g, shape=type_of(self.x).shape)]
 
 
-class Concat(Op, name="concat", traits=[ext.Pure]):
+class Concat(Op, name="concat"):
     """The operands one after the other along `axis`"""
 
     xs: Operands

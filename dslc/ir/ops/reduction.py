@@ -9,7 +9,7 @@ from dslc.core import dtypes
 from dslc.core.errors import ShapeError, TypeError_
 
 from .. import index
-from ..mlir import ext, ir
+from ..mlir import ir
 from ..op import FLAG, INT, INTS, STR, Maps, Op, Operand, Result
 from ..types import TensorType, type_of
 from .constant import Iota, full, full_like
@@ -42,7 +42,7 @@ def _check_axis(name: str, t: TensorType, axis: int) -> None:
         raise ShapeError(f"{name} along axis {axis} of {t}")
 
 
-class Reduce(Op, name="reduce", traits=[ext.Pure]):
+class Reduce(Op, name="reduce"):
     """Folds `axes` by `kind`: sum, prod, max, min (numbers), any, all (bool). Equal maxima share the gradient evenly."""
 
     x: Operand
@@ -104,7 +104,7 @@ def _product_of_others(x: ir.Value, axes: Sequence[int]) -> ir.Value:
     return others
 
 
-class ArgReduce(Op, name="argreduce", traits=[ext.Pure]):
+class ArgReduce(Op, name="argreduce"):
     """The int32 index of the first largest ("max") or smallest ("min") element along `axis`"""
 
     x: Operand
@@ -125,7 +125,7 @@ class ArgReduce(Op, name="argreduce", traits=[ext.Pure]):
         return (np.argmax if self.kind == "max" else np.argmin)(x, axis=self.axis).astype(np.int32)
 
 
-class Cumulative(Op, name="cumulative", traits=[ext.Pure]):
+class Cumulative(Op, name="cumulative"):
     """Running fold along `axis` by sum, prod, max or min; from the end if `reverse`, without the element itself if `exclusive`"""
 
     x: Operand
@@ -190,7 +190,7 @@ def _pairwise_gradient(op: Cumulative, g: ir.Value) -> ir.Value:
     return Reduce.of(Select.of(reaches, Mul.of(grads, slope), full(shape, 0)), kind="sum", axes=[axis + 1])
 
 
-class Softmax(Op, name="softmax", traits=[ext.Pure]):
+class Softmax(Op, name="softmax"):
     """exp(x - max) / sum(exp(x - max)) along `axis`; a row of -inf gives zeros with zero gradient"""
 
     x: Operand
@@ -227,7 +227,7 @@ class Softmax(Op, name="softmax", traits=[ext.Pure]):
         return Mul.of(e, expand_axes(scale, [axis], [n]))
 
 
-class LogSoftmax(Op, name="log_softmax", traits=[ext.Pure]):
+class LogSoftmax(Op, name="log_softmax"):
     """x - logsumexp(x) along `axis`; where an element is -inf the result is too, and its gradient 0"""
 
     x: Operand
