@@ -1,0 +1,41 @@
+# Everything from a bare clone: a virtual environment, the installation, the run.
+#   make demo     trains the character transformer of examples/char_gpt.dsl and lets it write
+#   make test     installs the test extras, then lint, types and the whole test suite
+PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: demo test lint quick bench clean
+
+demo: $(VENV)/installed
+	$(BIN)/dslc train examples/char_gpt.dsl --run runs/char_gpt
+	$(BIN)/dslc generate runs/char_gpt --prompt "The " --length 600
+
+test: $(VENV)/installed-test lint
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+quick: $(VENV)/installed-test
+	$(BIN)/python -m pytest -q -x -m "not slow"
+
+lint: $(VENV)/installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/installed-test
+	$(BIN)/python -m benchmarks cpu
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: $(VENV)/bin/python pyproject.toml
+	$(PIP) -e '.[examples]'
+	touch $@
+
+$(VENV)/installed-test: $(VENV)/bin/python pyproject.toml
+	$(PIP) -e '.[examples,test]'
+	touch $@ $(VENV)/installed
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info runs
