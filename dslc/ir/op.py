@@ -12,9 +12,10 @@ An op class declares its operands, results and attributes as annotations and ans
 """
 
 import functools
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -25,7 +26,12 @@ from . import index
 from .mlir import ir, register_operation
 from .types import TensorType, from_mlir, type_of
 
-Operand, Operands, Result, Results, Region = "operand", "operands", "result", "results", "region"  # what an annotation declares
+# What an annotation of an op class declares; attributes are declared with the types below.
+Operand = Annotated[Any, "operand"]
+Operands = Annotated[list[Any], "operands"]
+Result = Annotated[Any, "result"]
+Results = Annotated[list[Any], "results"]
+Region = Annotated[Any, "region"]
 
 
 @dataclass(frozen=True)
@@ -72,13 +78,13 @@ def decode_array(attribute: ir.Attribute) -> np.ndarray:
     return np.array(dense).astype(t.dtype.numpy, copy=False).reshape(t.shape)
 
 
-INT = Codec(_i64, lambda a: ir.IntegerAttr(a).value)
-INTS = Codec(lambda v: ir.DenseI64ArrayAttr.get([int(i) for i in v]), lambda a: tuple(ir.DenseI64ArrayAttr(a)))
-FLOAT = Codec(lambda v: ir.FloatAttr.get_f64(float(v)), lambda a: ir.FloatAttr(a).value)
-FLAG = Codec(lambda v: ir.BoolAttr.get(bool(v)), lambda a: ir.BoolAttr(a).value)
-STR = Codec(lambda v: ir.StringAttr.get(v), lambda a: ir.StringAttr(a).value)
-DTYPE = Codec(lambda v: ir.TypeAttr.get(ir.Type.parse(v.mlir)), lambda a: dtypes.BY_MLIR[str(ir.TypeAttr(a).value)])
-ARRAY = Codec(encode_array, decode_array)
+Int = Annotated[int, Codec(_i64, lambda a: ir.IntegerAttr(a).value)]
+Ints = Annotated[tuple[int, ...], Codec(lambda v: ir.DenseI64ArrayAttr.get([int(i) for i in v]), lambda a: tuple(ir.DenseI64ArrayAttr(a)))]
+Float = Annotated[float, Codec(lambda v: ir.FloatAttr.get_f64(float(v)), lambda a: ir.FloatAttr(a).value)]
+Flag = Annotated[bool, Codec(lambda v: ir.BoolAttr.get(bool(v)), lambda a: ir.BoolAttr(a).value)]
+Str = Annotated[str, Codec(lambda v: ir.StringAttr.get(v), lambda a: ir.StringAttr(a).value)]
+DTypeOf = Annotated[dtypes.DType, Codec(lambda v: ir.TypeAttr.get(ir.Type.parse(v.mlir)), lambda a: dtypes.BY_MLIR[str(ir.TypeAttr(a).value)])]
+Array = Annotated[np.ndarray, Codec(encode_array, decode_array)]
 
 
 @dataclass(frozen=True)
@@ -125,17 +131,17 @@ class Op(ir.OpView):
     """Base of the ops; see the module's docstring."""
 
     structure = "elementwise"
-    _codecs = {}  # noqa: RUF012  (annotations declare operands here)
+    _codecs: "dict[str, Codec]" = {}  # noqa: RUF012  (each class has its own)
     _op_name = ""
 
     def __init_subclass__(cls, *, name: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        own = cls.__dict__.get("__annotations__", {})
+        own = {k: v.__metadata__[0] for k, v in inspect.get_annotations(cls).items() if hasattr(v, "__metadata__")}
         cls._codecs = {**cls._codecs, **{k: v for k, v in own.items() if isinstance(v, Codec)}}
-        for place, (kind, many) in {"operands": ("operand", "operands"), "results": ("result", "results"), "regions": ("region", "")}.items():
-            fields = [k for k, v in own.items() if isinstance(v, str) and v in (kind, many)]
+        for place, one in (("operands", "operand"), ("results", "result"), ("regions", "region")):
+            fields = [k for k, v in own.items() if v in (one, place)]
             for i, k in enumerate(fields):
-                setattr(cls, k, property(functools.partial(_field, place=place, start=i, many=own[k] == many)))
+                setattr(cls, k, property(functools.partial(_field, place=place, start=i, many=own[k] == place)))
         for k, codec in cls._codecs.items():
             setattr(cls, k, property(functools.partial(_attribute, k=k, codec=codec)))
         if name:

@@ -89,14 +89,14 @@ def finish_program(op: func.FuncOp, results: Sequence[tuple[Slot, ir.Value]]) ->
 
 def arguments_of(op: func.FuncOp) -> list[Slot]:
     types = [type_of(v) for v in op.entry_block.arguments]
-    given = op.attributes["arg_attrs"] if "arg_attrs" in op.attributes else []
+    given = op.attributes.get("arg_attrs", [])
     return [_slot(ir.DictAttr(a), t) for a, t in zip(given, types)]
 
 
 def results_of(op: func.FuncOp) -> list[tuple[Slot, ir.Value]]:
     """The results with the values that are returned for them."""
     end = list(op.entry_block.operations)[-1]
-    given = op.attributes["res_attrs"] if "res_attrs" in op.attributes else []
+    given = op.attributes.get("res_attrs", [])
     return [(_slot(ir.DictAttr(a), type_of(v)), v) for a, v in zip(given, end.operands)]
 
 

@@ -1,4 +1,4 @@
-"""The reference target: runs a program op by op with the ops' numpy meanings, floats in float64, rounding only at explicit casts. The oracle of every test."""
+"""The reference target, the oracle of every test: a program op by op with the ops' numpy meanings, floats in float64, rounding only at explicit casts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(module: ir.Module, arguments: Mapping[str, np.ndarray], watch: Watch | N
 
 def widen(x: np.ndarray) -> np.ndarray:
     """Floats as float64, everything else as it is."""
-    return x if x.dtype.kind in "biu" and x.dtype.name != "bfloat16" or x.dtype.name == "int4" else x.astype(np.float64)
+    return x if (x.dtype.kind in "biu" and x.dtype.name != "bfloat16") or x.dtype.name == "int4" else x.astype(np.float64)
 
 
 def rounded(x: np.ndarray, dtype: DType) -> np.ndarray:
@@ -95,7 +95,7 @@ def _run_scan(op: Scan, operands: list[np.ndarray], watch: Watch | None) -> list
     stacks = [np.zeros(type_of(v).shape, np.float64 if type_of(v).dtype.is_float else type_of(v).dtype.numpy) for v in list(op.results)[op.carries :]]
     turns = range(op.trip - 1, -1, -1) if op.backward else range(op.trip)
     for t in turns:
-        given = _run_region(op.regions[0], [np.int32(t), *constants, *carries, *(x[t] for x in slices)], watch)
+        given = _run_region(op.regions[0], [np.asarray(t, np.int32), *constants, *carries, *(x[t] for x in slices)], watch)
         carries = given[: op.carries]
         for stack, value in zip(stacks, given[op.carries :]):
             stack[t] = value

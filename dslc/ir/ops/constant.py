@@ -10,7 +10,7 @@ from dslc.core.errors import ShapeError, TypeError_
 
 from .. import index
 from ..mlir import ir
-from ..op import ARRAY, DTYPE, INT, INTS, STR, Maps, Op, Operand, Result, decode_array
+from ..op import Array, DTypeOf, Int, Ints, Maps, Op, Operand, Result, Str, decode_array
 from ..types import TensorType, from_mlir, type_of
 
 
@@ -18,7 +18,7 @@ class Constant(Op, name="constant"):
     """A tensor known at compile time; a uniform one is stored once."""
 
     y: Result
-    value: ARRAY
+    value: Array
     structure = "generator"
 
     @classmethod
@@ -77,9 +77,9 @@ class Iota(Op, name="iota"):
     """y[..., i, ...] = i along `axis`, in a tensor of `shape`"""
 
     y: Result
-    axis: INT
-    shape: INTS
-    dtype: DTYPE
+    axis: Int
+    shape: Ints
+    dtype: DTypeOf
     structure = "generator"
 
     @classmethod
@@ -112,11 +112,11 @@ class Random(Op, name="random"):
     counter: Operand
     turn: Operand
     y: Result
-    kind: STR
-    stream: INT
-    shape: INTS
-    low: INT
-    high: INT
+    kind: Str
+    stream: Int
+    shape: Ints
+    low: Int
+    high: Int
     structure = "generator"
 
     @classmethod

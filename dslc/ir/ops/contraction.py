@@ -10,7 +10,7 @@ from dslc.core.errors import ShapeError, TypeError_
 
 from .. import index
 from ..mlir import ir
-from ..op import DTYPE, INTS, Maps, Op, Operand, Result
+from ..op import DTypeOf, Ints, Maps, Op, Operand, Result
 from ..types import TensorType, type_of
 from .movement import reverse, transpose
 
@@ -34,10 +34,10 @@ class Contract(Op, name="contract"):
     a: Operand
     b: Operand
     y: Result
-    lhs: INTS
-    rhs: INTS
-    out: INTS
-    dtype: DTYPE
+    lhs: Ints
+    rhs: Ints
+    out: Ints
+    dtype: DTypeOf
     structure = "contract"
 
     @classmethod
@@ -118,12 +118,12 @@ class Conv(Op, name="conv"):
     x: Operand
     w: Operand
     y: Result
-    stride: INTS
-    dilation: INTS
-    spacing: INTS
-    low: INTS
-    size: INTS
-    dtype: DTYPE
+    stride: Ints
+    dilation: Ints
+    spacing: Ints
+    low: Ints
+    size: Ints
+    dtype: DTypeOf
     structure = "contract"
 
     @classmethod
@@ -160,10 +160,11 @@ class Conv(Op, name="conv"):
         x, w = x.astype(wide), w.astype(wide)
         space = x.ndim - 3
         spaced = np.zeros([*x.shape[:3], *((n - 1) * s + 1 if n else 0 for n, s in zip(x.shape[3:], self.spacing))], wide)
-        spaced[(..., *(slice(None, None, s) for s in self.spacing))] = x
+        spaced[(Ellipsis, *[slice(None, None, s) for s in self.spacing])] = x  # type: ignore[index]
         y = np.zeros((x.shape[0], x.shape[1], w.shape[1], *self.size), wide)
         for tap in np.ndindex(*w.shape[3:]):
-            into, source = [], []
+            into: list[Any] = []
+            source: list[Any] = []
             for k in range(space):  # i with 0 <= i*stride + offset < length
                 offset = tap[k] * self.dilation[k] - self.low[k]
                 first = max(0, -(offset // self.stride[k]))

@@ -9,7 +9,7 @@ from dslc.core import dtypes
 from dslc.core.errors import ShapeError, TypeError_
 
 from ..mlir import ir
-from ..op import FLAG, INT, STR, Op, Operand, Operands, Region, Result, Results
+from ..op import Flag, Int, Op, Operand, Operands, Region, Result, Results, Str
 from ..types import TensorType, from_mlir, type_of
 
 
@@ -29,7 +29,9 @@ def region_results(region: ir.Region) -> list[TensorType]:
     return [type_of(v) for v in list(region.blocks[0].operations)[-1].operands]
 
 
-def _build(cls: type[Op], operands: Sequence[ir.Value], results: Sequence[TensorType], attributes: dict, bodies: Sequence[Sequence[TensorType]]) -> Any:
+def _build(
+    cls: type[Op], operands: Sequence[ir.Value], results: Sequence[TensorType], attributes: dict[str, Any], bodies: Sequence[Sequence[TensorType]]
+) -> Any:
     """The op with one empty block a region, whose arguments have the given types."""
     encoded = {k: codec.encode(attributes[k]) for k, codec in cls._codecs.items()}
     op = ir.Operation.create(cls.OPERATION_NAME, [t.to_mlir() for t in results], list(operands), encoded, regions=len(bodies))
@@ -49,10 +51,10 @@ class Scan(Op, name="scan"):
     xs: Operands
     ys: Results
     body: Region
-    trip: INT
-    constants: INT
-    carries: INT
-    backward: FLAG
+    trip: Int
+    constants: Int
+    carries: Int
+    backward: Flag
     structure = "control"
 
     @classmethod
@@ -60,7 +62,8 @@ class Scan(Op, name="scan"):
               backward: bool = False) -> "Scan":  # fmt: skip
         """The scan with an empty body block; fill it and end it with `Yield.of(*next_carries, *emitted)`. `emits`: types of one turn's values."""
         carried = [type_of(v) for v in carries]
-        body = [TensorType(dtypes.INT32, ()), *(type_of(v) for v in constants), *carried, *(type_of(v).with_shape(type_of(v).shape[1:]) for v in slices)]
+        turn = [type_of(v).with_shape(type_of(v).shape[1:]) for v in slices]
+        body = [TensorType(dtypes.INT32, ()), *(type_of(v) for v in constants), *carried, *turn]
         results = [*carried, *(t.with_shape((trip, *t.shape)) for t in emits)]
         attributes = {"trip": trip, "constants": len(constants), "carries": len(carries), "backward": backward}
         return _build(cls, [*constants, *carries, *slices], results, attributes, [body])
@@ -132,8 +135,8 @@ class FFT(Op, name="fft"):
     im: Operand
     out_re: Result
     out_im: Result
-    axis: INT
-    inverse: FLAG
+    axis: Int
+    inverse: Flag
     structure = "whole"
 
     @classmethod
@@ -173,9 +176,9 @@ class Kernel(Op, name="kernel"):
     xs: Operands
     ys: Results
     body: Region
-    kind: STR
-    role: STR
-    schedule: STR
+    kind: Str
+    role: Str
+    schedule: Str
     structure = "control"
 
     @classmethod

@@ -10,7 +10,7 @@ from dslc.core.dtypes import DType
 from dslc.core.errors import ShapeError, TypeError_
 
 from ..mlir import ir
-from ..op import DTYPE, STR, Op, Operand, Result
+from ..op import DTypeOf, Op, Operand, Result, Str
 from ..types import TensorType, type_of
 from .constant import full, full_like
 
@@ -43,7 +43,7 @@ class Elementwise(Op):
         dtype = operands[0].dtype
         if cls.accepts == "float":
             require_float(name, operands[0])
-        elif cls.accepts == "number" and dtype.is_bool or cls.accepts == "bool" and not dtype.is_bool:
+        elif (cls.accepts == "number" and dtype.is_bool) or (cls.accepts == "bool" and not dtype.is_bool):
             raise TypeError_(f"{name} takes {'numbers' if cls.accepts == 'number' else 'truth values'}, this is {operands[0]}")
         return [operands[0]]
 
@@ -534,7 +534,7 @@ class Compare(Elementwise, name="compare"):
     a: Operand
     b: Operand
     y: Result
-    predicate: STR
+    predicate: Str
     accepts = "any"
 
     @classmethod
@@ -582,7 +582,7 @@ class Cast(Elementwise, name="cast"):
 
     x: Operand
     y: Result
-    dtype: DTYPE
+    dtype: DTypeOf
 
     @classmethod
     def infer(cls, operands: Sequence[TensorType], **attributes: Any) -> list[TensorType]:

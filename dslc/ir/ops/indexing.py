@@ -10,7 +10,7 @@ from dslc.core.errors import ShapeError, TypeError_
 
 from .. import index
 from ..mlir import ir
-from ..op import FLAG, FLOAT, INT, INTS, STR, Maps, Op, Operand, Operands, Result
+from ..op import Flag, Float, Int, Ints, Maps, Op, Operand, Operands, Result, Str
 from ..types import TensorType, type_of
 from .constant import full_like
 from .elementwise import Compare, Div, Mul, Select, cast
@@ -37,8 +37,8 @@ class Gather(Op, name="gather"):
     x: Operand
     ids: Operands
     y: Result
-    batch: INT
-    outside: FLOAT
+    batch: Int
+    outside: Float
     structure = "gather"
 
     @classmethod
@@ -87,9 +87,9 @@ class Scatter(Op, name="scatter"):
     u: Operand
     ids: Operands
     y: Result
-    kind: STR
-    batch: INT
-    sizes: INTS
+    kind: Str
+    batch: Int
+    sizes: Ints
     structure = "whole"
 
     @classmethod
@@ -138,8 +138,8 @@ class Sort(Op, name="sort"):
     x: Operand
     ordered: Result
     order: Result
-    axis: INT
-    descending: FLAG
+    axis: Int
+    descending: Flag
     structure = "whole"
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Ops that move elements: `view` (any affine read: slices, transposes, broadcasts, padding, windows, diagonals), its adjoint `fold`, reshape, concat."""
+"""Ops that move elements: `view` (any affine read: slices, transposes, broadcasts, windows, ...), its adjoint `fold`, reshape, concat."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from dslc.core.errors import ShapeError, TypeError_
 
 from .. import index
 from ..mlir import ir
-from ..op import FLOAT, INT, INTS, Maps, Op, Operand, Operands, Result
+from ..op import Float, Int, Ints, Maps, Op, Operand, Operands, Result
 from ..types import TensorType, type_of
 from .constant import full
 
@@ -23,10 +23,10 @@ class View(Op, name="view"):
 
     x: Operand
     y: Result
-    strides: INTS
-    offsets: INTS
-    shape: INTS
-    outside: FLOAT
+    strides: Ints
+    offsets: Ints
+    shape: Ints
+    outside: Float
     structure = "view"
 
     @classmethod
@@ -136,9 +136,9 @@ class Fold(Op, name="fold"):
 
     g: Operand
     x: Result
-    strides: INTS
-    offsets: INTS
-    shape: INTS
+    strides: Ints
+    offsets: Ints
+    shape: Ints
     structure = "reduce"
 
     @classmethod
@@ -219,7 +219,7 @@ class Reshape(Op, name="reshape"):
 
     x: Operand
     y: Result
-    shape: INTS
+    shape: Ints
     structure = "view"
 
     @classmethod
@@ -247,7 +247,7 @@ class Concat(Op, name="concat"):
 
     xs: Operands
     y: Result
-    axis: INT
+    axis: Int
     structure = "join"
 
     @classmethod

@@ -10,7 +10,7 @@ from dslc.core.errors import ShapeError, TypeError_
 
 from .. import index
 from ..mlir import ir
-from ..op import FLAG, INT, INTS, STR, Maps, Op, Operand, Result
+from ..op import Flag, Int, Ints, Maps, Op, Operand, Result, Str
 from ..types import TensorType, type_of
 from .constant import Iota, full, full_like
 from .elementwise import Add, Compare, Div, Exp, Log, Mul, Select, StopGradient, Sub, cast
@@ -47,8 +47,8 @@ class Reduce(Op, name="reduce"):
 
     x: Operand
     y: Result
-    kind: STR
-    axes: INTS
+    kind: Str
+    axes: Ints
     structure = "reduce"
 
     @classmethod
@@ -109,8 +109,8 @@ class ArgReduce(Op, name="argreduce"):
 
     x: Operand
     y: Result
-    kind: STR
-    axis: INT
+    kind: Str
+    axis: Int
     structure = "whole"
 
     @classmethod
@@ -130,10 +130,10 @@ class Cumulative(Op, name="cumulative"):
 
     x: Operand
     y: Result
-    kind: STR
-    axis: INT
-    reverse: FLAG
-    exclusive: FLAG
+    kind: Str
+    axis: Int
+    reverse: Flag
+    exclusive: Flag
     structure = "whole"
 
     @classmethod
@@ -195,7 +195,7 @@ class Softmax(Op, name="softmax"):
 
     x: Operand
     y: Result
-    axis: INT
+    axis: Int
     structure = "whole"
 
     @classmethod
@@ -232,7 +232,7 @@ class LogSoftmax(Op, name="log_softmax"):
 
     x: Operand
     y: Result
-    axis: INT
+    axis: Int
     structure = "whole"
 
     @classmethod
