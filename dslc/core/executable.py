@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
+from . import dtypes
 from .dtypes import DType
+from .errors import DataError
 
 # What a port is for. `param` and `state` ports are read and, where the program changes them, written in place.
 # `scalar` ports are rank-0 values of the host: seed, step, microbatch, extents, schedules driven by the host.
@@ -79,3 +84,46 @@ class Executable:
     def ports_of(self, *roles: str) -> list[Port]:
         """The ports of the given roles, in order."""
         return [p for p in self.ports if p.role in roles]
+
+
+_MAGIC = b"dslc-executable-1\n"
+_BLOBS = ("constants", "code")
+
+
+def to_bytes(executable: Executable) -> bytes:
+    """The executable as one stretch of bytes: a magic line, a SHA-256 of the rest, the length of a JSON header, the header, the blobs."""
+    plain = asdict(executable)
+    blobs = [plain.pop(k) for k in _BLOBS]
+    plain["ports"] = [{**asdict(p), "dtype": p.dtype.name} for p in executable.ports]
+    plain["blobs"] = [len(b) for b in blobs]
+    header = json.dumps(plain).encode()
+    body = len(header).to_bytes(8, "little") + header + b"".join(blobs)
+    return _MAGIC + hashlib.sha256(body).digest() + body
+
+
+def from_bytes(data: bytes) -> Executable:
+    """The executable that `to_bytes` wrote; DataError where the bytes are damaged (the hash finds damage, not malice)."""
+    start = len(_MAGIC)
+    body = data[start + 32 :]
+    if data[:start] != _MAGIC or hashlib.sha256(body).digest() != data[start : start + 32]:
+        raise DataError("this is not a compiled dslc program, or it is damaged", help="compile it again")
+    length = int.from_bytes(body[:8], "little")
+    plain: dict[str, Any] = json.loads(body[8 : 8 + length])
+    at = 8 + length
+    for name, size in zip(_BLOBS, plain.pop("blobs")):
+        plain[name] = body[at : at + size]
+        at += size
+    plain["ports"] = tuple(_port(p) for p in plain["ports"])
+    plain["kernels"] = tuple(Kernel(**{**k, "lines": tuple(k["lines"])}) for k in plain["kernels"])
+    plain["launches"] = tuple(_launch(launch) for launch in plain["launches"])
+    return Executable(**plain)
+
+
+def _port(p: dict[str, Any]) -> Port:
+    bounds = p["bounds"] and (p["bounds"][0], p["bounds"][1])
+    return Port(p["name"], p["role"], dtypes.BY_NAME[p["dtype"]], tuple(p["shape"]), p["slot"], bounds, p["line"])
+
+
+def _launch(launch: dict[str, Any]) -> Launch:
+    operands = tuple((space, index) for space, index in launch["operands"])
+    return Launch(launch["kernel"], operands, tuple(launch["grid"]), tuple(launch["block"]), launch["shared_bytes"])

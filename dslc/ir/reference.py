@@ -1,4 +1,4 @@
-"""The reference target, the oracle of every test: a program op by op with the ops' numpy meanings, floats in float64, rounding only at explicit casts."""
+"""The reference target, the oracle of every test: op by op in numpy, floats in float64, rounding only at explicit casts."""
 
 from __future__ import annotations
 
