@@ -1,0 +1,32 @@
+"""dslc as a contestant, and the source of the weights' names and shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from ..workloads import Workload
+
+
+def shapes(workload: Workload) -> dict[str, tuple[int, ...]]:
+    """The parameters of the model file."""
+    import dslc
+
+    model = dslc.load(workload.spec)
+    return {name: tuple(model.params[name].shape) for name in model.params}
+
+
+def prepare(workload: Workload, weights: Mapping[str, np.ndarray], inputs: Mapping[str, np.ndarray], threads: int) -> Callable[[], np.ndarray]:
+    """A function that runs the workload once and gives its result in fresh memory."""
+    import dslc
+
+    model = dslc.load(workload.spec)
+    for name, value in weights.items():
+        model.params[name] = value
+    if workload.mode == "forward":
+        program = dslc.compile(model, target="cpu")
+        x = inputs["x"]
+        return lambda: program(x=x)["logits"]
+    trainer = dslc.Trainer(model, target="cpu")
+    return lambda: np.float32(trainer.step(**inputs))

@@ -1,0 +1,44 @@
+"""torch, eager and compiled, as contestants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from ..workloads import Workload
+from .torch_models import NETWORKS
+
+
+def prepare(
+    workload: Workload, weights: Mapping[str, np.ndarray], inputs: Mapping[str, np.ndarray], threads: int, compiled: bool
+) -> Callable[[], np.ndarray]:
+    """A function that runs the workload once and gives its result (logits, or the loss of the step) in memory that survives the next call."""
+    torch.set_num_threads(threads)
+    network = NETWORKS[workload.model](weights)
+    x = torch.from_numpy(inputs["x"])
+    x = x.long() if x.dtype == torch.int32 else x
+    maybe_compiled = torch.compile(network, dynamic=False) if compiled else network
+    if workload.mode == "forward":
+        network.eval()
+
+        def forward() -> np.ndarray:
+            with torch.no_grad():
+                return maybe_compiled(x).numpy()
+
+        return forward
+
+    y = torch.from_numpy(inputs["y"]).long().reshape(-1)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-6, weight_decay=0.01, fused=True)
+
+    def step() -> np.ndarray:
+        logits = maybe_compiled(x)
+        loss = F.cross_entropy(logits.view(-1, logits.shape[-1]), y)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.detach().numpy()
+
+    return step

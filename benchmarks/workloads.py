@@ -1,0 +1,65 @@
+"""The workloads: what is computed, on which inputs, and how the weights of the model file are called in the peers.
+
+Weights are drawn once, under the names of the model file, and handed to every contestant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+MODELS = Path(__file__).parent / "models"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """`mode` is "forward" or "train" (one step of forward, backward and optimizer); `tolerance` bounds the relative difference of results."""
+
+    name: str
+    model: str  # file under models/, and the builder's name in the peers
+    mode: str
+    inputs: Callable[[np.random.Generator], dict[str, np.ndarray]]
+    tolerance: float = 1e-4
+
+    @property
+    def spec(self) -> Path:
+        return MODELS / f"{self.model}.dsl"
+
+
+def _mlp(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    return {"x": rng.standard_normal((128, 784), np.float32), "y": rng.integers(0, 10, 128).astype(np.int32)}
+
+
+def _gpt(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    return {name: rng.integers(0, 65, (8, 256)).astype(np.int32) for name in ("x", "y")}
+
+
+WORKLOADS = {
+    w.name: w
+    for w in (
+        Workload("mlp_forward", "mlp", "forward", _mlp),
+        Workload("mlp_train", "mlp", "train", _mlp),
+        Workload("gpt_forward", "gpt", "forward", _gpt),
+        Workload("gpt_train", "gpt", "train", _gpt),
+    )
+}
+
+
+def inputs(workload: Workload) -> dict[str, np.ndarray]:
+    """The inputs every contestant gets."""
+    return workload.inputs(np.random.default_rng(1))
+
+
+def weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """The weights every contestant gets, by the model file's names: normal with the fan-in's scale, vectors near one for scales, zero for biases."""
+    rng = np.random.default_rng(2)
+    drawn = {}
+    for name, shape in sorted(shapes.items()):
+        if len(shape) == 1:
+            drawn[name] = np.ones(shape, np.float32) if name.endswith("scale") else np.zeros(shape, np.float32)
+        else:
+            drawn[name] = (rng.standard_normal(shape) * 0.05).astype(np.float32)
+    return drawn
