@@ -21,7 +21,7 @@ model CharGPT:
     metric  perplexity = exp(cross_entropy(logits, targets))
 
 train:
-    data       text(pydoc_topics(), window=time)      # real prose, folded to printable ASCII
+    data       text(pydoc_topics(), window=time, split=0.1)      # real prose, folded to printable ASCII
     steps      600
     optimizer  adamw(lr=cosine(peak=2e-3, warmup=100), betas=(0.9, 0.95), weight_decay=0.1)
     clip       norm(1.0)

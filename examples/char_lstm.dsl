@@ -16,7 +16,7 @@ model CharLSTM:
     loss    cross_entropy(logits, targets)
 
 train:
-    data       text(pydoc_topics(), window=time)
+    data       text(pydoc_topics(), window=time, split=0.1)
     steps      600
     optimizer  adamw(lr=cosine(peak=5e-3, warmup=50), weight_decay=0.01)
     clip       norm(1.0)
