@@ -104,6 +104,10 @@ class Feed:
         self._order: np.ndarray | None = None
         self._order_epoch = -1
 
+    def seek(self, seed: int, epoch: int, position: int) -> None:
+        """Stands where another feed stood."""
+        self.seed, self.epoch, self.position, self._order_epoch = seed, epoch, position, -1
+
     @property
     def batches_per_epoch(self) -> int:
         return len(self.dataset) // self.batch
