@@ -1,0 +1,233 @@
+"""Generation by running a window again for every token: needs no more than the `run` program of a causal model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..core.errors import DataError, did_you_mean
+from ..core.executable import Port
+from .data.vocabulary import Vocabulary
+from .program import Program
+from .sampling import Sampling, beam_step, choose
+
+Listener = Callable[[int, int], None]
+"""`listener(row, token)` for each new token; a beam search tells the tokens of the best beam at the end."""
+
+
+class WindowModel:
+    """Next-token logits from a `run` program with tokens [batch, time] and logits [batch, time, vocab].
+
+    A window holds the last `time` tokens, left-aligned; the logits at the last token's place are read, which in a causal model no later
+    place changes. Other inputs of the program (targets) are fed zeros. Rows beyond the program's batch run in further calls.
+    DataError where the program has no such ports.
+    """
+
+    def __init__(self, program: Program, tokens: str | None = None, output: str | None = None):
+        self.program = program
+        inputs = program.executable.ports_of("input")
+        self.tokens = _port(inputs, tokens, lambda p: len(p.shape) == 2 and p.dtype.is_integer, "an integer input [batch, time]")
+        self.batch, self.time = self.tokens.shape
+        outputs = program.executable.ports_of("output")
+        self.output = _port(outputs, output, lambda p: len(p.shape) == 3 and p.shape[:2] == self.tokens.shape, "an output [batch, time, vocab]")
+        if self.output.shape[:2] != self.tokens.shape:
+            raise DataError(f"'{self.output.name}' is {list(self.output.shape)}, and '{self.tokens.name}' is {list(self.tokens.shape)}")
+        self.vocab = self.output.shape[2]
+        self._inputs = {p.name: np.zeros(p.shape, p.dtype.numpy) for p in inputs}
+        self._out = {self.output.name: np.zeros(self.output.shape, self.output.dtype.numpy)}
+
+    def logits(self, sequences: Sequence[Sequence[int]]) -> np.ndarray:
+        """Logits float32 [rows, vocab] for the token after each sequence (none of them empty)."""
+        out = np.empty((len(sequences), self.vocab), np.float32)
+        window = self._inputs[self.tokens.name]
+        for start in range(0, len(sequences), self.batch):
+            part = [s[-self.time :] for s in sequences[start : start + self.batch]]
+            window[...] = 0
+            for row, tokens in enumerate(part):
+                window[row, : len(tokens)] = tokens
+            results = self.program(self._inputs, out=self._out)
+            rows = results[self.output.name][np.arange(len(part)), [len(t) - 1 for t in part]]
+            out[start : start + len(part)] = rows
+        return out
+
+    def check(self, prompts: Sequence[Sequence[int]]) -> None:
+        """DataError for an empty prompt or an id that the model does not know."""
+        low, high = self.tokens.bounds or (0, self.vocab)
+        for row, prompt in enumerate(prompts):
+            if len(prompt) == 0:
+                raise DataError(f"prompt {row} is empty", help="give at least one token to start from")
+            for at, token in enumerate(prompt):
+                if not low <= token < high:
+                    raise DataError(f"prompt {row} has the id {token} at position {at}; the model knows [{low}, {high})")
+
+
+def _port(ports: list[Port], name: str | None, fits: Callable[[Port], bool], wanted: str) -> Port:
+    """The port of a name, or the only one that fits."""
+    if name is not None:
+        found = [p for p in ports if p.name == name]
+        if not found:
+            raise DataError(f"the model has no '{name}'{did_you_mean(name, [p.name for p in ports])}")
+        if not fits(found[0]):
+            raise DataError(f"'{name}' is {found[0].dtype}{list(found[0].shape)}, generation needs {wanted}")
+        return found[0]
+    found = [p for p in ports if fits(p)]
+    named = [p for p in found if p.name in ("tokens", "logits")]
+    chosen = found if len(found) == 1 else named
+    if len(chosen) != 1:
+        listed = ", ".join(p.name for p in found)
+        raise DataError(f"generation needs {wanted}" + (f"; which of {listed}?" if found else ""), help="generate: over AXIS from OUTPUT ...")
+    return chosen[0]
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When a row ends: `tokens` end it (and are left out), or `texts`, found in what `vocabulary` decodes the new tokens to."""
+
+    tokens: frozenset[int] = frozenset()
+    texts: tuple[str, ...] = ()
+    vocabulary: Vocabulary | None = field(default=None, repr=False)
+
+    def cut(self, new: list[int]) -> list[int] | None:
+        """The new tokens that stay where the row ends here, else None."""
+        if new and new[-1] in self.tokens:
+            return new[:-1]
+        if self.texts and self.vocabulary is not None and any(t in self.vocabulary.decode(new) for t in self.texts):
+            return new
+        return None
+
+
+NEVER = Stop()
+
+
+def generate(
+    model: WindowModel,
+    prompts: Sequence[Sequence[int]],
+    length: int,
+    how: Sampling | None = None,
+    *,
+    seed: int = 0,
+    stop: Stop = NEVER,
+    listener: Listener | None = None,
+) -> list[list[int]]:
+    """The new tokens, at most `length`, for each prompt of token ids; the same seed gives the same tokens.
+
+    A row draws by (seed, its place in its text, its row), whatever the program's batch is.
+    """
+    how = how or Sampling()
+    model.check(prompts)
+    started = [[int(t) for t in prompt] for prompt in prompts]
+    if how.method == "beam":
+        return _all_beams(model, started, length, how, stop, listener)
+    new: list[list[int]] = [[] for _ in started]
+    live = list(range(len(started)))
+    for step in range(length):
+        if not live:
+            break
+        logits = model.logits([started[r] + new[r] for r in live])
+        still = []
+        for place, row in enumerate(live):
+            token = int(choose(logits[place : place + 1], how, seed, step, row)[0])
+            new[row].append(token)
+            ended = stop.cut(new[row])
+            if listener is not None and (ended is None or len(ended) == len(new[row])):
+                listener(row, token)
+            if ended is None:
+                still.append(row)
+            else:
+                new[row] = ended
+        live = still
+    return new
+
+
+def _all_beams(
+    model: WindowModel, prompts: list[list[int]], length: int, how: Sampling, stop: Stop, listener: Listener | None
+) -> list[list[int]]:
+    found = [_beam(model, prompt, length, how, stop) for prompt in prompts]
+    if listener is not None:
+        for row, tokens in enumerate(found):
+            for token in tokens:
+                listener(row, token)
+    return found
+
+
+def _beam(model: WindowModel, prompt: list[int], length: int, how: Sampling, stop: Stop) -> list[int]:
+    """Beam search for one prompt: the finished or longest beam of the best score."""
+    beams: list[list[int]] = [[]]
+    scores = np.zeros(1)
+    finished: list[tuple[float, list[int]]] = []
+    for step in range(length):
+        logits = model.logits([prompt + b for b in beams])
+        source, tokens, scores = beam_step(scores, logits, how.width)
+        grown = [[*beams[s], int(t)] for s, t in zip(source, tokens)]
+        cuts = [stop.cut(b) for b in grown]
+        finished += [(float(s) / (step + 1) ** how.length_penalty, c) for s, c in zip(scores, cuts) if c is not None]
+        keep = [i for i, c in enumerate(cuts) if c is None]
+        beams, scores = [grown[i] for i in keep], scores[keep]
+        if not beams or len(finished) >= how.width:
+            break
+    steps = max((len(b) for b in beams), default=1) or 1
+    finished += [(float(s) / steps**how.length_penalty, b) for s, b in zip(scores, beams)]
+    return max(finished, key=lambda f: f[0])[1] if finished else []
+
+
+def generate_text(
+    model: WindowModel,
+    vocabulary: Vocabulary,
+    prompt: str,
+    length: int,
+    how: Sampling | None = None,
+    *,
+    seed: int = 0,
+    stop: Sequence[str] = (),
+    listener: Callable[[str], None] | None = None,
+) -> str:
+    """The text that follows `prompt`, cut before the first of the `stop` texts; `listener` gets pieces of it as they come.
+
+    An empty prompt starts from a line end where the vocabulary has one, else from id 0.
+    """
+    ids = vocabulary.encode(prompt) if prompt else _start(vocabulary)
+    pieces = _Pieces(vocabulary, tuple(stop), listener)
+    rule = Stop(texts=tuple(stop), vocabulary=vocabulary)
+    generate(model, [[int(i) for i in ids]], length, how, seed=seed, stop=rule, listener=pieces.take)
+    return pieces.end()
+
+
+class _Pieces:
+    """Turns tokens into pieces of text. What may still become a stop text, or half a character, is held back."""
+
+    def __init__(self, vocabulary: Vocabulary, stop: tuple[str, ...], listener: Callable[[str], None] | None):
+        self.vocabulary, self.stop, self.listener = vocabulary, stop, listener
+        self.tokens: list[int] = []
+        self.shown = ""
+        self.held = max((len(s) - 1 for s in stop), default=0)
+
+    def take(self, row: int, token: int) -> None:
+        self.tokens.append(token)
+        text = self._cut()
+        safe = text.rstrip("\N{REPLACEMENT CHARACTER}")
+        self._show(safe[: len(safe) - self.held] if self.held else safe)
+
+    def end(self) -> str:
+        text = self._cut()
+        self._show(text)
+        return text
+
+    def _cut(self) -> str:
+        text = self.vocabulary.decode(self.tokens)
+        ends = [text.index(s) for s in self.stop if s in text]
+        return text[: min(ends)] if ends else text
+
+    def _show(self, text: str) -> None:
+        if self.listener is not None and text.startswith(self.shown) and len(text) > len(self.shown):
+            self.listener(text[len(self.shown) :])
+            self.shown = text
+
+
+def _start(vocabulary: Vocabulary) -> np.ndarray:
+    try:
+        ids = vocabulary.encode("\n")
+    except DataError:
+        ids = np.zeros(0, np.int32)
+    return ids if len(ids) else np.zeros(1, np.int32)
