@@ -6,11 +6,12 @@ model Xor:
     input   x[batch, 2], y[batch]
 
     h = tanh(linear(x, 8))
-    z = linear(h, 1)
-    p[b] = sigmoid(z[b, 0])
+    o = linear(h, 1)
+    z[b] = o[b, 0]
+    p = sigmoid(z)
 
     output  p
-    loss    mean(binary_cross_entropy(z[b, 0], y[b]))
+    loss    binary_cross_entropy(z, y)
     metric  right[b] = (p[b] > 0.5) == (y[b] > 0.5)
 
 train:
