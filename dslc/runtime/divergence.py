@@ -47,9 +47,7 @@ class LastGood:
         store.assign(self.values)
 
 
-def explain(
-    stepper: Stepper, feed: Feed, loss: float, good: LastGood | None, diagnose: Diagnose | None, listener: Listener
-) -> TrainingError:
+def explain(stepper: Stepper, feed: Feed, loss: float, good: LastGood | None, diagnose: Diagnose | None, listener: Listener) -> TrainingError:
     """The error for a step that gave `loss`; leaves the store in any state."""
     step = stepper.step  # counts the bad step too
     notes: list[str] = []

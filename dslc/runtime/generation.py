@@ -141,9 +141,7 @@ def generate(
     return new
 
 
-def _all_beams(
-    model: WindowModel, prompts: list[list[int]], length: int, how: Sampling, stop: Stop, listener: Listener | None
-) -> list[list[int]]:
+def _all_beams(model: WindowModel, prompts: list[list[int]], length: int, how: Sampling, stop: Stop, listener: Listener | None) -> list[list[int]]:
     found = [_beam(model, prompt, length, how, stop) for prompt in prompts]
     if listener is not None:
         for row, tokens in enumerate(found):

@@ -22,7 +22,7 @@ class Program(Protocol):
     executable: Executable
 
     def bind(self, store: ParameterStore) -> None:
-        """Param and state ports use the store's arrays from now on, in place."""
+        """Param and state ports use the store's arrays from now on, in place; a call touches the paths that it wrote."""
 
     def __call__(
         self, inputs: Mapping[str, Array], *, seed: int = 0, step: int = 0, microbatch: int = 0, out: Mapping[str, Array] | None = None

@@ -63,7 +63,7 @@ class TrainSettings:
             if value is not None and not value > 0:
                 raise TrainingError(f"{name} {value} must be above 0")
         if self.mode not in ("min", "max"):
-            raise TrainingError(f"mode '{self.mode}': better is \"min\" or \"max\"")
+            raise TrainingError(f'mode \'{self.mode}\': better is "min" or "max"')
         if self.steps is not None:
             return self.steps
         if self.epochs is None:
@@ -71,12 +71,22 @@ class TrainSettings:
         return max(1, round(self.epochs * batches_per_epoch / self.accumulate))
 
 
+def _kept_with_the_run(dataset: Dataset) -> dict[str, Any]:
+    """What generation and prediction need to know of the data: `data.vocabulary.from_json` reads the vocabulary back."""
+    kept: dict[str, Any] = {}
+    if dataset.vocabulary is not None:
+        kept["vocabulary"] = dataset.vocabulary.to_json()
+    if dataset.classes:
+        kept["classes"] = list(dataset.classes)
+    return kept
+
+
 class TrainingLoop:
     """Trains the parameters of a store on a dataset.
 
     `train` is the train program (the applying one where `accumulate` is given, see `Stepper`), `evaluation` the eval program for held-out
-    rows and `sized` gives it for a shorter last batch. `diagnose` names the op of a value that is not finite. `extra` is kept in every
-    checkpoint (the vocabulary). All programs are bound to `store` here.
+    rows and `sized` gives it for a shorter last batch. `diagnose` names the op of a value that is not finite. `extra` (plain JSON) is kept
+    in every checkpoint under `progress.extra`, beside the data's own `vocabulary` and `classes`. All programs are bound to `store` here.
     """
 
     def __init__(
@@ -112,12 +122,13 @@ class TrainingLoop:
             raise TrainingError("stop judges by held-out data, and there is none", help="hold some back: data SOURCE(..., split=0.1)")
         self.steps = settings.total_steps(self.feed.batches_per_epoch)
         self.average = Average(store, settings.average) if settings.average else None
-        self.progress = Progress(seed=settings.seed, extra=dict(extra or {}))
+        self.progress = Progress(seed=settings.seed, extra={**_kept_with_the_run(data.train), **(extra or {})})
         self.last_loss = math.nan
         self._saved_step: int | None = None
         self._memory: LastGood | None = None
         self._log: RunLog | None = None
         self._inside_step = False
+        self._told_dropped = False
 
     def resume(self, path: str | Path | None = None) -> None:
         """Goes on from a checkpoint, by default the last one of the run folder. TrainingError where it is another model's."""
@@ -149,8 +160,8 @@ class TrainingLoop:
         folder = self.settings.folder
         self._log = RunLog(folder, self.progress.step) if folder is not None else None
         held = len(self.held_out) if self.held_out is not None else 0
-        self.listener(Started(self.progress.step, self.steps, self.feed.batch, len(self.feed.dataset), held, folder))
         try:
+            self.listener(Started(self.progress.step, self.steps, self.feed.batch, len(self.feed.dataset), held, folder))
             with interrupts_held() as pending:
                 kind = self._loop(pending)
                 self._keep()
@@ -220,6 +231,9 @@ class TrainingLoop:
         else:
             with self.average.swapped_in():
                 found = evaluate(self.evaluation, self.held_out, sized=sized, seed=seed, step=step)
+        if found.dropped and not self._told_dropped:
+            self._told_dropped = True
+            self.listener(Warned(f"the last {found.dropped} held-out rows do not fill a batch and are left out"))
         return found.values, found.rows
 
     def _validate(self) -> bool:

@@ -16,6 +16,7 @@ from dslc.core.errors import DataError, Span, TrainingError
 from dslc.runtime import checkpoint, events
 from dslc.runtime.averaging import Ema
 from dslc.runtime.data import Data
+from dslc.runtime.data.vocabulary import Characters, from_json
 from dslc.runtime.schedules import Plateau
 from dslc.runtime.store import ParameterStore
 from dslc.runtime.training import BEST, LAST, EarlyStop, TrainingLoop, TrainSettings
@@ -306,7 +307,7 @@ def test_the_seed_of_the_checkpoint_wins(tmp_path):
     run = loop(TrainSettings(steps=6, seed=4, folder=tmp_path), record)
     run.resume()
     run.run()
-    assert record.of(events.Warned) == [events.Warned("the run goes on with its seed 3, not 4")]
+    assert record.of(events.Warned)[0] == events.Warned("the run goes on with its seed 3, not 4")
     whole = Record()
     loop(TrainSettings(steps=6, seed=3), whole).run()
     assert record.losses == whole.losses[5:] or (run.feed.dataset is not None and record.losses[0][0] == 6)
@@ -315,6 +316,20 @@ def test_the_seed_of_the_checkpoint_wins(tmp_path):
 def test_what_the_caller_keeps_comes_back(tmp_path):
     loop(TrainSettings(steps=2, folder=tmp_path), extra={"vocabulary": "abc"}).run()
     assert checkpoint.load(tmp_path / LAST).progress.extra == {"vocabulary": "abc"}
+
+
+def test_the_vocabulary_of_the_data_is_kept_with_the_run(tmp_path):
+    dataset = replace(linear_data(), vocabulary=Characters("xyz"), classes=("a", "b"))
+    run = TrainingLoop(Linear("train"), ParameterStore(), dataset, TrainSettings(steps=1, folder=tmp_path))
+    run.run()
+    extra = checkpoint.load(tmp_path / LAST).progress.extra
+    assert from_json(extra["vocabulary"]) == Characters("xyz") and extra["classes"] == ["a", "b"]
+
+
+def test_held_out_rows_that_fill_no_batch_are_told_once():
+    record = Record()
+    loop(TrainSettings(steps=20), record).run()
+    assert record.of(events.Warned) == [events.Warned("the last 2 held-out rows do not fill a batch and are left out")]
 
 
 @pytest.mark.parametrize(
