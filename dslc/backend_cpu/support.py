@@ -1,0 +1,182 @@
+"""The native functions that every object carries, as LLVM-dialect text: barrier, the workers' loop, launch.
+
+The control block is 4096 bytes, zero at first, that a pool of threads shares; 32-bit words, each on its own cache line:
+
+    0     arrivals at the barrier          64    generation of the barrier
+    128   number of the command            192   workers asleep
+    256   the command: plan, arena, table
+
+A worker lives in `dslc_worker` until a command without a plan. `dslc_launch` gives a command and runs share 0 itself; the plan's last barrier is the
+join. A waiting thread polls, pausing, for some 25 us, then yields its core at each poll, for a short spin alone collapses beside a busy process;
+only a worker between commands goes to sleep, on a futex. Everybody runs with denormals flushed; `dslc_launch` gives the caller its mode back.
+"""
+
+from __future__ import annotations
+
+ABI = 1  # of the control block and the calling convention; the runtime refuses another
+
+GENERATION, COMMAND, SLEEPERS, PLAN, ARENA, TABLE = 64, 128, 192, 256, 264, 272  # offsets in the control block
+
+FLUSH_DENORMALS = 0x9FC0  # MXCSR: all exceptions masked, round to nearest, flush to zero, denormals are zero
+
+
+def text(barrier_spins: int = 1000, park_spins: int = 200, park_yields: int = 1000) -> str:
+    """The functions. `barrier_spins`: polls at a barrier before it yields; `park_spins`, `park_yields`: a worker's polls before it sleeps."""
+    return f"""
+llvm.func @sched_yield() -> i32
+llvm.func @dslc_abi() -> i64 {{
+  %v = llvm.mlir.constant({ABI} : i64) : i64
+  llvm.return %v : i64
+}}
+llvm.func internal @dslc_pause() attributes {{passthrough = ["alwaysinline"]}} {{
+  llvm.inline_asm has_side_effects asm_dialect = att "pause", "~{{memory}}" : () -> ()
+  llvm.return
+}}
+// futex(address, operation, value): system call 202 of Linux on x86-64; operation 128 waits while the value holds, 129 wakes.
+llvm.func internal @dslc_futex(%address: !llvm.ptr, %operation: i64, %value: i64) attributes {{passthrough = ["noinline"]}} {{
+  %number = llvm.mlir.constant(202 : i64) : i64
+  %r = llvm.inline_asm has_side_effects asm_dialect = att "xorl %r10d, %r10d\\0Asyscall",
+     "={{rax}},{{rax}},{{rdi}},{{rsi}},{{rdx}},~{{rcx}},~{{r11}},~{{r10}},~{{memory}}" %number, %address, %operation, %value
+     : (i64, !llvm.ptr, i64, i64) -> i64
+  llvm.return
+}}
+llvm.func internal @dslc_get_mode(%place: !llvm.ptr) attributes {{passthrough = ["noinline"]}} {{
+  llvm.inline_asm has_side_effects asm_dialect = att "stmxcsr ($0)", "r,~{{memory}}" %place : (!llvm.ptr) -> ()
+  llvm.return
+}}
+llvm.func internal @dslc_set_mode(%place: !llvm.ptr) attributes {{passthrough = ["noinline"]}} {{
+  llvm.inline_asm has_side_effects asm_dialect = att "ldmxcsr ($0)", "r,~{{memory}}" %place : (!llvm.ptr) -> ()
+  llvm.return
+}}
+// Every thread adds one; the last resets the counter and advances the generation that the others watch.
+llvm.func internal @dslc_barrier(%p: !llvm.ptr, %nt: i32) attributes {{passthrough = ["noinline"]}} {{
+  %c0 = llvm.mlir.constant(0 : i32) : i32
+  %c1 = llvm.mlir.constant(1 : i32) : i32
+  %spin = llvm.mlir.constant({barrier_spins} : i32) : i32
+  %single = llvm.icmp "eq" %nt, %c1 : i32
+  llvm.cond_br %single, ^done, ^enter
+^enter:
+  %gp = llvm.getelementptr %p[{GENERATION}] : (!llvm.ptr) -> !llvm.ptr, i8
+  %g = llvm.load %gp atomic acquire {{alignment = 4 : i64}} : !llvm.ptr -> i32
+  %old = llvm.atomicrmw add %p, %c1 acq_rel : !llvm.ptr, i32
+  %last = llvm.sub %nt, %c1 : i32
+  %is_last = llvm.icmp "eq" %old, %last : i32
+  llvm.cond_br %is_last, ^release, ^poll(%c0 : i32)
+^release:
+  llvm.store %c0, %p atomic monotonic {{alignment = 4 : i64}} : i32, !llvm.ptr
+  %g1 = llvm.add %g, %c1 : i32
+  llvm.store %g1, %gp atomic release {{alignment = 4 : i64}} : i32, !llvm.ptr
+  llvm.br ^done
+^poll(%i: i32):
+  %now = llvm.load %gp atomic acquire {{alignment = 4 : i64}} : !llvm.ptr -> i32
+  %same = llvm.icmp "eq" %now, %g : i32
+  llvm.cond_br %same, ^wait, ^done
+^wait:
+  %short = llvm.icmp "ult" %i, %spin : i32
+  llvm.cond_br %short, ^relax, ^cede
+^relax:
+  %i1 = llvm.add %i, %c1 : i32
+  llvm.call @dslc_pause() : () -> ()
+  llvm.br ^poll(%i1 : i32)
+^cede:
+  %ignored = llvm.call @sched_yield() : () -> i32
+  llvm.br ^poll(%i : i32)
+^done:
+  llvm.return
+}}
+// Wait for the command number to change, run the plan, repeat; a null plan ends it. Each thread meets every command, for it meets its last barrier.
+llvm.func @dslc_worker(%tid: i64, %nt: i64, %ctl: !llvm.ptr) {{
+  %c0 = llvm.mlir.constant(0 : i32) : i32
+  %c1 = llvm.mlir.constant(1 : i32) : i32
+  %null = llvm.mlir.zero : !llvm.ptr
+  %flush = llvm.mlir.constant({FLUSH_DENORMALS} : i32) : i32
+  %spin = llvm.mlir.constant({park_spins} : i32) : i32
+  %limit = llvm.mlir.constant({park_spins + park_yields} : i32) : i32
+  %futex_wait = llvm.mlir.constant(128 : i64) : i64
+  %mode = llvm.alloca %c1 x i32 : (i32) -> !llvm.ptr
+  llvm.store %flush, %mode : i32, !llvm.ptr
+  llvm.call @dslc_set_mode(%mode) : (!llvm.ptr) -> ()
+  %command = llvm.getelementptr %ctl[{COMMAND}] : (!llvm.ptr) -> !llvm.ptr, i8
+  %sleepers = llvm.getelementptr %ctl[{SLEEPERS}] : (!llvm.ptr) -> !llvm.ptr, i8
+  %fp = llvm.getelementptr %ctl[{PLAN}] : (!llvm.ptr) -> !llvm.ptr, i8
+  %ap = llvm.getelementptr %ctl[{ARENA}] : (!llvm.ptr) -> !llvm.ptr, i8
+  %tp = llvm.getelementptr %ctl[{TABLE}] : (!llvm.ptr) -> !llvm.ptr, i8
+  llvm.br ^poll(%c0, %c0 : i32, i32)
+^poll(%seen: i32, %i: i32):
+  %now = llvm.load %command atomic acquire {{alignment = 4 : i64}} : !llvm.ptr -> i32
+  %same = llvm.icmp "eq" %now, %seen : i32
+  llvm.cond_br %same, ^wait, ^go
+^wait:
+  %i1 = llvm.add %i, %c1 : i32
+  %short = llvm.icmp "ult" %i, %spin : i32
+  llvm.cond_br %short, ^relax, ^yield
+^relax:
+  llvm.call @dslc_pause() : () -> ()
+  llvm.br ^poll(%seen, %i1 : i32, i32)
+^yield:
+  %few = llvm.icmp "ult" %i, %limit : i32
+  llvm.cond_br %few, ^cede, ^sleep
+^cede:
+  %ignored = llvm.call @sched_yield() : () -> i32
+  llvm.br ^poll(%seen, %i1 : i32, i32)
+^sleep:
+  %0 = llvm.atomicrmw add %sleepers, %c1 seq_cst : !llvm.ptr, i32
+  %seen64 = llvm.zext %seen : i32 to i64
+  llvm.call @dslc_futex(%command, %futex_wait, %seen64) : (!llvm.ptr, i64, i64) -> ()
+  %1 = llvm.atomicrmw sub %sleepers, %c1 seq_cst : !llvm.ptr, i32
+  llvm.br ^poll(%seen, %i : i32, i32)
+^go:
+  %f = llvm.load %fp : !llvm.ptr -> !llvm.ptr
+  %stop = llvm.icmp "eq" %f, %null : !llvm.ptr
+  llvm.cond_br %stop, ^end, ^run
+^run:
+  %arena = llvm.load %ap : !llvm.ptr -> !llvm.ptr
+  %table = llvm.load %tp : !llvm.ptr -> !llvm.ptr
+  llvm.call %f(%tid, %nt, %arena, %table, %ctl) : !llvm.ptr, (i64, i64, !llvm.ptr, !llvm.ptr, !llvm.ptr) -> ()
+  llvm.br ^poll(%now, %c0 : i32, i32)
+^end:
+  llvm.return
+}}
+llvm.func @dslc_launch(%f: !llvm.ptr, %nt: i64, %arena: !llvm.ptr, %table: !llvm.ptr, %ctl: !llvm.ptr) {{
+  %c1 = llvm.mlir.constant(1 : i32) : i32
+  %c0 = llvm.mlir.constant(0 : i32) : i32
+  %z = llvm.mlir.constant(0 : i64) : i64
+  %one = llvm.mlir.constant(1 : i64) : i64
+  %null = llvm.mlir.zero : !llvm.ptr
+  %flush = llvm.mlir.constant({FLUSH_DENORMALS} : i32) : i32
+  %futex_wake = llvm.mlir.constant(129 : i64) : i64
+  %all = llvm.mlir.constant(1000 : i64) : i64
+  %before = llvm.alloca %c1 x i32 : (i32) -> !llvm.ptr
+  %during = llvm.alloca %c1 x i32 : (i32) -> !llvm.ptr
+  llvm.call @dslc_get_mode(%before) : (!llvm.ptr) -> ()
+  llvm.store %flush, %during : i32, !llvm.ptr
+  llvm.call @dslc_set_mode(%during) : (!llvm.ptr) -> ()
+  %alone = llvm.icmp "eq" %nt, %one : i64
+  llvm.cond_br %alone, ^run, ^publish
+^publish:
+  %command = llvm.getelementptr %ctl[{COMMAND}] : (!llvm.ptr) -> !llvm.ptr, i8
+  %sleepers = llvm.getelementptr %ctl[{SLEEPERS}] : (!llvm.ptr) -> !llvm.ptr, i8
+  %fp = llvm.getelementptr %ctl[{PLAN}] : (!llvm.ptr) -> !llvm.ptr, i8
+  %ap = llvm.getelementptr %ctl[{ARENA}] : (!llvm.ptr) -> !llvm.ptr, i8
+  %tp = llvm.getelementptr %ctl[{TABLE}] : (!llvm.ptr) -> !llvm.ptr, i8
+  llvm.store %f, %fp : !llvm.ptr, !llvm.ptr
+  llvm.store %arena, %ap : !llvm.ptr, !llvm.ptr
+  llvm.store %table, %tp : !llvm.ptr, !llvm.ptr
+  %0 = llvm.atomicrmw add %command, %c1 seq_cst : !llvm.ptr, i32
+  %asleep = llvm.load %sleepers atomic seq_cst {{alignment = 4 : i64}} : !llvm.ptr -> i32
+  %any = llvm.icmp "ne" %asleep, %c0 : i32
+  llvm.cond_br %any, ^wake, ^run
+^wake:
+  llvm.call @dslc_futex(%command, %futex_wake, %all) : (!llvm.ptr, i64, i64) -> ()
+  llvm.br ^run
+^run:
+  %stop = llvm.icmp "eq" %f, %null : !llvm.ptr
+  llvm.cond_br %stop, ^end, ^call
+^call:
+  llvm.call %f(%z, %nt, %arena, %table, %ctl) : !llvm.ptr, (i64, i64, !llvm.ptr, !llvm.ptr, !llvm.ptr) -> ()
+  llvm.br ^end
+^end:
+  llvm.call @dslc_set_mode(%before) : (!llvm.ptr) -> ()
+  llvm.return
+}}
+"""
