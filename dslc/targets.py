@@ -29,10 +29,10 @@ class Target:
 
 def _compile_cpu(module: Any, name: str) -> Executable:
     from .backend_cpu.backend import compile_plan
-    from .backend_cpu.machine import detect
+    from .backend_cpu.machine import host
     from .passes.plan import make_plan
 
-    return compile_plan(make_plan(module), detect())
+    return compile_plan(make_plan(module), host())
 
 
 def _load_cpu(executable: Executable) -> Program:
@@ -42,9 +42,9 @@ def _load_cpu(executable: Executable) -> Program:
 
 
 def _cpu_fingerprint() -> str:
-    from .backend_cpu.machine import detect
+    from .backend_cpu.machine import host
 
-    return repr(detect())
+    return host().key()
 
 
 def _cpu_missing() -> str | None:

@@ -1,0 +1,101 @@
+"""Programs and trainers as Python callables: what `dslc.compile`, `dslc.Trainer` and `dslc.generate` give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from .compiler import compile_program
+from .core.executable import Executable
+from .model import Model
+from .runtime.program import Program
+from .targets import target_of
+
+
+def load_executable(executable: Executable) -> Program:
+    """The program on its target."""
+    return target_of(executable.target).load(executable)
+
+
+def program_of(model: Model, program: str, target: str) -> Program:
+    """One of the model's programs, compiled or from the cache, bound to the model's parameters."""
+    loaded = load_executable(compile_program(model, program, target))
+    model.params.extend(loaded.executable.ports)
+    loaded.bind(model.params)
+    return loaded
+
+
+class Compiled:
+    """A program of a model: call it with its inputs by name.
+
+    `program(tokens=tokens)` gives a dict of arrays that belong to the caller; `out={"logits": array}` reuses memory. Inputs are numpy arrays or
+    anything with DLPack or the array interface; C-contiguous ones are not copied.
+    """
+
+    def __init__(self, model: Model, program: str, target: str):
+        self.model, self.target = model, target
+        self.program = program_of(model, program, target)
+
+    @property
+    def executable(self) -> Executable:
+        return self.program.executable
+
+    def __call__(self, *, out: Mapping[str, Any] | None = None, seed: int | None = None, step: int = 0, **inputs: Any) -> dict[str, np.ndarray]:
+        return self.program(inputs, seed=self.model.seed if seed is None else seed, step=step, out=out)
+
+
+class Trainer:
+    """Training steps under the control of a Python program: `loss = trainer.step(tokens=..., targets=...)`."""
+
+    def __init__(self, model: Model, target: str = "cpu"):
+        from .runtime.stepper import Stepper
+
+        self.model, self.target = model, target
+        settings = model.checked.settings
+        accumulate = settings.accumulate if settings else 1
+        self._stepper = Stepper(
+            program_of(model, "step", target),
+            model.params,
+            accumulate=program_of(model, "accumulate", target) if accumulate > 1 else None,
+            microbatches=accumulate,
+            seed=model.seed,
+        )
+        self.metrics: dict[str, float] = {}
+
+    @property
+    def steps(self) -> int:
+        """How many steps were made."""
+        return self._stepper.step
+
+    def step(self, *microbatches: Mapping[str, Any], **inputs: Any) -> float:
+        """One optimizer step; the total loss. Where the train block says `accumulate n`, give n mappings of inputs instead of keywords."""
+        from .runtime.binding import fit_inputs
+
+        ports = self._stepper.ports()
+        batches = iter([fit_inputs(ports, m) for m in microbatches or (inputs,)])
+        result = self._stepper.run(lambda: next(batches))
+        self.metrics = result.metrics
+        return result.loss
+
+
+def generate(
+    model: Model,
+    *,
+    tokens: Sequence[Sequence[int]] | np.ndarray,
+    steps: int,
+    sample: str = "sample",
+    target: str = "cpu",
+    seed: int = 0,
+    **options: Any,
+) -> list[list[int]]:
+    """New tokens for each row of `tokens`, at most `steps`. `sample` is "greedy", "sample" or "beam"; options as of `runtime.sampling.Sampling`."""
+    from .runtime.generation import WindowModel
+    from .runtime.generation import generate as run
+    from .runtime.sampling import Sampling
+
+    block = model.checked.generate
+    window = WindowModel(program_of(model, "run", target), None, block.output if block else None)
+    rows = np.atleast_2d(np.asarray(tokens)).tolist()
+    return run(window, rows, steps, Sampling(method=sample, **options), seed=seed)

@@ -1,0 +1,115 @@
+"""The pipelines: from a model to a program of one kind on one target. Each pipeline is one list of passes, with a stop after any of them.
+
+A model has four programs: `run` (outputs), `eval` (outputs, losses, metrics), `train` (the same in training mode, with its random draws and
+statistics) and `step` (one training step: gradients, clipping, the optimizer). Accumulating models have `accumulate` beside `step`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from .core import cache
+from .core.errors import Error, NameError_, did_you_mean
+from .core.executable import Executable, from_bytes, to_bytes
+from .targets import Target, target_of
+
+if TYPE_CHECKING:
+    from .model import Model
+
+
+class Pass(Protocol):
+    """A frozen dataclass whose fields are its options."""
+
+    def run(self, module: Any) -> None: ...
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a program is made: the mode that the model is elaborated in and the roles of the results it keeps."""
+
+    training: bool
+    roles: tuple[str, ...]
+    steps: bool = False  # adds gradients and the optimizer
+
+
+RECIPES = {
+    "run": Recipe(False, ("output", "state")),
+    "eval": Recipe(False, ("output", "loss", "metric", "state")),
+    "train": Recipe(True, ("output", "loss", "metric", "state")),
+    "step": Recipe(True, ("loss", "metric", "state", "param"), steps=True),
+    "accumulate": Recipe(True, ("loss", "metric", "state", "param"), steps=True),
+}
+
+Observer = Callable[[str, Any], None]  # told the name of each stage and the module after it
+
+
+def pipeline(model: Model, program: str, target: Target) -> list[Pass]:
+    """The passes from the elaborated module to what the target compiles."""
+    from .passes.hoist import Hoist
+    from .passes.prune import Prune
+    from .passes.simplify import Simplify
+
+    recipe = RECIPES[program]
+    passes: list[Pass] = [Prune(recipe.roles), Simplify()]
+    if recipe.steps:
+        from .passes.differentiate import Differentiate
+
+        passes += [model.train_pass(program), Differentiate(), Simplify()]
+    passes += [Hoist(), Simplify()]
+    if target.lowered:
+        from .passes.fuse import Fuse
+
+        passes.append(Fuse())
+    return passes
+
+
+def pass_names(passes: Sequence[Pass]) -> list[str]:
+    """A name for each pass, unique in its pipeline: the second `Simplify` is `simplify_2`."""
+    names: list[str] = []
+    for one in passes:
+        base = "".join("_" + c.lower() if c.isupper() else c for c in type(one).__name__).lstrip("_")
+        count = sum(n == base or n.startswith(base + "_") and n[len(base) + 1 :].isdigit() for n in names)
+        names.append(base if count == 0 else f"{base}_{count + 1}")
+    return names
+
+
+def lower(model: Model, program: str, target: Target, observer: Observer | None = None, after: str | None = None) -> Any:
+    """The model's module after every pass, or after the one named `after`; a fresh module each time."""
+    elaborated = model.elaborate(RECIPES[program].training)
+    with elaborated.context, elaborated.location:
+        passes = pipeline(model, program, target)
+        names = pass_names(passes)
+        known = ["elaborate", *names]
+        if after is not None and after not in known:
+            raise NameError_(f"no pass '{after}'{did_you_mean(after, known)}", help=f"the passes are {', '.join(known)}")
+        if observer:
+            observer("elaborate", elaborated.module)
+        for name, one in zip(names, passes) if after != "elaborate" else ():
+            one.run(elaborated.module)
+            if observer:
+                observer(name, elaborated.module)
+            if name == after:
+                break
+    return elaborated
+
+
+def compile_program(model: Model, program: str, target_name: str) -> Executable:
+    """The executable of one program on one target, from the cache where it was compiled before."""
+    if program not in RECIPES:
+        raise NameError_(f"no program '{program}'{did_you_mean(program, RECIPES)}", help=f"the programs are {', '.join(RECIPES)}")
+    target = target_of(target_name)
+    name = cache.key(model.fingerprint, program, target.name, target.fingerprint())
+    stored = cache.get(name)
+    if stored is not None:
+        try:
+            return from_bytes(stored)
+        except Error:
+            pass  # damaged: compile again
+    elaborated = lower(model, program, target)
+    with elaborated.context, elaborated.location:
+        executable = target.compile(elaborated.module, program)
+    executable = model.signed(executable)
+    cache.put(name, to_bytes(executable))
+    return executable

@@ -1,0 +1,80 @@
+"""A model file in a Python program: parsed and checked, its parameters, and what its train and generate blocks say."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .core.executable import Executable
+from .runtime.store import Entry, ParameterStore
+
+if TYPE_CHECKING:
+    from .frontend.elaborate import Elaborated
+    from .passes.train_step import TrainStep
+
+
+class Model:
+    """What `dslc.load` gives. `overrides` replace dims, lets and train keys of the file; every program of the model shares `params`."""
+
+    def __init__(self, spec: str | Path, overrides: Mapping[str, Any] | None = None):
+        from .frontend.elaborate import load_program
+
+        self.overrides = dict(overrides or {})
+        self.source = load_program(spec, self.overrides)
+        self.checked = self.elaborate(training=True)  # the first error of the file ends here
+
+    def elaborate(self, training: bool) -> Elaborated:
+        """The model's program of one mode, in a fresh module that passes may change."""
+        from .frontend.elaborate import elaborate
+
+        return elaborate(self.source, training=training)
+
+    @property
+    def name(self) -> str:
+        return self.checked.name
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes with the text of any file of the model and with every override."""
+        given = json.dumps(self.overrides, sort_keys=True, default=repr)
+        texts = sorted(self.source.texts.items())
+        return hashlib.sha256(json.dumps([texts, given]).encode()).hexdigest()
+
+    @cached_property
+    def signature(self) -> str:
+        """A hash of the parameters and states: paths, types and shapes. Weights of another signature do not fit."""
+        kept = [*self.checked.parameters, *self.checked.states]
+        return hashlib.sha256("\n".join(sorted(f"{p.path} {p.type}" for p in kept)).encode()).hexdigest()[:16]
+
+    @cached_property
+    def params(self) -> ParameterStore:
+        """Parameters and states by path, at their starting values, drawn with the train block's seed."""
+        return self.initialized(self.seed)
+
+    @property
+    def seed(self) -> int:
+        return self.checked.settings.seed if self.checked.settings else 0
+
+    def initialized(self, seed: int) -> ParameterStore:
+        """A fresh store with the starting values of a seed."""
+        from .frontend.elaborate import initial_values
+
+        kept = [("param", p) for p in self.checked.parameters] + [("state", s) for s in self.checked.states]
+        store = ParameterStore([Entry(p.path, role, p.type.dtype, p.type.shape, p.span.line) for role, p in kept])
+        store.assign(initial_values(self.checked, seed))
+        return store
+
+    def signed(self, executable: Executable) -> Executable:
+        """The executable with the model's name and signature."""
+        return dataclasses.replace(executable, model=self.name, signature=self.signature)
+
+    def train_pass(self, program: str) -> TrainStep:
+        """The pass that makes a training step of this model."""
+        from .passes.train_step import train_step_of
+
+        return train_step_of(self.checked, accumulating=program == "accumulate")
