@@ -17,48 +17,10 @@ from typing import Any
 
 from ....core.errors import DataError, TargetError
 
-_MATH = [
-    "acos",
-    "acosh",
-    "asin",
-    "asinh",
-    "atan",
-    "atan2",
-    "atanh",
-    "cbrt",
-    "ceil",
-    "cos",
-    "cosh",
-    "erf",
-    "erfc",
-    "exp",
-    "exp2",
-    "expm1",
-    "floor",
-    "fma",
-    "fmax",
-    "fmin",
-    "fmod",
-    "hypot",
-    "lgamma",
-    "log",
-    "log10",
-    "log1p",
-    "log2",
-    "nearbyint",
-    "pow",
-    "rint",
-    "round",
-    "roundeven",
-    "sin",
-    "sinh",
-    "sqrt",
-    "tan",
-    "tanh",
-    "tgamma",
-    "trunc",
-]
-SYMBOLS = frozenset(["memcpy", "memmove", "memset", "memcmp", "sched_yield", "syscall", *_MATH, *(f"{name}f" for name in _MATH)])
+_MATH = """acos acosh asin asinh atan atan2 atanh cbrt ceil cos cosh erf erfc exp exp2 expm1 floor fma fmax fmin fmod hypot
+    lgamma log log10 log1p log2 nearbyint pow rint round roundeven sin sinh sqrt tan tanh tgamma trunc"""
+_MATH_SYMBOLS = [name + kind for name in _MATH.split() for kind in ("", "f")]
+SYMBOLS = frozenset(["memcpy", "memmove", "memset", "memcmp", "sched_yield", "syscall", *_MATH_SYMBOLS])
 
 _PAGE = mmap.PAGESIZE
 _MOST = 1 << 30  # bytes of a mapped object
