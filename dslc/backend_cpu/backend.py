@@ -1,0 +1,208 @@
+"""A plan to an Executable: each distinct kernel is generated once, the plan's calls become native steps, all in one object."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+from typing import Any
+
+from dslc.core import dtypes, executable
+from dslc.core.errors import UnsupportedOp
+from dslc.core.executable import Executable, Launch
+from dslc.ir.mlir import ir
+from dslc.ir.ops import Kernel
+from dslc.ir.plan import Branch, Call, Copy, Loop, Place, Plan, Step
+from dslc.ir.types import spans_of, type_of
+
+from .kernels import GENERATORS
+from .machine import Machine
+from .native import KernelArguments, KernelCall, KernelFunction, NativeStep, aligned, build_object
+from .stage import Generated, Request, frame_of, request_of
+from .trace import Body
+
+VERSION = 1  # of the generated code, for caches
+_DEPTH = 20_000  # Python frames that a long chain of ops in one kernel may take while it is traced
+
+
+@dataclass
+class _Compiled:
+    """A distinct kernel: its number, its stages as functions, where its tables are among the constants."""
+
+    number: int
+    request: Request
+    generated: Generated
+    functions: list[KernelFunction]
+    tables: list[Place]
+
+
+@dataclass
+class _Writer:
+    """Collects the distinct kernels, launches and constants of a plan."""
+
+    plan: Plan
+    machine: Machine
+    kernels: dict[str, _Compiled] = field(default_factory=dict)
+    infos: dict[str, tuple[int, executable.Kernel]] = field(default_factory=dict)
+    launches: list[Launch] = field(default_factory=list)
+    constants: bytearray = field(default_factory=bytearray)
+
+    def steps(self, steps: Sequence[Step]) -> tuple[NativeStep, ...]:
+        return tuple(made for step in steps for made in self._step(step))
+
+    def _step(self, step: Step) -> list[NativeStep]:
+        match step:
+            case Call():
+                return list(self._call(step))
+            case Copy():
+                return [step] if step.bytes else []
+            case Loop():
+                return [replace(step, steps=self.steps(step.steps))] if step.trip else []
+            case Branch():
+                return [replace(step, then=self.steps(step.then), otherwise=self.steps(step.otherwise))]
+        raise TypeError(step)
+
+    def _call(self, call: Call) -> Iterator[KernelCall]:
+        places_aligned = all(p.space == "arena" and all(n % 64 == 0 for n in (p.index, *p.strides)) for p in call.results)
+        key = kernel_key(call.kernel, places_aligned)
+        compiled = self.kernels.get(key)
+        if compiled is None:
+            compiled = self.kernels[key] = self._compile(call.kernel, places_aligned)
+        self._describe(call, compiled)
+        places = (*call.operands, *compiled.tables, *call.results)
+        if compiled.generated.workspace_bytes:
+            places = (*places, Place("arena", aligned(self.plan.arena_bytes)))
+        for function in compiled.functions:
+            yield KernelCall(function.symbol, places)
+
+    def _compile(self, kernel: Kernel, places_aligned: bool) -> _Compiled:
+        body = Body.of(kernel.regions[0].blocks[0])
+        request = request_of(body, self.machine, places_aligned)
+        number = len(self.kernels)
+        generate = GENERATORS.get(kernel.kind)
+        if generate is None:
+            raise UnsupportedOp(f"kernel of kind {kernel.kind!r} on the CPU", spans_of(kernel.location))
+        generated = generate(request)
+        functions = [
+            _function(f"k{number}_{stage}" if stage else f"k{number}_{_identifier(kernel.role)}", request, generated, stage)
+            for stage in range(len(generated.stages))
+        ]
+        return _Compiled(number, request, generated, functions, [self._constant(t) for t in body.tables])
+
+    def _constant(self, table: Any) -> Place:
+        start = aligned(len(self.constants))
+        self.constants += bytes(start - len(self.constants)) + table.tobytes()
+        return Place("constant", start)
+
+    def _describe(self, call: Call, compiled: _Compiled) -> None:
+        """A launch for the report; calls of one role and one code are one kernel there."""
+        name = f"k{compiled.number:02d}_{_identifier(call.kernel.role)}"
+        number, info = self.infos.get(name, (len(self.infos), None))
+        if info is None:
+            flops, moved = work_of(compiled.request)
+            symbol = compiled.functions[0].symbol if compiled.functions else ""
+            self.infos[name] = (number, executable.Kernel(name, call.kernel.kind, lines_of(call.kernel), flops, moved, symbol))
+        self.launches.append(Launch(number, tuple((p.space, p.index) for p in (*call.operands, *call.results))))
+
+
+def compile_plan(plan: Plan, machine: Machine) -> Executable:
+    """The plan as native code for a machine. UnsupportedOp, at its line, for what the CPU target cannot do."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, _DEPTH))
+    try:
+        writer = _Writer(plan, machine, constants=bytearray(plan.constants))
+        steps = writer.steps(plan.steps)
+        workspace = max((k.generated.workspace_bytes for k in writer.kernels.values()), default=0)
+        arena_bytes = aligned(plan.arena_bytes) + aligned(workspace)
+        functions = [f for k in writer.kernels.values() for f in k.functions]
+        constants = bytes(writer.constants)
+        built = build_object(functions, steps, arena_bytes, constant_bytes=len(constants))
+    finally:
+        sys.setrecursionlimit(limit)
+    infos = [info for _, info in sorted(writer.infos.values(), key=lambda item: item[0])]
+    return Executable("cpu", plan.name, "", "", plan.ports, tuple(infos), tuple(writer.launches), arena_bytes, built.scratch_bytes, constants,
+                      built.code, notes={"machine": machine.key()})  # fmt: skip
+
+
+def plan_key(plan: Plan, machine: Machine) -> str:
+    """A hash of everything that the compiled code of a plan depends on."""
+    digest = hashlib.sha256(f"{VERSION}|{machine.key()}|{plan.arena_bytes}|{plan.ports!r}".encode())
+    digest.update(plan.constants)
+
+    def add(steps: Sequence[Step]) -> None:
+        for step in steps:
+            match step:
+                case Call():
+                    digest.update(f"call {kernel_key(step.kernel, False)} {step.operands} {step.results}".encode())
+                case Loop():
+                    digest.update(f"loop {step.trip} {step.backward} {step.turn}".encode())
+                    add(step.steps)
+                case Branch():
+                    digest.update(f"branch {step.condition} {len(step.then)}".encode())
+                    add(step.then)
+                    add(step.otherwise)
+                case _:
+                    digest.update(repr(step).encode())
+
+    add(plan.steps)
+    return digest.hexdigest()
+
+
+def kernel_key(kernel: Kernel, places_aligned: bool) -> str:
+    """What a kernel's code follows from: kind, schedule and body, without names and places in the model file."""
+    block = kernel.regions[0].blocks[0]
+    numbers = {v: k for k, v in enumerate(block.arguments)}
+    parts = [kernel.kind, kernel.schedule, str(places_aligned), *(str(v.type) for v in block.arguments)]
+    for op in block.operations:
+        operation = op.operation
+        operands = [str(numbers[v]) for v in operation.operands]
+        attributes = [f"{name}={operation.attributes[name]}" for name in sorted(operation.attributes)]
+        parts.append(f"{operation.name}({','.join(operands)}) {' '.join(attributes)} {' '.join(str(r.type) for r in operation.results)}")
+        for r in operation.results:
+            numbers[r] = len(numbers)
+    return "\n".join(parts)
+
+
+def _function(symbol: str, request: Request, generated: Generated, stage: int) -> KernelFunction:
+    workspace = generated.workspace_bytes > 0
+    types = [(t.dtype, (max(t.size, 1),)) for t in (*request.operands, *request.results)]
+    if workspace:
+        types.append((dtypes.UINT8, (generated.workspace_bytes,)))
+    emit_stage = generated.stages[stage].emit
+
+    def emit(arguments: KernelArguments) -> None:
+        emit_stage(frame_of(request, arguments, workspace))
+
+    return KernelFunction(symbol, tuple(types), emit, generated.stages[stage].scratch_bytes)
+
+
+def _identifier(role: str) -> str:
+    return re.sub(r"\W+", "_", role).strip("_") or "kernel"
+
+
+def lines_of(kernel: Kernel) -> tuple[str, ...]:
+    """`file:line` of everything that a kernel computes."""
+    locations: list[ir.Location] = [op.location for op in kernel.regions[0].blocks[0].operations]
+    places = [f"{s.file}:{s.line}" for location in (*locations, kernel.location) for s in spans_of(location)]
+    return tuple(dict.fromkeys(places))
+
+
+def work_of(request: Request) -> tuple[int, int]:
+    """(operations, bytes moved once) of a kernel, counted from its body: one for each element that an op makes or folds."""
+    flops = 0
+    for op in dict.fromkeys(op for op, _ in request.body.makers.values()):
+        count = _COUNTS.get(op.structure)
+        flops += count(op) if count else 0
+    return flops, sum(t.bytes for t in (*request.operands, *request.results))
+
+
+_COUNTS: dict[str, Callable[[Any], int]] = {
+    "elementwise": lambda op: op.type.size,
+    "contract": lambda op: 2 * prod(op.maps().domain),
+    "reduce": lambda op: prod(op.maps().domain),
+    "whole": lambda op: type_of(op.operands[0]).size,
+}
+

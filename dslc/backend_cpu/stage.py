@@ -1,0 +1,79 @@
+"""What a kernel generator is given and what it gives: the stages of native code that do one kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dslc.ir.types import TensorType, type_of
+
+from .emit import Memory
+from .machine import Machine
+from .native import KernelArguments
+from .ssa import Builder
+from .trace import Body
+
+STREAM_BYTES = 16 << 20  # results that are larger go past the caches
+
+
+@dataclass(frozen=True)
+class Request:
+    """A kernel to generate. `aligned`: whether the results lie at multiples of 64 bytes."""
+
+    body: Body
+    operands: tuple[TensorType, ...]
+    results: tuple[TensorType, ...]
+    machine: Machine
+    aligned: bool = False
+
+    @property
+    def streaming(self) -> bool:
+        return self.aligned and sum(t.bytes for t in self.results) >= STREAM_BYTES
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The function in which a stage is emitted: the thread, its scratch memory, flat memories of operands, results and the shared workspace."""
+
+    b: Builder
+    tid: Any
+    threads: Any
+    scratch: Any
+    operands: tuple[Memory, ...]
+    results: tuple[Memory, ...]
+    workspace: Memory | None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One function that all threads run, with a barrier behind it. `scratch_bytes` are each thread's own."""
+
+    emit: Callable[[Frame], None]
+    scratch_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The stages of a kernel in order, and the bytes of the workspace that all threads share from its first stage to its last."""
+
+    stages: Sequence[Stage]
+    workspace_bytes: int = 0
+
+
+Generator = Callable[[Request], Generated]
+
+
+def frame_of(request: Request, arguments: KernelArguments, workspace: bool) -> Frame:
+    """The frame of a stage; its function's operands are the kernel's, its tables, its results and the workspace, all flat."""
+    memories = arguments.operands
+    inputs = len(request.operands)
+    b = Builder()
+    b.start(arguments.tid.owner)
+    end = len(memories) - (1 if workspace else 0)
+    return Frame(b, arguments.tid, arguments.nt, arguments.scratch, memories[:inputs], memories[inputs:end], memories[-1] if workspace else None)
+
+
+def request_of(body: Body, machine: Machine, aligned: bool = False) -> Request:
+    """The request for a body, with types taken from its values."""
+    return Request(body, tuple(type_of(v) for v in body.operands), tuple(type_of(v) for v in body.results), machine, aligned)

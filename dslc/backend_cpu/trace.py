@@ -1,0 +1,377 @@
+"""What a kernel's value is at one point of an iteration space, as a graph: loads from the kernel's operands, tests, and arithmetic between them.
+
+`Trace.at(value, coordinates)` pulls a value of the kernel's body through the index maps of the ops that make it. The graph says what a loop nest
+needs to know before it is built (which addresses are read, and how they move with each axis); `pull.Point` then emits it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from dslc.core.dtypes import DType
+from dslc.core.errors import UnsupportedOp
+from dslc.ir import index
+from dslc.ir.index import Dim, Expr, FloorDiv, Mod, Sum, Symbol
+from dslc.ir.mlir import ir
+from dslc.ir.op import Maps
+from dslc.ir.types import spans_of, type_of
+
+Coordinates = tuple[Expr, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Test:
+    """0 <= expr < size"""
+
+    expr: Expr
+    size: int
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """A value at a point; one object stands for one value, so that it is computed once."""
+
+    dtype: DType
+
+
+@dataclass(eq=False, slots=True)
+class Read(Node):
+    """An element of operand number `operand`, at a row-major address; where a test fails nothing is read and the value is 0."""
+
+    operand: int
+    address: Expr
+    tests: tuple[Test, ...]
+
+
+@dataclass(eq=False, slots=True)
+class Apply(Node):
+    """`op.scalar` of the arguments; `at` is the point, for the ops that depend on it."""
+
+    op: Any
+    arguments: tuple[Node, ...]
+    at: Coordinates
+
+
+@dataclass(eq=False, slots=True)
+class Guard(Node):
+    """The value where all tests hold, else `outside`."""
+
+    tests: tuple[Test, ...]
+    value: Node
+    outside: float
+
+
+@dataclass(eq=False, slots=True)
+class Join(Node):
+    """The value of the first branch whose tests hold; the last one has none."""
+
+    branches: tuple[tuple[tuple[Test, ...], Node], ...]
+
+
+@dataclass(eq=False, slots=True)
+class Given(Node):
+    """A value that the loop nest provides: a finished fold, an accumulator, a value kept in scratch. `key` names it."""
+
+    key: Any
+    at: Coordinates
+
+
+@dataclass(eq=False, slots=True)
+class Folded(Node):
+    """A reduction computed on the spot: the fold of `inner.root` over dims `first`... of its own trace, whose leading dims stand at `at`."""
+
+    op: Any
+    inner: Trace
+    root: Node
+    at: Coordinates
+
+
+Provide = Callable[["Trace", Any, Coordinates, tuple[Test, ...]], Node | None]
+
+
+@dataclass
+class Body:
+    """A kernel's body: its operands, the op of every value, what it yields.
+
+    Constants that are not uniform are read from memory: they follow the kernel's own operands, `tables` holds their values.
+    """
+
+    operands: list[Any]
+    makers: dict[Any, tuple[Any, int]]
+    results: list[Any]
+    tables: list[np.ndarray]
+
+    @staticmethod
+    def of(block: ir.Block) -> Body:
+        *ops, end = block.operations
+        makers = {result: (op, k) for op in ops for k, result in enumerate(op.results)}
+        wide = [op for op in ops if op.operation.name == "nn.constant" and op.uniform is None]
+        for op in wide:
+            del makers[op.results[0]]
+        return Body([*block.arguments, *(op.results[0] for op in wide)], makers, list(end.operands), [op.reference() for op in wide])
+
+
+class Trace:
+    """Graphs of values over one iteration space of the given sizes. `provide(trace, value, at, tests)` may answer for a value itself."""
+
+    def __init__(self, body: Body, sizes: Sequence[int], provide: Provide | None = None) -> None:
+        self.body, self.sizes, self.provide = body, tuple(sizes), provide
+        self.symbols: dict[int, Node] = {}
+        self.nodes: list[Node] = []
+        self._memo: dict[Any, Node] = {}
+        self._tidied: dict[Expr, Expr] = {}
+
+    def at(self, value: Any, coordinates: Sequence[Expr], tests: tuple[Test, ...] = ()) -> Node:
+        """The graph of a value at these coordinates; `tests` are those that hold there, which a read must respect."""
+        at = tuple(coordinates)
+        key = (value, at, tests)
+        node = self._memo.get(key)
+        if node is None:
+            node = self._memo[key] = self._made(value, at, tests)
+            self.nodes.append(node)
+        return node
+
+    def tidy(self, e: Expr) -> Expr:
+        found = self._tidied.get(e)
+        if found is None:
+            found = self._tidied[e] = tidy(e, self.sizes)
+        return found
+
+    def _made(self, value: Any, at: Coordinates, tests: tuple[Test, ...]) -> Node:
+        if self.provide is not None:
+            node = self.provide(self, value, at, tests)
+            if node is not None:
+                return node
+        maker = self.body.makers.get(value)
+        if maker is None:
+            t = type_of(value)
+            address = self.tidy(index.linearize(at, t.shape))
+            return Read(t.dtype, self.body.operands.index(value), address, tests)
+        op, _ = maker
+        make = _STRUCTURES.get(op.structure)
+        if make is None:
+            raise UnsupportedOp(f"{op.operation.name} inside another op's kernel", spans_of(op.location))
+        return make(self, op, at, tests)
+
+    def operand_at(self, op: Any, maps: Maps, k: int, at: Coordinates, tests: tuple[Test, ...],
+                   symbol: Callable[[int], Expr] | None = None) -> tuple[Node, tuple[Test, ...]]:  # fmt: skip
+        """Operand k of an op read through its maps: the node, and the tests that the read needs beyond `tests`."""
+        value = op.operands[k]
+        shape = type_of(value).shape
+        coordinates = tuple(self.tidy(index.substitute(e, at, symbol)) for e in maps.reads[k])
+        needed = [Test(self.tidy(index.substitute(e, at, symbol)), 1) for o, e in maps.guards if o == k]
+        for e, n in zip(coordinates, shape):
+            low, high = index.bounds(e, self.sizes)
+            if low < 0 or high >= n:
+                needed.append(Test(e, n))
+        extra = tuple(t for t in needed if not self._holds(t) and t not in tests)
+        return self.at(value, coordinates, tests + extra), extra
+
+    def never(self, t: Test) -> bool:
+        low, high = index.bounds(t.expr, self.sizes)
+        return high < 0 or low >= t.size
+
+    def _holds(self, t: Test) -> bool:
+        low, high = index.bounds(t.expr, self.sizes)
+        return low >= 0 and high < t.size
+
+
+def _elementwise(trace: Trace, op: Any, at: Coordinates, tests: tuple[Test, ...]) -> Node:
+    return Apply(op.type.dtype, op, tuple(trace.at(v, at, tests) for v in op.operands), at)
+
+
+def _generator(trace: Trace, op: Any, at: Coordinates, tests: tuple[Test, ...]) -> Node:
+    return Apply(op.type.dtype, op, tuple(trace.at(v, (), tests) for v in op.operands), at)
+
+
+def _view(trace: Trace, op: Any, at: Coordinates, tests: tuple[Test, ...]) -> Node:
+    maps = op.maps()
+    if prod(type_of(op.operands[0]).shape) == 0:
+        return _constant(trace, op, maps.outside)
+    node, extra = trace.operand_at(op, maps, 0, at, tests)
+    return _guarded(op, node, extra, maps.outside)
+
+
+def _gather(trace: Trace, op: Any, at: Coordinates, tests: tuple[Test, ...]) -> Node:
+    maps = op.maps()
+    if prod(type_of(op.operands[0]).shape) == 0:
+        return _constant(trace, op, maps.outside)
+    numbers = {}
+    for k in range(1, len(op.operands)):
+        node, _ = trace.operand_at(op, maps, k, at, tests)
+        number = next((n for n, known in trace.symbols.items() if known is node), len(trace.symbols))
+        trace.symbols[number] = node
+        numbers[k] = number
+    node, extra = trace.operand_at(op, maps, 0, at, tests, lambda k: Symbol(numbers[k]))
+    return _guarded(op, node, extra, maps.outside)
+
+
+def _join(trace: Trace, op: Any, at: Coordinates, tests: tuple[Test, ...]) -> Node:
+    maps, branches = op.maps(), []
+    for k, v in enumerate(op.operands):
+        if prod(type_of(v).shape) == 0:
+            continue
+        node, extra = trace.operand_at(op, maps, k, at, tests)
+        if any(trace.never(t) for t in extra):
+            continue
+        branches.append((extra, node))
+        if not extra:
+            break
+    branches[-1] = ((), branches[-1][1])
+    return branches[0][1] if len(branches) == 1 else Join(op.type.dtype, tuple(branches))
+
+
+def _guarded(op: Any, node: Node, extra: tuple[Test, ...], outside: float | None) -> Node:
+    if not extra or (isinstance(node, Read) and outside == 0):
+        return node
+    return Guard(op.type.dtype, extra, node, outside or 0.0)
+
+
+def _constant(trace: Trace, op: Any, value: float | None) -> Node:
+    return Guard(op.type.dtype, (Test(index.Const(-1), 1),), Given(op.type.dtype, None, ()), value or 0.0)
+
+
+_STRUCTURES: dict[str, Callable[[Trace, Any, Coordinates, tuple[Test, ...]], Node]] = {
+    "elementwise": _elementwise, "generator": _generator, "view": _view, "gather": _gather, "join": _join,
+}  # fmt: skip
+
+
+# ---- index expressions ------------------------------------------------------------------------------------------------------------
+
+
+def tidy(e: Expr, sizes: Sequence[int]) -> Expr:
+    """`index.simplify`, and nested divisions made one, and (x // n) * n + x % n made x."""
+    e = index.simplify(e, sizes)
+    return _recombined(_flat(e), sizes) if _has_division(e) else e
+
+
+def _has_division(e: Expr) -> bool:
+    match e:
+        case FloorDiv() | Mod():
+            return True
+        case Sum(terms, _):
+            return any(_has_division(t) for t, _ in terms)
+    return False
+
+
+def _flat(e: Expr) -> Expr:
+    """(x // a) // b as x // (a*b), everywhere."""
+    match e:
+        case Sum(terms, constant):
+            out: Expr = index.Const(constant)
+            for t, f in terms:
+                out = out + _flat(t) * f
+            return out
+        case FloorDiv(dividend, divisor):
+            inner = _flat(dividend)
+            if isinstance(inner, FloorDiv):
+                return FloorDiv(inner.dividend, inner.divisor * divisor)
+            return FloorDiv(inner, divisor)
+        case Mod(dividend, divisor):
+            return Mod(_flat(dividend), divisor)
+    return e
+
+
+def _recombined(e: Expr, sizes: Sequence[int]) -> Expr:
+    changed = True
+    while changed and isinstance(e, Sum):
+        changed = False
+        factors = dict(e.terms)
+        for t, f in e.terms:
+            if isinstance(t, Mod):
+                quotient = _flat(FloorDiv(t.dividend, t.divisor))
+                if factors.get(quotient) == f * t.divisor:
+                    e = index.simplify(e - t * f - quotient * (f * t.divisor) + t.dividend * f, sizes)
+                    changed = True
+                    break
+    return e
+
+
+def divisions(e: Expr) -> int:
+    """How many `//` and `%` an expression holds."""
+    match e:
+        case FloorDiv(dividend, _) | Mod(dividend, _):
+            return 1 + divisions(dividend)
+        case Sum(terms, _):
+            return sum(divisions(t) for t, _ in terms)
+    return 0
+
+
+@dataclass
+class Survey:
+    """What reaches memory and index arithmetic under some nodes: for choosing a loop nest."""
+
+    reads: list[Read] = field(default_factory=list)
+    expressions: list[Expr] = field(default_factory=list)
+    operations: int = 0
+
+    @property
+    def divisions(self) -> int:
+        return sum(divisions(e) for e in self.expressions)
+
+
+def survey(trace: Trace, roots: Sequence[Node]) -> Survey:
+    """Walks the graph from some roots, and what their symbols stand for."""
+    out, seen, stack = Survey(), set(), list(roots)
+    while stack:
+        node = stack.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        here: list[Expr] = []
+        match node:
+            case Read():
+                out.reads.append(node)
+                here = [node.address, *(t.expr for t in node.tests)]
+            case Apply():
+                out.operations += 1
+                stack += node.arguments
+                if node.op.name == "nn.iota":
+                    here = [node.at[node.op.axis]]
+                elif node.op.name == "nn.random":
+                    here = [trace.tidy(index.linearize(node.at, node.op.shape))]
+            case Guard():
+                stack.append(node.value)
+                here = [t.expr for t in node.tests]
+            case Join():
+                for tests, branch in node.branches:
+                    stack.append(branch)
+                    here += [t.expr for t in tests]
+            case Folded():
+                inner = survey(node.inner, [node.root])
+                out.operations += inner.operations
+                out.reads += inner.reads
+                here = inner.expressions
+            case Given():
+                here = list(node.at)
+        out.expressions += here
+        stack += [trace.symbols[n] for e in here for n in symbols_of(e) if n in trace.symbols]
+    return out
+
+
+def symbols_of(e: Expr) -> set[int]:
+    match e:
+        case Symbol(number):
+            return {number}
+        case Sum(terms, _):
+            return set().union(*(symbols_of(t) for t, _ in terms))
+        case FloorDiv(dividend, _) | Mod(dividend, _):
+            return symbols_of(dividend)
+    return set()
+
+
+def factor_of(e: Expr, axis: int) -> int | None:
+    """By how much an expression moves with a dim; None where that is not one number."""
+    factor = 0
+    terms = e.terms if isinstance(e, Sum) else ((e, 1),)
+    for t, f in terms:
+        if isinstance(t, Dim):
+            factor += f if t.axis == axis else 0
+        elif isinstance(t, (FloorDiv, Mod)) and (axis in index.dims_of(t)):
+            return None
+    return factor
