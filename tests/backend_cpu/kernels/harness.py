@@ -102,7 +102,9 @@ def _results(case: Case, types: Sequence[TensorType]) -> list[TensorType]:
         return [type_of(v) for v in _values(case.build(*arguments))]
 
 
-def _run(code: LoadedObject, executable: Any, plan: Plan, cases: Sequence[Case], outputs: list[list[TensorType]], threads: int) -> list[list[np.ndarray]]:
+def _run(
+    code: LoadedObject, executable: Any, plan: Plan, cases: Sequence[Case], outputs: list[list[TensorType]], threads: int
+) -> list[list[np.ndarray]]:
     memory = aligned_bytes(len(executable.constants) + executable.arena_bytes + threads * executable.scratch_bytes + 4096)
     memory[: len(executable.constants)] = np.frombuffer(executable.constants, np.uint8)
     table = (ctypes.c_void_p * max(len(plan.ports), 1))()
