@@ -1,0 +1,247 @@
+"""A CPU executable, loaded: one native call runs it on all threads.
+
+The call's table of pointers has a slot for each port: inputs are read where they lie, params and states are the store's own arrays, results are
+fresh arrays or the caller's. The arena is one stretch of memory, laid out as `backend_cpu.native` says: constants, intermediates, scratch of each
+thread. Nothing in a slot need be aligned more than its elements are.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ....core.errors import DataError, TargetError
+from ....core.executable import Executable, Port
+from ...binding import described, fit_input, fit_inputs
+from . import pool
+from .loader import LoadedObject
+
+ALIGNMENT = 128  # of the arena's three parts; the compiler's figure
+RESULT_ALIGNMENT = 64
+_HOST = ("seed", "step", "microbatch")  # scalars that every call is given
+_C_INTEGERS = {8: ctypes.c_int8, 16: ctypes.c_int16, 32: ctypes.c_int32, 64: ctypes.c_int64}
+
+
+def _aligned(n: int) -> int:
+    return -(-n // ALIGNMENT) * ALIGNMENT
+
+
+@dataclass(frozen=True)
+class _Input:
+    """What a call needs of an input port. `below`: an index must be under it, for the unsigned form of the values (`unsigned`)."""
+
+    port: Port
+    name: str
+    slot: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    below: int | None
+    unsigned: np.dtype | None
+
+    @staticmethod
+    def of(port: Port) -> _Input:
+        dtype, below, unsigned = port.dtype.numpy, None, None
+        if port.bounds is not None and port.bounds[0] == 0 and port.dtype.is_integer and port.dtype.bits >= 8:
+            below, unsigned = port.bounds[1], np.dtype(f"uint{port.dtype.bits}")  # one maximum finds negative values too
+        return _Input(port, port.name, port.slot, port.shape, dtype, below, unsigned)
+
+    def fits(self, value: Any) -> bool:
+        """True where the array can be read as it lies and holds no index out of bounds."""
+        if type(value) is not np.ndarray or value.dtype != self.dtype or value.shape != self.shape or not value.flags.c_contiguous:
+            return False
+        if self.below is None:
+            return self.port.bounds is None
+        return bool(np.maximum.reduce(value.view(self.unsigned), axis=None, initial=0) < self.below)
+
+
+@dataclass(frozen=True)
+class _Result:
+    name: str
+    slot: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    bytes: int
+
+    def fresh(self) -> tuple[np.ndarray, int]:
+        """A new array on a cache line's border, and its address."""
+        raw = np.empty(self.bytes + RESULT_ALIGNMENT, np.uint8)
+        address = raw.__array_interface__["data"][0]
+        skip = -address % RESULT_ALIGNMENT
+        return np.ndarray(self.shape, self.dtype, raw, skip), address + skip
+
+
+class CpuProgram:
+    """A Program (`runtime.program`) on the CPU. `threads=1` keeps it to the calling thread; else it uses the process's pool.
+
+    Calls of one program wait for each other, from whichever thread they come.
+    """
+
+    def __init__(self, executable: Executable, threads: int | None = None):
+        if executable.target != "cpu":
+            raise TargetError(f"this program was compiled for {executable.target}, not for the cpu")
+        self.executable = executable
+        self._code = LoadedObject(executable.code)
+        pool.check_abi(self._code)
+        self._launch = self._code.function("dslc_launch", *pool.LAUNCH)
+        self._plan = self._code.symbols.get("dslc_plan")
+        if self._plan is None:
+            raise DataError("the compiled program has no function 'dslc_plan'", help="compile it again with this version")
+        ports = executable.ports
+        self._table = (ctypes.c_uint64 * (1 + max((p.slot for p in ports), default=0)))()
+        self._table_address = ctypes.addressof(self._table)
+        self._fed = [p for p in ports if p.role == "input" or (p.role == "scalar" and p.name not in _HOST)]
+        self._inputs = [_Input.of(p) for p in self._fed]
+        self._results = [_Result(p.name, p.slot, p.shape, p.dtype.numpy, p.bytes) for p in executable.ports_of("output", "loss", "metric")]
+        self._host = self._host_scalars()
+        self._kept = executable.ports_of("param", "state")
+        self._written = _written_ports(executable)
+        self._store: Any = None
+        self._arrays: list[np.ndarray] = []
+        self._alone = threads == 1
+        self._generation: int | None = None
+        self._threads = 0
+        self._control: int | None = None
+        self._before: Any = None
+        self._memory = np.empty(0, np.uint8)
+        self._lock = threading.Lock()
+        _programs.add(self)
+
+    def _host_scalars(self) -> dict[str, Any]:
+        """C integers for seed, step and microbatch, their addresses in the table."""
+        scalars = {}
+        for port in self.executable.ports:
+            if port.role == "scalar" and port.name in _HOST:
+                scalars[port.name] = _C_INTEGERS[port.dtype.bits]()
+                self._table[port.slot] = ctypes.addressof(scalars[port.name])
+        return {name: scalars.get(name) or ctypes.c_int64() for name in _HOST}
+
+    def bind(self, store: Any) -> None:
+        """Param and state ports are `store.array(path)` from now on. DataError where one does not fit."""
+        arrays = [store.array(p.name) for p in self._kept]
+        for port, array in zip(self._kept, arrays):
+            if array.shape != port.shape or array.dtype != port.dtype.numpy or not array.flags.c_contiguous:
+                found, declared = described(array.dtype, array.shape), described(port.dtype, port.shape)
+                raise DataError(f"the {port.role} '{port.name}' is {found} in the store, {declared} in the program")
+        with self._lock:
+            self._store, self._arrays = store, arrays
+            for port, array in zip(self._kept, arrays):
+                self._table[port.slot] = array.ctypes.data
+
+    def __call__(
+        self, inputs: Mapping[str, Any], *, seed: int = 0, step: int = 0, microbatch: int = 0, out: Mapping[str, Any] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Runs once. `inputs`: arrays by port name, read without a copy where they are C-contiguous and of the port's type.
+
+        Gives output, loss and metric ports by name. `out` holds C-contiguous arrays to write some of them to. DataError where an input or an `out`
+        does not fit.
+        """
+        if self._kept and self._store is None:
+            raise DataError("the program has parameters or states: bind a ParameterStore first")
+        values = self._read(inputs)
+        memory, results = self._make_results(out)
+        host = self._host
+        with self._lock:
+            table = self._table
+            for slot, address in values[1]:
+                table[slot] = address
+            for slot, address in memory:
+                table[slot] = address
+            host["seed"].value, host["step"].value, host["microbatch"].value = seed, step, microbatch
+            self._run()
+        if self._written and hasattr(self._store, "touch"):
+            self._store.touch(*self._written)
+        return results
+
+    def _read(self, inputs: Mapping[str, Any]) -> tuple[list[Any], list[tuple[int, int]]]:
+        """The arrays (to keep alive) and (slot, address) of each."""
+        if len(inputs) != len(self._inputs) or not all(i.name in inputs for i in self._inputs):
+            fit_inputs(self._fed, inputs)  # says which is missing or unknown
+        kept, addresses = [], []
+        for item in self._inputs:
+            value = inputs[item.name]
+            if not item.fits(value):
+                value = np.ascontiguousarray(fit_input(item.port, value))
+            kept.append(value)
+            addresses.append((item.slot, value.__array_interface__["data"][0]))
+        return kept, addresses
+
+    def _make_results(self, out: Mapping[str, Any] | None) -> tuple[list[tuple[int, int]], dict[str, np.ndarray]]:
+        memory, results = [], {}
+        if out:
+            self._check_out(out)
+        for item in self._results:
+            if out and item.name in out:
+                array = out[item.name]
+                address = array.__array_interface__["data"][0]
+            else:
+                array, address = item.fresh()
+            results[item.name] = array
+            memory.append((item.slot, address))
+        return memory, results
+
+    def _check_out(self, out: Mapping[str, Any]) -> None:
+        known = {r.name: r for r in self._results}
+        for name, array in out.items():
+            if name not in known:
+                raise DataError(f"the program has no result '{name}'", notes=[f"its results are: {', '.join(known)}"])
+            item = known[name]
+            if not isinstance(array, np.ndarray) or array.dtype != item.dtype or array.shape != item.shape:
+                found = described(array.dtype, array.shape) if isinstance(array, np.ndarray) else type(array).__name__
+                raise DataError(f"out['{name}'] is {found}, the result is {described(item.dtype, item.shape)}")
+            if not (array.flags.c_contiguous and array.flags.writeable and array.flags.aligned):
+                raise DataError(f"out['{name}'] must be a C-contiguous array that can be written")
+
+    def _run(self) -> None:
+        state = pool.state
+        if self._threads == 1 and (self._alone or self._generation == state.generation):
+            self._launch(self._plan, 1, self._arena, self._table_address, None)
+            return
+        with state.lock:
+            if self._generation != state.generation:
+                self._prepare()
+            if self._before:
+                self._before()
+            self._launch(self._plan, self._threads, self._arena, self._table_address, self._control)
+
+    def _prepare(self) -> None:
+        """Memory for this number of threads, and the pool; its lock is held."""
+        threads = 1 if self._alone else pool.thread_count()
+        if threads != self._threads:
+            constants = self.executable.constants
+            size = _aligned(len(constants)) + _aligned(self.executable.arena_bytes) + threads * self.executable.scratch_bytes
+            self._memory = pool.aligned_bytes(size)
+            self._memory[: len(constants)] = np.frombuffer(constants, np.uint8)
+            self._arena = self._memory.ctypes.data
+            self._threads = threads
+        self._control = self._before = None
+        if threads > 1:
+            workers = pool.pool_for(self._code)
+            self._control, self._before = workers.control, workers.before_call
+        self._generation = pool.state.generation
+
+
+def _written_ports(executable: Executable) -> list[str]:
+    """The params and states that the program writes: `notes["writes"]`, one a line; without it all of a training program, else the states."""
+    if "writes" in executable.notes:
+        return [name for name in executable.notes["writes"].split("\n") if name]
+    roles = ("param", "state") if executable.program not in ("eval", "run", "prefill", "step") else ("state",)
+    return [p.name for p in executable.ports_of(*roles)]
+
+
+_programs: weakref.WeakSet[CpuProgram] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    """In the child: whoever held a program's lock is gone."""
+    for program in list(_programs):
+        program._lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
