@@ -17,7 +17,7 @@ from . import casts
 from .emit import Memory
 from .scalars import Arithmetic, Val
 from .ssa import Builder, computed
-from .trace import Apply, Folded, Given, Guard, Join, Node, Read, Test, Trace, symbols_of
+from .trace import Apply, Given, Guard, Join, Node, Read, Test, Trace, symbols_of
 
 Value = Any  # an ir.Value
 
@@ -26,7 +26,7 @@ class Point:
     """One point, or one vector of points, of a loop nest.
 
     `dims[k]` is the SSA index of dim k, of lane 0 along the dim `vector`; it is a multiple of `lanes` there. `mask` says which lanes exist (None:
-    all). `given` answers for `Given` and `Folded` nodes.
+    all). `given` answers for `Given` nodes.
     """
 
     def __init__(self, b: Builder, trace: Trace, operands: Sequence[Memory], dims: Sequence[Value], vector: int | None = None, lanes: int = 1,
@@ -67,7 +67,7 @@ class Point:
                 for tests, branch in reversed(node.branches[:-1]):
                     found = self.s.select(self.all_of(tests), self.value(branch), found)
                 return found
-            case Given() | Folded():
+            case Given():
                 assert self.given is not None
                 return self.given(self, node)
         raise TypeError(node)
@@ -137,7 +137,9 @@ class Point:
     def _lanes_index(self, e: Expr, bits: int) -> Value:
         b, element, lanes = self.b, f"i{bits}", self.lanes
         if not self._varies(e):
-            return b.const(element, e.value, lanes) if isinstance(e, Const) else b.spread(b.to("arith.index_cast", self.scalar(e), element, 1), element, lanes)
+            if isinstance(e, Const):
+                return b.const(element, e.value, lanes)
+            return b.spread(b.to("arith.index_cast", self.scalar(e), element, 1), element, lanes)
         match e:
             case Dim():
                 return b.same("arith.addi", b.spread(b.to("arith.index_cast", self.scalar(e), element, 1), element, lanes), b.iota(element, lanes))

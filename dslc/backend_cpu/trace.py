@@ -81,16 +81,6 @@ class Given(Node):
     at: Coordinates
 
 
-@dataclass(eq=False, slots=True)
-class Folded(Node):
-    """A reduction computed on the spot: the fold of `inner.root` over dims `first`... of its own trace, whose leading dims stand at `at`."""
-
-    op: Any
-    inner: Trace
-    root: Node
-    at: Coordinates
-
-
 Provide = Callable[["Trace", Any, Coordinates, tuple[Test, ...]], Node | None]
 
 
@@ -342,16 +332,74 @@ def survey(trace: Trace, roots: Sequence[Node]) -> Survey:
                 for tests, branch in node.branches:
                     stack.append(branch)
                     here += [t.expr for t in tests]
-            case Folded():
-                inner = survey(node.inner, [node.root])
-                out.operations += inner.operations
-                out.reads += inner.reads
-                here = inner.expressions
             case Given():
                 here = list(node.at)
         out.expressions += here
         stack += [trace.symbols[n] for e in here for n in symbols_of(e) if n in trace.symbols]
     return out
+
+
+def dims_under(trace: Trace, roots: Sequence[Node]) -> dict[int, set[int]]:
+    """For every node under some roots, by id, the dims of the space on which its value depends."""
+    out: dict[int, set[int]] = {}
+
+    def of(e: Expr) -> set[int]:
+        found = set(index.dims_of(e))
+        for n in symbols_of(e):
+            found |= visit(trace.symbols[n])
+        return found
+
+    def visit(node: Node) -> set[int]:
+        known = out.get(id(node))
+        if known is not None:
+            return known
+        parts, expressions = children(node)
+        found = set().union(*(visit(p) for p in parts), *(of(e) for e in expressions))
+        if isinstance(node, Apply) and node.op.name in ("nn.iota", "nn.random"):
+            found |= set().union(*(of(e) for e in (node.at if node.op.name == "nn.random" else (node.at[node.op.axis],))))
+        out[id(node)] = found
+        return found
+
+    for root in roots:
+        visit(root)
+    return out
+
+
+def children(node: Node) -> tuple[list[Node], list[Expr]]:
+    """The nodes that a node is made of, and the index expressions that it evaluates by itself."""
+    match node:
+        case Read():
+            return [], [node.address, *(t.expr for t in node.tests)]
+        case Apply():
+            return list(node.arguments), []
+        case Guard():
+            return [node.value], [t.expr for t in node.tests]
+        case Join():
+            return [branch for _, branch in node.branches], [t.expr for tests, _ in node.branches for t in tests]
+        case Given():
+            return [], list(node.at)
+    raise TypeError(node)
+
+
+def invariant(trace: Trace, roots: Sequence[Node], dims: set[int]) -> list[Node]:
+    """The largest nodes under some roots that do not move with any of `dims` and are more than constants: what a loop over those dims hoists."""
+    under = dims_under(trace, roots)
+    out: dict[int, Node] = {}
+    seen: set[int] = set()
+    stack = list(roots)
+    while stack:
+        node = stack.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if not under[id(node)] & dims:
+            if not (isinstance(node, Apply) and not node.arguments):
+                out[id(node)] = node
+            continue
+        parts, expressions = children(node)
+        stack += parts
+        stack += [trace.symbols[n] for e in expressions for n in symbols_of(e)]
+    return list(out.values())
 
 
 def symbols_of(e: Expr) -> set[int]:

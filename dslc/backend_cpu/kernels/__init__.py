@@ -1,6 +1,6 @@
 """The kernel kinds, one generator a file."""
 
 from ..stage import Generator
-from . import map
+from . import map, reduce
 
-GENERATORS: dict[str, Generator] = {"map": map.generate}
+GENERATORS: dict[str, Generator] = {"map": map.generate, "reduce": reduce.generate}

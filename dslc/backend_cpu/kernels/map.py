@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from dslc.ir import index
@@ -10,56 +12,78 @@ from dslc.ir.index import Dim, Expr
 from ..pull import Point
 from ..space import Space, collapse, lanes_for, tasks, vectors
 from ..stage import Frame, Generated, Request, Stage
-from ..trace import Node, Survey, Trace, survey
+from ..trace import Node, Provide, Trace, invariant, survey
 
 Value = Any  # an ir.Value
 
 
+@dataclass(frozen=True)
+class Sweep:
+    """Some results of one shape, computed and stored at every point of a nest."""
+
+    request: Request
+    trace: Trace
+    roots: tuple[Node, ...]
+    numbers: tuple[int, ...]  # of the results
+    address: Expr
+
+
 def generate(request: Request) -> Generated:
     """One stage: the results' space with its axes merged where all addresses allow it, its last dim in vectors."""
-    shape = request.results[0].shape
     if request.results[0].size == 0:
         return Generated(())
-    space = choose_space(request, shape)
-    trace = Trace(request.body, space.sizes)
-    roots = [trace.at(v, space.axes) for v in request.body.results]
-    address = trace.tidy(index.linearize(space.axes, shape))
-    return Generated((Stage(lambda frame: _emit(request, frame, trace, roots, address)),))
+    sweep = sweep_of(request, range(len(request.results)))
+    return Generated((Stage(lambda frame: emit_sweep(frame, sweep)),))
 
 
-def choose_space(request: Request, shape: tuple[int, ...]) -> Space:
+def sweep_of(request: Request, numbers: Sequence[int], provide: Provide | None = None) -> Sweep:
+    """The sweep that computes the results of these numbers, which have one shape."""
+    values = [request.body.results[k] for k in numbers]
+    shape = request.results[numbers[0]].shape
+    space = _choose_space(request, values, shape, provide)
+    trace = Trace(request.body, space.sizes, provide)
+    roots = tuple(trace.at(v, space.axes) for v in values)
+    return Sweep(request, trace, roots, tuple(numbers), trace.tidy(index.linearize(space.axes, shape)))
+
+
+def _choose_space(request: Request, values: Sequence[Any], shape: tuple[int, ...], provide: Provide | None) -> Space:
     """Axes merged where that adds no divisions; all of them where the last one is far shorter than a vector."""
 
     def cost(space: Space) -> int:
-        found = survey_of(request, space)
+        trace = Trace(request.body, space.sizes, provide)
+        found = survey(trace, [trace.at(v, space.axes) for v in values])
         return found.divisions * 16 + len(found.reads) + sum(len(r.tests) for r in found.reads)
 
     space = collapse(shape, cost)
-    lanes = request.machine.lanes
-    if len(space.sizes) > 1 and space.sizes[-1] * 2 < lanes <= request.results[0].size:
-        size = request.results[0].size
+    size = 1
+    for n in shape:
+        size *= n
+    if len(space.sizes) > 1 and space.sizes[-1] * 2 < request.machine.lanes <= size:
         return Space((size,), tuple(index.delinearize(Dim(0), shape)))
     return space
 
 
-def survey_of(request: Request, space: Space) -> Survey:
-    trace = Trace(request.body, space.sizes)
-    return survey(trace, [trace.at(v, space.axes) for v in request.body.results])
-
-
-def _emit(request: Request, frame: Frame, trace: Trace, roots: list[Node], address: Expr) -> None:
+def emit_sweep(frame: Frame, sweep: Sweep) -> None:
+    """The loops of a sweep, for this thread's share."""
+    trace = sweep.trace
+    rank = len(trace.sizes)
     sizes = trace.sizes or (1,)
     n = sizes[-1]
-    lanes = lanes_for(n, request.machine.lanes)
-    streaming = request.streaming and n % lanes == 0
+    lanes = lanes_for(n, sweep.request.machine.lanes)
+    streaming = sweep.request.streaming and n % lanes == 0
+    hoisted = invariant(trace, sweep.roots, {rank - 1})
 
     def stretch(outer: list[Value], low: Any, high: Any) -> None:
+        fixed = Point(frame.b, trace, frame.operands, [*outer, frame.b.index(0)][:rank])
+        known = [(node, fixed.value(node)) for node in hoisted]
+
         def at(i: Value, mask: Value) -> None:
-            dims = [*outer, i][: len(trace.sizes)]
-            point = Point(frame.b, trace, frame.operands, dims, len(sizes) - 1, lanes, mask)
-            values = [point.value(node) for node in roots]  # all before the first store: a result may lie where an operand is read
-            for value, memory in zip(values, frame.results):
-                point.store(value, memory, address, streaming)
+            point = Point(frame.b, trace, frame.operands, [*outer, i][:rank], len(sizes) - 1, lanes, mask)
+            for node, value in known:
+                point.set(node, value)
+            values = [point.value(node) for node in sweep.roots]  # all before the first store: a result may lie where an operand is read
+            for value, k in zip(values, sweep.numbers):
+                point.store(value, frame.results[k], sweep.address, streaming)
 
         vectors(low, high, n, lanes, at)
 

@@ -1,0 +1,188 @@
+"""What a reduce kernel computes: its folds by level, its iteration space, which results live where.
+
+A fold's operand may depend on the results of earlier folds; its level counts them. The folds of one level are made in one pass over memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from dslc.core.errors import UnsupportedOp
+from dslc.ir import index
+from dslc.ir.index import Dim, Expr
+from dslc.ir.op import Maps
+from dslc.ir.types import spans_of, type_of
+
+from ..folds import Folding
+from ..space import Space, collapse
+from ..stage import Request
+from ..trace import Body, Coordinates, Given, Guard, Node, Read, Test, Trace, divisions, factor_of, survey
+
+FOLDS = ("nn.reduce", "nn.argreduce", "nn.fold")
+
+
+@dataclass(frozen=True)
+class RowSpace:
+    """The space of a reduce kernel: its axes (kept ones first), how many are kept, and where the folded operand's axes are in it."""
+
+    domain: tuple[int, ...]
+    kept: int
+    reads: Coordinates
+    shape: tuple[int, ...]
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        return self.domain[: self.kept]
+
+
+@dataclass(frozen=True)
+class Level:
+    """Folds that one pass makes, with the values that they are the results of."""
+
+    values: tuple[Any, ...]
+    ops: tuple[Any, ...]
+
+
+def maps_of(op: Any) -> Maps:
+    """The index maps of a fold, those of argreduce too: kept axes, then reduced ones."""
+    if op.operation.name != "nn.argreduce":
+        return op.maps()
+    shape, axis = type_of(op.x).shape, op.axis
+    order = [k for k in range(len(shape)) if k != axis] + [axis]
+    return Maps(tuple(shape[k] for k in order), (tuple(Dim(order.index(k)) for k in range(len(shape))),))
+
+
+def levels_of(body: Body) -> list[Level]:
+    """The folds of a body by level."""
+    depth: dict[Any, int] = dict.fromkeys(body.operands, 0)
+    found: dict[int, list[tuple[Any, Any]]] = {}
+    for value, (op, _) in body.makers.items():
+        below = max((depth[v] for v in op.operands), default=0)
+        if op.operation.name in FOLDS:
+            found.setdefault(below, []).append((value, op))
+            below += 1
+        depth[value] = below
+    return [Level(tuple(v for v, _ in found[k]), tuple(op for _, op in found[k])) for k in sorted(found)]
+
+
+def space_of(levels: Sequence[Level]) -> RowSpace:
+    """The space that all folds of a kernel share."""
+    spaces = []
+    for op in (op for level in levels for op in level.ops):
+        maps = maps_of(op)
+        spaces.append(RowSpace(maps.domain, type_of(op.results[0]).rank, tuple(maps.reads[0]), type_of(op.operands[0]).shape))
+    first = spaces[0]
+    for space, op in zip(spaces, (op for level in levels for op in level.ops)):
+        if (space.domain, space.kept) != (first.domain, first.kept):
+            raise UnsupportedOp("folds over different spaces in one kernel", spans_of(op.location))
+    return first
+
+
+class Rows:
+    """The traces of a reduce kernel over one loop nest. `answer(k, at)` stands for the result of fold number k at row coordinates."""
+
+    def __init__(self, request: Request, space: RowSpace, levels: Sequence[Level], nest: Space, buffers: int | None = None) -> None:
+        self.request, self.space, self.levels, self.nest = request, space, levels, nest
+        self.numbers = {v: k for k, v in enumerate(v for level in levels for v in level.values)}
+        self.row_axes = nest.axes[: space.kept]
+        self.kept = len({a for e in self.row_axes for a in index.dims_of(e)})  # dims of the nest that are kept: the first ones
+        self.scattered = False  # whether a row value is read at another row's place
+        self._buffers = buffers
+        self.trace = Trace(request.body, nest.sizes, self._provide)
+        self.foldings = [[self._folding(op) for op in level.ops] for level in levels]
+        self.results = [self._result(v) for v in request.body.results]
+
+    def _provide(self, trace: Trace, value: Any, at: Coordinates, tests: tuple[Test, ...]) -> Node | None:
+        number = self.numbers.get(value)
+        if number is None:
+            return None
+        t = type_of(value)
+        if self._buffers is not None:
+            return self.buffered(trace, value, at, tests)
+        if at != self.row_axes:
+            self.scattered = True
+        return Given(t.dtype, number, at)
+
+    def buffered(self, trace: Trace, value: Any, at: Coordinates, tests: tuple[Test, ...]) -> Node | None:
+        """A fold's result read from its buffer, which is the operand number `buffers` plus its own."""
+        number = self.numbers.get(value)
+        if number is None:
+            return None
+        assert self._buffers is not None
+        t = type_of(value)
+        return Read(t.dtype, self._buffers + number, trace.tidy(index.linearize(at, t.shape)), tests)
+
+    def _folding(self, op: Any) -> Folding:
+        maps = maps_of(op)
+        t = type_of(op.operands[0])
+        if prod(t.shape) == 0:
+            return Folding(_kind(op), t.dtype, Given(t.dtype, None, ()))
+        node, extra = self.trace.operand_at(op, maps, 0, self.nest.axes, ())
+        if extra and not isinstance(node, Read):
+            node = Guard(t.dtype, extra, node, 0.0)
+        place = None
+        if op.operation.name == "nn.argreduce":
+            place = self.nest.axes[-1]
+        return Folding(_kind(op), t.dtype, node, place)
+
+    def _result(self, value: Any) -> tuple[Node, Expr, bool]:
+        """(node, address, whether it is of the row space) of a yielded value."""
+        shape, space, trace = type_of(value).shape, self.space, self.trace
+        axes = self.nest.axes
+        full = tuple(trace.tidy(index.substitute(e, axes)) for e in space.reads)
+        if shape == space.shape and prod(space.domain) == prod(shape):
+            at, row = full, space.kept == len(space.domain)
+        elif shape == space.rows:
+            at, row = self.row_axes, True
+        elif prod(shape) == prod(space.rows):
+            at, row = self._reshaped(self.row_axes, space.rows, shape), True
+        elif prod(shape) == prod(space.shape) == prod(space.domain):
+            at, row = self._reshaped(full, space.shape, shape), False
+        else:
+            raise UnsupportedOp("a result of a reduce kernel that is neither of its rows nor of its whole space")
+        return trace.at(value, at), trace.tidy(index.linearize(at, shape)), row
+
+    def _reshaped(self, at: Coordinates, source: Sequence[int], target: Sequence[int]) -> Coordinates:
+        position = index.linearize(at, source)
+        return tuple(self.trace.tidy(e) for e in index.delinearize(position, target))
+
+    def roots(self) -> list[Node]:
+        return [f.node for level in self.foldings for f in level] + [node for node, _, _ in self.results]
+
+    def cost(self) -> int:
+        found = survey(self.trace, self.roots())
+        addresses = [address for _, address, _ in self.results]
+        return found.divisions * 16 + len(found.reads) + sum(len(r.tests) for r in found.reads) + 16 * sum(map(divisions, addresses))
+
+
+def _kind(op: Any) -> str:
+    return {"nn.fold": "sum", "nn.argreduce": "arg"}.get(op.operation.name, "") + (op.kind if op.operation.name != "nn.fold" else "")
+
+
+def nest_of(request: Request, space: RowSpace, levels: Sequence[Level]) -> Space:
+    """The kept and the reduced axes, each merged where that adds no divisions."""
+
+    def cost(nest: Space) -> int:
+        return Rows(request, space, levels, nest).cost()
+
+    return collapse(space.domain, cost, borders=[space.kept])
+
+
+def vector_dim(rows: Rows) -> int | None:
+    """The dim of the nest along which most memory is contiguous; the last one where they tie."""
+    found = survey(rows.trace, rows.roots())
+    addresses = [r.address for r in found.reads] + [address for _, address, row in rows.results if not row]
+    sizes = rows.nest.sizes
+    best, most = None, -1.0
+    for dim, n in enumerate(sizes):
+        score = 0.0
+        for e in addresses:
+            factor = factor_of(e, dim)
+            score += 1.0 if factor in (1, -1) else 0.25 if factor == 0 else 0.0
+        score *= min(n, rows.request.machine.lanes) / rows.request.machine.lanes
+        if score >= most:
+            best, most = dim, score
+    return best
