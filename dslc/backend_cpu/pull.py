@@ -17,7 +17,7 @@ from . import casts
 from .emit import Memory
 from .scalars import Arithmetic, Val
 from .ssa import Builder, computed
-from .trace import Apply, Given, Guard, Join, Node, Read, Test, Trace, symbols_of
+from .trace import Apply, Given, Guard, Join, Node, Product, Read, Test, Trace, symbols_of
 
 Value = Any  # an ir.Value
 
@@ -67,6 +67,9 @@ class Point:
                 for tests, branch in reversed(node.branches[:-1]):
                     found = self.s.select(self.all_of(tests), self.value(branch), found)
                 return found
+            case Product():
+                a, b = (self.s.cast(v, v.dtype, node.dtype) for v in (self.value(node.a), self.value(node.b)))
+                return self.s.mul(a, b)
             case Given():
                 assert self.given is not None
                 return self.given(self, node)

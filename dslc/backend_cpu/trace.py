@@ -81,6 +81,14 @@ class Given(Node):
     at: Coordinates
 
 
+@dataclass(eq=False, slots=True)
+class Product(Node):
+    """The product of two nodes, in the type of a contraction's sum."""
+
+    a: Node
+    b: Node
+
+
 Provide = Callable[["Trace", Any, Coordinates, tuple[Test, ...]], Node | None]
 
 
@@ -332,6 +340,9 @@ def survey(trace: Trace, roots: Sequence[Node]) -> Survey:
                 for tests, branch in node.branches:
                     stack.append(branch)
                     here += [t.expr for t in tests]
+            case Product():
+                out.operations += 1
+                stack += [node.a, node.b]
             case Given():
                 here = list(node.at)
         out.expressions += here
@@ -376,6 +387,8 @@ def children(node: Node) -> tuple[list[Node], list[Expr]]:
             return [node.value], [t.expr for t in node.tests]
         case Join():
             return [branch for _, branch in node.branches], [t.expr for tests, _ in node.branches for t in tests]
+        case Product():
+            return [node.a, node.b], []
         case Given():
             return [], list(node.at)
     raise TypeError(node)

@@ -1,6 +1,6 @@
 """The kernel kinds, one generator a file."""
 
 from ..stage import Generator
-from . import map, reduce
+from . import contract, map, reduce
 
-GENERATORS: dict[str, Generator] = {"map": map.generate, "reduce": reduce.generate}
+GENERATORS: dict[str, Generator] = {"contract": contract.generate, "map": map.generate, "reduce": reduce.generate}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+from dslc.core.dtypes import FLOAT32
 from dslc.core.errors import UnsupportedOp
 from dslc.ir import index
 from dslc.ir.index import Dim, Expr
@@ -19,9 +20,10 @@ from dslc.ir.types import spans_of, type_of
 from ..folds import Folding
 from ..space import Space, collapse
 from ..stage import Request
-from ..trace import Body, Coordinates, Given, Guard, Node, Read, Test, Trace, divisions, factor_of, survey
+from ..trace import Body, Coordinates, Given, Guard, Node, Product, Read, Test, Trace, divisions, factor_of, survey
 
-FOLDS = ("nn.reduce", "nn.argreduce", "nn.fold")
+PRODUCTS = ("nn.contract", "nn.conv")
+FOLDS = ("nn.reduce", "nn.argreduce", "nn.fold", *PRODUCTS)
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,10 @@ def space_of(levels: Sequence[Level]) -> RowSpace:
     spaces = []
     for op in (op for level in levels for op in level.ops):
         maps = maps_of(op)
-        spaces.append(RowSpace(maps.domain, type_of(op.results[0]).rank, tuple(maps.reads[0]), type_of(op.operands[0]).shape))
+        reads, shape = tuple(maps.reads[0]), type_of(op.operands[0]).shape
+        if op.operation.name in PRODUCTS:
+            reads, shape = tuple(Dim(k) for k in range(len(maps.domain))), maps.domain
+        spaces.append(RowSpace(maps.domain, type_of(op.results[0]).rank, reads, shape))
     first = spaces[0]
     for space, op in zip(spaces, (op for level in levels for op in level.ops)):
         if (space.domain, space.kept) != (first.domain, first.kept):
@@ -117,6 +122,8 @@ class Rows:
 
     def _folding(self, op: Any) -> Folding:
         maps = maps_of(op)
+        if op.operation.name in PRODUCTS:
+            return self._product(op, maps)
         t = type_of(op.operands[0])
         if prod(t.shape) == 0:
             return Folding(_kind(op), t.dtype, Given(t.dtype, None, ()))
@@ -127,6 +134,16 @@ class Rows:
         if op.operation.name == "nn.argreduce":
             place = self.nest.axes[-1]
         return Folding(_kind(op), t.dtype, node, place)
+
+    def _product(self, op: Any, maps: Maps) -> Folding:
+        """A contraction as the sum of its products; narrow floats are summed in float32."""
+        dtype = op.type.dtype
+        if min(prod(t.shape) for t in op.types()) == 0:
+            return Folding("sum", dtype, Given(dtype, None, ()))
+        a, b = (self.trace.operand_at(op, maps, k, self.nest.axes, ()) for k in (0, 1))
+        nodes = [node if not extra or isinstance(node, Read) else Guard(node.dtype, extra, node, 0.0) for node, extra in (a, b)]
+        wide = FLOAT32 if dtype.is_float and dtype.bits < 32 else dtype
+        return Folding("sum", dtype, Product(wide, *nodes))
 
     def _result(self, value: Any) -> tuple[Node, Expr, bool]:
         """(node, address, whether it is of the row space) of a yielded value."""
