@@ -30,13 +30,10 @@ _DEPTH = 20_000  # Python frames that a long chain of ops in one kernel may take
 
 @dataclass
 class _Compiled:
-    """A distinct kernel: its number, its stages as functions, where its tables are among the constants."""
+    """A distinct kernel: what was generated for it, and its stages as functions."""
 
-    number: int
-    request: Request
     generated: Generated
     functions: list[KernelFunction]
-    tables: list[Place]
 
 
 @dataclass
@@ -66,46 +63,56 @@ class _Writer:
         raise TypeError(step)
 
     def _call(self, call: Call) -> Iterator[KernelCall]:
-        places_aligned = all(p.space == "arena" and all(n % 64 == 0 for n in (p.index, *p.strides)) for p in call.results)
-        key = kernel_key(call.kernel, places_aligned)
+        """The native calls of one launch. The groups of an update are kernels of their own, equal ones compiled once, with one barrier at the end."""
+        body = Body.of(call.kernel.regions[0].blocks[0])
+        tables = [self._constant(t) for t in body.tables]
+        operands = [*call.operands, *tables]
+        groups = body.parts() if call.kernel.kind == "update" else [(body, list(range(len(operands))), list(range(len(call.results))))]
+        kind = "map" if call.kernel.kind == "update" else call.kernel.kind
+        calls = []
+        for part, inputs, outputs in groups:
+            targets = [call.results[k] for k in outputs]
+            compiled = self._compiled(call.kernel, kind, part, all(map(_on_cache_line, targets)))
+            places = [operands[k] for k in inputs] + targets
+            if compiled.generated.workspace_bytes:
+                places.append(Place("arena", aligned(self.plan.arena_bytes)))
+            calls += [KernelCall(f.symbol, tuple(places), barrier=len(groups) == 1) for f in compiled.functions]
+        if calls:
+            calls[-1] = replace(calls[-1], barrier=True)
+        self._describe(call, body, calls)
+        yield from calls
+
+    def _compiled(self, kernel: Kernel, kind: str, body: Body, places_aligned: bool) -> _Compiled:
+        key = f"{kind} {kernel.schedule} {places_aligned} {body_key(body)}"
         compiled = self.kernels.get(key)
         if compiled is None:
-            compiled = self.kernels[key] = self._compile(call.kernel, places_aligned)
-        self._describe(call, compiled)
-        places = (*call.operands, *compiled.tables, *call.results)
-        if compiled.generated.workspace_bytes:
-            places = (*places, Place("arena", aligned(self.plan.arena_bytes)))
-        for function in compiled.functions:
-            yield KernelCall(function.symbol, places)
-
-    def _compile(self, kernel: Kernel, places_aligned: bool) -> _Compiled:
-        body = Body.of(kernel.regions[0].blocks[0])
-        request = request_of(body, self.machine, places_aligned)
-        number = len(self.kernels)
-        generate = GENERATORS.get(kernel.kind)
-        if generate is None:
-            raise UnsupportedOp(f"kernel of kind {kernel.kind!r} on the CPU", spans_of(kernel.location))
-        generated = generate(request)
-        functions = [
-            _function(f"k{number}_{stage}" if stage else f"k{number}_{_identifier(kernel.role)}", request, generated, stage)
-            for stage in range(len(generated.stages))
-        ]
-        return _Compiled(number, request, generated, functions, [self._constant(t) for t in body.tables])
+            generate = GENERATORS.get(kind)
+            if generate is None:
+                raise UnsupportedOp(f"kernel of kind {kind!r} on the CPU", spans_of(kernel.location))
+            request = request_of(body, self.machine, places_aligned)
+            generated = generate(request)
+            name = f"k{len(self.kernels)}_{_identifier(kernel.role)}"
+            functions = [_function(f"{name}_{n}" if n else name, request, generated, n) for n in range(len(generated.stages))]
+            compiled = self.kernels[key] = _Compiled(generated, functions)
+        return compiled
 
     def _constant(self, table: Any) -> Place:
         start = aligned(len(self.constants))
         self.constants += bytes(start - len(self.constants)) + table.tobytes()
         return Place("constant", start)
 
-    def _describe(self, call: Call, compiled: _Compiled) -> None:
-        """A launch for the report; calls of one role and one code are one kernel there."""
-        name = f"k{compiled.number:02d}_{_identifier(call.kernel.role)}"
+    def _describe(self, call: Call, body: Body, calls: Sequence[KernelCall]) -> None:
+        """A launch for the report; launches of one role and one code are one kernel there."""
+        name = calls[0].symbol if calls else _identifier(call.kernel.role)
         number, info = self.infos.get(name, (len(self.infos), None))
         if info is None:
-            flops, moved = work_of(compiled.request)
-            symbol = compiled.functions[0].symbol if compiled.functions else ""
-            self.infos[name] = (number, executable.Kernel(name, call.kernel.kind, lines_of(call.kernel), flops, moved, symbol))
+            flops, moved = work_of(body)
+            self.infos[name] = (number, executable.Kernel(name, call.kernel.kind, lines_of(call.kernel), flops, moved, name))
         self.launches.append(Launch(number, tuple((p.space, p.index) for p in (*call.operands, *call.results))))
+
+
+def _on_cache_line(place: Place) -> bool:
+    return place.space == "arena" and all(n % 64 == 0 for n in (place.index, *place.strides))
 
 
 def compile_plan(plan: Plan, machine: Machine) -> Executable:
@@ -136,7 +143,7 @@ def plan_key(plan: Plan, machine: Machine) -> str:
         for step in steps:
             match step:
                 case Call():
-                    digest.update(f"call {kernel_key(step.kernel, False)} {step.operands} {step.results}".encode())
+                    digest.update(f"call {kernel_key(step.kernel)} {step.operands} {step.results}".encode())
                 case Loop():
                     digest.update(f"loop {step.trip} {step.backward} {step.turn}".encode())
                     add(step.steps)
@@ -151,18 +158,23 @@ def plan_key(plan: Plan, machine: Machine) -> str:
     return digest.hexdigest()
 
 
-def kernel_key(kernel: Kernel, places_aligned: bool) -> str:
+def kernel_key(kernel: Kernel) -> str:
     """What a kernel's code follows from: kind, schedule and body, without names and places in the model file."""
-    block = kernel.regions[0].blocks[0]
-    numbers = {v: k for k, v in enumerate(block.arguments)}
-    parts = [kernel.kind, kernel.schedule, str(places_aligned), *(str(v.type) for v in block.arguments)]
-    for op in block.operations:
+    return f"{kernel.kind} {kernel.schedule} {body_key(Body.of(kernel.regions[0].blocks[0]))}"
+
+
+def body_key(body: Body) -> str:
+    """The text of a body: types of its operands, its ops with their attributes, the numbers of what it yields."""
+    numbers = {v: k for k, v in enumerate(body.operands)}
+    parts = [str(v.type) for v in body.operands]
+    for op in dict.fromkeys(op for op, _ in body.makers.values()):
         operation = op.operation
-        operands = [str(numbers[v]) for v in operation.operands]
-        attributes = [f"{name}={operation.attributes[name]}" for name in sorted(operation.attributes)]
-        parts.append(f"{operation.name}({','.join(operands)}) {' '.join(attributes)} {' '.join(str(r.type) for r in operation.results)}")
+        operands = ",".join(str(numbers[v]) for v in operation.operands)
+        attributes = " ".join(f"{name}={operation.attributes[name]}" for name in sorted(operation.attributes))
+        parts.append(f"{operation.name}({operands}) {attributes} {' '.join(str(r.type) for r in operation.results)}")
         for r in operation.results:
             numbers[r] = len(numbers)
+    parts.append(" ".join(str(numbers[v]) for v in body.results))
     return "\n".join(parts)
 
 
@@ -190,13 +202,13 @@ def lines_of(kernel: Kernel) -> tuple[str, ...]:
     return tuple(dict.fromkeys(places))
 
 
-def work_of(request: Request) -> tuple[int, int]:
+def work_of(body: Body) -> tuple[int, int]:
     """(operations, bytes moved once) of a kernel, counted from its body: one for each element that an op makes or folds."""
     flops = 0
-    for op in dict.fromkeys(op for op, _ in request.body.makers.values()):
+    for op in dict.fromkeys(op for op, _ in body.makers.values()):
         count = _COUNTS.get(op.structure)
         flops += count(op) if count else 0
-    return flops, sum(t.bytes for t in (*request.operands, *request.results))
+    return flops, sum(type_of(v).bytes for v in (*body.operands, *body.results))
 
 
 _COUNTS: dict[str, Callable[[Any], int]] = {

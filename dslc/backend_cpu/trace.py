@@ -113,6 +113,48 @@ class Body:
             del makers[op.results[0]]
         return Body([*block.arguments, *(op.results[0] for op in wide)], makers, list(end.operands), [op.reference() for op in wide])
 
+    def parts(self) -> list[tuple[Body, list[int], list[int]]]:
+        """The body taken apart into what has no op in common: (body, numbers of its operands, numbers of its results) each."""
+        group: dict[Any, int] = {}
+        found: list[list[int]] = []
+        for k, result in enumerate(self.results):
+            made = self._made_for(result)
+            touched = {group[v] for v in made if v in group}
+            mine = sorted({r for g in touched for r in found[g]} | {k})
+            for g in touched:
+                found[g] = []
+            found.append(mine)
+            for v, g in group.items():
+                if g in touched:
+                    group[v] = len(found) - 1
+            group.update(dict.fromkeys(made, len(found) - 1))
+        return [self._part(numbers) for numbers in found if numbers]
+
+    def _made_for(self, result: Any) -> list[Any]:
+        """Values that are computed for a result, constants aside."""
+        out, stack = {}, [result]
+        while stack:
+            value = stack.pop()
+            if value in out or value not in self.makers:
+                continue
+            op, _ = self.makers[value]
+            if op.operands or value == result:
+                out[value] = None
+                stack += op.operands
+        return list(out)
+
+    def _part(self, numbers: list[int]) -> tuple[Body, list[int], list[int]]:
+        used: dict[Any, None] = {}
+        stack = [self.results[k] for k in numbers]
+        while stack:
+            value = stack.pop()
+            if value not in used:
+                used[value] = None
+                stack += self.makers[value][0].operands if value in self.makers else []
+        operands = [k for k, v in enumerate(self.operands) if v in used]
+        makers = {v: maker for v, maker in self.makers.items() if v in used}
+        return Body([self.operands[k] for k in operands], makers, [self.results[k] for k in numbers], self.tables), operands, numbers
+
 
 class Trace:
     """Graphs of values over one iteration space of the given sizes. `provide(trace, value, at, tests)` may answer for a value itself."""
