@@ -13,7 +13,7 @@ from dslc.core.dtypes import BOOL, INT32, INT64
 from dslc.ir import index
 from dslc.ir.index import Const, Dim, Expr, FloorDiv, Mod, Sum, Symbol
 
-from . import casts
+from . import casts, emit
 from .emit import Memory
 from .scalars import Arithmetic, Val
 from .ssa import Builder, computed
@@ -280,7 +280,7 @@ class Point:
         """Writes the value of this point, in every lane that exists."""
         step = self.step(address)
         if self.vector is None or step == 0:
-            memory.store(value.ssa, [self.scalar(address)])
+            memory.store(emit.extract(value.ssa, 0), [self.scalar(address)])
             return
         b, lanes = self.b, self.lanes
         ssa = value.ssa if value.lanes > 1 else b.spread(value.ssa, computed(value.dtype), lanes)

@@ -277,7 +277,7 @@ def vmath_call(s: Arithmetic, name: str, *values: Val) -> Val:
     from . import vmath
 
     operands, lanes = s._meet(*values)
-    return Val(getattr(vmath, name)(*operands), values[0].dtype, lanes)
+    return Val(vmath.apply(name, *operands), values[0].dtype, lanes)
 
 
 for _name in ("exp", "expm1", "log", "log1p", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "tanh",
