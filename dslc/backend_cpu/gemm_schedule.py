@@ -1,0 +1,186 @@
+"""How a matrix product is computed: its tile, blocks and order, chosen by a small cost function.
+
+    C[b, m, n] = sum_k A[b, m, k] * B[b, k, n]
+
+Two forms. `outer`: a tile of `mr` rows and `nv` vectors of columns is held in registers while k runs; A gives scalars, B vectors along n. `dot`:
+lanes run along k for both operands, each tile element is a vector folded at the end; for few rows and a B whose k is contiguous, it needs no packing.
+
+Work is cut into tasks (batch, block of rows, block of columns), which the threads share by number. No sum depends on the number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from dslc.core import dtypes
+from dslc.core.dtypes import DType
+
+from .machine import Machine
+
+MOST_K = 2048  # longer sums go through blocks of k and an accumulator in scratch
+TASKS = 8  # wanted at least, so that several threads have equal shares
+BLOCK_BYTES = 512 << 10  # of a packed block
+
+
+@dataclass(frozen=True)
+class Side:
+    """What the schedule must know of an operand. x is the row of A or the column of B.
+
+    `along`: the axis whose elements are contiguous, "k" or "x", or "none". `direct`: a load is a plain read of memory, cheap to repeat.
+    `shared`: the same for every batch. `packed`: B only: it lies packed in memory (see `emit_pack_b`).
+    `stride`: elements between neighbours along the other axis where known (0: unknown): at powers of two they collide in the cache.
+    """
+
+    along: str
+    direct: bool = True
+    shared: bool = False
+    packed: bool = False
+    stride: int = 0
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a product, all at least 1, and the type that is multiplied and summed: float32 or float64."""
+
+    m: int
+    n: int
+    k: int
+    batch: int = 1
+    dtype: DType = dtypes.FLOAT32
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """`mr` rows and `nv` vectors of `lanes` columns a tile (dot form: `nv` columns); blocks of `mc` rows, `nc` columns, `kc` terms.
+
+    `pack_a`, `pack_b`: blocks are copied to scratch first. `rows_outer`: the tasks' order is (batch, rows, columns), and a packed block of A is kept
+    from task to task; else (batch, columns, rows), and one of B is.
+    """
+
+    form: str
+    lanes: int
+    mr: int
+    nv: int
+    mc: int
+    nc: int
+    kc: int
+    pack_a: bool = False
+    pack_b: bool = False
+    rows_outer: bool = False
+
+    @property
+    def nr(self) -> int:
+        """Columns of a tile."""
+        return self.nv * (self.lanes if self.form == "outer" else 1)
+
+
+def lanes_for(machine: Machine, dtype: DType) -> int:
+    return machine.lanes * 4 // dtype.bytes
+
+
+def _tiles(machine: Machine) -> Iterator[tuple[int, int]]:
+    """Tiles whose accumulators, a row of B and a value of A fit the registers; beyond nine rows the streams of A fall over each other."""
+    for mr in range(1, 10):
+        for nv in range(1, 9):
+            if mr * nv + nv + 1 <= machine.registers:
+                yield mr, nv
+
+
+def _strip_cost(rows: int, vectors: int, machine: Machine) -> float:
+    """Cycles for one k of a tile: the products and a part of the loads, or the loads alone (B from the second cache), or the latency of a product:
+    a tile of few accumulators waits for its own sums.
+    """
+    rate = 1.0 if machine.lanes == 16 else 2.0
+    return max(rows * vectors / rate + 0.15 * vectors + 0.1 * rows, vectors * 1.5 + rows * 0.5, 4.0)
+
+
+def _tile_cost(shape: Shape, mr: int, nv: int, lanes: int, machine: Machine) -> float:
+    """Cycles for the whole product of one batch."""
+
+    def pieces(n: int, step: int) -> list[tuple[int, int]]:
+        return [(count, size) for count, size in ((n // step, step), (1, n % step)) if count and size]
+
+    per_tile = 30.0 / shape.k  # filling and storing
+    cost = 0.0
+    for strips, rows in pieces(shape.m, mr):
+        for panels, columns in pieces(shape.n, nv * lanes):
+            vectors = -(-columns // lanes)
+            cost += strips * panels * (_strip_cost(rows, vectors, machine) + per_tile * (1 + rows * vectors / 8))
+    variants = len(pieces(shape.m, mr)) * len(pieces(shape.n, nv * lanes))
+    return cost * (1 + 0.005 * variants)
+
+
+@lru_cache(maxsize=4096)
+def choose(shape: Shape, a: Side, b: Side, machine: Machine) -> Schedule:
+    """The schedule of a product on this machine."""
+    lanes = lanes_for(machine, shape.dtype)
+    if b.along == "k" and not b.packed and shape.m <= 12 and a.along == "k" and shape.k >= lanes:
+        return _dot(shape, lanes)
+    pack_a = a.along == "none" or not a.direct
+    panelled = pack_a and a.along != "k"  # packed k by k, in panels that are whole vectors
+    tiles = [t for t in _tiles(machine) if not panelled or t[0] in (4, 8) or t[0] == shape.m]
+    mr, nv = min(tiles, key=lambda t: _tile_cost(shape, t[0], t[1], lanes, machine))
+    strips, panels = -(-shape.m // mr), -(-shape.n // (nv * lanes))
+    uneven = b.stride and b.stride * shape.dtype.bytes % 1024
+    pays = strips >= 4 and panels > 1 and (not uneven or (shape.m >= 256 and shape.k <= MOST_K))
+    pack_b = not b.packed and (b.along != "x" or not b.direct or pays)
+    blocks = -(-shape.k // MOST_K) if pack_a or pack_b else 1
+    kc = shape.k if blocks == 1 else -(-shape.k // blocks // 16) * 16
+    schedule = Schedule("outer", lanes, mr, nv, strips * mr, nv * lanes, kc, pack_a, pack_b)
+    return _blocked(shape, a, b, schedule, strips, panels)
+
+
+def _dot(shape: Shape, lanes: int) -> Schedule:
+    mr = min(shape.m, 4)
+    columns = min(8 if mr < 4 else 4, lanes)
+    per_task = max(1, min(16, -(-shape.n // columns) * shape.batch // (4 * TASKS)))
+    return Schedule("dot", lanes, mr, columns, shape.m, columns * per_task, shape.k)
+
+
+def _blocked(shape: Shape, a: Side, b: Side, s: Schedule, strips: int, panels: int) -> Schedule:
+    """Sizes of blocks: large enough that packing pays, small enough for the second cache and for equal shares."""
+    size = s.kc * shape.dtype.bytes
+    most_strips = max(1, BLOCK_BYTES // (size * s.mr)) if s.pack_a or s.kc < shape.k else strips
+    most_panels = max(1, BLOCK_BYTES // (size * s.nr)) if s.pack_a or s.kc < shape.k or not s.pack_b else 1
+    row_blocks, column_blocks = -(-strips // most_strips), -(-panels // most_panels)
+    rows_outer = s.pack_a and (not s.pack_b or shape.m > shape.n)
+    while shape.batch * row_blocks * column_blocks < TASKS and (row_blocks < strips or column_blocks < panels):
+        # cut the dimension along which nothing is packed twice, as long as it can be cut
+        if (rows_outer or column_blocks == panels) and row_blocks < strips:
+            row_blocks = min(strips, row_blocks + 1)
+        else:
+            column_blocks = min(panels, column_blocks + 1)
+    mc = -(-strips // row_blocks) * s.mr
+    nc = -(-panels // column_blocks) * s.nr
+    return replace(s, mc=mc, nc=nc, rows_outer=rows_outer)
+
+
+def scratch_elements(shape: Shape, a: Side, s: Schedule) -> int:
+    """Elements of scratch that `gemm.emit` needs a thread: packed A, packed B, sums between blocks of k."""
+    if s.form == "dot":
+        return 0
+    return a_elements(s, a) + b_elements(s) + (s.mc * s.nc if s.kc < shape.k else 0)
+
+
+def row_length(s: Schedule) -> int:
+    """From one packed row of A to the next, where its rows are copied: never a power of two."""
+    return -(-s.kc // s.lanes) * s.lanes + s.lanes
+
+
+def panel_rows(s: Schedule) -> int:
+    """Rows that a panel of A takes, where it is packed k by k: a power of two, for whole loads."""
+    return 1 << (s.mr - 1).bit_length()
+
+
+def a_elements(s: Schedule, a: Side) -> int:
+    if not s.pack_a:
+        return 0
+    if a.along == "k":
+        return s.mc * row_length(s)
+    return s.mc // s.mr * panel_rows(s) * s.kc + s.lanes
+
+
+def b_elements(s: Schedule) -> int:
+    return s.nc * s.kc if s.pack_b else 0

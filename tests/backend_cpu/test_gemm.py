@@ -1,0 +1,115 @@
+"""Matrix products of any size and layout against float64 numpy; one and two threads give the same bits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dslc.backend_cpu import vmath
+from dslc.backend_cpu.gemm_schedule import Shape, Side, choose
+from dslc.backend_cpu.machine import host
+from dslc.core import dtypes
+from dslc.ir.mlir import arith
+
+from . import products
+from .native import run_plan
+from .products import Layout
+
+PLAIN, TA, TB, BOTH = Layout(), Layout(ta=True), Layout(tb=True), Layout(ta=True, tb=True)
+
+
+def check(shape: Shape, layout: Layout, **options: object) -> None:
+    s, multiply, pack = products.build(shape, layout, **options)  # type: ignore[arg-type]
+    a, b, c, packed = products.arrays(shape, s, layout)
+    expected = products.exact(a, b, layout)
+    found = []
+    for threads in (1, 2):
+        c[:] = np.nan
+        if layout.packed:
+            packed[:] = np.nan
+            run_plan(pack, [a, b, c, packed], threads)
+        run_plan(multiply, [a, b, c, packed], threads)
+        found.append(c.copy())
+    np.testing.assert_array_equal(found[0], found[1])
+    # each of k roundings is half a unit of a partial sum, which is at most sum |a b| ~ k
+    bound = 2.0 * (shape.k + 4) * np.finfo(shape.dtype.numpy).eps
+    assert np.abs(found[0] - expected).max() <= bound, (s, np.abs(found[0] - expected).max(), bound)
+
+
+@pytest.mark.parametrize("layout", [PLAIN, TA, TB, BOTH], ids=["nn", "tn", "nt", "tt"])
+@pytest.mark.parametrize("size", [(1, 1, 1), (3, 5, 7), (17, 33, 65), (100, 10, 300), (12, 40, 100)], ids=str)
+def test_odd_sizes(size: tuple[int, int, int], layout: Layout) -> None:
+    check(Shape(*size), layout)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout"),
+    [
+        (Shape(7, 21, 19, batch=3), PLAIN),
+        (Shape(20, 36, 50, batch=2), TB),
+        (Shape(9, 16, 40, batch=3), Layout(opaque=True)),
+        (Shape(65, 130, 70), Layout(packed=True)),
+        (Shape(5, 100, 33, batch=2), Layout(tb=True, packed=True)),
+        (Shape(33, 47, 5000), Layout(opaque=True)),
+        (Shape(30, 512, 4100), TA),
+        (Shape(1, 300, 200), PLAIN),
+        (Shape(1, 301, 203), TB),
+    ],
+    ids=str,
+)
+def test_batches_packing_and_long_sums(shape: Shape, layout: Layout) -> None:
+    check(shape, layout)
+
+
+def test_float64() -> None:
+    for layout in (PLAIN, TB, Layout(opaque=True)):
+        check(Shape(13, 21, 130, batch=2, dtype=dtypes.FLOAT64), layout)
+
+
+def test_avx2_schedules() -> None:
+    narrow = replace(host(), lanes=8, registers=16)
+    for layout in (PLAIN, TA, TB):
+        check(Shape(29, 43, 61), layout, machine=narrow)
+        check(Shape(6, 43, 61), layout, machine=narrow)
+
+
+def test_every_blocking_gives_the_same_answer() -> None:
+    shape = Shape(37, 100, 90)
+    chosen = choose(shape, *products.sides(shape, PLAIN), host())
+    for rows_outer in (False, True):
+        for kc in (90, 32):
+            s = replace(chosen, mr=4, nv=2, mc=12, nc=64, kc=kc, pack_a=True, pack_b=True, rows_outer=rows_outer)
+            check(shape, PLAIN, schedule=s)
+            check(shape, TA, schedule=s)
+
+
+def test_the_epilogue_is_applied_once() -> None:
+    shape = Shape(19, 40, 4300)
+    for layout in (PLAIN, Layout(opaque=True)):
+        s, multiply, _ = products.build(shape, layout, epilogue=lambda v: arith.addf(vmath.tanh(v), v))
+        a, b, c, packed = products.arrays(shape, s, layout)
+        run_plan(multiply, [a, b, c, packed], 2)
+        exact = products.exact(a, b, layout)
+        np.testing.assert_allclose(c, np.tanh(exact) + exact, rtol=2e-3, atol=2e-3)
+
+
+def test_infinities_and_nan_stay_in_their_rows() -> None:
+    shape = Shape(10, 20, 33)
+    for layout in (PLAIN, TA, TB):
+        s, multiply, _ = products.build(shape, layout)
+        a, b, c, packed = products.arrays(shape, s, layout)
+        (a.swapaxes(1, 2) if layout.ta else a)[0, 3, :] = np.nan
+        run_plan(multiply, [a, b, c, packed], 1)
+        assert np.isnan(c[0, 3]).all()
+        assert np.isfinite(np.delete(c[0], 3, 0)).all()
+
+
+def test_schedules_fit_the_registers() -> None:
+    for lanes, registers in ((16, 32), (8, 16)):
+        machine = replace(host(), lanes=lanes, registers=registers)
+        for m, n, k in ((1, 1, 1), (8, 1536, 384), (1024, 1024, 1024), (128, 384, 4096), (5, 7, 9000)):
+            s = choose(Shape(m, n, k), Side("k", stride=k), Side("x", stride=n), machine)
+            assert s.mr * s.nv + s.nv + 1 <= registers
+            assert s.nr % lanes == 0 and s.mc % s.mr == 0 and s.nc % s.nr == 0
