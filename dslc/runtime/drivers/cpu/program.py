@@ -120,7 +120,7 @@ class CpuProgram:
             if port.role == "scalar" and port.name in _HOST:
                 scalars[port.name] = _C_INTEGERS[port.dtype.bits]()
                 self._table[port.slot] = ctypes.addressof(scalars[port.name])
-        return {name: scalars.get(name) or ctypes.c_int64() for name in _HOST}
+        return {name: scalars.get(name, ctypes.c_int64()) for name in _HOST}
 
     def bind(self, store: Any) -> None:
         """Param and state ports are `store.array(path)` from now on. DataError where one does not fit."""
