@@ -30,10 +30,11 @@ _DEPTH = 20_000  # Python frames that a long chain of ops in one kernel may take
 
 @dataclass
 class _Compiled:
-    """A distinct kernel: what was generated for it, and its stages as functions."""
+    """A distinct kernel: what was generated for it, its stages as functions, where its tables are."""
 
     generated: Generated
     functions: list[KernelFunction]
+    tables: list[Place]
 
 
 @dataclass
@@ -76,6 +77,7 @@ class _Writer:
             places = [operands[k] for k in inputs] + targets
             if compiled.generated.workspace_bytes:
                 places.append(Place("arena", aligned(self.plan.arena_bytes)))
+            places += compiled.tables
             calls += [KernelCall(f.symbol, tuple(places), barrier=len(groups) == 1) for f in compiled.functions]
         if calls:
             calls[-1] = replace(calls[-1], barrier=True)
@@ -93,7 +95,7 @@ class _Writer:
             generated = generate(request)
             name = f"k{len(self.kernels)}_{_identifier(kernel.role)}"
             functions = [_function(f"{name}_{n}" if n else name, request, generated, n) for n in range(len(generated.stages))]
-            compiled = self.kernels[key] = _Compiled(generated, functions)
+            compiled = self.kernels[key] = _Compiled(generated, functions, [self._constant(t) for t in generated.tables])
         return compiled
 
     def _constant(self, table: Any) -> Place:
@@ -179,14 +181,14 @@ def body_key(body: Body) -> str:
 
 
 def _function(symbol: str, request: Request, generated: Generated, stage: int) -> KernelFunction:
-    workspace = generated.workspace_bytes > 0
     types = [(t.dtype, (max(t.size, 1),)) for t in (*request.operands, *request.results)]
-    if workspace:
+    if generated.workspace_bytes:
         types.append((dtypes.UINT8, (generated.workspace_bytes,)))
+    types += [(dtypes.of_numpy(t.dtype), (t.size,)) for t in generated.tables]
     emit_stage = generated.stages[stage].emit
 
     def emit(arguments: KernelArguments) -> None:
-        emit_stage(frame_of(request, arguments, workspace))
+        emit_stage(frame_of(request, generated, arguments))
 
     return KernelFunction(symbol, tuple(types), emit, generated.stages[stage].scratch_bytes)
 

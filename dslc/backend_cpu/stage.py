@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from dslc.ir.types import TensorType, type_of
 
 from .emit import Memory
@@ -43,6 +45,7 @@ class Frame:
     operands: tuple[Memory, ...]
     results: tuple[Memory, ...]
     workspace: Memory | None
+    tables: tuple[Memory, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,19 +62,21 @@ class Generated:
 
     stages: Sequence[Stage]
     workspace_bytes: int = 0
+    tables: Sequence[np.ndarray] = ()  # constants that the code reads
 
 
 Generator = Callable[[Request], Generated]
 
 
-def frame_of(request: Request, arguments: KernelArguments, workspace: bool) -> Frame:
-    """The frame of a stage; its function's operands are the kernel's, its tables, its results and the workspace, all flat."""
-    memories = arguments.operands
-    inputs = len(request.operands)
+def frame_of(request: Request, generated: Generated, arguments: KernelArguments) -> Frame:
+    """The frame of a stage; its function's operands are the kernel's, its results, the workspace if any and the tables, all flat."""
     b = Builder()
     b.start(arguments.tid.owner)
-    end = len(memories) - (1 if workspace else 0)
-    return Frame(b, arguments.tid, arguments.nt, arguments.scratch, memories[:inputs], memories[inputs:end], memories[-1] if workspace else None)
+    rest = list(arguments.operands)
+    inputs, rest = rest[: len(request.operands)], rest[len(request.operands) :]
+    results, rest = rest[: len(request.results)], rest[len(request.results) :]
+    workspace = rest.pop(0) if generated.workspace_bytes else None
+    return Frame(b, arguments.tid, arguments.nt, arguments.scratch, tuple(inputs), tuple(results), workspace, tuple(rest))
 
 
 def request_of(body: Body, machine: Machine, aligned: bool = False) -> Request:

@@ -190,7 +190,7 @@ class _Area:
 def _with_buffers(frame: Frame, area: _Area) -> Frame:
     """The frame with the folds' results as further operands."""
     buffers = tuple(area.buffer(frame, k) for k in range(len(area.dtypes)))
-    return Frame(frame.b, frame.tid, frame.threads, frame.scratch, (*frame.operands, *buffers), frame.results, frame.workspace)
+    return Frame(frame.b, frame.tid, frame.threads, frame.scratch, (*frame.operands, *buffers), frame.results, frame.workspace, frame.tables)
 
 
 def _chunks(rows: Rows, layout: Layout, count: int) -> tuple[int, int, int]:
