@@ -100,6 +100,8 @@ def from_memory(raw: Value, dtype: DType) -> Value:
     """What a load gives, in register form."""
     if dtype.is_bool:
         return arith.cmpi(arith.CmpIPredicate.ne, raw, const(0, raw.type))
+    if dtype == dtypes.INT4:  # numpy keeps four bits without their sign
+        return _wrap_int4(raw)
     return decode(raw, FORMATS[dtype]) if dtype in FORMATS else raw
 
 

@@ -16,7 +16,7 @@ from dslc.core import dtypes
 from dslc.core.dtypes import BOOL, DType
 from dslc.ir.index import Expr
 
-from . import casts
+from . import casts, emit
 from .ssa import Builder, computed
 
 
@@ -176,6 +176,22 @@ class Arithmetic:
         at_infinity = self.select(finite, self.select(still, a, Val(b_, b.dtype, b.lanes)), r)
         return self.select(endless, at_infinity, r)
 
+    def pow(self, a: Val, b: Val) -> Val:
+        """Floats as C's pow; integers by squaring, wrapping, with negative exponents taken as 0."""
+        if a.dtype.is_float:
+            return vmath_call(self, "pow", a, b)
+        (x, y), lanes = self._meet(a, b)
+        like = Val(x, a.dtype, lanes)
+        zero, one = (Val(self._k(v, like), a.dtype, lanes) for v in (0, 1))
+
+        def step(_i: Any, power: Any, base: Any, rest: Any) -> list[Any]:
+            p, q, r = (Val(v, a.dtype, lanes) for v in (power, base, rest))
+            odd = self._compare("ne", self.logical_and(r, one), zero)
+            return [self.select(odd, self.mul(p, q), p).ssa, self.mul(q, q).ssa, self.b.same("arith.shrui", rest, one.ssa)]
+
+        exponent = self.max(Val(y, a.dtype, lanes), zero)
+        return Val(emit.loop(0, a.dtype.bits, 1, step, [one.ssa, x, exponent.ssa])[0], a.dtype, lanes)
+
     # ---- functions of floats
 
     def sqrt(self, a: Val) -> Val:
@@ -281,5 +297,5 @@ def vmath_call(s: Arithmetic, name: str, *values: Val) -> Val:
 
 
 for _name in ("exp", "expm1", "log", "log1p", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "tanh",
-              "erf", "pow", "atan2"):  # fmt: skip
+              "erf", "atan2"):  # fmt: skip
     setattr(Arithmetic, _name, _function(_name))
