@@ -1,419 +1,374 @@
-"""Makes the syntax tree, a method for each rule of `grammar.lark`. Children arrive as tokens and finished nodes, in order."""
+"""Makes the nodes of the syntax tree: a method for each rule of `grammar.lark`, and the rules that the grammar cannot say.
+
+A method takes the span of its rule's text and the rule's children: tokens, nodes, tuples of nodes, None for an optional part that is absent.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
-
-from lark import Token, Transformer
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from dslc.core.errors import Span, SyntaxError_
 
 from . import syntax as s
+from .tokens import SourceText, Token
 from .unparse import unparse
 
-_LAYOUT = ("_NL", "_INDENT", "_DEDENT")
-_ESCAPES = {r"\n": "\n", r"\t": "\t", r"\"": '"', r"\\": "\\"}
+_ESCAPE = re.compile(r"\\(.)")
+_ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\"}
 
 
-@dataclass(frozen=True)
-class Part:
-    """An optional piece of a rule on its way up, or a list of pieces."""
-
-    kind: str
-    value: Any
-    span: Span
+def sequence(*children: Any) -> tuple[Any, ...]:
+    return children
 
 
-def span_of_token(token: Token, file: str, origin: tuple[int, int] = (0, 0)) -> Span:
-    lines, columns = origin
-    line, column = token.line or 1, token.column or 1
-    end_line, end_column = token.end_line or line, token.end_column or column + len(token)
-    return Span(file, line + lines, column + (columns if line == 1 else 0), end_line + lines, end_column + (columns if end_line == 1 else 0))
+class Builder:
+    def __init__(self, source: SourceText):
+        self.source = source
 
+    def _at(self, token: Token) -> Span:
+        return self.source.span(token.start, token.end)
 
-class Builder(Transformer):
-    """lark calls a method with the children of the rule that it is named after."""
+    # --- Expressions
 
-    origin: tuple[int, int] = (0, 0)  # lines and columns before the text, where a part of a file is parsed
+    def name(self, span: Span, token: Token) -> s.Name:
+        return s.Name(token.text, span=span)
 
-    def __init__(self, file: Callable[[], str]):
-        super().__init__()
-        self.file = file
+    def number(self, span: Span, token: Token) -> s.Number:
+        text = token.text
+        digits = text.replace("_", "")
+        if digits.isdigit():
+            if len(digits) > 400:
+                raise SyntaxError_(f"a number of {len(digits)} digits", span)
+            return s.Number(int(digits), text, span=span)
+        value = float(digits)
+        if value in (float("inf"), float("-inf")):
+            raise SyntaxError_(f"{text} is larger than any float64", span, help="write inf")
+        return s.Number(value, text, span=span)
 
-    def _span(self, children: Sequence[Any]) -> Span:
-        ends = [c for c in children if not (isinstance(c, Token) and c.type in _LAYOUT)]
-        first, last = (self._one(c) for c in (ends[0], ends[-1]))
-        return first.to(last)
+    def string(self, span: Span, token: Token) -> s.String:
+        return s.String(_string(token), span=span)
 
-    def _one(self, child: Any) -> Span:
-        return span_of_token(child, self.file(), self.origin) if isinstance(child, Token) else child.span
+    def bool_(self, span: Span, token: Token) -> s.Bool:
+        return s.Bool(token.text == "true", span=span)
 
-    def _token(self, token: Token) -> Span:
-        return span_of_token(token, self.file(), self.origin)
+    def group(self, span: Span, inner: s.Expr) -> s.Expr:
+        return inner
 
-    # --- files and definitions
+    def list_(self, span: Span, *items: s.Expr) -> s.List:
+        return s.List(items, span=span)
 
-    def start(self, c: list) -> tuple:
-        out: list = []
-        for child in c:
-            if isinstance(child, Part):
-                out += child.value
-            elif not isinstance(child, Token):
-                out.append(child)
-        return tuple(out)
+    def unary(self, span: Span, op: Token, operand: s.Expr) -> s.Unary:
+        return s.Unary(op.text, operand, span=span)
 
-    def file_line(self, c: list) -> Part:
-        return Part("lines", _nodes(c), self._span(c))
+    def binary(self, span: Span, left: s.Expr, op: Token, right: s.Expr) -> s.Binary:
+        return s.Binary(op.text, left, right, span=span)
 
-    def from_import(self, c: list) -> s.FromImport:
-        return s.FromImport(span=self._span(c), path=self._text(c[1]), names=tuple(_nodes(c)))
+    def compare(self, span: Span, *parts: Any) -> s.Compare:
+        return s.Compare(tuple(op.text for op in parts[1::2]), parts[::2], span=span)
 
-    def alias(self, c: list) -> s.Alias:
-        names = _names(c)
-        return s.Alias(span=self._span(c), name=names[0], alias=names[1] if len(names) > 1 else None)
+    def or_(self, span: Span, *operands: s.Expr) -> s.Logical:
+        return s.Logical("or", operands, span=span)
 
-    def layer(self, c: list) -> s.Layer:
-        parts = _parts(c)
-        return s.Layer(span=self._span(c[:2]), name=str(c[1]), formals=tuple(parts.get("formals", ())), body=parts["suite"])
+    def and_(self, span: Span, *operands: s.Expr) -> s.Logical:
+        return s.Logical("and", operands, span=span)
 
-    def formals(self, c: list) -> Part:
-        return Part("formals", _nodes(c), self._span(c))
+    def conditional(self, span: Span, then: s.Expr, condition: s.Expr, otherwise: s.Expr) -> s.Conditional:
+        return s.Conditional(then, condition, otherwise, span=span)
 
-    def formal(self, c: list) -> s.Formal:
-        p = _parts(c)
-        axes = self._declared(p["axes"]) if "axes" in p else None
-        return s.Formal(span=self._span(c), name=str(c[0]), axes=axes, type=p.get("type"), default=p.get("default"))
+    def keyword(self, span: Span, name: Token, value: s.Expr) -> s.Keyword:
+        return s.Keyword(name.text, value, span=span)
 
-    def model(self, c: list) -> s.Model:
-        return s.Model(span=self._span(c[:2]), name=str(c[1]), body=_parts(c)["suite"])
+    def rest(self, span: Span) -> s.Rest:
+        return s.Rest(span=span)
 
-    def suite(self, c: list) -> Part:
-        body: list = []
-        for child in c:
-            if isinstance(child, Part):
-                body += child.value
-            elif not isinstance(child, Token):
-                body.append(child)
-        return Part("suite", tuple(body), self._span(c))
+    def call(self, span: Span, function: s.Expr, arguments: tuple[Any, ...] | None) -> s.Call:
+        values, keywords = _arguments(arguments or ())
+        return s.Call(function, values, keywords, span=span)
 
-    def line(self, c: list) -> Part:
-        return Part("line", _nodes(c), self._span(c))
+    def read(self, span: Span, base: s.Expr, entries: tuple[Any, ...] | None) -> s.Read:
+        values, keywords = _arguments(entries or ())
+        _one_rest(values)
+        return s.Read(base, values, keywords, span=span)
 
-    def typed(self, c: list) -> Part:
-        return Part("type", str(c[1]), self._span(c))
+    def attribute(self, span: Span, base: s.Expr, name: Token) -> s.Attribute:
+        return s.Attribute(base, name.text, span=span)
 
-    def default(self, c: list) -> Part:
-        return Part("default", c[1], self._span(c))
+    def use(self, span: Span, call: s.Expr) -> s.Use:
+        if not isinstance(call, s.Call):
+            raise SyntaxError_("'use' makes an instance of LAYER(options)", call.span, help=f"write use {unparse(call)}()")
+        if isinstance(call.function, s.Call):
+            made = unparse(call.function)
+            raise SyntaxError_("'use' makes an instance and does not call it", call.span, help=f"on a line before: f = use {made}")
+        return s.Use(call, span=span)
 
-    def only_if(self, c: list) -> Part:
-        return Part("only_if", c[1], self._span(c))
+    def import_(self, span: Span, what: Any) -> s.Import:
+        if isinstance(what, Token):
+            return s.Import(_string(what), (), span=span)
+        values, keywords = _arguments(what)
+        if len(values) != 1 or not isinstance(values[0], s.String):
+            raise SyntaxError_("import takes the name of one file", span, help='import("net.onnx", train="*.weight")')
+        return s.Import(values[0].value, keywords, span=span)
 
-    def bound(self, c: list) -> Part:
-        return Part("bound", c[1], self._span(c))
+    def quantity(self, span: Span, number: Token, unit: Token) -> s.Quantity:
+        return s.Quantity(self.number(self._at(number), number), unit.text, span=span)
 
-    def drawn(self, c: list) -> Part:
-        return Part("drawn", c[1], self._span(c))
+    # --- Left sides and declarations
 
-    def valued(self, c: list) -> Part:
-        return Part("valued", c[1], self._span(c))
+    def axes(self, span: Span, entries: tuple[Any, ...] | None) -> tuple[s.Axis, ...]:
+        for entry in entries or ():
+            if isinstance(entry, s.Keyword):
+                raise SyntaxError_("an axis is a name, index < size, a size, or '...'", entry.span)
+        _one_rest(entries or ())
+        return tuple(_axis(entry) for entry in entries or ())
 
-    def declarations(self, c: list) -> Part:
-        return Part("declarations", tuple(_nodes(c)), self._span(c))
+    def declaration(self, span: Span, name: Token, axes: tuple[s.Axis, ...] | None, type: Token | None) -> s.Declaration:
+        return s.Declaration(name.text, axes, _text(type), span=span)
 
-    # --- statements
+    def formal(self, span: Span, name: Token, axes: tuple[s.Axis, ...] | None, type: Token | None, default: s.Expr | None) -> s.Formal:
+        return s.Formal(name.text, axes, _text(type), default, span=span)
 
-    def dims(self, c: list) -> s.Dims:
-        return s.Dims(span=self._span(c), entries=tuple(_nodes(c)))
+    def carry(self, span: Span, name: Token, axes: tuple[s.Axis, ...] | None, type: Token | None, start: s.Expr) -> s.Carry:
+        return s.Carry(name.text, axes, _text(type), start, span=span)
 
-    def dim(self, c: list) -> s.Dim:
-        if c[1].type == "COMPARE" and c[1] != "<=":
-            raise SyntaxError_(f"a bounded dimension is written {c[0]}<=size", self._token(c[1]))
-        return s.Dim(span=self._span(c), name=str(c[0]), value=c[2], bounded=c[1].type == "COMPARE")
+    def item(self, span: Span, left: s.Expr, right: s.Expr | None) -> s.Item:
+        if right is None:
+            return s.Item(None, left, span=span)
+        return s.Item(target(left, right), right, span=span)
 
-    def let(self, c: list) -> s.Let:
-        return s.Let(span=self._span(c), bindings=tuple(_nodes(c)))
+    # --- Statements
 
-    train_let = let
+    def dims(self, span: Span, *entries: s.Dim) -> s.Dims:
+        return s.Dims(entries, span=span)
 
-    def train_let(self, c: list) -> s.Let:  # noqa: F811
-        return c[0]
+    def dim(self, span: Span, name: Token, op: Token, value: s.Expr) -> s.Dim:
+        if op.text not in ("=", "<="):
+            raise SyntaxError_(f"'{op.text}' in dims", self._at(op), help=f"write {name.text}=8, or {name.text}<=8 for any size up to 8")
+        return s.Dim(name.text, value, op.text == "<=", span=span)
 
-    def binding(self, c: list) -> s.Binding:
-        return s.Binding(span=self._span(c), name=str(c[0]), value=c[2])
+    def let(self, span: Span, *bindings: s.Binding) -> s.Let:
+        return s.Let(bindings, span=span)
 
-    def _kept(self, kind: type, c: list) -> Any:
-        p = _parts(c)
-        drawn = "drawn" in p
-        start = p.get("drawn", p.get("valued"))
-        return kind(span=self._span(c), declarations=p["declarations"], start=start, drawn=drawn, condition=p.get("only_if"))
+    def binding(self, span: Span, name: Token, value: s.Expr) -> s.Binding:
+        return s.Binding(name.text, value, span=span)
 
-    def param(self, c: list) -> s.Param:
-        return self._kept(s.Param, c)
+    def drawn(self, span: Span, value: s.Expr) -> tuple[s.Expr, bool]:
+        return value, True
 
-    def state(self, c: list) -> s.State:
-        return self._kept(s.State, c)
+    def valued(self, span: Span, value: s.Expr) -> tuple[s.Expr, bool]:
+        return value, False
 
-    def input(self, c: list) -> s.Input:
-        return s.Input(span=self._span(c), declarations=_parts(c)["declarations"])
+    def param(self, span: Span, declarations: tuple[s.Declaration, ...], start: Any, condition: s.Expr | None) -> s.Param:
+        value, drawn = start or (None, False)
+        return s.Param(declarations, value, drawn, condition, span=span)
 
-    def declaration(self, c: list) -> s.Declaration:
-        p = _parts(c)
-        axes = self._declared(p["axes"]) if "axes" in p else None
-        return s.Declaration(span=self._span(c), name=str(c[0]), axes=axes, type=p.get("type"))
+    def state(self, span: Span, declarations: tuple[s.Declaration, ...], start: Any, condition: s.Expr | None) -> s.State:
+        value, drawn = start or (None, False)
+        return s.State(declarations, value, drawn, condition, span=span)
 
-    def output(self, c: list) -> s.Output:
-        return s.Output(span=self._span(c), items=tuple(_nodes(c)))
+    def input(self, span: Span, declarations: tuple[s.Declaration, ...]) -> s.Input:
+        return s.Input(declarations, span=span)
 
-    def loss(self, c: list) -> s.Loss:
-        return s.Loss(span=self._span(c), item=_nodes(c)[0])
+    def output(self, span: Span, *items: s.Item) -> s.Output:
+        return s.Output(items, span=span)
 
-    def metric(self, c: list) -> s.Metric:
-        return s.Metric(span=self._span(c), item=_nodes(c)[0])
+    def loss(self, span: Span, item: s.Item) -> s.Loss:
+        return s.Loss(item, span=span)
 
-    def return_(self, c: list) -> s.Return:
-        return s.Return(span=self._span(c), items=tuple(_nodes(c)))
+    def metric(self, span: Span, item: s.Item) -> s.Metric:
+        return s.Metric(item, span=span)
 
-    def emit(self, c: list) -> s.Emit:
-        items = _nodes(c)
+    def return_(self, span: Span, *items: s.Item) -> s.Return:
+        return s.Return(items, span=span)
+
+    def emit(self, span: Span, *items: s.Item) -> s.Emit:
         for item in items:
             if item.target is None:
-                raise SyntaxError_("an emitted value needs a name", item.span, help=f"emit y[b, t] = {unparse(item.value)}")
-        return s.Emit(span=self._span(c), items=tuple(items))
+                raise SyntaxError_("an emitted value needs a name", item.span, help=f"emit y[t] = {unparse(item.value)}, with t where it stacks")
+        return s.Emit(items, span=span)
 
-    def item(self, c: list) -> s.Item:
-        if len(c) == 1:
-            return s.Item(span=c[0].span, target=None, value=c[0])
-        return s.Item(span=self._span(c), target=self._target(c[0]), value=c[2])
+    def assign(self, span: Span, left: tuple[s.Expr, ...], value: s.Expr) -> s.Assign:
+        return s.Assign(tuple(target(e, value) for e in left), value, span=span)
 
-    def assign(self, c: list) -> s.Assign:
-        *targets, value = _nodes(c)
-        return s.Assign(span=self._span(c), targets=tuple(self._target(t) for t in targets), value=value)
+    def update(self, span: Span, left: s.Expr, value: s.Expr) -> s.Update:
+        return s.Update(left if isinstance(left, s.Attribute) else target(left, value), value, span=span)
 
-    def update(self, c: list) -> s.Update:
-        target = c[0] if isinstance(c[0], s.Attribute) else self._target(c[0])
-        return s.Update(span=self._span(c), target=target, value=c[2])
+    def alone(self, span: Span, values: tuple[s.Expr, ...]) -> NoReturn:
+        first = values[0]
+        if isinstance(first, s.Compare) and first.ops == ("==",) and isinstance(first.operands[0], (s.Name, s.Read)):
+            left, right = (unparse(e) for e in first.operands)
+            raise SyntaxError_("'==' compares, and a comparison alone does nothing", span, help=f"to define {left}, write {left} = {right}")
+        if isinstance(first, s.Name) and first.name == "pass":
+            raise SyntaxError_("'pass' is not a word of the language", span, help="leave the block out")
+        text = ", ".join(unparse(v) for v in values)
+        raise SyntaxError_("an expression alone does nothing", span, help=f"give it a name: y = {text}")
 
-    def alone(self, c: list) -> s.Statement:
-        raise SyntaxError_("an expression alone does nothing", c[0].span, help=f"give it a name: y = {unparse(c[0])}")
+    def path(self, span: Span, *parts: Token) -> s.Path:
+        text = ".".join(part.text for part in parts)
+        return s.Path(text, "*" in text, span=span)
 
-    def wrap(self, c: list) -> s.Wrap:
-        return s.Wrap(span=self._span(c), pattern=_parts(c)["pattern"], layer=self._call(c[-1], "wrap needs a layer with its options"))
+    def glob(self, span: Span, token: Token) -> s.Path:
+        return s.Path(_string(token), True, span=span)
 
-    def if_(self, c: list) -> s.If:
-        suites = [x for x in c if isinstance(x, Part) and x.kind == "suite"]
-        first = s.Branch(span=c[1].span, condition=c[1], body=suites[0].value)
-        others = [x for x in c if isinstance(x, s.Branch)]
-        return s.If(span=self._span(c[:2]), branches=(first, *others), otherwise=_parts(c).get("else", ()))
+    def wrap(self, span: Span, pattern: tuple[s.Path, ...], layer: s.Expr) -> s.Wrap:
+        return s.Wrap(pattern, _called(layer, "wrap PATTERN with LAYER(options)"), span=span)
 
-    def elif_(self, c: list) -> s.Branch:
-        return s.Branch(span=c[1].span, condition=c[1], body=_parts(c)["suite"])
+    def if_(self, span: Span, *parts: Any) -> s.If:
+        return s.If(parts[:-1], parts[-1] or (), span=span)
 
-    def else_(self, c: list) -> Part:
-        return Part("else", _parts(c)["suite"], self._span(c))
+    def branch(self, span: Span, condition: s.Expr, body: tuple[s.Statement, ...]) -> s.Branch:
+        return s.Branch(condition, body, span=span)
 
-    def repeat(self, c: list) -> s.Repeat:
-        names = [x for x in c if isinstance(x, Token) and x.type == "NAME"]
-        return s.Repeat(span=self._span(c[:2]), count=c[1], index=str(names[0]) if names else None, body=_parts(c)["suite"])
+    def repeat(self, span: Span, count: s.Expr, index: Token | None, body: tuple[s.Statement, ...]) -> s.Repeat:
+        return s.Repeat(count, _text(index), body, span=span)
 
-    def scan(self, c: list) -> s.Scan:
-        p = _parts(c)
-        carries = tuple(x for x in c if isinstance(x, s.Carry))
-        return s.Scan(span=self._span(c[:2]), index=str(c[1]), bound=p.get("bound"), carries=carries, body=p["suite"])
+    def scan(self, span: Span, index: Token, _less: Any, bound: s.Expr | None, carries: Any, body: tuple[s.Statement, ...]) -> s.Scan:
+        return s.Scan(index.text, bound, carries or (), body, span=span)
 
-    def carry(self, c: list) -> s.Carry:
-        p = _parts(c)
-        axes = self._declared(p["axes"]) if "axes" in p else None
-        return s.Carry(span=self._span(c), name=str(c[0]), axes=axes, type=p.get("type"), start=p["default"])
+    def with_(self, span: Span, settings: tuple[s.Expr, ...], body: tuple[s.Statement, ...]) -> s.With:
+        return s.With(settings, body, span=span)
 
-    def with_(self, c: list) -> s.With:
-        return s.With(span=self._span(c[:2]), settings=tuple(x for x in _nodes(c) if isinstance(x, s.Expr)), body=_parts(c)["suite"])
+    # --- Files
 
-    # --- train, generate
+    def layer(self, span: Span, name: Token, formals: tuple[s.Formal, ...] | None, body: tuple[s.Statement, ...]) -> s.Layer:
+        _check_formals(formals or ())
+        return s.Layer(name.text, formals or (), body, span=span)
 
-    def train(self, c: list) -> s.Train:
-        name = str(c[1]) if isinstance(c[1], Token) and c[1].type == "NAME" else None
-        return s.Train(span=self._span(c[:1]), name=name, lines=tuple(_nodes(c)))
+    def model(self, span: Span, name: Token, body: tuple[s.Statement, ...]) -> s.Model:
+        return s.Model(name.text, body, span=span)
 
-    def setting(self, c: list) -> s.Setting:
-        return s.Setting(span=self._span(c), key=str(c[0]), values=tuple(_nodes(c[1:])))
+    def setting(self, span: Span, key: Token, values: tuple[s.Expr, ...]) -> s.Setting:
+        return s.Setting(key.text, values, span=span)
 
-    def quantity(self, c: list) -> s.Quantity:
-        return s.Quantity(span=self._span(c), number=self.number(c[:1]), unit=str(c[1]))
+    def minimize(self, span: Span, losses: s.Expr, pattern: tuple[s.Path, ...], optimizer: s.Expr) -> s.Minimize:
+        return s.Minimize(losses, pattern, _called(optimizer, "minimize LOSS over PATTERN with OPTIMIZER(options)"), span=span)
 
-    def minimize(self, c: list) -> s.Minimize:
-        optimizer = self._call(c[5], "minimize needs an optimizer with its options")
-        return s.Minimize(span=self._span(c), losses=c[1], pattern=_parts(c)["pattern"], optimizer=optimizer)
+    def train(self, span: Span, name: Token | None, *lines: Any) -> s.Train:
+        return s.Train(_text(name), lines, span=span)
 
-    def pattern(self, c: list) -> Part:
-        return Part("pattern", tuple(_nodes(c)), self._span(c))
+    def sampler(self, span: Span, axis: Token, output: s.Path, method: s.Expr) -> s.Sampler:
+        return s.Sampler(axis.text, output.text, _called(method, "over AXIS from OUTPUT sample(options)"), span=span)
 
-    def path(self, c: list) -> s.Path:
-        if c[0].type == "STRING":
-            return s.Path(span=self._span(c), text=self._text(c[0]), glob=True)
-        text = "".join(map(str, c))
-        return s.Path(span=self._span(c), text=text, glob="*" in text)
+    def generate(self, span: Span, *lines: Any) -> s.Generate:
+        return s.Generate(lines, span=span)
 
-    def generate(self, c: list) -> s.Generate:
-        return s.Generate(span=self._span(c[:1]), lines=tuple(_nodes(c)))
+    def alias(self, span: Span, name: Token, alias: Token | None) -> s.Alias:
+        return s.Alias(name.text, _text(alias), span=span)
 
-    def sampler(self, c: list) -> s.Sampler:
-        method = next(k for k, x in enumerate(c) if isinstance(x, Token) and x.type == "_LPAR") - 1
-        arguments, keywords = _parts(c).get("args", ((), ()))
-        name = s.Name(span=self._token(c[method]), name=str(c[method]))
-        call = s.Call(span=self._span(c[method:]), function=name, arguments=arguments, keywords=keywords)
-        return s.Sampler(span=self._span(c), axis=str(c[1]), output=c[3].text, method=call)
+    def from_import(self, span: Span, path: Token, *names: s.Alias) -> s.FromImport:
+        return s.FromImport(_string(path), names, span=span)
 
-    # --- expressions
-
-    def conditional(self, c: list) -> s.Conditional:
-        return s.Conditional(span=self._span(c), then=c[0], condition=c[2], otherwise=c[4])
-
-    def use(self, c: list) -> s.Use:
-        return s.Use(span=self._span(c), call=self._call(c[1], "use makes an instance of a layer: use f(options)"))
-
-    def import_(self, c: list) -> s.Import:
-        path = next(x for x in c if isinstance(x, Token) and x.type == "STRING")
-        return s.Import(span=self._span(c), path=self._text(path), keywords=tuple(_nodes(c)))
-
-    def logical(self, c: list) -> s.Logical:
-        return s.Logical(span=self._span(c), op=str(c[1]), operands=tuple(_nodes(c)))
-
-    def unary(self, c: list) -> s.Unary:
-        return s.Unary(span=self._span(c), op=str(c[0]), operand=c[1])
-
-    def compare(self, c: list) -> s.Compare:
-        return s.Compare(span=self._span(c), ops=tuple(map(str, c[1::2])), operands=tuple(c[0::2]))
-
-    def binary(self, c: list) -> s.Binary:
-        return s.Binary(span=self._span(c), op=str(c[1]), left=c[0], right=c[2])
-
-    def call(self, c: list) -> s.Call:
-        arguments, keywords = _parts(c).get("args", ((), ()))
-        return s.Call(span=self._span(c), function=c[0], arguments=arguments, keywords=keywords)
-
-    def args(self, c: list) -> Part:
-        given = _nodes(c)
-        plain = tuple(x for x in given if not isinstance(x, s.Keyword))
-        named = tuple(x for x in given if isinstance(x, s.Keyword))
-        for before, after in zip(given, given[1:]):
-            if isinstance(before, s.Keyword) and not isinstance(after, s.Keyword):
-                raise SyntaxError_("an argument by position stands behind one by name", after.span, help="name it, or move it to the front")
-        return Part("args", (plain, named), self._span(c))
-
-    def keyword(self, c: list) -> s.Keyword:
-        return s.Keyword(span=self._span(c), name=str(c[0]), value=c[2])
-
-    def read(self, c: list) -> s.Read:
-        entries = tuple(x for x in c[1].value if not isinstance(x, s.Keyword))
-        keywords = tuple(x for x in c[1].value if isinstance(x, s.Keyword))
-        return s.Read(span=self._span(c), base=c[0], entries=entries, keywords=keywords)
-
-    def axes(self, c: list) -> Part:
-        return Part("axes", tuple(_nodes(c)), self._span(c))
-
-    def rest(self, c: list) -> s.Rest:
-        return s.Rest(span=self._span(c))
-
-    def attribute(self, c: list) -> s.Attribute:
-        return s.Attribute(span=self._span(c), base=c[0], name=str(c[2]))
-
-    def name(self, c: list) -> s.Name:
-        return s.Name(span=self._span(c), name=str(c[0]))
-
-    def number(self, c: list) -> s.Number:
-        text = str(c[0])
-        digits = text.replace("_", "")
-        whole = re.fullmatch(r"\d+", digits) is not None
-        return s.Number(span=self._span(c), value=int(digits) if whole else float(digits), text=text)
-
-    def string(self, c: list) -> s.String:
-        return s.String(span=self._span(c), value=self._text(c[0]))
-
-    def true(self, c: list) -> s.Bool:
-        return s.Bool(span=self._span(c), value=True)
-
-    def false(self, c: list) -> s.Bool:
-        return s.Bool(span=self._span(c), value=False)
-
-    def group(self, c: list) -> s.Expr:
-        return c[1]
-
-    def list(self, c: list) -> s.List:
-        return s.List(span=self._span(c), items=tuple(_nodes(c)))
-
-    # --- left sides and declared axes
-
-    def _text(self, token: Token) -> str:
-        return re.sub(r'\\[nt"\\]', lambda m: _ESCAPES[m.group()], str(token)[1:-1])
-
-    def _call(self, node: Any, message: str) -> s.Call:
-        if not isinstance(node, s.Call):
-            raise SyntaxError_(message, node.span, help=f"{unparse(node)}(...)" if isinstance(node, s.Name) else None)
-        return node
-
-    def _target(self, node: Any) -> s.Target:
-        """A left side: a name, or a name with index names."""
-        if isinstance(node, s.Name):
-            return s.Target(span=node.span, name=node.name, axes=None)
-        if not (isinstance(node, s.Read) and isinstance(node.base, s.Name)):
-            raise SyntaxError_("only a name, or a name with axes, can be defined", node.span)
-        axes = []
-        for entry in (*node.entries, *node.keywords):
-            axis = _index(entry)
-            if axis is None:
-                raise SyntaxError_("the left side holds index names only", entry.span, help=_solved(node, entry))
-            axes.append(axis)
-        names = [a.name for a in axes if isinstance(a, s.Index)]
-        if len(set(names)) < len(names):
-            raise SyntaxError_("an index stands twice on the left side", node.span)
-        if sum(isinstance(a, s.Rest) for a in axes) > 1:
-            raise SyntaxError_("'...' stands twice on the left side", node.span)
-        return s.Target(span=node.span, name=node.base.name, axes=tuple(axes))
-
-    def _declared(self, entries: Sequence[Any]) -> tuple[s.Axis, ...]:
-        """The axes of a declaration: names, `index < size`, sizes, one `...`."""
-        axes: list[s.Axis] = []
-        for entry in entries:
-            if isinstance(entry, s.Keyword):
-                raise SyntaxError_("an axis is a name or a size", entry.span)
-            axes.append(_index(entry) or s.Size(span=entry.span, value=entry))
-        if sum(isinstance(a, s.Rest) for a in axes) > 1:
-            raise SyntaxError_("'...' stands twice", entries[-1].span)
-        return tuple(axes)
+    def program(self, span: Span, *definitions: s.Definition) -> s.Program:
+        return s.Program(self.source.file, definitions, span=span)
 
 
-def _index(entry: Any) -> s.Index | s.Rest | None:
-    """An entry as an index: a name, `i < bound`, or `...`."""
-    if isinstance(entry, s.Rest):
-        return entry
-    if isinstance(entry, s.Name):
-        return s.Index(span=entry.span, name=entry.name, bound=None)
-    if isinstance(entry, s.Compare) and entry.ops == ("<",) and isinstance(entry.operands[0], s.Name):
-        return s.Index(span=entry.span, name=entry.operands[0].name, bound=entry.operands[1])
-    return None
+def target(left: s.Expr, value: s.Expr) -> s.Target:
+    """The left side of a definition; `value` is its right side, for the help."""
+    if isinstance(left, s.Name):
+        return s.Target(left.name, None, span=left.span)
+    if not isinstance(left, s.Read) or not isinstance(left.base, s.Name):
+        raise SyntaxError_("only a name, or a name with axes, can be defined", left.span)
+    axes = []
+    for entry in (*left.entries, *left.keywords):
+        axis = _axis(entry)
+        if isinstance(axis, s.Size):
+            raise SyntaxError_("the left side holds index names only", entry.span, help=_solved(left, entry, value))
+        axes.append(axis)
+    names = [axis.name for axis in axes if isinstance(axis, s.Index)]
+    if len(set(names)) < len(names):
+        raise SyntaxError_("an index stands twice on the left side", left.span)
+    return s.Target(left.base.name, tuple(axes), span=left.span)
 
 
-def _solved(node: s.Read, entry: Any) -> str:
-    """The help for `y[2*i] = x[i]`: the equation solved for the index, where that is simple."""
+def _solved(left: s.Read, entry: Any, value: s.Expr) -> str:
+    """How to write `y[2*i] = e` with the index alone on the left, where that is simple."""
+    if isinstance(entry, s.Keyword):
+        return f"{entry.name}= stands in what is read, on the right"
+    condition = inverse = index = ""
     match entry:
-        case (
-            s.Binary(op="*", left=s.Number(value=int() as n), right=s.Name(name=i))
-            | s.Binary(op="*", left=s.Name(name=i), right=s.Number(value=int() as n))
-        ):
-            return f"solve for the index: {unparse(node.base)}[{i}] = where({i} % {n} == 0, x[{i} // {n}], 0)"
-    return "solve for the index, so that the left side names it alone"
+        case s.Binary("*", s.Number(int(n)), s.Name(index)) | s.Binary("*", s.Name(index), s.Number(int(n))) if n > 1:
+            condition, inverse = f"{index} % {n} == 0", f"{index} // {n}"
+        case s.Binary("+" | "-" as op, s.Name(index), s.Number(_, text)):
+            inverse = f"{index} {'-' if op == '+' else '+'} {text}"
+        case s.Compare(_, (s.Name(index), size)) | s.Compare(_, (_, s.Name(index), size)):
+            return f"a range is written {index} < {unparse(size)}"
+    if not inverse or len(left.entries) > 1 or left.keywords:
+        return "solve for the index: the left side names it alone, the right side computes with it"
+    moved = unparse(_with_name(value, index, inverse))
+    plain = f"{unparse(left.base)}[{index}] ="
+    return f"solve for the index: {plain} where({condition}, {moved}, 0)" if condition else f"solve for the index: {plain} {moved}"
 
 
-def _nodes(children: Sequence[Any]) -> list:
-    return [c for c in children if not isinstance(c, (Token, Part))]
+def _with_name(node: Any, name: str, text: str) -> Any:
+    """The tree with the name replaced by other text; brackets keep it together unless it stands alone in them."""
+    if isinstance(node, tuple):
+        return tuple(s.Name(text, span=n.span) if n == s.Name(name, span=n.span) else _with_name(n, name, text) for n in node)
+    if not isinstance(node, s.Node):
+        return node
+    if isinstance(node, s.Name):
+        return s.Name(f"({text})", span=node.span) if node.name == name else node
+    fields = {f.name: getattr(node, f.name) for f in dataclasses.fields(node)}
+    return type(node)(**{key: value if key == "span" else _with_name(value, name, text) for key, value in fields.items()})
 
 
-def _names(children: Sequence[Any]) -> list[str]:
-    return [str(c) for c in children if isinstance(c, Token) and c.type == "NAME"]
+def _axis(entry: Any) -> s.Axis:
+    match entry:
+        case s.Rest():
+            return entry
+        case s.Name(name):
+            return s.Index(name, None, span=entry.span)
+        case s.Compare(("<",), (s.Name(name), bound)):
+            return s.Index(name, bound, span=entry.span)
+    return s.Size(entry, span=entry.span)
 
 
-def _parts(children: Sequence[Any]) -> dict[str, Any]:
-    return {c.kind: c.value for c in children if isinstance(c, Part)}
+def _arguments(parts: Sequence[Any]) -> tuple[tuple[Any, ...], tuple[s.Keyword, ...]]:
+    """Values and keywords apart."""
+    keywords = tuple(part for part in parts if isinstance(part, s.Keyword))
+    if not keywords:
+        return tuple(parts), ()
+    values = tuple(part for part in parts if not isinstance(part, s.Keyword))
+    names = [k.name for k in keywords]
+    for k, keyword in enumerate(keywords):
+        if keyword.name in names[:k]:
+            raise SyntaxError_(f"'{keyword.name}' is given twice", [keyword.span, keywords[names.index(keyword.name)].span])
+    for value in parts[parts.index(keywords[0]) :]:
+        if not isinstance(value, s.Keyword):
+            raise SyntaxError_("a value without a name stands after one with a name", value.span, help="values without names come first")
+    return values, keywords
+
+
+def _one_rest(entries: Sequence[Any]) -> None:
+    rests = [entry for entry in entries if isinstance(entry, s.Rest)]
+    if len(rests) > 1:
+        raise SyntaxError_("'...' stands twice in the same brackets", [rests[1].span, rests[0].span])
+
+
+def _check_formals(formals: Sequence[s.Formal]) -> None:
+    """No name twice, no option named like a dimension of a port."""
+    dims = {axis.name for f in formals for axis in f.axes or () if isinstance(axis, s.Index)}
+    seen: dict[str, s.Formal] = {}
+    for formal in formals:
+        if formal.name in seen:
+            raise SyntaxError_(f"'{formal.name}' stands twice in the brackets of the layer", [formal.span, seen[formal.name].span])
+        seen[formal.name] = formal
+        if formal.axes is None and formal.name in dims:
+            raise SyntaxError_(f"option '{formal.name}' repeats a dimension's name", formal.span, help="leave it out: its size is known already")
+
+
+def _called(node: s.Expr, form: str) -> s.Call:
+    if not isinstance(node, s.Call):
+        raise SyntaxError_(f"this must be a call: {form}", node.span, help=f"write {unparse(node)}()" if isinstance(node, s.Name) else None)
+    return node
+
+
+def _text(token: Token | None) -> str | None:
+    return token.text if token is not None else None
+
+
+def _string(token: Token) -> str:
+    """The text of a string; a backslash before another character than those of _ESCAPES stands for itself."""
+    text = token.text[1:-1]
+    return _ESCAPE.sub(lambda m: _ESCAPES.get(m[1], m[0]), text) if "\\" in text else text

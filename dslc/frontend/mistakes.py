@@ -1,151 +1,313 @@
-"""What a text that is no program did wrong, in words of the language."""
+"""Says what is wrong with a text that is no program, in words of the language."""
 
 from __future__ import annotations
 
-import re
+from dataclasses import dataclass
 
-from lark import Token
-from lark.exceptions import UnexpectedCharacters, UnexpectedToken
-from lark.indenter import DedentError
+from dslc.core.errors import SyntaxError_, nearest
 
-from dslc.core.errors import Span, SyntaxError_
+from .tokens import OPENERS, RESERVED, SIGNS, SourceText, Token, Tokens
 
-from .build import span_of_token
-
-# tokens as a reader of the language would call them
-_WORDS = {
-    "_NL": "the end of the line", "_INDENT": "an indented line", "_DEDENT": "the end of the block", "$END": "the end of the file", "NAME": "a name",
-    "NUMBER": "a number", "STRING": "a text", "_EQUAL": "'='", "_COLON": "':'", "_COMMA": "','", "_LPAR": "'('", "_RPAR": "')'", "_LSQB": "'['",
-    "_RSQB": "']'", "_ARROW": "'<-'", "_TILDE": "'~'", "_DOT": "'.'", "_SEMICOLON": "';'", "_REST": "'...'",
+_LAYOUT = ("_NL", "_INDENT", "_DEDENT", "$END")
+_VALUES = ("NAME", "NUMBER", "STRING", "TRUE", "FALSE", "RPAR", "RSQB")  # ends of a value
+_OPERATORS = {"COMPARE", "LESS", "PLUS", "MINUS", "STAR", "SLASH", "FLOOR", "PERCENT", "POWER", "_AND", "_OR"}
+_EXPRESSION = {"NUMBER", "STRING", "TRUE", "FALSE", "NOT", "MINUS", "PLUS", "LPAR", "LSQB", "NAME", "_USE", "_IMPORT"}
+_DEFINITIONS = {"_LAYER", "_MODEL", "_TRAIN", "_GENERATE"}
+_STATEMENTS = {
+    "_DIMS", "_PARAM", "_STATE", "_INPUT", "_OUTPUT", "_LOSS", "_METRIC", "_RETURN", "_EMIT", "_WRAP", "_IF", "_REPEAT", "_SCAN", "_WITH",
 }  # fmt: skip
-_PYTHON = {
-    "def": "a layer is written layer name(x[b, d]): ...",
+_BLOCKS = {"_LAYER", "_MODEL", "_TRAIN", "_GENERATE", "_IF", "_ELIF", "_ELSE", "_REPEAT", "_SCAN", "_WITH"}
+
+# What a statement needs after its first word.
+_NEEDS = {
+    "_LAYER": "a layer needs a name", "_MODEL": "a model needs a name", "_DIMS": "dims need NAME=SIZE", "_LET": "a let needs NAME = VALUE",
+    "_PARAM": "a param needs a name", "_STATE": "a state needs a name", "_INPUT": "an input needs a name", "_OUTPUT": "an output needs a name",
+    "_LOSS": "a loss needs an expression", "_METRIC": "a metric needs an expression", "_WRAP": "a wrap needs a pattern",
+    "_REPEAT": "a repeat needs a number of turns", "_SCAN": "a scan needs an index", "_WITH": "a with needs a setting",
+    "_MINIMIZE": "a minimize needs a loss", "_OVER": "an over needs an axis", "_FROM": "a from needs a file in quotes",
+    "_TRAIN": "a train needs ':'", "_GENERATE": "a generate needs ':'",
+}  # fmt: skip
+
+# Words of other languages at the beginning of a statement.
+_FOREIGN = {
+    "def": "a layer is written layer name(x[b, d], option=1): ...",
+    "fn": "a layer is written layer name(x[b, d], option=1): ...",
+    "function": "a layer is written layer name(x[b, d], option=1): ...",
     "class": "a model is written model Name: ...",
-    "for": "copies are made by repeat, recurrences by scan",
-    "while": "recurrences are made by scan",
-    "lambda": "write a layer instead of a lambda",
-    "None": "there is no None: leave the option out",
-    "True": "write true",
-    "False": "write false",
+    "for": "copies are made by repeat n as i: ..., recurrences by scan t: ...",
+    "while": "recurrences are made by scan t < n: ...",
+    "elseif": "write elif",
+    "elsif": "write elif",
+    "var": "write name = value, or let name = value for a compile-time one",
+    "const": "write let name = value",
+    "del": "a name may just be defined again",
+    "global": "a layer sees its file's names and its arguments",
+    "assert": "sizes are checked by naming them: x[b, 4]",
+    "try": "a model has no exceptions",
+    "print": "a value is shown by metric name = e, or fetched when the program runs",
+    "raise": "a model has no exceptions",
+    "yield": "a scan stacks values by emit y[b, t] = e",
 }
-_NEEDS = {"_LOSS": "loss", "_METRIC": "metric", "_OUTPUT": "output", "_RETURN": "return", "_EMIT": "emit"}
+# The same inside an expression.
+_FOREIGN_INSIDE = {
+    "lambda": "write a layer and give its name",
+    "is": "write ==",
+    "in": "write out the comparisons: i == 0 or i == 2",
+    "for": "copies are made by repeat, lists are written out",
+    "then": "write a if c else b",
+}
+
+# Kinds in words of the language; other kinds are quoted as they are written.
+_WORDS = {
+    "_NL": "the end of the line", "_INDENT": "an indented block", "_DEDENT": "the end of the block", "$END": "the end of the text",
+    "NAME": "a name", "NUMBER": "a number", "STRING": "a string", "COMPARE": "a comparison",
+}  # fmt: skip
+_WRITTEN = {kind: sign for sign, kind in SIGNS.items()} | {kind: word for word, kind in (OPENERS | RESERVED).items()}
 
 
-def explain(error: UnexpectedToken | UnexpectedCharacters | DedentError, text: str, file: str, origin: tuple[int, int]) -> SyntaxError_:
-    """The error for the user."""
-    if isinstance(error, DedentError):
-        return _dedent(text, file)
-    if isinstance(error, UnexpectedCharacters):
-        return _character(error, text, file, origin)
-    return _token(error, text, file, origin)
+@dataclass(frozen=True)
+class _Place:
+    """Where the automaton stopped: at `token`, with what could stand there instead."""
+
+    source: SourceText
+    token: Token
+    before: Token | None  # the token before it, also across lines
+    line: list[Token]  # the tokens of the statement, up to the token
+    around: str  # kind of the keyword that opens the enclosing definition, "" on the file's level
+    accepts: set[str]
+
+    @property
+    def first(self) -> Token:
+        return self.line[0] if self.line else self.token
+
+    @property
+    def found(self) -> str:
+        return f"'{self.token.text}'" if self.token.text else _WORDS.get(self.token.kind, "this")
+
+    def error(self, message: str, help: str | None = None, at: Token | None = None) -> SyntaxError_:
+        token = at or self.token
+        return SyntaxError_(message, self.source.span(token.start, token.end), help=help)
 
 
-def _dedent(text: str, file: str) -> SyntaxError_:
-    """The first line whose indentation fits no block around it."""
-    levels = [0]
-    for number, row in enumerate(text.split("\n"), 1):
-        stripped = row.strip()
-        if not stripped or stripped.startswith("#"):
-            continue
-        depth = len(row) - len(row.lstrip())
-        if depth > levels[-1]:
-            levels.append(depth)
-        while levels and depth < levels[-1]:
-            levels.pop()
-        if not levels or depth != levels[-1]:
-            return SyntaxError_("the indentation fits no block above", Span(file, number, 1, number, depth + 1))
-    return SyntaxError_("the indentation fits no block above", Span(file, 1, 1, 1, 2))
+def explain(source: SourceText, tokens: Tokens, index: int, accepts: set[str]) -> SyntaxError_:
+    """The error for token `index`, where only the kinds `accepts` fit."""
+    begin = index
+    while begin and not _begins_statement(tokens, begin):
+        begin -= 1
+    place = _Place(source, tokens[index], tokens[index - 1] if index else None, list(tokens[begin:index]), _around(tokens, index), accepts)
+    for rule in _RULES:
+        error = rule(place)
+        if error is not None:
+            return error
+    expected = _expected(accepts)
+    return place.error(f"unexpected {place.found}", help=f"here stands {expected}" if expected else None)
 
 
-def _character(error: UnexpectedCharacters, text: str, file: str, origin: tuple[int, int]) -> SyntaxError_:
-    line, column = error.line + origin[0], error.column + (origin[1] if error.line == 1 else 0)
-    span = Span(file, line, column, line, column + 1)
-    found = text[error.pos_in_stream] if error.pos_in_stream < len(text) else ""
-    if found == '"':
-        return SyntaxError_('a text is not closed by "', span)
-    if found == "'":
-        return SyntaxError_("unexpected character '", span, help='texts stand in double quotes: "..."')
-    if found == "\t":
-        return SyntaxError_("unexpected tab", span, help="use spaces")
-    helps = {
-        "{": "lists stand in [ ] or ( )",
-        "&": "write and",
-        "|": "write or",
-        "!": "write not, or !=",
-        "@": "write a sum: sum[k](a[i, k] * b[k, j])",
-    }
-    return SyntaxError_(f"unexpected character {found!r}", span, help=helps.get(found))
+def _begins_statement(tokens: Tokens, index: int) -> bool:
+    before = tokens[index - 1]
+    if before.kind in ("_NL", "_INDENT", "_DEDENT", "SEMICOLON"):
+        return True
+    return before.kind == "COLON" and any(t.kind in _BLOCKS for t in _line_before(tokens, index))
 
 
-def _token(error: UnexpectedToken, text: str, file: str, origin: tuple[int, int]) -> SyntaxError_:
-    token = error.token
-    span = span_of_token(token, file, origin) if token.line else _end(text, file)
-    if token.type in ("_NL", "_DEDENT", "_INDENT"):
-        span = Span(file, span.line, span.column, span.line, span.column + 1)
-    before = error.token_history[-1] if error.token_history else None
-    opener = _unclosed(text)
-    if opener and token.type in ("_NL", "$END", "_DEDENT", "_INDENT", "_EQUAL", "_COLON"):
-        place, bracket = opener
-        return SyntaxError_(f"'{bracket}' is never closed", Span(file, place[0], place[1], place[0], place[1] + 1))
-    if isinstance(before, Token) and before.type in _NEEDS and token.type in ("_NL", "_EQUAL", "_COLON", "$END"):
-        word = _NEEDS[before.type]
-        return SyntaxError_(f"'{word}' opens a statement here, and a {word} needs an expression", span,
-                            help=f"to define a value called {word}, write {word} = ...")  # fmt: skip
-    first = _first_word(text, token.line or 1)
-    if first in _PYTHON:
-        return SyntaxError_(f"'{first}' is not of this language", _word_span(text, file, token.line or 1, first), help=_PYTHON[first])
-    found = _WORDS.get(token.type, f"'{token}'") if token.type.startswith("_") and token.type in _WORDS else _named(token)
-    return SyntaxError_(f"unexpected {found}", span, notes=_expected(error), help=_help(token, before, error))
+def _line_before(tokens: Tokens, index: int) -> list[Token]:
+    line = []
+    for token in reversed(tokens[:index]):
+        if token.kind in ("_NL", "_INDENT", "_DEDENT", "SEMICOLON"):
+            break
+        line.append(token)
+    return line
 
 
-def _named(token: Token) -> str:
-    return "the end of the file" if token.type == "$END" else f"'{token}'"
+def _around(tokens: Tokens, index: int) -> str:
+    """The definition that the token is inside of."""
+    depth, around, fresh = 0, "", True
+    for token in tokens[:index]:
+        depth += (token.kind == "_INDENT") - (token.kind == "_DEDENT")
+        if token.kind in _DEFINITIONS and depth == 0:
+            around = token.kind
+            fresh = True
+        elif depth == 0 and (token.kind == "_DEDENT" or (token.kind == "_NL" and not fresh)):
+            around = ""
+        fresh = token.kind == "COLON" if token.kind != "_NL" else False
+    return around
 
 
-def _expected(error: UnexpectedToken) -> list[str]:
-    """What could stand here, where that is short enough to help."""
-    words = sorted({_WORDS.get(t, f"'{t.lstrip('_').lower()}'") for t in error.expected})
-    return [f"here could stand {', '.join(words[:-1]) + ' or ' if len(words) > 1 else ''}{words[-1]}"] if 0 < len(words) <= 5 else []
-
-
-def _help(token: Token, before: object, error: UnexpectedToken) -> str | None:
-    if token == "==":
-        return "write = to define, == to compare"
-    if token.type == "_EQUAL" and "COMPARE" in error.expected:
-        return "write == to compare"
-    if token.type == "_NL" and "_COLON" in error.expected:
-        return "a block opens with ':'"
-    if token.type in ("NAME", "NUMBER") and isinstance(before, Token) and before.type in ("NAME", "NUMBER", "_RPAR", "_RSQB"):
-        return f"write an operator between '{before}' and '{token}'" if before.type in ("NAME", "NUMBER") else "write an operator between them"
-    if token.type == "_INDENT":
-        return "this line is deeper than the one above, and no block was opened"
+def _indented(p: _Place) -> SyntaxError_ | None:
+    if p.token.kind == "_INDENT":
+        return p.error("this line is indented, and no block is open", "only a block after ':' is indented deeper than the line before it")
+    if p.accepts == {"_INDENT"}:
+        return p.error("the block after ':' is empty", "its lines are indented deeper than the line with ':'", p.before)
     return None
 
 
-def _end(text: str, file: str) -> Span:
-    rows = text.rstrip("\n").split("\n")
-    return Span(file, len(rows), len(rows[-1]) + 1, len(rows), len(rows[-1]) + 2)
+def _foreign(p: _Place) -> SyntaxError_ | None:
+    first = p.first
+    if first.kind == "_IMPORT" and (len(p.line) == 1 or first is p.token):
+        return p.error("'import' opens no statement", 'write from "file.dsl" import name, or net = import "net.onnx"', first)
+    if first.kind == "NAME" and first.text in _FOREIGN and len(p.line) == 1:
+        return p.error(f"'{first.text}' is not a word of the language", _FOREIGN[first.text], first)
+    for token in (p.token, *p.line[-1:]):
+        if token.kind == "NAME" and token.text in _FOREIGN_INSIDE and token is not first:
+            return p.error(f"'{token.text}' is not a word of the language", _FOREIGN_INSIDE[token.text], token)
+    return None
 
 
-def _unclosed(text: str) -> tuple[tuple[int, int], str] | None:
-    """The innermost bracket that is opened and never closed; texts and comments do not count."""
-    stack: list[tuple[tuple[int, int], str]] = []
-    for number, row in enumerate(text.split("\n"), 1):
-        plain = re.sub(r'"(\\.|[^"\\])*"', lambda m: " " * len(m.group()), row)
-        for column, char in enumerate(plain.split("#", 1)[0], 1):
-            if char in "([":
-                stack.append(((number, column), char))
-            elif char in ")]" and stack:
-                stack.pop()
-    return stack[-1] if stack else None
+def _else_if(p: _Place) -> SyntaxError_ | None:
+    if p.token.kind == "_IF" and p.before and p.before.kind == "_ELSE" and p.first is p.before:
+        return p.error("'else if' is one word here", "write elif")
+    if p.token.kind in ("_ELSE", "_ELIF") and not p.line:
+        return p.error(f"'{p.token.text}' follows no if", "it stands right below the block of an if, at the same depth")
+    return None
 
 
-def _first_word(text: str, line: int) -> str:
-    rows = text.split("\n")
-    found = re.match(r"\s*([A-Za-z_]\w*)", rows[line - 1]) if line <= len(rows) else None
-    return found.group(1) if found else ""
+def _misplaced(p: _Place) -> SyntaxError_ | None:
+    if p.line:
+        return None
+    kind, word = p.token.kind, p.token.text
+    if p.around in ("_TRAIN", "_GENERATE") and kind in _STATEMENTS | _DEFINITIONS:
+        return p.error(f"'{word}' has no meaning in a {p.around[1:].lower()} block", "its lines are KEY VALUE, one key a line")
+    if kind == "_MINIMIZE" and p.around != "_TRAIN":
+        return p.error("'minimize' belongs in a train block", "train: ...")
+    if kind == "_OVER" and p.around != "_GENERATE":
+        return p.error("'over' belongs in a generate block", "generate: ...")
+    if kind in _DEFINITIONS | {"_FROM"} and p.around:
+        return p.error(f"'{word}' opens a definition, and this is inside of another", "a definition begins at the left margin")
+    if kind in _STATEMENTS and not p.around:
+        return p.error(f"'{word}' belongs in a layer or a model", "indent it below layer NAME(...): or model NAME:")
+    if kind == "NAME" and p.around == "_GENERATE" and "_OVER" in p.accepts:
+        return None
+    return None
 
 
-def _word_span(text: str, file: str, line: int, word: str) -> Span:
-    column = text.split("\n")[line - 1].index(word) + 1
-    return Span(file, line, column, line, column + len(word))
+def _no_colon(p: _Place) -> SyntaxError_ | None:
+    if "COLON" not in p.accepts or p.first.kind not in _BLOCKS or p.first is p.token:
+        return None
+    if p.token.kind in _LAYOUT:
+        return p.error(f"':' is missing after '{_line_text(p)}'", "a block begins with ':'")
+    if p.token.kind == "EQUAL":
+        return p.error("'=' defines and does not compare", "write ==")
+    if p.token.kind in ("NAME", *_STATEMENTS) and p.before and p.before.kind in _VALUES:
+        return p.error(f"':' is missing before '{p.token.text}'", "a block begins with ':'")
+    return None
+
+
+def _line_text(p: _Place) -> str:
+    end = p.line[-1].end
+    return p.source.text[p.first.start : end].replace("\n", " ")
+
+
+def _opened(p: _Place) -> SyntaxError_ | None:
+    first = p.first
+    if len(p.line) != 1 or first.kind not in _NEEDS or not first.text:
+        return None
+    word = first.text
+    if p.token.text in RESERVED:
+        return _reserved(p)
+    return p.error(f"'{word}' opens a statement here, and {_NEEDS[first.kind]}", f"to define a value called {word}, write {word} = ...")
+
+
+def _reserved(p: _Place) -> SyntaxError_ | None:
+    if p.token.text in RESERVED and "NAME" in p.accepts and not (p.token.kind in _STATEMENTS and not p.line):
+        return p.error(f"'{p.token.text}' is a word of the language and cannot be a name", f"take another one: {p.token.text}_")
+    return None
+
+
+def _equal_signs(p: _Place) -> SyntaxError_ | None:
+    token, before = p.token, p.before
+    if token.text == "==" and "EQUAL" in p.accepts:
+        return p.error("'==' compares", "write = to define")
+    if token.kind != "EQUAL" or before is None:
+        return None
+    if before.kind in _OPERATORS and before.end == token.start and len(p.line) >= 2:
+        name = p.source.text[p.first.start : before.start].rstrip()
+        return p.error(f"there is no '{before.text}='", f"write {name} = {name} {before.text} ...", before)
+    if before.kind == "COLON":
+        return p.error("there is no ':='", "write =", before)
+    if p.around in ("_TRAIN", "_GENERATE") and len(p.line) == 1:
+        return p.error(f"a {p.around[1:].lower()} line has no '='", f"write {before.text} VALUE")
+    if any(t.kind == "EQUAL" for t in p.line):
+        return p.error("a second '=' in one definition", "write == to compare, or a line for each definition")
+    if "COMPARE" in p.accepts:
+        return p.error("'=' defines and does not compare", "write ==")
+    return None
+
+
+def _two_values(p: _Place) -> SyntaxError_ | None:
+    token, before = p.token, p.before
+    if before is None or not p.line or before.kind not in _VALUES or token.kind not in (*_VALUES[:5], "_USE", "_IMPORT", "NOT"):
+        return None
+    if not p.accepts & _OPERATORS and "EQUAL" not in p.accepts:
+        return None
+    first, starts = p.first, len(p.line) == 1
+    if starts and first.kind == "NAME":
+        near = nearest(first.text, [*OPENERS, *RESERVED])
+        if near and near != first.text:
+            return p.error(f"'{first.text}' is not a word of the language; did you mean '{near}'?", at=first)
+        if first.text not in OPENERS:
+            rest = p.source.line_of(token.start)[p.source.place(token.start)[1] - 1 :] if token.start else token.text
+            return p.error(f"'=' is missing after '{first.text}'", f"write {first.text} = {rest.split('#')[0].strip()}")
+    if "COMMA" in p.accepts and _in_brackets(p.line):
+        return p.error(f"a comma or an operator is missing before '{token.text}'")
+    if before.kind == "NUMBER" and token.kind == "NAME":
+        return p.error(f"an operator is missing between '{before.text}' and '{token.text}'", f"write {before.text} * {token.text}")
+    return p.error(f"an operator is missing before '{token.text}'")
+
+
+def _in_brackets(line: list[Token]) -> bool:
+    return sum(t.kind in ("LPAR", "LSQB") for t in line) > sum(t.kind in ("RPAR", "RSQB") for t in line)
+
+
+def _details(p: _Place) -> SyntaxError_ | None:
+    token, before = p.token, p.before
+    if token.kind == "COLON" and _in_brackets(p.line):
+        if p.first.kind == "_LAYER":
+            return p.error("a type stands after a port's name and brackets", "write x[b, d]: int32")
+        return p.error("there are no slices", "a slice is an equation: y[i < n] = x[i + start]")
+    if token.kind == "COMMA" and p.first.kind in ("_PARAM", "_STATE") and not _in_brackets(p.line):
+        word = p.first.text
+        return p.error(f"the start stands after the last name of a {word}", f"begin a new {word}: ...; {word} ...")
+    if token.kind == "COMMA" and any(t.kind == "EQUAL" for t in p.line) and p.first.kind == "NAME" and not _in_brackets(p.line):
+        return p.error("one value on the right of '='", "write [a, b] for a list, or a line for each definition")
+    if token.kind == "_REST":
+        return p.error("'...' stands only in the brackets of axes", "write x[..., d]")
+    if token.kind == "DOT" and before and before.kind == "NUMBER":
+        return p.error("a number does not end in '.'", f"write {before.text}.0")
+    if token.kind == "COMPARE" and token.text == ">" and before and before.text in ("-", "="):
+        return p.error(f"there is no '{before.text}>'", "an update is written m <- e", before)
+    if token.kind == "_ARROW":
+        return p.error("'<-' updates a state, and stands only after its name", "write m <- e")
+    return None
+
+
+def _ends(p: _Place) -> SyntaxError_ | None:
+    if p.token.kind in _LAYOUT and p.before and p.before.text and p.accepts & {"NUMBER", "STRING"}:
+        return p.error(f"the line ends after '{p.before.text}', where an expression must follow")
+    return None
+
+
+_RULES = (
+    _indented, _else_if, _foreign, _misplaced, _equal_signs, _opened, _no_colon, _details, _reserved, _two_values, _ends,
+)  # fmt: skip
+
+
+def _expected(accepts: set[str]) -> str:
+    """What may stand here, where that is short enough to help."""
+    kinds = set(accepts)
+    words = []
+    if {"NUMBER", "NAME", "LPAR"} <= kinds:
+        words.append("an expression")
+        kinds -= _EXPRESSION
+    if kinds >= _OPERATORS - {"_AND", "_OR", "COMPARE", "LESS"}:
+        words.append("an operator")
+        kinds -= _OPERATORS | {"_IF", "LPAR", "LSQB", "DOT"}
+    if kinds & _STATEMENTS:
+        words.append("a statement")
+        kinds -= _STATEMENTS | {"_LET", "NAME", "_DEDENT", "_NL"}
+    if kinds & _DEFINITIONS:
+        words.append("a definition (layer, model, train, generate, let)")
+        kinds -= _DEFINITIONS | {"_LET", "_FROM", "_NL", "$END"}
+    words += sorted(_WORDS.get(kind) or f"'{_WRITTEN.get(kind, kind)}'" for kind in kinds)
+    if not words or len(words) > 6:
+        return ""
+    return ", ".join(words[:-1]) + (" or " if len(words) > 1 else "") + words[-1]

@@ -14,7 +14,7 @@ from dslc.core.errors import Span
 MAX_DEPTH = 100
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Node:
     span: Span = field(kw_only=True, compare=False, repr=False)
 
@@ -22,19 +22,19 @@ class Node:
 # --- Expressions -------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Expr(Node):
     """Something with a value. `(e)` leaves no node, `(a, b)` and `[a, b]` are both a List."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Name(Expr):
     """`x`"""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Number(Expr):
     """`3`, `2_000`: an int; `0.5`, `1e-3`: a float. `text` is what the file says."""
 
@@ -42,28 +42,28 @@ class Number(Expr):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class String(Expr):
     r"""`"words"`, with `\n`, `\t`, `\"` and `\\` already replaced."""
 
     value: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Bool(Expr):
     """`true`, `false`"""
 
     value: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class List(Expr):
     """`[a, b]`, `(a, b)`, `(a,)`, `[]`"""
 
     items: tuple[Expr, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Unary(Expr):
     """`-a`, `+a`, `not a`"""
 
@@ -71,7 +71,7 @@ class Unary(Expr):
     operand: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Binary(Expr):
     """`a + b`; op is one of `+ - * / // % **`."""
 
@@ -80,7 +80,7 @@ class Binary(Expr):
     right: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Compare(Expr):
     """`0 <= i < n`: two ops and three operands; always one more operand than ops. An op is one of `< <= > >= == !=`."""
 
@@ -88,7 +88,7 @@ class Compare(Expr):
     operands: tuple[Expr, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Logical(Expr):
     """`a and b and c`; op is `and` or `or`, with two or more operands."""
 
@@ -96,7 +96,7 @@ class Logical(Expr):
     operands: tuple[Expr, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Conditional(Expr):
     """`then if condition else otherwise`"""
 
@@ -105,7 +105,7 @@ class Conditional(Expr):
     otherwise: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Keyword(Node):
     """`name=value` in a call or in the brackets of a read."""
 
@@ -113,7 +113,7 @@ class Keyword(Node):
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Call(Expr):
     """`f(a, b, k=c)`. A reduction `sum[j](e)` is a Call whose function is the Read `sum[j]`."""
 
@@ -122,7 +122,7 @@ class Call(Expr):
     keywords: tuple[Keyword, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Read(Expr):
     """`x[b, 2*i, ..., outside=0]`: the elements of base at these places."""
 
@@ -131,7 +131,7 @@ class Read(Expr):
     keywords: tuple[Keyword, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Attribute(Expr):
     """`net.params`; the name may be digits: `net.block.0`."""
 
@@ -139,14 +139,14 @@ class Attribute(Expr):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Use(Expr):
     """`use f(options)`: an instance that is not called yet."""
 
     call: Call
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Import(Expr):
     """`import "x.onnx"`, `import("x.onnx", train="*.weight")`"""
 
@@ -154,7 +154,7 @@ class Import(Expr):
     keywords: tuple[Keyword, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Quantity(Expr):
     """`2 GiB`, `30 min`: a value of a train or generate line."""
 
@@ -165,7 +165,7 @@ class Quantity(Expr):
 # --- Brackets that declare axes ----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Index(Node):
     """`i`, `i < bound`. A bare name is an index on a left side, a dimension in a port, and a size in `param`, `state`, `input`, `carry`."""
 
@@ -173,14 +173,14 @@ class Index(Node):
     bound: Expr | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Size(Node):
     """`4`, `2 * c`: an axis of a known size. Never on the left side of an equation."""
 
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rest(Node):
     """`...`: a run of axes. At most one in a list of axes."""
 
@@ -188,7 +188,7 @@ class Rest(Node):
 Axis = Index | Size | Rest
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Target(Node):
     """`y`, `y[b, i < P]`: what is defined. `axes` is None without brackets; with them it holds Index and Rest only, no name twice."""
 
@@ -196,7 +196,7 @@ class Target(Node):
     axes: tuple[Axis, ...] | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Declaration(Node):
     """`w[d, 4]: float32` in `param`, `state`, `input`."""
 
@@ -205,7 +205,7 @@ class Declaration(Node):
     type: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Item(Node):
     """`y[b] = e` or `e` alone (target is None) after `return`, `emit`, `output`, `loss`, `metric`."""
 
@@ -216,12 +216,12 @@ class Item(Node):
 # --- Statements --------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Statement(Node):
     """A line of a layer or a model."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Binding(Node):
     """`name = value` of a `let`."""
 
@@ -229,7 +229,7 @@ class Binding(Node):
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Dim(Node):
     """`a=32`; `b<=128` (bounded: any size up to the value)."""
 
@@ -238,21 +238,21 @@ class Dim(Node):
     bounded: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Dims(Statement):
     """`dims a=32, b<=128`"""
 
     entries: tuple[Dim, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Let(Statement):
     """`let c = a // 4, d = [1, 2]`; also on the file's level and in `train`."""
 
     bindings: tuple[Binding, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Param(Statement):
     """`param w[d, k], v[d] ~ start if condition` (drawn) or `param w[i < d] = start`."""
 
@@ -262,7 +262,7 @@ class Param(Statement):
     condition: Expr | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class State(Statement):
     """`state m[c] ~ start if condition` (drawn), `state count: int32 = start`."""
 
@@ -272,35 +272,35 @@ class State(Statement):
     condition: Expr | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Input(Statement):
     """`input x[b, t]: int32, m[b]: bool`"""
 
     declarations: tuple[Declaration, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Output(Statement):
     """`output a, p = softmax(a)`"""
 
     items: tuple[Item, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Loss(Statement):
     """`loss e`, `loss name = e`"""
 
     item: Item
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Metric(Statement):
     """`metric name = e`"""
 
     item: Item
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Assign(Statement):
     """`y = e`, `y[b, i < P] = e`, `a, b = f(x)`"""
 
@@ -308,7 +308,7 @@ class Assign(Statement):
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Update(Statement):
     """`m <- e`, `m[c] <- e`, `net.params <- tree` (then the target is an Attribute)."""
 
@@ -316,21 +316,21 @@ class Update(Statement):
     value: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Emit(Statement):
     """`emit y[b, t, u] = e`; every item has a target."""
 
     items: tuple[Item, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Return(Statement):
     """`return a, y[b] = e`"""
 
     items: tuple[Item, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Path(Node):
     """`net.block.0.w` (everything below it), `all`, or a string, which is a glob over whole paths: `"*.bias"`; `net.*.w` is one too."""
 
@@ -338,7 +338,7 @@ class Path(Node):
     glob: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Wrap(Statement):
     """`wrap pattern with lora(rank=4)`"""
 
@@ -346,7 +346,7 @@ class Wrap(Statement):
     layer: Call
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Branch(Node):
     """`if condition:` or `elif condition:` and its block."""
 
@@ -354,7 +354,7 @@ class Branch(Node):
     body: tuple[Statement, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class If(Statement):
     """One or more branches; `otherwise` is the block of `else:`, empty without it."""
 
@@ -362,7 +362,7 @@ class If(Statement):
     otherwise: tuple[Statement, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Repeat(Statement):
     """`repeat count as index:`"""
 
@@ -371,7 +371,7 @@ class Repeat(Statement):
     body: tuple[Statement, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Carry(Node):
     """`h[b, u]: float32 = start` of a scan."""
 
@@ -381,7 +381,7 @@ class Carry(Node):
     start: Expr
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Scan(Statement):
     """`scan index < bound carry h = 0, c = 0:`"""
 
@@ -391,7 +391,7 @@ class Scan(Statement):
     body: tuple[Statement, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class With(Statement):
     """`with precision(float32), frozen:`"""
 
@@ -402,7 +402,7 @@ class With(Statement):
 # --- Files -------------------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Formal(Node):
     """A formal of a layer: a port where `axes` is not None (`x[b, t]: int32`), else an option (`heads=4`)."""
 
@@ -412,7 +412,7 @@ class Formal(Node):
     default: Expr | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Layer(Node):
     """`layer name(formals): body`"""
 
@@ -421,7 +421,7 @@ class Layer(Node):
     body: tuple[Statement, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Model(Node):
     """`model name: body`"""
 
@@ -429,7 +429,7 @@ class Model(Node):
     body: tuple[Statement, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Setting(Node):
     """`key value, value` of a train or generate block."""
 
@@ -437,7 +437,7 @@ class Setting(Node):
     values: tuple[Expr, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Minimize(Node):
     """`minimize losses over pattern with optimizer`"""
 
@@ -446,7 +446,7 @@ class Minimize(Node):
     optimizer: Call
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Train(Node):
     """`train name:` and its lines, in order."""
 
@@ -454,7 +454,7 @@ class Train(Node):
     lines: tuple[Setting | Minimize | Let, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Sampler(Node):
     """`over axis from output sample(temperature=0.8)`; `output` may be a path, `y.logits`."""
 
@@ -463,14 +463,14 @@ class Sampler(Node):
     method: Call
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Generate(Node):
     """`generate:` and its lines, in order."""
 
     lines: tuple[Sampler | Setting, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Alias(Node):
     """`name`, `name as alias`"""
 
@@ -478,7 +478,7 @@ class Alias(Node):
     alias: str | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FromImport(Node):
     """`from "file.dsl" import a, b as c`"""
 
@@ -489,7 +489,7 @@ class FromImport(Node):
 Definition = Layer | Model | Train | Generate | FromImport | Let | Assign
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Program(Node):
     """A file."""
 
