@@ -219,4 +219,3 @@ _COUNTS: dict[str, Callable[[Any], int]] = {
     "reduce": lambda op: prod(op.maps().domain),
     "whole": lambda op: type_of(op.operands[0]).size,
 }
-

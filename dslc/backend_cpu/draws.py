@@ -115,5 +115,3 @@ def cos_turns(s: Any, u: Any) -> Any:
     upper = s.logical_and(s.add(q, Val(b.const("i32", 1, lanes), INT32, lanes)), Val(b.const("i32", 2, lanes), INT32, lanes))
     # quarters 0..4: cos, -sin, -cos, sin, cos
     return s.select(s.compare("ne", upper, Val(b.const("i32", 0, lanes), INT32, lanes)), s.neg(y), y)
-
-

@@ -55,7 +55,7 @@ class Builder:
         """A scalar or a splat; kept once a function."""
         t = self.type(element)
         if element[0] == "f":
-            key: Any = ("nan" if math.isnan(value) else float(value).hex())
+            key: Any = "nan" if math.isnan(value) else float(value).hex()
         else:
             key = int(value)
         found = self._constants.get((element, lanes, key))

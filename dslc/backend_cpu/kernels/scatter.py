@@ -155,4 +155,3 @@ def _fold_row(frame: Frame, scatter: Scatter, out: emit.Memory, dims: list[Value
     else:
         trailing = sizes[scatter.points :]
         emit.loop(0, prod(trailing), 1, lambda c: at([*dims[: scatter.points], *unravel(frame, c, trailing)], None))
-

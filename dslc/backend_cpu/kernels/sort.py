@@ -141,5 +141,3 @@ def _merge(frame: Frame, keys: list[emit.Memory], n: int, source: Value, target:
         return [b.add(i, one), b.sub(b.add(j, 1), one)]
 
     emit.loop(low, high, 1, step, [low, middle])
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -149,7 +150,8 @@ def check(case: Case) -> None:
         tolerance = {1: 2**-2, 2: 2**-7 if found.dtype.name == "bfloat16" else 2**-10}.get(found.dtype.itemsize, case.tolerance)
         wide = found.astype(np.float64)
         same = (wide == expected) | (np.isnan(wide) & np.isnan(expected))
-        near = np.abs(wide - expected) <= tolerance * (1 + np.abs(expected))
+        with np.errstate(invalid="ignore"):
+            near = np.abs(wide - expected) <= tolerance * (1 + np.abs(expected))
         assert (same | near).all(), f"{case.name}: {_worst(wide, expected)}"
 
 
@@ -158,3 +160,13 @@ def _worst(found: np.ndarray, expected: np.ndarray) -> str:
         error = np.where((found == expected) | (np.isnan(found) & np.isnan(expected)), 0, np.abs(found - expected) / (1 + np.abs(expected)))
     at = np.unravel_index(int(np.nanargmax(np.where(np.isnan(error), np.inf, error))), error.shape)
     return f"{found[at]} for {expected[at]} at {tuple(map(int, at))}; {int((error > 1e-5).sum())} of {error.size} are off"
+
+
+def cached(cases: Callable[[], Sequence[Case]]) -> Callable[[], dict[str, Case]]:
+    """A function that runs the cases at its first call and gives them by name."""
+
+    @functools.cache
+    def results() -> dict[str, Case]:
+        return {case.name: case for case in run(cases())}
+
+    return results

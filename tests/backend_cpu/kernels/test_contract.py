@@ -1,0 +1,76 @@
+"""Contractions of every arrangement of axes, convolutions in three directions, prologues, epilogues, types."""
+
+import pytest
+
+from dslc.core.dtypes import BFLOAT16, FLOAT32, FLOAT64, INT32
+from dslc.ir.ops import Add, Contract, Conv, Max, Mul, Neg, broadcast, cast, full_like, reshape, transpose
+from dslc.ir.types import type_of
+
+from .harness import Case, cached, check
+
+F = FLOAT32
+I, J, K, B, H = range(5)
+
+
+def product(lhs, rhs, out, dtype=None):
+    return lambda a, b: Contract.of(a, b, lhs=lhs, rhs=rhs, out=out, dtype=dtype or type_of(a).dtype)
+
+
+def conv(stride, pad, size, dilation=(1, 1), spacing=(1, 1)):
+    return lambda x, w: Conv.of(x, w, stride=stride, dilation=dilation, spacing=spacing, low=pad, size=size, dtype=F)
+
+
+def linear(x, w, bias):
+    y = Add.of(product([I, K], [K, J], [I, J])(x, w), broadcast(bias, (7, 20), [1]))
+    return [y, Max.of(y, full_like(y, 0))]
+
+
+CASES = [
+    Case("plain", "contract", [(F, (7, 33)), (F, (33, 20))], product([I, K], [K, J], [I, J]), 1e-5),
+    Case("large", "contract", [(F, (130, 70)), (F, (70, 200))], product([I, K], [K, J], [I, J]), 2e-5),
+    Case("right_transposed", "contract", [(F, (7, 33)), (F, (20, 33))], product([I, K], [J, K], [I, J]), 1e-5),
+    Case("left_transposed", "contract", [(F, (33, 7)), (F, (33, 20))], product([K, I], [K, J], [I, J]), 1e-5),
+    Case("result_transposed", "contract", [(F, (7, 33)), (F, (33, 20))], product([I, K], [K, J], [J, I]), 1e-5),
+    Case("batched", "contract", [(F, (3, 7, 33)), (F, (3, 33, 20))], product([B, I, K], [B, K, J], [B, I, J]), 1e-5),
+    Case("heads", "contract", [(F, (2, 9, 3, 8)), (F, (2, 11, 3, 8))], product([B, I, H, K], [B, J, H, K], [B, H, I, J]), 1e-5),
+    Case("heads_out", "contract", [(F, (2, 9, 12)), (F, (12, 3, 8))], product([B, I, K], [K, H, J], [B, H, I, J]), 1e-5),
+    Case("two_terms", "contract", [(F, (2, 3, 9, 8)), (F, (3, 8, 20))], product([B, H, I, K], [H, K, J], [B, I, J]), 1e-5),
+    Case("batch_last", "contract", [(F, (7, 33, 5)), (F, (33, 20, 5))], product([I, K, B], [K, J, B], [I, J, B]), 1e-5),
+    Case("outer", "contract", [(F, (7,)), (F, (20,))], product([I], [J], [I, J])),
+    Case("dot", "contract", [(F, (70000,)), (F, (70000,))], product([K], [K], []), 3e-4),
+    Case("matrix_vector", "contract", [(F, (70, 100)), (F, (100,))], product([I, K], [K], [I]), 2e-5),
+    Case("vector_matrix", "contract", [(F, (100,)), (F, (100, 70))], product([K], [K, J], [J]), 2e-5),
+    Case("elementwise_batch", "contract", [(F, (6, 9)), (F, (6, 9))], product([B, K], [B, K], [B]), 1e-5),
+    Case("long_sum", "contract", [(F, (5, 5000)), (F, (5000, 18))], product([I, K], [K, J], [I, J]), 2e-4),
+    Case("no_terms", "contract", [(F, (3, 0)), (F, (0, 4))], product([I, K], [K, J], [I, J])),
+    Case("bfloat16", "contract", [(BFLOAT16, (7, 33)), (BFLOAT16, (33, 20))], product([I, K], [K, J], [I, J], FLOAT32), 1e-5),
+    Case("bfloat16_out", "contract", [(BFLOAT16, (7, 33)), (BFLOAT16, (33, 20))], product([I, K], [K, J], [I, J])),
+    Case("float64", "contract", [(FLOAT64, (7, 33)), (FLOAT64, (33, 20))], product([I, K], [K, J], [I, J]), 1e-13),
+    Case("int32", "contract", [(INT32, (7, 33)), (INT32, (33, 20))], product([I, K], [K, J], [I, J])),
+    Case("conv", "contract", [(F, (2, 1, 3, 9, 9)), (F, (1, 4, 3, 3, 3))], conv([1, 1], [1, 1], [9, 9]), 1e-5),
+    Case("conv_wide", "contract", [(F, (2, 1, 3, 5, 64)), (F, (1, 4, 3, 3, 3))], conv([1, 1], [1, 1], [5, 64]), 1e-5),
+    Case("conv_image", "contract", [(F, (2, 1, 5, 16, 16)), (F, (1, 6, 5, 3, 3))], conv([1, 1], [1, 1], [16, 16]), 1e-5),
+    Case("conv_strided", "contract", [(F, (2, 2, 3, 9, 9)), (F, (2, 4, 3, 3, 3))], conv([2, 2], [1, 1], [5, 4], dilation=(1, 2)), 1e-5),
+    Case("conv_transposed", "contract", [(F, (2, 1, 3, 5, 5)), (F, (1, 4, 3, 3, 3))], conv([1, 1], [1, 1], [9, 9], spacing=(2, 2)), 1e-5),
+    Case("conv_depthwise", "contract", [(F, (2, 6, 1, 9, 20)), (F, (6, 1, 1, 3, 3))], conv([1, 1], [1, 1], [9, 20]), 1e-5),
+    Case("conv_weights", "contract", [(F, (3, 1, 2, 9, 9)), (F, (1, 4, 2, 9, 9))], conv([1, 1], [1, 1], [3, 3]), 2e-5),
+    Case("conv_1d", "contract", [(F, (2, 1, 3, 40)), (F, (1, 4, 3, 5))],
+         lambda x, w: Conv.of(x, w, stride=[1], dilation=[1], spacing=[1], low=[4], size=[40], dtype=F), 1e-5),
+    Case("epilogue", "contract", [(F, (7, 33)), (F, (33, 20)), (F, (20,))], linear, 1e-5),
+    Case("epilogue_moved", "contract", [(F, (7, 33)), (F, (33, 20))],
+         lambda a, b: (lambda y: [Neg.of(transpose(y, [1, 0])), y])(product([I, K], [K, J], [I, J])(a, b)), 1e-5),
+    Case("epilogue_reshaped", "contract", [(F, (6, 33)), (F, (33, 20))],
+         lambda a, b: reshape(Neg.of(product([I, K], [K, J], [I, J])(a, b)), (2, 3, 20)), 1e-5),
+    Case("epilogue_narrow", "contract", [(F, (7, 33)), (F, (33, 20))], lambda a, b: cast(product([I, K], [K, J], [I, J])(a, b), BFLOAT16)),
+    Case("prologue", "contract", [(F, (7, 33)), (F, (33, 20))], lambda a, b: product([I, K], [K, J], [I, J])(Mul.of(a, a), Neg.of(b)), 1e-5),
+]  # fmt: skip
+
+
+@cached
+def cases():
+    return CASES
+
+
+@pytest.mark.parametrize("name", [case.name for case in CASES])
+def test_contract(name):
+    check(cases()[name])

@@ -1,0 +1,140 @@
+"""Reduce kernels: every kind along rows, columns and everything, few rows and many, several levels; softmax and its kin."""
+
+import numpy as np
+import pytest
+
+from dslc.core.dtypes import BFLOAT16, BOOL, FLOAT32, FLOAT64, INT32, INT64
+from dslc.ir.ops import (
+    Add,
+    ArgReduce,
+    Compare,
+    Div,
+    Erf,
+    Fold,
+    Gather,
+    Iota,
+    LogSoftmax,
+    Mul,
+    Neg,
+    Reduce,
+    Rsqrt,
+    Softmax,
+    Sub,
+    broadcast,
+    cast,
+    full,
+    full_like,
+    logsumexp,
+    reshape,
+)  # fmt: skip
+from dslc.ir.types import TensorType, type_of
+
+from .harness import Case, cached, check
+
+F = FLOAT32
+
+
+def fold(kind, axes):
+    return lambda x: Reduce.of(x, kind=kind, axes=axes)
+
+
+def arg(kind, axis):
+    return lambda x: ArgReduce.of(x, kind=kind, axis=axis)
+
+
+def expanded(cls, axis):
+    """A composite op in the ops that kernels are made of."""
+
+    def build(x):
+        op = cls.of(x, axis=axis).owner.opview
+        value = op.expand()
+        op.operation.erase()
+        return value
+
+    return build
+
+
+def layernorm(x, w, b):
+    rows, n = type_of(x).shape
+    scale = full(TensorType(F, (rows,)), 1 / n)
+    mean = Mul.of(Reduce.of(x, kind="sum", axes=[1]), scale)
+    d = Sub.of(x, broadcast(mean, (rows, n), [0]))
+    variance = Mul.of(Reduce.of(Mul.of(d, d), kind="sum", axes=[1]), scale)
+    r = Rsqrt.of(Add.of(variance, full_like(variance, 1e-5)))
+    return Add.of(Mul.of(Mul.of(d, broadcast(r, (rows, n), [0])), broadcast(w, (rows, n), [1])), broadcast(b, (rows, n), [1]))
+
+
+def gelu(x):
+    return Mul.of(Mul.of(x, full_like(x, 0.5)), Add.of(Erf.of(Mul.of(x, full_like(x, 0.5**0.5))), full_like(x, 1)))
+
+
+def cross_entropy(logits, targets):
+    shape = type_of(logits).shape
+    places = Iota.of(axis=1, shape=shape, dtype=INT32)
+    hit = cast(Compare.of(places, broadcast(targets, shape, [0]), predicate="eq"), F)
+    return Neg.of(Reduce.of(Mul.of(expanded(LogSoftmax, 1)(logits), hit), kind="sum", axes=[1]))
+
+
+def batch_statistics(x):
+    total = Reduce.of(x, kind="sum", axes=[0, 2])
+    return [total, Sub.of(x, broadcast(total, type_of(x).shape, [1]))]
+
+
+def swapped_rows(x):
+    """Each row less the sum of another row: a row value that is read elsewhere."""
+    total = Reduce.of(x, kind="sum", axes=[1])
+    other = Gather.of(total, Iota.of(axis=0, shape=(7,), dtype=INT32), batch=0, outside=0.0)
+    return Sub.of(x, broadcast(other, type_of(x).shape, [0]))
+
+
+ODD = np.array([[1, np.nan, 3, np.nan], [-np.inf] * 4, [2, 5, 5, 1], [np.inf, 0, np.inf, 0]], np.float32)
+CASES = [
+    *(Case(f"{kind}_{name}", "reduce", [(F, shape)], fold(kind, axes), 2e-5)
+      for kind in ("sum", "max", "min", "prod")
+      for name, shape, axes in (("rows", (7, 33), [1]), ("columns", (33, 70), [0]), ("all", (9, 13), [0, 1]), ("outer", (5, 6, 7), [0, 2]))),
+    Case("sum_even", "reduce", [(F, (64, 256))], fold("sum", [1]), 1e-5),
+    Case("sum_middle", "reduce", [(F, (5, 6, 7))], fold("sum", [1])),
+    Case("sum_nothing", "reduce", [(F, (4, 0))], fold("sum", [1])),
+    Case("max_nothing", "reduce", [(F, (4, 0))], fold("max", [1])),
+    Case("sum_one", "reduce", [(F, (4, 1))], fold("sum", [1])),
+    Case("sum_large", "reduce", [(F, (300, 700))], fold("sum", [0, 1]), 1e-4),
+    Case("sum_long_columns", "reduce", [(F, (3000, 70))], fold("sum", [0]), 5e-5),
+    Case("max_long_rows", "reduce", [(F, (3, 30001))], fold("max", [1])),
+    Case("sum_float64", "reduce", [(FLOAT64, (9, 100))], fold("sum", [1]), 1e-13),
+    Case("sum_int64", "reduce", [(INT64, (5, 37))], fold("sum", [1])),
+    Case("max_int32", "reduce", [(INT32, (50, 37))], fold("max", [0])),
+    Case("any", "reduce", [(BOOL, (50, 5))], fold("any", [1])),
+    Case("all", "reduce", [(BOOL, (5, 3))], fold("all", [0])),
+    Case("sum_bfloat16", "reduce", [(BFLOAT16, (20, 64))], lambda x: Reduce.of(cast(x, F), kind="sum", axes=[1]), 1e-5),
+    Case("max_odd", "reduce", [ODD], fold("max", [1])),
+    *(Case(f"arg{kind}_{axis}", "reduce", [(INT32, (50, 37))], arg(kind, axis)) for kind in ("max", "min") for axis in (0, 1)),
+    Case("argmax_odd", "reduce", [ODD], arg("max", 1)),
+    Case("argmax_long", "reduce", [(INT32, (3, 37000))], arg("max", 1)),
+    Case("fold_windows", "reduce", [(F, (98, 3))], lambda g: Fold.of(g, strides=[1, 1], offsets=[0], shape=[100])),
+    Case("fold_strided", "reduce", [(F, (2, 4, 4, 3, 3))],
+         lambda g: Fold.of(g, strides=[1, 0, 0, 0, 0, 0, 2, 0, 1, 0, 0, 0, 2, 0, 1], offsets=[0, -1, -1], shape=[2, 8, 8])),
+    *(Case(f"softmax_{name}", "reduce", [(F, shape)], expanded(Softmax, axis), 2e-6)
+      for name, shape, axis in (("rows", (40, 96), 1), ("odd", (20, 37), 1), ("short", (30, 10), 1), ("columns", (40, 96), 0), ("few", (4000, 10), 0),
+                                ("middle", (3, 20, 17), 1))),
+    Case("log_softmax", "reduce", [(F, (20, 37))], expanded(LogSoftmax, 1), 5e-6),
+    Case("logsumexp", "reduce", [(F, (20, 37))], lambda x: logsumexp(x, [1]), 5e-6),
+    Case("cross_entropy", "reduce", [(F, (20, 37)), np.arange(20, dtype=np.int32)], cross_entropy, 5e-6),
+    *(Case(f"layernorm_{n}", "reduce", [(F, (rows, n)), (F, (n,)), (F, (n,))], layernorm, 1e-5) for rows, n in ((40, 96), (40, 77), (3, 30000))),
+    Case("gelu_add_layernorm", "reduce", [(F, (20, 37)), (F, (20, 37)), (F, (37,)), (F, (37,))],
+         lambda x, r, w, b: layernorm(Add.of(gelu(x), r), w, b), 1e-5),
+    Case("batch_statistics", "reduce", [(F, (4, 8, 50))], batch_statistics, 2e-5),
+    Case("other_row", "reduce", [(F, (7, 50))], swapped_rows, 1e-5),
+    Case("reshaped_rows", "reduce", [(F, (6, 50))], lambda x: reshape(Reduce.of(x, kind="sum", axes=[1]), (2, 3)), 1e-5),
+    Case("weighted", "reduce", [(F, (40, 33)), (F, (33,))],
+         lambda x, w: Reduce.of(Div.of(x, broadcast(Add.of(Mul.of(w, w), full_like(w, 1)), (40, 33), [1])), kind="sum", axes=[0]), 1e-5),
+]  # fmt: skip
+
+
+@cached
+def cases():
+    return CASES
+
+
+@pytest.mark.parametrize("name", [case.name for case in CASES])
+def test_reduce(name):
+    check(cases()[name])
