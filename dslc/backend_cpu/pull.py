@@ -150,7 +150,7 @@ class Point:
                 v = self.value(self.trace.symbols[number])
                 return casts.cast(v.ssa, v.dtype, INT32 if bits == 32 else INT64)
             case Sum(terms, constant):
-                still = index.Const(constant)
+                still: Expr = Const(constant)
                 moving = []
                 for t, f in terms:
                     if self._varies(t):

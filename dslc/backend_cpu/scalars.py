@@ -16,7 +16,7 @@ from dslc.core import dtypes
 from dslc.core.dtypes import BOOL, DType
 from dslc.ir.index import Expr
 
-from . import casts, emit
+from . import casts, emit, vmath
 from .ssa import Builder, computed
 
 
@@ -209,11 +209,6 @@ class Arithmetic:
     def round(self, a: Val) -> Val:
         return self._unary("math.roundeven", a)
 
-    def sigmoid(self, a: Val) -> Val:
-        """1 / (1 + exp(-x)): exp overflows to infinity, whose reciprocal is the right 0."""
-        one = Val(self._k(1, a), a.dtype, a.lanes)
-        return self.div(one, self.add(one, self.exp(self.neg(a))))
-
     # ---- comparison and choice
 
     def compare(self, predicate: str, a: Val, b: Val) -> Val:
@@ -290,12 +285,10 @@ def _function(name: str) -> Callable[..., Val]:
 
 def vmath_call(s: Arithmetic, name: str, *values: Val) -> Val:
     """A function of `vmath` on floats of any width."""
-    from . import vmath
-
     operands, lanes = s._meet(*values)
     return Val(vmath.apply(name, *operands), values[0].dtype, lanes)
 
 
 for _name in ("exp", "expm1", "log", "log1p", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh", "tanh",
-              "erf", "atan2"):  # fmt: skip
+              "erf", "sigmoid", "atan2"):  # fmt: skip
     setattr(Arithmetic, _name, _function(_name))

@@ -30,7 +30,7 @@ class Space:
 def merged(shape: Sequence[int], groups: Sequence[Sequence[int]]) -> Space:
     """Runs of adjacent axes, each made one dim of the nest. Axes of size 1 are 0."""
     axes: list[Expr] = [Const(0)] * len(shape)
-    sizes = []
+    sizes: list[int] = []
     for group in groups:
         inner = [shape[a] for a in group]
         for a, e in zip(group, index.delinearize(Dim(len(sizes)), inner)):

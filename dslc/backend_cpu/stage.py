@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,10 @@ class Frame:
     results: tuple[Memory, ...]
     workspace: Memory | None
     tables: tuple[Memory, ...] = ()
+
+    def with_operands(self, more: Sequence[Memory]) -> Frame:
+        """The frame with further memories behind the operands."""
+        return replace(self, operands=(*self.operands, *more))
 
 
 @dataclass(frozen=True)

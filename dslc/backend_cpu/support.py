@@ -4,18 +4,20 @@ The control block is 4096 bytes, zero at first, that a pool of threads shares; 3
 
     0     arrivals at the barrier          64    generation of the barrier
     128   number of the command            192   workers asleep
-    256   the command: plan, arena, table
+    256   the command: plan, arena, table; the core that gave it
 
 A worker lives in `dslc_worker` until a command without a plan. `dslc_launch` gives a command and runs share 0 itself; the plan's last barrier is the
 join. A waiting thread polls, pausing, for some 25 us, then yields its core at each poll, for a short spin alone collapses beside a busy process;
-only a worker between commands goes to sleep, on a futex. Everybody runs with denormals flushed; `dslc_launch` gives the caller its mode back.
+only a worker between commands goes to sleep, on a futex. Linux often wakes a worker on the caller's own core and leaves it there for many calls,
+though another is idle: a worker that finds itself there keeps off that core. Everybody runs with denormals flushed; `dslc_launch` gives the caller
+its mode back.
 """
 
 from __future__ import annotations
 
 ABI = 1  # of the control block and the calling convention; the runtime refuses another
 
-GENERATION, COMMAND, SLEEPERS, PLAN, ARENA, TABLE = 64, 128, 192, 256, 264, 272  # offsets in the control block
+GENERATION, COMMAND, SLEEPERS, PLAN, ARENA, TABLE, CORE = 64, 128, 192, 256, 264, 272, 280  # offsets in the control block
 
 FLUSH_DENORMALS = 0x9FC0  # MXCSR: all exceptions masked, round to nearest, flush to zero, denormals are zero
 
@@ -32,12 +34,47 @@ llvm.func internal @dslc_pause() attributes {{passthrough = ["alwaysinline"]}} {
   llvm.inline_asm has_side_effects asm_dialect = att "pause", "~{{memory}}" : () -> ()
   llvm.return
 }}
-// futex(address, operation, value): system call 202 of Linux on x86-64; operation 128 waits while the value holds, 129 wakes.
+// A system call of Linux on x86-64 with a fourth argument of 0.
+llvm.func internal @dslc_system(%number: i64, %a: i64, %b: i64, %c: i64) attributes {{passthrough = ["noinline"]}} {{
+  %r = llvm.inline_asm has_side_effects asm_dialect = att "xorl %r10d, %r10d\\0Asyscall",
+     "={{rax}},{{rax}},{{rdi}},{{rsi}},{{rdx}},~{{rcx}},~{{r11}},~{{r10}},~{{memory}}" %number, %a, %b, %c : (i64, i64, i64, i64) -> i64
+  llvm.return
+}}
+// futex(address, operation, value): operation 128 waits while the value holds, 129 wakes.
 llvm.func internal @dslc_futex(%address: !llvm.ptr, %operation: i64, %value: i64) attributes {{passthrough = ["noinline"]}} {{
   %number = llvm.mlir.constant(202 : i64) : i64
-  %r = llvm.inline_asm has_side_effects asm_dialect = att "xorl %r10d, %r10d\\0Asyscall",
-     "={{rax}},{{rax}},{{rdi}},{{rsi}},{{rdx}},~{{rcx}},~{{r11}},~{{r10}},~{{memory}}" %number, %address, %operation, %value
-     : (i64, !llvm.ptr, i64, i64) -> i64
+  %a = llvm.ptrtoint %address : !llvm.ptr to i64
+  llvm.call @dslc_system(%number, %a, %operation, %value) : (i64, i64, i64, i64) -> ()
+  llvm.return
+}}
+// The number of the core that runs this: Linux keeps it in the low 12 bits of TSC_AUX.
+llvm.func internal @dslc_core() -> i32 attributes {{passthrough = ["noinline"]}} {{
+  %aux = llvm.inline_asm has_side_effects asm_dialect = att "rdtscp", "={{ecx}},~{{eax}},~{{edx}}" : () -> i32
+  %low = llvm.mlir.constant(4095 : i32) : i32
+  %core = llvm.and %aux, %low : i32
+  llvm.return %core : i32
+}}
+// Leaves a core: the thread may run on all of `cores` (512 bytes) but this one; the kernel refuses an empty set.
+llvm.func internal @dslc_leave(%cores: !llvm.ptr, %core: i32) attributes {{passthrough = ["noinline"]}} {{
+  %set = llvm.mlir.constant(203 : i64) : i64
+  %z = llvm.mlir.constant(0 : i64) : i64
+  %one = llvm.mlir.constant(1 : i64) : i64
+  %bytes = llvm.mlir.constant(512 : i64) : i64
+  %six = llvm.mlir.constant(6 : i64) : i64
+  %sixty_three = llvm.mlir.constant(63 : i64) : i64
+  %minus = llvm.mlir.constant(-1 : i64) : i64
+  %wide = llvm.zext %core : i32 to i64
+  %at = llvm.lshr %wide, %six : i64
+  %bit = llvm.and %wide, %sixty_three : i64
+  %word = llvm.getelementptr %cores[%at] : (!llvm.ptr, i64) -> !llvm.ptr, i64
+  %before = llvm.load %word : !llvm.ptr -> i64
+  %one_bit = llvm.shl %one, %bit : i64
+  %others = llvm.xor %one_bit, %minus : i64
+  %without = llvm.and %before, %others : i64
+  llvm.store %without, %word : i64, !llvm.ptr
+  %address = llvm.ptrtoint %cores : !llvm.ptr to i64
+  llvm.call @dslc_system(%set, %z, %bytes, %address) : (i64, i64, i64, i64) -> ()
+  llvm.store %before, %word : i64, !llvm.ptr
   llvm.return
 }}
 llvm.func internal @dslc_get_mode(%place: !llvm.ptr) attributes {{passthrough = ["noinline"]}} {{
@@ -96,6 +133,15 @@ llvm.func @dslc_worker(%tid: i64, %nt: i64, %ctl: !llvm.ptr) {{
   %mode = llvm.alloca %c1 x i32 : (i32) -> !llvm.ptr
   llvm.store %flush, %mode : i32, !llvm.ptr
   llvm.call @dslc_set_mode(%mode) : (!llvm.ptr) -> ()
+  %words = llvm.mlir.constant(64 : i32) : i32
+  %cores = llvm.alloca %words x i64 : (i32) -> !llvm.ptr
+  %zero_byte = llvm.mlir.constant(0 : i8) : i8
+  %bytes = llvm.mlir.constant(512 : i64) : i64
+  "llvm.intr.memset"(%cores, %zero_byte, %bytes) <{{isVolatile = false}}> : (!llvm.ptr, i8, i64) -> ()
+  %get_cores = llvm.mlir.constant(204 : i64) : i64
+  %own = llvm.mlir.constant(0 : i64) : i64
+  %cores_address = llvm.ptrtoint %cores : !llvm.ptr to i64
+  llvm.call @dslc_system(%get_cores, %own, %bytes, %cores_address) : (i64, i64, i64, i64) -> ()
   %command = llvm.getelementptr %ctl[{COMMAND}] : (!llvm.ptr) -> !llvm.ptr, i8
   %sleepers = llvm.getelementptr %ctl[{SLEEPERS}] : (!llvm.ptr) -> !llvm.ptr, i8
   %fp = llvm.getelementptr %ctl[{PLAN}] : (!llvm.ptr) -> !llvm.ptr, i8
@@ -128,7 +174,16 @@ llvm.func @dslc_worker(%tid: i64, %nt: i64, %ctl: !llvm.ptr) {{
 ^go:
   %f = llvm.load %fp : !llvm.ptr -> !llvm.ptr
   %stop = llvm.icmp "eq" %f, %null : !llvm.ptr
-  llvm.cond_br %stop, ^end, ^run
+  llvm.cond_br %stop, ^end, ^place
+^place:
+  %cp = llvm.getelementptr %ctl[{CORE}] : (!llvm.ptr) -> !llvm.ptr, i8
+  %callers = llvm.load %cp : !llvm.ptr -> i32
+  %here = llvm.call @dslc_core() : () -> i32
+  %together = llvm.icmp "eq" %callers, %here : i32
+  llvm.cond_br %together, ^away, ^run
+^away:
+  llvm.call @dslc_leave(%cores, %here) : (!llvm.ptr, i32) -> ()
+  llvm.br ^run
 ^run:
   %arena = llvm.load %ap : !llvm.ptr -> !llvm.ptr
   %table = llvm.load %tp : !llvm.ptr -> !llvm.ptr
@@ -162,6 +217,9 @@ llvm.func @dslc_launch(%f: !llvm.ptr, %nt: i64, %arena: !llvm.ptr, %table: !llvm
   llvm.store %f, %fp : !llvm.ptr, !llvm.ptr
   llvm.store %arena, %ap : !llvm.ptr, !llvm.ptr
   llvm.store %table, %tp : !llvm.ptr, !llvm.ptr
+  %cp = llvm.getelementptr %ctl[{CORE}] : (!llvm.ptr) -> !llvm.ptr, i8
+  %core = llvm.call @dslc_core() : () -> i32
+  llvm.store %core, %cp : i32, !llvm.ptr
   %0 = llvm.atomicrmw add %command, %c1 seq_cst : !llvm.ptr, i32
   %asleep = llvm.load %sleepers atomic seq_cst {{alignment = 4 : i64}} : !llvm.ptr -> i32
   %any = llvm.icmp "ne" %asleep, %c0 : i32

@@ -132,7 +132,8 @@ class Body:
 
     def _made_for(self, result: Any) -> list[Any]:
         """Values that are computed for a result, constants aside."""
-        out, stack = {}, [result]
+        out: dict[Any, None] = {}
+        stack = [result]
         while stack:
             value = stack.pop()
             if value in out or value not in self.makers:

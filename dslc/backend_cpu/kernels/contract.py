@@ -61,7 +61,7 @@ def generate(request: Request) -> Generated:
     scratch = gemm_schedule.scratch_elements(product.shape, product.sides[0], schedule) * product.shape.dtype.bytes
 
     def emit_product(frame: Frame) -> None:
-        product.emit(frame, schedule, [whole.memory(frame, 0)] if whole else list(frame.results))
+        product.build(frame, schedule, [whole.memory(frame, 0)] if whole else list(frame.results))
 
     return Generated([Stage(emit_product, scratch + 64), *finish], workspace)
 
@@ -164,7 +164,7 @@ class Contraction:
 
     # ---- emission
 
-    def emit(self, frame: Frame, schedule: gemm_schedule.Schedule, memories: Sequence[emit.Memory]) -> None:
+    def build(self, frame: Frame, schedule: gemm_schedule.Schedule, memories: Sequence[emit.Memory]) -> None:
         a, b = (gemm.Operand(side, self._loader(frame, node, dim)) for side, node, dim in zip(self.sides, self.nodes, (ROWS, COLUMNS)))
 
         def store(vector: Value, batch: Any, m: Any, n: Any, mask: Value) -> None:

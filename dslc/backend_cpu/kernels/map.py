@@ -9,12 +9,15 @@ from typing import Any
 from dslc.ir import index
 from dslc.ir.index import Dim, Expr
 
+from .. import emit
 from ..pull import Point
 from ..space import Space, collapse, lanes_for, tasks, vectors
 from ..stage import Frame, Generated, Request, Stage
-from ..trace import Node, Provide, Trace, invariant, survey
+from ..trace import Node, Provide, Trace, factor_of, invariant, survey
 
 Value = Any  # an ir.Value
+
+TILE = 16  # rows that a transposing kernel takes together: the elements of a cache line
 
 
 @dataclass(frozen=True)
@@ -70,21 +73,51 @@ def emit_sweep(frame: Frame, sweep: Sweep) -> None:
     sizes = trace.sizes or (1,)
     n = sizes[-1]
     lanes = lanes_for(n, sweep.request.machine.lanes)
-    streaming = sweep.request.streaming and n % lanes == 0
-    hoisted = invariant(trace, sweep.roots, {rank - 1})
+    tile = _tiled_dim(sweep, lanes)
+    hoisted = invariant(trace, sweep.roots, {rank - 1} if tile is None else {rank - 1, tile})
 
     def stretch(outer: list[Value], low: Any, high: Any) -> None:
         fixed = Point(frame.b, trace, frame.operands, [*outer, frame.b.index(0)][:rank])
         known = [(node, fixed.value(node)) for node in hoisted]
 
-        def at(i: Value, mask: Value) -> None:
-            point = Point(frame.b, trace, frame.operands, [*outer, i][:rank], len(sizes) - 1, lanes, mask)
+        def at(i: Value, mask: Value, place: list[Value]) -> None:
+            point = Point(frame.b, trace, frame.operands, [*place, i][:rank], len(sizes) - 1, lanes, mask)
             for node, value in known:
                 point.set(node, value)
-            values = [point.value(node) for node in sweep.roots]  # all before the first store: a result may lie where an operand is read
-            for value, k in zip(values, sweep.numbers):
-                point.store(value, frame.results[k], sweep.address, streaming)
+            _store(frame, sweep, point, n % lanes == 0)
 
-        vectors(low, high, n, lanes, at)
+        if tile is None:
+            vectors(low, high, n, lanes, lambda i, mask: at(i, mask, outer))
+            return
+        first = frame.b.mul(outer[tile], TILE)
+        last = emit.imin(frame.b.add(first, TILE), sizes[tile])
 
-    tasks(frame, sizes, lanes, stretch)
+        def rows(i: Value, mask: Value) -> None:
+            emit.loop(first, last, 1, lambda j: at(i, mask, [*outer[:tile], j, *outer[tile + 1 :]]))
+
+        vectors(low, high, n, lanes, rows)
+
+    counts = [-(-size // TILE) if d == tile else size for d, size in enumerate(sizes)]
+    tasks(frame, counts, lanes, stretch)
+
+
+def _store(frame: Frame, sweep: Sweep, point: Point, whole: bool) -> None:
+    """All values before the first store: a result may lie where an operand is read."""
+    values = [point.value(node) for node in sweep.roots]
+    for value, k in zip(values, sweep.numbers):
+        point.store(value, frame.results[k], sweep.address, whole and sweep.request.streaming)
+
+
+def _tiled_dim(sweep: Sweep, lanes: int) -> int | None:
+    """The dim along which a read is contiguous that jumps from lane to lane: neighbours along it share the cache lines of the gather."""
+    last = len(sweep.trace.sizes) - 1
+    if lanes == 1:
+        return None
+    for read in survey(sweep.trace, sweep.roots).reads:
+        step = factor_of(read.address, last)
+        if step is None or abs(step) <= 1:
+            continue
+        for d in range(last):
+            if factor_of(read.address, d) in (1, -1) and sweep.trace.sizes[d] > 1:
+                return d
+    return None

@@ -27,7 +27,8 @@ BLOCK = 256  # vectors added to one accumulator before it is added to the next o
 # What an op costs, in instructions on a vector; every other op counts 1.
 WEIGHTS = {
     "nn.exp": 12, "nn.expm1": 20, "nn.log": 20, "nn.log1p": 25, "nn.tanh": 25, "nn.erf": 20, "nn.sigmoid": 20, "nn.sin": 25, "nn.cos": 25,
-    "nn.pow": 60, "nn.div": 6, "nn.sqrt": 8, "nn.rsqrt": 12, "nn.random": 90, "nn.mod": 20, "nn.floordiv": 20, "nn.atan2": 60, "nn.sinh": 40, "nn.cosh": 40,
+    "nn.pow": 60, "nn.div": 6, "nn.sqrt": 8, "nn.rsqrt": 12, "nn.random": 90, "nn.mod": 20, "nn.floordiv": 20, "nn.atan2": 60,
+    "nn.sinh": 40, "nn.cosh": 40,
 }  # fmt: skip
 KEEP = 8  # a value that costs more than this is kept for the next pass rather than made again
 

@@ -8,6 +8,7 @@ rows for that, each level of folds is a stage of its own over chunks of the redu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -152,8 +153,8 @@ def _split(request: Request, space: RowSpace, levels: Sequence[Level], nest: Spa
     stages = []
     passes = Passes(rows, layout, 0)
     for p in range(len(levels)):
-        stages.append(Stage(lambda frame, p=p: _emit_partials(_with_buffers(frame, area), passes, p, area, dim, chunks, chunk)))
-        stages.append(Stage(lambda frame, p=p: _emit_combined(_with_buffers(frame, area), rows, p, area, chunks)))
+        stages.append(Stage(partial(_emit_partials, passes=passes, p=p, area=area, dim=dim, chunks=chunks, chunk=chunk)))
+        stages.append(Stage(partial(_emit_combined, rows=rows, p=p, area=area, chunks=chunks)))
     partial_bytes = max(chunks * sum(area.bytes(t) for f in level for t in f.parts) for level in rows.foldings)
     stages += _result_stages(request, rows, area)
     return Generated(stages, area.results_bytes + partial_bytes)
@@ -178,7 +179,8 @@ class _Area:
     def partials(self, frame: Frame, p: int, chunks: int) -> list[list[emit.Memory]]:
         """Buffers [chunks, rows] of each part of each fold of level p."""
         assert frame.workspace is not None
-        offset, out = self.results_bytes, []
+        offset = self.results_bytes
+        out: list[list[emit.Memory]] = []
         for f in self.rows.foldings[p]:
             out.append([])
             for t in f.parts:
@@ -190,7 +192,7 @@ class _Area:
 def _with_buffers(frame: Frame, area: _Area) -> Frame:
     """The frame with the folds' results as further operands."""
     buffers = tuple(area.buffer(frame, k) for k in range(len(area.dtypes)))
-    return Frame(frame.b, frame.tid, frame.threads, frame.scratch, (*frame.operands, *buffers), frame.results, frame.workspace, frame.tables)
+    return frame.with_operands(buffers)
 
 
 def _chunks(rows: Rows, layout: Layout, count: int) -> tuple[int, int, int]:
@@ -206,6 +208,7 @@ def _chunks(rows: Rows, layout: Layout, count: int) -> tuple[int, int, int]:
 
 
 def _emit_partials(frame: Frame, passes: Passes, p: int, area: _Area, dim: int, chunks: int, chunk: int) -> None:
+    frame = _with_buffers(frame, area)
     rows, layout, b = passes.rows, passes.layout, frame.b
     memories = area.partials(frame, p, chunks)
     first, last = emit.share(_row_tasks(rows, layout) * chunks, frame.tid, frame.threads)
@@ -240,6 +243,7 @@ def _store_state(block: Block, memory: emit.Memory, v: Val, skip: Value, address
 
 def _emit_combined(frame: Frame, rows: Rows, p: int, area: _Area, chunks: int) -> None:
     """The partial states of each row folded in the order of the chunks; rows are the lanes."""
+    frame = _with_buffers(frame, area)
     memories = area.partials(frame, p, chunks)
     lanes = lanes_for(area.count, rows.request.machine.lanes)
     start = sum(len(level) for level in rows.foldings[:p])

@@ -83,9 +83,7 @@ class Whole:
 
         def emit_all(frame: Frame) -> None:
             memories = tuple(self.memory(frame, k) for k in range(len(values)))
-            extended = Frame(
-                frame.b, frame.tid, frame.threads, frame.scratch, (*frame.operands, *memories), frame.results, frame.workspace, frame.tables
-            )
+            extended = frame.with_operands(memories)
             for sweep in sweeps:
                 emit_sweep(extended, sweep)
 
