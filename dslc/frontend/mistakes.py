@@ -82,7 +82,7 @@ class _Place:
 
     @property
     def found(self) -> str:
-        return f"'{self.token.text}'" if self.token.text else _WORDS.get(self.token.kind, "this")
+        return f"'{self.token.text}'" if self.token.text else _WORDS.get(self.token.kind, "").removeprefix("the ")
 
     def error(self, message: str, help: str | None = None, at: Token | None = None) -> SyntaxError_:
         token = at or self.token

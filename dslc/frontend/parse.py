@@ -44,12 +44,13 @@ def parse_expression(text: str, file: str = "<expression>", line: int = 1, colum
     """The tree of one expression. It is a text of its own, called `file` in messages, or a part of a file that begins at the place given."""
     if line == column == 1:
         remember_source(file, text)
-    return parse_part(SourceText(text, file, line, column), "expr", lead="EQUAL")
+    return parse_part(SourceText(text, file, line, column), "expr", "EQUAL")
 
 
-def parse_part(source: SourceText, start: str, lead: str = "") -> Any:
-    """The tree of a part of a program: `start` is one of `tables.STARTS`, `lead` the keyword kind that opens its statement."""
-    return run(source, cut(source, file=False, lead=lead), start)
+def parse_part(source: SourceText, start: str, opener: str = "") -> Any:
+    """The tree of a part of a program: `start` is one of `tables.STARTS`, `opener` the kind of the keyword that its text comes after."""
+    lead = start in ("statement", "minimize", "sampler")
+    return run(source, cut(source, file=False, opener=opener, lead=lead), start)
 
 
 def read_text(path: str | Path) -> str:
@@ -93,6 +94,10 @@ def run(source: SourceText, tokens: Tokens, start: str) -> Any:
         kind = token[0]
         while True:
             step = states[stack[-1]].get(kind)
+            if kind == "$END" and stack[-1] == end_state:
+                if tokens.deep:
+                    _check_depth(values[-1])
+                return values[-1]
             if step is None:
                 raise explain(source, tokens, index, _acceptable(automaton, stack))
             if step >= 0:
@@ -121,10 +126,6 @@ def run(source: SourceText, tokens: Tokens, start: str) -> Any:
                 values.append(children if action is list else tuple(children))
             else:
                 values.append(action(source.span(begin, last_end), *children))
-            if kind == "$END" and stack[-1] == end_state:
-                if tokens.deep:
-                    _check_depth(values[-1])
-                return values[-1]
     raise AssertionError("the tokens have no end")
 
 

@@ -134,26 +134,28 @@ class Tokens(list[Token]):
     deep = False
 
 
-def cut(source: SourceText, *, file: bool = True, lead: str = "") -> Tokens:
+def cut(source: SourceText, *, file: bool = True, opener: str = "", lead: bool = False) -> Tokens:
     """The tokens of a source: of a whole file, or of a part without lines and blocks.
 
-    `lead` makes a part the rest of a statement: it is the keyword kind that opens it (`_MINIMIZE`), or `EQUAL` for a value.
+    `opener` makes a part the inside of a statement: it is the kind of the keyword that opens it (`_MINIMIZE`), or `EQUAL` for a value.
+    With `lead`, a token of that kind comes before the part's own.
     """
-    return _Cutter(source, file, lead).run()
+    cutter = _Cutter(source, file, opener)
+    if lead and opener:
+        cutter.tokens.append(Token(opener, "", 0, 0))
+    return cutter.run()
 
 
 class _Cutter:
-    def __init__(self, source: SourceText, file: bool, lead: str):
+    def __init__(self, source: SourceText, file: bool, opener: str):
         self.source, self.text, self.file = source, source.text, file
         self.tokens = Tokens()
         self.brackets: list[tuple[str, int]] = []
         self.indents = [0]
         self.last_end = 0  # of the last token that has text
         self.statement = 0  # where the running statement's tokens begin
-        self.fresh = not lead  # at a statement's beginning
-        self.opener = lead  # kind of the statement's first token; EQUAL once its `=` is past
-        if lead and lead != "EQUAL":
-            self.tokens.append(Token(lead, "", 0, 0))
+        self.fresh = not opener  # at a statement's beginning
+        self.opener = opener  # kind of the statement's first token; EQUAL once its `=` is past
 
     def run(self) -> Tokens:
         tokens, brackets = self.tokens, self.brackets
