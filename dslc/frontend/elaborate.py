@@ -1,0 +1,192 @@
+"""From the syntax tree to a program in the nn dialect: one function of inputs, scalars, parameters and states."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from dslc.core.errors import NameError_, Span, did_you_mean
+from dslc.ir import ops
+from dslc.ir.mlir import func, ir
+from dslc.ir.op import context
+from dslc.ir.program import SCALARS, Slot, add_argument, finish_program, start_program
+from dslc.ir.types import TensorType, type_of
+
+from .frame import Frame
+from .initializers import Initializer
+from .settings import GenerateBlock, TrainBlock, generate_block, train_block
+from .source import Source, load_program
+from .values import Instance
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter or state: where it lies, its type, how it starts, whether training changes it."""
+
+    path: str
+    type: TensorType
+    initializer: Initializer
+    trainable: bool
+    span: Span
+
+
+@dataclass
+class Elaborated:
+    """A model's program of one mode, with everything that is known of it. The module belongs to the caller: passes change it."""
+
+    module: ir.Module
+    context: ir.Context
+    location: ir.Location
+    name: str
+    training: bool
+    parameters: list[Parameter]
+    states: list[Parameter]
+    losses: list[str]
+    settings: TrainBlock | None
+    generate: GenerateBlock | None
+    dims: dict[str, int]
+    fans: dict[str, tuple[int, int]]
+    builder: Builder = field(repr=False)
+
+
+class Builder:
+    """What is shared by all frames of one elaboration: the function that grows, its arguments, its results."""
+
+    def __init__(self, source: Source, training: bool):
+        self.source, self.training = source, training
+        self.module = ir.Module.create()
+        self.program: func.FuncOp = start_program(self.module, "main", [])
+        self.parameters: dict[str, Parameter] = {}
+        self.states: dict[str, Parameter] = {}
+        self.values: dict[str, ir.Value] = {}  # of parameters, states and scalars, by name
+        self.next_states: dict[str, ir.Value] = {}
+        self.results: list[tuple[Slot, ir.Value]] = []
+        self.losses: list[tuple[str | None, ir.Value, Span]] = []
+        self.input_slots: list[Slot] = []
+        self.bounds: dict[str, int] = {}  # inputs used as indices: the size they index
+        self.inputs: dict[ir.Value, str] = {}
+        self.uses: dict[str, tuple[set[int], int]] = {}  # fans: axes of a parameter that its first equation sums over
+        self.scans: list[Any] = []
+        self.frozen = 0
+        self.depth = 0
+        self.calls: list[Span] = []
+        self.labels: dict[ir.Value, tuple[str, ...]] = {}  # names of axes, for messages
+        self.lines: dict[ir.Value, int] = {}  # where a value was defined, for messages
+
+    # --- arguments
+
+    def scalar(self, name: str) -> ir.Value:
+        """`seed`, `step` or `microbatch`, an argument from its first use on."""
+        if name not in self.values:
+            self.values[name] = add_argument(self.program, Slot(name, "scalar", SCALARS[name]))
+        return self.values[name]
+
+    def counter(self) -> ir.Value:
+        """The random counter of a call: step * 256 + microbatch."""
+        if "counter" not in self.values:
+            step, microbatch = self.scalar("step"), self.scalar("microbatch")
+            with ir.InsertionPoint.at_block_begin(self.program.entry_block):
+                self.values["counter"] = ops.Add.of(ops.Mul.of(step, ops.constant(256)), microbatch)
+        return self.values["counter"]
+
+    def input(self, name: str, t: TensorType, span: Span) -> ir.Value:
+        value = add_argument(self.program, Slot(name, "input", t, span.line))
+        self.inputs[value] = name
+        return value
+
+    def parameter(self, path: str, t: TensorType, initializer: Initializer, span: Span, role: str) -> ir.Value:
+        """The argument of a parameter or state; the same one where the path is known."""
+        if path not in self.values:
+            table = self.parameters if role == "param" else self.states
+            table[path] = Parameter(path, t, initializer, role == "param" and not self.frozen, span)
+            self.values[path] = add_argument(self.program, Slot(path, role, t, span.line))
+        return self.values[path]
+
+    # --- the end
+
+    def finish(self) -> list[str]:
+        """Losses, states and results; the names of the losses."""
+        names: list[str] = []
+        total: ir.Value | None = None
+        for name, value, _ in self.losses:
+            total = value if total is None else ops.Add.of(total, value)
+            if name is not None and name != "loss" and name not in names:
+                names.append(name)
+        results = list(self.results)
+        if total is not None:
+            if len(self.losses) > 1 or names:
+                results += [(Slot(n, "metric", type_of(v)), v) for n, v in self._named_losses().items() if n not in {r.name for r, _ in results}]
+            results.append((Slot("loss", "loss", type_of(total)), total))
+        results += [(Slot(path, "state", type_of(v), self.states[path].span.line), v) for path, v in self.next_states.items()]
+        finish_program(self.program, results)
+        self._sort_arguments()
+        return names
+
+    def _named_losses(self) -> dict[str, ir.Value]:
+        out: dict[str, ir.Value] = {}
+        for name, value, _ in self.losses:
+            if name is not None and name != "loss":
+                out[name] = value if name not in out else ops.Add.of(out[name], value)
+        return out
+
+    def _sort_arguments(self) -> None:
+        """Bounds of inputs used as indices become part of their slots."""
+        from dataclasses import replace
+
+        from dslc.ir.program import arguments_of, set_arguments
+
+        slots = [
+            replace(s, bounds=(0, self.bounds[s.name])) if s.role == "input" and s.name in self.bounds else s for s in arguments_of(self.program)
+        ]
+        set_arguments(self.program, slots)
+
+
+def elaborate(source: Source, *, training: bool, model: str | None = None) -> Elaborated:
+    """The program of a model in training or evaluation mode. Raises dslc errors with places in the model file."""
+    made = context()
+    with made, ir.Location.unknown():
+        location = ir.Location.unknown()
+        builder = Builder(source, training)
+        layer = source.model(model)
+        with ir.InsertionPoint(builder.program.entry_block):
+            frame = Frame(builder, source.scope_of(layer.definition), Instance(layer, "", {}), layer.definition)
+            frame.run_model(source.overrides)
+            losses = builder.finish()
+        settings = train_block(source, frame)
+        generate = generate_block(source, frame)
+        _check_overrides(source, frame, settings)
+    return Elaborated(builder.module, made, location, layer.name, training, list(builder.parameters.values()), list(builder.states.values()), losses,
+                      settings, generate, dict(frame.dims), _fans(builder), builder)  # fmt: skip
+
+
+def _fans(builder: Builder) -> dict[str, tuple[int, int]]:
+    """(inputs, outputs) of each parameter: the product of the axes its first equation sums over, and of the others."""
+    out = {}
+    for path, p in {**builder.parameters, **builder.states}.items():
+        summed, _ = builder.uses.get(path, (set(range(max(p.type.rank - 1, 0))), 0))
+        fan_in = int(np.prod([n for k, n in enumerate(p.type.shape) if k in summed]))
+        fan_out = int(np.prod([n for k, n in enumerate(p.type.shape) if k not in summed]))
+        out[path] = (max(fan_in, 1), max(fan_out, 1))
+    return out
+
+
+def _check_overrides(source: Source, frame: Frame, settings: TrainBlock | None) -> None:
+    known = {*frame.dims, *frame.settable, *TrainBlock.keys()}
+    for name in source.overrides:
+        if name not in known:
+            raise NameError_(f"the model has no dim, let or train key '{name}'{did_you_mean(name, known)}",
+                             notes=[f"it has {', '.join(sorted({*frame.dims, *frame.settable}))}"])  # fmt: skip
+
+
+def initial_values(elaborated: Elaborated, seed: int) -> dict[str, np.ndarray]:
+    """The starting value of every parameter and state, rounded to its type; draws are keyed by seed and path."""
+    out = {}
+    for p in (*elaborated.parameters, *elaborated.states):
+        value = p.initializer.make(p.path, p.type, elaborated.fans.get(p.path, (1, 1)), seed)
+        out[p.path] = np.asarray(value).astype(p.type.dtype.numpy).reshape(p.type.shape)
+    return out
+
+
+__all__ = ["Builder", "Elaborated", "Parameter", "elaborate", "initial_values", "load_program"]

@@ -1,0 +1,637 @@
+"""One body in elaboration: the model's, or one call of a layer. Statements run in order; expressions become values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from dslc.core import dtypes
+from dslc.core.errors import Error, NameError_, ShapeError, Span, SyntaxError_, TypeError_, UnsupportedOp, did_you_mean
+from dslc.ir import ops
+from dslc.ir.mlir import ir
+from dslc.ir.program import Slot
+from dslc.ir.types import TensorType, location_of, type_of
+
+from . import functions as fn
+from . import syntax as s
+from .calls import bind_ports, call_layer
+from .equations import Equation
+from .initializers import Initializer, initializer
+from .scans import ScanBuilder
+from .source import FileScope, library_layer, library_names
+from .statics import DYNAMIC, static_value
+from .unparse import unparse
+from .values import Function, Instance, LayerValue, Results, Tensor, Turn, as_size, described, is_static
+from .wholes import WholeValues
+
+if TYPE_CHECKING:
+    from .elaborate import Builder
+
+MAX_DEPTH = 40  # of calls; layers cannot recurse, so deeper is a mistake
+
+
+class Frame(WholeValues):
+    """The names of a body and what they stand for."""
+
+    def __init__(self, builder: Builder, file: FileScope, instance: Instance, definition: s.Layer | s.Model, caller: ir.Location | None = None):
+        self.builder, self.file, self.instance, self.definition, self.caller = builder, file, instance, definition, caller
+        self.names: dict[str, Any] = {}
+        self.dims: dict[str, int] = {}
+        self.settable: set[str] = set()
+        self.rest: tuple[int, ...] | None = None  # the run of axes that a port's `...` stands for
+        self.turns: list[int] = []  # of the enclosing repeats
+        self.state_paths: dict[str, str] = {}
+        self.returned: Results | None = None
+        self.top = isinstance(definition, s.Model) and caller is None
+
+    # --- running
+
+    def run_model(self, overrides: Mapping[str, Any]) -> None:
+        self.overrides = dict(overrides)
+        self.run(self.definition.body)
+
+    def run(self, body: Sequence[s.Statement]) -> None:
+        for statement in body:
+            if self.returned is not None:
+                return
+            with self.at(statement.span):
+                _STATEMENTS[type(statement)](self, statement)
+
+    @contextmanager
+    def at(self, span: Span) -> Iterator[None]:
+        """Ops made inside carry this place, and that of the call which led here."""
+        location = location_of(span)
+        with ir.Location.callsite(location, [self.caller]) if self.caller is not None else location:
+            yield
+
+    # --- names
+
+    def find(self, name: str) -> Any:
+        """The value of a name, or None."""
+        if name in self.names:
+            return self.names[name]
+        if name in self.dims:
+            return self.dims[name]
+        if name in _PREDEFINED:
+            return _PREDEFINED[name]
+        if name == "training":
+            return self.builder.training
+        if name == "step":
+            return Tensor(self.builder.scalar("step")) if self.builder.training else 0
+        if name in self.file.layers:
+            return self.file.layers[name]
+        if name in self.file.lets:
+            return self.file_let(name)
+        if name in fn.NAMES:
+            return Function(name, None)  # type: ignore[arg-type]
+        return library_layer(name, self.builder.source)
+
+    def find_function(self, name: str) -> Any:
+        """What `name(...)` calls: a value that can be called, else the function of that name."""
+        value = self.names.get(name)
+        if isinstance(value, (Function, LayerValue, Instance)):
+            return value
+        if name in self.file.layers:
+            return self.file.layers[name]
+        if name in fn.NAMES:
+            return Function(name, None)  # type: ignore[arg-type]
+        return library_layer(name, self.builder.source)
+
+    def file_let(self, name: str) -> Any:
+        if name not in self.file.values:
+            self.file.values[name] = None
+            value = static_value(self, self.file.lets[name])
+            if value is DYNAMIC:
+                raise TypeError_(f"'{name}' must be known at compile time", self.file.lets[name].span)
+            self.file.values[name] = value
+        return self.file.values[name]
+
+    def known(self) -> list[str]:
+        """Every name that could be meant, for hints."""
+        return [*self.names, *self.dims, *self.file.layers, *self.file.lets, *fn.NAMES, *library_names(), *_PREDEFINED, "training", "step"]
+
+    def unknown(self, name: str, span: Span) -> Error:
+        if name in self.instance.absent:
+            condition, place = self.instance.absent[name]
+            return NameError_(f"parameter '{name}' exists only if {condition}, and {condition} is false here ({place.file}:{place.line})", span)
+        return NameError_(f"unknown name '{name}'{did_you_mean(name, self.known())}", span)
+
+    def define(self, name: str, value: Any) -> None:
+        self.names[name] = value
+
+    # --- sizes
+
+    def size(self, node: s.Expr) -> int:
+        value = static_value(self, node)
+        if value is DYNAMIC:
+            raise TypeError_(f"a size must be known at compile time, {unparse(node)} is known only at run time", node.span)
+        names = ", ".join(f"{n} = {self.find(n)}" for n in _names_in(node) if isinstance(self.find(n), int))
+        return as_size(value, node.span, unparse(node) if not isinstance(node, s.Number) else "", names)
+
+    def named_size(self, name: str) -> int | None:
+        """The size that a dimension, let or option of that name gives an index."""
+        value = self.dims.get(name, self.names.get(name))
+        return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+    def dimension(self, name: str) -> int | None:
+        return self.dims.get(name)
+
+    def extent(self, name: str, size: int) -> ir.Value | None:
+        return None
+
+    def shape(self, axes: Sequence[s.Axis] | None) -> tuple[int, ...]:
+        """The sizes that a declaration's brackets give."""
+        out: list[int] = []
+        for axis in axes or ():
+            match axis:
+                case s.Index(name=name, bound=None):
+                    value = self.find(name)
+                    if value is None:
+                        raise self.unknown(name, axis.span)
+                    if not is_static(value):
+                        raise TypeError_(f"a size must be known at compile time, '{name}' is {described(value)}", axis.span)
+                    out.append(as_size(value, axis.span, *_let_text(self, name)))
+                case s.Index(bound=bound):
+                    out.append(self.size(bound))  # type: ignore[arg-type]
+                case s.Rest():
+                    if self.rest is None:
+                        raise ShapeError("nothing says which axes '...' stands for", axis.span, help="a port with ... does: x[n, ...]")
+                    out += self.rest
+                case s.Size(value=value):
+                    out.append(self.size(value))
+        total = 1
+        for n in out:
+            total *= n
+        if total > 2**40:
+            raise ShapeError(f"{list(out)} has {total} elements", axes[0].span if axes else None)
+        return tuple(out)
+
+    # --- for messages
+
+    def axis_names(self, node: Any, base: Tensor) -> str:
+        labels = self.builder.labels.get(base.value)
+        return "[" + ", ".join(labels) + "]" if labels else ""
+
+    def origins(self, reads: Sequence[s.Read]) -> list[str]:
+        """Where the tensors of some reads come from: types and lines."""
+        parts: dict[str, None] = {}
+        for read in reads:
+            value = self.whole(read.base) if isinstance(read.base, (s.Name, s.Attribute)) else None
+            if isinstance(value, Tensor):
+                line = self.builder.lines.get(value.value)
+                parts[f"{unparse(read.base)} is {value.type}" + (f" (line {line})" if line else "")] = None
+        return ["; ".join(parts)] if parts else []
+
+    def used_as_index(self, base: Any, size: int) -> None:
+        """An input whose values index an axis is checked when it is fed."""
+        if isinstance(base, Tensor) and base.value in self.builder.inputs:
+            name = self.builder.inputs[base.value]
+            self.builder.bounds[name] = min(size, self.builder.bounds.get(name, size))
+
+    def label(self, value: ir.Value, labels: Sequence[str], span: Span) -> None:
+        self.builder.labels[value] = tuple(labels)
+        self.builder.lines.setdefault(value, span.line)
+
+    # --- statements
+
+    def _dims(self, node: s.Dims) -> None:
+        for entry in node.entries:
+            value = self._overridden(entry.name, entry.value)
+            self.dims[entry.name] = as_size(value, entry.span, unparse(entry.value))
+
+    def _overridden(self, name: str, node: s.Expr) -> Any:
+        """The value of a dim or let, or what the caller gave for it."""
+        given = getattr(self, "overrides", {}) if self.top else self.instance.options
+        if name in given:
+            value = given[name]
+            return static_value(self, _text_expression(value, name)) if isinstance(value, str) and self.top else value
+        value = static_value(self, node)
+        if value is DYNAMIC:
+            raise TypeError_(f"'{name}' must be known at compile time, {unparse(node)} is known only at run time", node.span)
+        return value
+
+    def _let(self, node: s.Let) -> None:
+        for binding in node.bindings:
+            if isinstance(self.definition, s.Model):
+                self.settable.add(binding.name)
+                self.define(binding.name, self._overridden(binding.name, binding.value))
+                continue
+            value = static_value(self, binding.value)
+            if value is DYNAMIC:
+                value = self.whole(binding.value)
+            self.define(binding.name, value)
+
+    def _input(self, node: s.Input) -> None:
+        for d in node.declarations:
+            t = TensorType(self._dtype(d), self.shape(d.axes))
+            given = self.instance.parameters.get(d.name)
+            value = given.value if given is not None else self.builder.input(d.name, t, d.span)
+            if given is not None and given.type != t:
+                raise ShapeError(f"input '{d.name}' of {self.definition.name} is {t}, given {given.type}", d.span)
+            for axis, n in zip(d.axes or (), t.shape):
+                if isinstance(axis, s.Index):
+                    self.dims.setdefault(axis.name, n)
+            self.label(value, [_axis_text(a) for a in d.axes or ()], d.span)
+            self.define(d.name, Tensor(value))
+
+    def _dtype(self, d: Any) -> dtypes.DType:
+        if d.type is None:
+            return dtypes.FLOAT32
+        if d.type not in dtypes.BY_NAME:
+            raise NameError_(f"unknown type '{d.type}'{did_you_mean(d.type, dtypes.BY_NAME)}", d.span)
+        return dtypes.BY_NAME[d.type]
+
+    def path(self, name: str) -> str:
+        """The path of a parameter of this body."""
+        turns = "".join(f".{t}" for t in self.turns)
+        return f"{self.instance.path}.{name}{turns}" if self.instance.path else f"{name}{turns}"
+
+    def _param(self, node: s.Param) -> None:
+        self._kept(node, "param")
+
+    def _state(self, node: s.State) -> None:
+        self._kept(node, "state")
+
+    def _kept(self, node: s.Param | s.State, role: str) -> None:
+        if node.condition is not None and not self._static(node.condition, "the condition of a parameter"):
+            for d in node.declarations:
+                self.instance.absent[d.name] = (unparse(node.condition), node.span)
+            return
+        for d in node.declarations:
+            t = TensorType(self._dtype(d), self.shape(d.axes))
+            path = self.path(d.name)
+            start = self._start(node, d, t)
+            value = self.builder.parameter(path, t, start, d.span, role)
+            if type_of(value) != t:
+                raise ShapeError(f"{path} is {t} here, and {type_of(value)} in an earlier call of the instance", d.span)
+            if role == "state":
+                self.state_paths[d.name] = path
+                value = self.builder.next_states.get(path, value)
+            self.label(value, [_axis_text(a) for a in d.axes or ()], d.span)
+            self.define(d.name, Tensor(value))
+            self.instance.parameters[d.name] = Tensor(value)
+
+    def _start(self, node: s.Param | s.State, d: s.Declaration, t: TensorType) -> Initializer:
+        if node.start is None:
+            raise SyntaxError_(f"'{d.name}' has no starting value", d.span, help=f"write {d.name} ~ zeros()")
+        if node.drawn:
+            return initializer(self, node.start, t)
+        if any(isinstance(a, s.Index) for a in d.axes or ()):
+            return Initializer("equation", equation=(self, s.Target(span=d.span, name=d.name, axes=d.axes), node.start))
+        value = static_value(self, node.start)
+        if value is DYNAMIC:
+            if isinstance(node.start, s.Attribute) and node.start.name == "params":
+                raise UnsupportedOp("trees of parameters are not there yet", node.start.span)
+            raise TypeError_(f"the starting value of '{d.name}' must be known at compile time", node.start.span)
+        return Initializer("constant", (float(value),))
+
+    def _static(self, node: s.Expr, what: str) -> Any:
+        value = static_value(self, node)
+        if value is DYNAMIC:
+            raise TypeError_(f"{what} is decided at compile time, and {unparse(node)} is known only at run time", node.span,
+                             help=f"use where({unparse(node)}, a, b)" if what == "'if'" else None)  # fmt: skip
+        return value
+
+    def item(self, item: s.Item | s.Assign, target: s.Target | None, value: s.Expr) -> Any:
+        """The value of `y[b] = e`, `y = e` or `e`."""
+        if target is not None and target.axes is not None:
+            made = Equation(self, target, item.span).elaborate(value)
+            self.label(made.value, [_axis_text(a) for a in target.axes], item.span)
+            return made
+        return self.whole(value)
+
+    def _assign(self, node: s.Assign) -> None:
+        if len(node.targets) == 1:
+            target = node.targets[0]
+            if target.axes is None and isinstance(node.value, s.Use):
+                self.define(target.name, self.use(node.value, target.name))
+                return
+            value = self.item(node, target, node.value)
+            if isinstance(value, Results):
+                raise TypeError_(f"1 name on the left, {unparse(node.value)} has {len(value.values)} results", node.span)
+            if isinstance(value, Tensor):
+                self.builder.lines.setdefault(value.value, node.span.line)
+            self.define(target.name, value)
+            return
+        value = self.whole(node.value)
+        values = list(value.values) if isinstance(value, Results) else value if isinstance(value, list) else [value]
+        if len(values) != len(node.targets):
+            raise TypeError_(
+                f"{len(node.targets)} names on the left, {unparse(node.value)} has {len(values)} result{'s' if len(values) != 1 else ''}", node.span
+            )
+        for target, one in zip(node.targets, values):
+            self.define(target.name, one)
+
+    def _update(self, node: s.Update) -> None:
+        if isinstance(node.target, s.Attribute):
+            raise UnsupportedOp("trees of parameters are not there yet", node.target.span)
+        name = node.target.name
+        if name not in self.state_paths:
+            raise NameError_(f"'{name}' is no state of {self.definition.name}{did_you_mean(name, self.state_paths)}", node.target.span,
+                             help=f"declare it: state {name} ~ zeros()")  # fmt: skip
+        if self.builder.scans:
+            raise UnsupportedOp("a state cannot be changed inside a scan", node.span, help="carry the value, and change the state after the scan")
+        old = self.names[name]
+        value = self.item(node, node.target, node.value)  # type: ignore[arg-type]
+        if not isinstance(value, Tensor):
+            value = Tensor(ops.full(old.type, value))
+        if value.type.shape != old.type.shape:
+            raise ShapeError(f"state '{name}' is {old.type}, its new value {value.type}", node.span)
+        value = Tensor(ops.cast(value.value, old.type.dtype))
+        self.define(name, value)
+        self.builder.next_states[self.state_paths[name]] = value.value
+
+    def _output(self, node: s.Output) -> None:
+        for item in node.items:
+            value = self._tensor(self.item(item, item.target, item.value), item.span)
+            name = _result_name(item)
+            if self.top:
+                self._result("output", name, value, item.span)
+            self.define(name, value)
+            self._give(name, value)
+
+    def _tensor(self, value: Any, span: Span) -> Tensor:
+        if isinstance(value, Turn):
+            value = Tensor(value.scan.turn)
+        if isinstance(value, (int, float)):
+            return Tensor(ops.constant(value))
+        if not isinstance(value, Tensor):
+            raise TypeError_(f"a tensor is needed, this is {described(value)}", span)
+        return value
+
+    def _result(self, role: str, name: str, value: Tensor, span: Span) -> None:
+        if any(slot.name == name for slot, _ in self.builder.results):
+            raise NameError_(f"two results are called '{name}'", span, help=f"give one another name: {role} other = ...")
+        self.builder.results.append((Slot(name, role, value.type, span.line), value.value))
+
+    def _give(self, name: str, value: Any) -> None:
+        """A model as a layer: its outputs and losses are its results."""
+        if not self.top and isinstance(self.definition, s.Model):
+            self.given = [*getattr(self, "given", []), (name, value)]
+
+    def _loss(self, node: s.Loss) -> None:
+        value = self._tensor(self.item(node.item, node.item.target, node.item.value), node.item.span)
+        if value.type.rank:
+            raise ShapeError(f"a loss is one number, this is {value.type}", node.item.span, help=f"loss mean({unparse(node.item.value)})")
+        if self.builder.scans:
+            raise UnsupportedOp("a loss inside a scan is not there yet", node.span, help="emit the values, and add the loss after the scan")
+        value = Tensor(ops.cast(value.value, dtypes.FLOAT32)) if not value.type.dtype.is_float else value
+        name = node.item.target.name if node.item.target else None
+        if self.top or not isinstance(self.definition, s.Model):
+            self.builder.losses.append((name, value.value, node.span))
+        if name:
+            self.define(name, value)
+        self._give(name or "loss", value)
+
+    def _metric(self, node: s.Metric) -> None:
+        item = node.item
+        if item.target is None and not isinstance(item.value, s.Name):
+            raise SyntaxError_("a metric needs a name", item.span, help=f"metric name = {unparse(item.value)}")
+        name = item.target.name if item.target else item.value.name  # type: ignore[union-attr]
+        value = self._tensor(self.item(item, item.target, item.value), item.span)
+        if self.top:
+            if any(n == name for n, _, _ in self.builder.losses):
+                self.builder.losses = [(None if n == name else n, v, p) for n, v, p in self.builder.losses]
+            self._result("metric", name, value, item.span)
+        self.define(name, value)
+
+    def _return(self, node: s.Return) -> None:
+        names, values = [], []
+        for item in node.items:
+            values.append(self.item(item, item.target, item.value))
+            names.append(item.target.name if item.target else item.value.name if isinstance(item.value, s.Name) else None)
+        self.returned = Results(tuple(names), tuple(values), self.definition.name)
+
+    def _if(self, node: s.If) -> None:
+        for branch in node.branches:
+            if self._static(branch.condition, "'if'"):
+                self.run(branch.body)
+                return
+        self.run(node.otherwise)
+
+    def _repeat(self, node: s.Repeat) -> None:
+        count = self.size(node.count)
+        if count > 100_000:
+            raise ShapeError(f"repeat {count} is absurd", node.count.span, help="a scan loops at run time")
+        before = dict(self.instance.names)
+        most = dict(before)
+        hidden = self.names.get(node.index) if node.index else None
+        for turn in range(count):
+            self.instance.names = dict(before)
+            self.turns.append(turn)
+            if node.index:
+                self.define(node.index, turn)
+            self.run(node.body)
+            self.turns.pop()
+            for name, n in self.instance.names.items():
+                most[name] = max(most.get(name, 0), n)
+        self.instance.names = most
+        if node.index and hidden is not None:
+            self.define(node.index, hidden)
+
+    def _with(self, node: s.With) -> None:
+        frozen = 0
+        for setting in node.settings:
+            name = (
+                setting.name
+                if isinstance(setting, s.Name)
+                else setting.function.name
+                if isinstance(setting, s.Call) and isinstance(setting.function, s.Name)
+                else ""
+            )
+            if name == "frozen":
+                frozen = 1
+            elif name == "precision":
+                given = [unparse(a) for a in setting.arguments] if isinstance(setting, s.Call) else []
+                if given != ["float32"]:
+                    raise UnsupportedOp(
+                        f"precision({', '.join(given)}) is not there yet", setting.span, help="leave it out: everything runs in float32"
+                    )
+            elif name != "checkpoint":
+                raise NameError_(
+                    f"with takes no '{unparse(setting)}'{did_you_mean(unparse(setting), ['frozen', 'checkpoint', 'precision'])}", setting.span
+                )
+        self.builder.frozen += frozen
+        self.run(node.body)
+        self.builder.frozen -= frozen
+
+    def _wrap(self, node: s.Wrap) -> None:
+        raise UnsupportedOp("wrap is not there yet", node.span)
+
+    def _emit(self, node: s.Emit) -> None:
+        if not self.builder.scans or self.builder.scans[-1].frame is not self:
+            raise SyntaxError_("emit stands outside a scan", node.span)
+        scan = self.builder.scans[-1]
+        for item in node.items:
+            assert item.target is not None
+            axes = item.target.axes or ()
+            places = [k for k, a in enumerate(axes) if isinstance(a, s.Index) and a.name == scan.index]
+            if len(places) != 1:
+                raise ShapeError(
+                    f"an emitted value has the scan's index among its axes: {item.target.name}[..., {scan.index}, ...]", item.target.span
+                )
+            kept = tuple(a for a in axes if not (isinstance(a, s.Index) and a.name == scan.index))
+            inner = s.Target(span=item.target.span, name=item.target.name, axes=kept)
+            made = Equation(self, inner, item.span).elaborate(item.value)
+            scan.emitted[item.target.name] = (made.value, places[0], axes, item.span)
+
+    def _scan(self, node: s.Scan) -> None:
+        trip = self.size(node.bound) if node.bound is not None else self.named_size(node.index)
+        if trip is None:
+            raise ShapeError(f"nothing gives the scan index '{node.index}' a range", node.span, help=f"scan {node.index} < SIZE")
+        starts = [self._carry_start(c) for c in node.carries]
+        outer = self.builder.scans[-1] if self.builder.scans else None
+        scan = ScanBuilder(node.index, trip, starts, outer.random_turn() if outer else None)
+        scan.frame = self
+        hidden = dict(self.names)
+        self.builder.scans.append(scan)
+        with scan.inside():
+            self.define(node.index, Turn(scan))
+            for c, value in zip(node.carries, scan.carries):
+                self.label(value, [_axis_text(a) for a in c.axes or ()], c.span)
+                self.define(c.name, Tensor(value))
+            self.run(node.body)
+            following = [self._next_carry(c, value) for c, value in zip(node.carries, scan.carries)]
+        self.builder.scans.pop()
+        last, stacks = scan.finish(following, [v for v, *_ in scan.emitted.values()])
+        self.names = hidden
+        for c, value in zip(node.carries, last):
+            self.define(c.name, Tensor(value))
+        for (name, (_, place, axes, span)), stack in zip(scan.emitted.items(), stacks):
+            rank = type_of(stack).rank
+            order = list(range(1, rank))
+            order.insert(place, 0)
+            value = ops.transpose(stack, order)
+            self.label(value, [_axis_text(a) for a in axes], span)
+            self.define(name, Tensor(value))
+
+    def _carry_start(self, c: s.Carry) -> ir.Value:
+        value = self.whole(c.start)
+        if c.axes is None:
+            tensor = self._tensor(value, c.start.span)
+            return ops.cast(tensor.value, dtypes.BY_NAME[c.type]) if c.type else tensor.value
+        dtype = self._dtype(c)
+        t = TensorType(dtype, self.shape(c.axes))
+        if isinstance(value, Tensor):
+            if value.type.rank == 0:
+                return ops.spread(ops.cast(value.value, dtype), t)
+            if value.type.shape != t.shape:
+                raise ShapeError(f"the carry '{c.name}' is {t}, its start {value.type}", c.span)
+            return ops.cast(value.value, dtype)
+        return ops.full(t, value)
+
+    def _next_carry(self, c: s.Carry, old: ir.Value) -> ir.Value:
+        value = self._tensor(self.names[c.name], c.span)
+        if value.type.shape != type_of(old).shape:
+            raise ShapeError(f"the carry '{c.name}' starts as {type_of(old)} and becomes {value.type}", c.span)
+        return ops.cast(value.value, type_of(old).dtype)
+
+    def _alone(self, node: Any) -> None:
+        raise SyntaxError_("this statement cannot stand here", node.span)
+
+    # --- calls
+
+    def instance_name(self, name: str) -> str:
+        """The path of a new instance below this one; the second of a name is `name_2`."""
+        count = self.instance.names.get(name, 0) + 1
+        self.instance.names[name] = count
+        return self.path(name if count == 1 else f"{name}_{count}")
+
+    def use(self, node: s.Use, name: str | None = None) -> Instance:
+        layer = self.whole(node.call.function)
+        if not isinstance(layer, LayerValue):
+            raise TypeError_(f"use takes a layer, this is {described(layer)}", node.span)
+        options = {k.name: self.whole(k.value) for k in node.call.keywords}
+        formals = option_names(layer.definition)
+        given = [self.whole(a) for a in node.call.arguments]
+        if len(given) > len(formals):
+            raise TypeError_(f"{layer.name} takes {len(formals)} options, {len(given)} given", node.span)
+        options |= dict(zip(formals, given))
+        for k in options:
+            if k not in formals:
+                place = next((x.span for x in node.call.keywords if x.name == k), node.span)
+                raise NameError_(f"{layer.name} has no option '{k}'{did_you_mean(k, formals)}", place)
+        return Instance(layer, self.instance_name(name or layer.name), options)
+
+    def call(self, instance: Instance, arguments: list[Any], keywords: dict[str, Any], node: s.Call) -> Any:
+        builder = self.builder
+        if builder.depth >= MAX_DEPTH:
+            raise NameError_(
+                f"'{instance.layer.name}' calls itself, directly or through others", node.span, help="layers cannot recurse: use repeat or scan"
+            )
+        builder.depth += 1
+        location = location_of(node.span)
+        caller = ir.Location.callsite(location, [self.caller]) if self.caller is not None else location
+        try:
+            frame = Frame(builder, builder.source.scope_of(instance.layer.definition), instance, instance.layer.definition, caller)
+            return call_layer(frame, arguments, keywords, node)
+        finally:
+            builder.depth -= 1
+
+
+def option_names(definition: s.Layer | s.Model) -> list[str]:
+    """What `use` may set: a layer's options, a model's dims and lets."""
+    if isinstance(definition, s.Layer):
+        return [f.name for f in definition.formals if f.axes is None]
+    out: list[str] = []
+    for statement in definition.body:
+        if isinstance(statement, s.Dims):
+            out += [d.name for d in statement.entries]
+        elif isinstance(statement, s.Let):
+            out += [b.name for b in statement.bindings]
+    return out
+
+
+def _axis_text(axis: s.Axis) -> str:
+    match axis:
+        case s.Index(name=name):
+            return name
+        case s.Size(value=value):
+            return unparse(value)
+    return "..."
+
+
+def _result_name(item: s.Item) -> str:
+    if item.target is not None:
+        return item.target.name
+    if isinstance(item.value, s.Name):
+        return item.value.name
+    return item.value.name if isinstance(item.value, s.Attribute) else "output"
+
+
+def _names_in(node: Any) -> list[str]:
+    match node:
+        case s.Name(name=name):
+            return [name]
+        case s.Binary():
+            return _names_in(node.left) + _names_in(node.right)
+        case s.Unary():
+            return _names_in(node.operand)
+    return []
+
+
+def _let_text(frame: Frame, name: str) -> tuple[str, str]:
+    """How a let came to its value, for the message of a size that is none."""
+    for statement in frame.definition.body:
+        if isinstance(statement, s.Let):
+            for binding in statement.bindings:
+                if binding.name == name:
+                    names = [n for n in _names_in(binding.value) if isinstance(frame.find(n), int)]
+                    return unparse(binding.value), ", ".join(f"{n} = {frame.find(n)}" for n in names[:1])
+    return "", ""
+
+
+def _text_expression(text: str, name: str) -> s.Expr:
+    from .source import text_value
+
+    return text_value(text, name)
+
+
+_PREDEFINED = {"inf": float("inf"), "nan": float("nan"), "pi": 3.141592653589793}
+_STATEMENTS: dict[type, Any] = {
+    s.Dims: Frame._dims, s.Let: Frame._let, s.Input: Frame._input, s.Param: Frame._param, s.State: Frame._state, s.Assign: Frame._assign,
+    s.Update: Frame._update, s.Output: Frame._output, s.Loss: Frame._loss, s.Metric: Frame._metric, s.Return: Frame._return, s.If: Frame._if,
+    s.Repeat: Frame._repeat, s.With: Frame._with, s.Wrap: Frame._wrap, s.Emit: Frame._emit, s.Scan: Frame._scan,
+}  # fmt: skip
+__all__ = ["Frame", "bind_ports", "option_names"]

@@ -1,0 +1,103 @@
+"""`scan t carry ...:` as an `nn.scan`: the body is elaborated where it will run, then what it uses from outside becomes operands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from dslc.core import dtypes
+from dslc.ir import ops
+from dslc.ir.mlir import ir
+from dslc.ir.types import TensorType, type_of
+
+
+class ScanBuilder:
+    """A scan in elaboration. `turn` is the turn's number inside the body."""
+
+    def __init__(self, index: str, trip: int, starts: Sequence[ir.Value], outer_turn: ir.Value | None):
+        self.index, self.trip = index, trip
+        self.starts = list(starts)
+        types = [TensorType(dtypes.INT32, ()), *(type_of(v) for v in self.starts)]
+        self.draft = ir.Operation.create("nn.scan_draft", regions=1)
+        self.block = self.draft.regions[0].blocks.append(*[t.to_mlir() for t in types], arg_locs=[ir.Location.unknown()] * len(types))
+        self.turn = self.block.arguments[0]
+        self.slices: list[tuple[ir.Value, ir.Value]] = []  # (stacked outside, slice inside)
+        self.outer_turn = outer_turn
+        self.emitted: dict[str, Any] = {}
+        self.frame: Any = None
+
+    @property
+    def carries(self) -> list[ir.Value]:
+        return list(self.block.arguments)[1 : 1 + len(self.starts)]
+
+    def random_turn(self) -> ir.Value:
+        """The number of the turn among those of all enclosing scans, row-major, the outer ones first."""
+        if self.outer_turn is None:
+            return self.turn
+        size = ops.constant(self.trip)
+        return ops.Add.of(ops.Mul.of(self.outer_turn, size), self.turn)
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        with ir.InsertionPoint(self.block):
+            yield
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Just before the scan."""
+        with ir.InsertionPoint(self.draft):
+            yield
+
+    def is_inner(self, value: ir.Value) -> bool:
+        """Made in this body."""
+        owner = value.owner
+        return (owner if isinstance(owner, ir.Block) else owner.operation.block) == self.block
+
+    def slice(self, stacked: ir.Value) -> ir.Value:
+        """The turn's slice of a tensor whose first axis is the turn."""
+        for known, inner in self.slices:
+            if known == stacked:
+                return inner
+        t = type_of(stacked)
+        inner = self.block.add_argument(t.with_shape(t.shape[1:]).to_mlir(), ir.Location.unknown())
+        self.slices.append((stacked, inner))
+        return inner
+
+    def finish(self, next_carries: Sequence[ir.Value], emitted: Sequence[ir.Value]) -> tuple[list[ir.Value], list[ir.Value]]:
+        """Builds the scan in place of the draft: (last carries, stacks)."""
+        captured = self._captured([*next_carries, *emitted])
+        with ir.InsertionPoint(self.draft):
+            scan = ops.Scan.build(captured, self.starts, [stacked for stacked, _ in self.slices], [type_of(v) for v in emitted], self.trip)
+        block = scan.regions[0].blocks[0]
+        arguments = list(block.arguments)
+        turn, constants = arguments[0], arguments[1 : 1 + len(captured)]
+        carries = arguments[1 + len(captured) : 1 + len(captured) + len(self.starts)]
+        slices = arguments[1 + len(captured) + len(self.starts) :]
+        swap = dict(zip(captured, constants)) | {self.turn: turn} | dict(zip(self.carries, carries)) | dict(zip([i for _, i in self.slices], slices))
+        for op in list(self.block.operations):
+            op.operation.detach_from_parent()
+            block.append(op.operation)
+            for k, operand in enumerate(op.operands):
+                if operand in swap:
+                    op.operands[k] = swap[operand]
+        with ir.InsertionPoint(block):
+            ops.Yield.of(*[swap.get(v, v) for v in (*next_carries, *emitted)])
+        results = list(scan.results)
+        self.draft.erase()
+        return results[: len(self.starts)], results[len(self.starts) :]
+
+    def _captured(self, yielded: Sequence[ir.Value]) -> list[ir.Value]:
+        """Values from outside that the body uses, in order of use."""
+        own = set(self.block.arguments)
+        for op in self.block.operations:
+            own.update(op.results)
+        found: dict[ir.Value, None] = {}
+        for op in self.block.operations:
+            for operand in op.operands:
+                if operand not in own:
+                    found[operand] = None
+        for value in yielded:
+            if value not in own:
+                found[value] = None
+        return list(found)

@@ -1,0 +1,240 @@
+"""What the train and generate blocks say, checked: every key is known, every value has its type."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
+
+from dslc.core.errors import NameError_, Span, TypeError_, UnsupportedOp, did_you_mean
+
+from . import syntax as s
+from .source import Source, text_value
+from .statics import DYNAMIC, static_value
+from .unparse import unparse
+
+if TYPE_CHECKING:
+    from .frame import Frame
+
+BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+SECONDS = {"s": 1, "sec": 1, "min": 60, "h": 3600}
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """A call in a train block, `adamw(lr=1e-3)`, `text(pydoc_topics(), window=128)`: arguments are plain values or invocations; `nodes` keeps the
+    expressions of arguments that are known only at run time (schedules)."""
+
+    name: str
+    args: tuple[Any, ...]
+    options: dict[str, Any]
+    span: Span
+    call: s.Call
+
+
+@dataclass(frozen=True)
+class TrainBlock:
+    """One `train:` block. What it leaves out is None, or the default that stands here."""
+
+    name: str | None
+    span: Span
+    data: Invocation | None = None
+    eval: Invocation | None = None
+    steps: int | None = None
+    epochs: float | None = None
+    optimizer: s.Call | None = None
+    clip: Invocation | None = None
+    precision: str = "float32"
+    memory: int | None = None
+    seed: int = 0
+    accumulate: int = 1
+    average: Invocation | None = None
+    start: str | None = None
+    stop: Invocation | float | None = None
+    lets: tuple[s.Binding, ...] = ()
+
+    @staticmethod
+    def keys() -> list[str]:
+        return [f.name for f in fields(TrainBlock) if f.name not in ("name", "span", "lets")]
+
+
+@dataclass(frozen=True)
+class GenerateBlock:
+    """`generate:`: the axis, the output, the sampling method with its options, the other keys."""
+
+    axis: str
+    output: str
+    method: str
+    options: dict[str, Any]
+    settings: dict[str, Any]
+    span: Span
+
+
+def train_block(source: Source, frame: Frame) -> TrainBlock | None:
+    """The file's train block, with what the caller overrides; None where there is none."""
+    blocks = source.definitions(s.Train)
+    if not blocks:
+        return None
+    if len(blocks) > 1:
+        raise UnsupportedOp("several train blocks are not there yet", blocks[1].span)
+    block = blocks[0]
+    values: dict[str, Any] = {}
+    lets: list[s.Binding] = []
+    for line in block.lines:
+        if isinstance(line, s.Let):
+            for b in line.bindings:
+                lets.append(b)
+                known = static_value(frame, b.value)
+                if known is not DYNAMIC:
+                    frame.names[b.name] = source.overrides.get(b.name, known)
+                    frame.settable.add(b.name)
+        elif isinstance(line, s.Minimize):
+            values["optimizer"] = _only(values, _minimized(line, source), line.span)
+        else:
+            if line.key not in TrainBlock.keys():
+                raise NameError_(
+                    f"train has no key '{line.key}'{did_you_mean(line.key, TrainBlock.keys())}",
+                    line.span,
+                    help=f"the keys are {', '.join(TrainBlock.keys())}",
+                )
+            if line.key in values:
+                raise NameError_(f"'{line.key}' is set twice", line.span)
+            values[line.key] = _setting(frame, line)
+    for key in TrainBlock.keys():
+        if key in source.overrides:
+            given = source.overrides[key]
+            node = text_value(given if isinstance(given, str) else _as_text(given), key)
+            values[key] = _setting(frame, s.Setting(span=node.span, key=key, values=(node,)))
+    return TrainBlock(block.name, block.span, lets=tuple(lets), **values)
+
+
+def _as_text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value) if not isinstance(value, str) else value
+
+
+def _only(values: dict[str, Any], made: s.Call, span: Span) -> s.Call:
+    if "optimizer" in values:
+        raise UnsupportedOp("several minimize lines are not there yet", span)
+    return made
+
+
+def _minimized(line: s.Minimize, source: Source) -> s.Call:
+    everything = len(line.pattern) == 1 and line.pattern[0].text == "all"
+    if not everything:
+        raise UnsupportedOp("minimize over a part of the parameters is not there yet", line.span, help="minimize ... over all with ...")
+    return line.optimizer
+
+
+def _setting(frame: Frame, line: s.Setting) -> Any:
+    if line.key not in ("data",) and len(line.values) != 1:
+        raise TypeError_(f"{line.key} takes one value", line.span)
+    node = line.values[0]
+    match line.key:
+        case "data" | "eval" | "clip" | "average":
+            if not isinstance(node, s.Call):
+                raise TypeError_(f"{line.key} is a call, this is {unparse(node)}", node.span, help=_CALLS[line.key])
+            return _known(line.key, invocation(frame, node))
+        case "optimizer":
+            if not isinstance(node, s.Call):
+                raise TypeError_(f"the optimizer is a call, this is {unparse(node)}", node.span, help="optimizer adamw(lr=1e-3)")
+            return node
+        case "steps" | "seed" | "accumulate":
+            value = static_value(frame, node)
+            if isinstance(value, float) and value.is_integer():
+                value = int(value)
+            if isinstance(value, bool) or not isinstance(value, int) or value < (line.key != "seed"):
+                raise TypeError_(f"{line.key} takes a whole number{' above 0' if line.key != 'seed' else ''}, this is {unparse(node)}", node.span)
+            return value
+        case "epochs":
+            value = static_value(frame, node)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+                raise TypeError_(f"epochs takes a number above 0, this is {unparse(node)}", node.span)
+            return float(value)
+        case "precision":
+            name = node.name if isinstance(node, s.Name) else unparse(node)
+            if name != "float32":
+                raise UnsupportedOp(f"precision {name} is not there yet", node.span, help="precision float32")
+            return name
+        case "memory":
+            return _quantity(node, BYTES, "memory 2 GiB")
+        case "start":
+            if not isinstance(node, s.String):
+                raise TypeError_("start takes the name of a checkpoint file", node.span, help='start "runs/first/checkpoint.safetensors"')
+            return node.value
+        case "stop":
+            return _known("stop", invocation(frame, node)) if isinstance(node, s.Call) else float(_quantity(node, SECONDS, "stop 30 min"))
+    raise AssertionError(line.key)
+
+
+_CALLS = {
+    "data": "data text(pydoc_topics(), window=time)",
+    "eval": 'eval table("held_out.csv")',
+    "clip": "clip norm(1.0)",
+    "average": "average ema(0.999)",
+}
+_KNOWN = {"clip": ("norm", "value"), "average": ("ema",), "stop": ("patience",)}
+
+
+def _known(key: str, call: Invocation) -> Invocation:
+    if key in _KNOWN and call.name not in _KNOWN[key]:
+        raise NameError_(f"{key} has no '{call.name}'{did_you_mean(call.name, _KNOWN[key])}", call.span, help=f"write {key} {_KNOWN[key][0]}(...)")
+    if key == "clip" and (len(call.args) != 1 or call.options or not isinstance(call.args[0], (int, float)) or call.args[0] <= 0):
+        raise TypeError_(f"clip {call.name} takes one number above 0", call.span)
+    return call
+
+
+def _quantity(node: Any, units: dict[str, int], example: str) -> int:
+    if isinstance(node, s.Quantity):
+        if node.unit not in units:
+            raise NameError_(f"unknown unit '{node.unit}'{did_you_mean(node.unit, units)}", node.span, help=f"the units are {', '.join(units)}")
+        return int(node.number.value * units[node.unit])
+    raise TypeError_(f"a quantity with a unit is needed, this is {unparse(node)}", node.span, help=f"write {example}")
+
+
+def invocation(frame: Frame, node: s.Call) -> Invocation:
+    """A call whose arguments are known at compile time, or calls themselves."""
+    if not isinstance(node.function, s.Name):
+        raise TypeError_(f"{unparse(node.function)} cannot be called here", node.span)
+    args = tuple(_argument(frame, a) for a in node.arguments)
+    return Invocation(node.function.name, args, {k.name: _argument(frame, k.value) for k in node.keywords}, node.span, node)
+
+
+def _argument(frame: Frame, node: Any) -> Any:
+    if isinstance(node, s.Call):
+        try:
+            value = static_value(frame, node)
+        except NameError_:
+            value = DYNAMIC
+        return invocation(frame, node) if value is DYNAMIC else value
+    value = static_value(frame, node)
+    if value is DYNAMIC:
+        raise TypeError_(f"{unparse(node)} must be known at compile time", node.span)
+    return value
+
+
+def generate_block(source: Source, frame: Frame) -> GenerateBlock | None:
+    """The file's generate block."""
+    blocks = source.definitions(s.Generate)
+    if not blocks:
+        return None
+    settings: dict[str, Any] = {}
+    sampler: s.Sampler | None = None
+    for line in blocks[0].lines:
+        if isinstance(line, s.Sampler):
+            sampler = line
+            continue
+        if line.key not in ("length", "stop", "seed"):
+            raise NameError_(f"generate has no key '{line.key}'{did_you_mean(line.key, ['length', 'stop', 'seed'])}", line.span)
+        settings[line.key] = static_value(frame, line.values[0])
+    if sampler is None:
+        raise TypeError_("generate says nothing to sample from", blocks[0].span, help="over time from logits sample(temperature=0.8)")
+    method = invocation(frame, sampler.method)
+    known = {"sample": ["temperature", "top_k", "top_p"], "greedy": [], "beam": ["width", "length_penalty"]}
+    if method.name not in known:
+        raise NameError_(
+            f"no sampling method '{method.name}'{did_you_mean(method.name, known)}", method.span, help="there are sample, greedy and beam"
+        )
+    for key in method.options:
+        if key not in known[method.name]:
+            raise NameError_(f"{method.name} has no option '{key}'{did_you_mean(key, known[method.name])}", method.span)
+    return GenerateBlock(sampler.axis, sampler.output.split(".")[-1], method.name, {**dict(zip(known[method.name], method.args)), **method.options},
+                         settings, blocks[0].span)  # fmt: skip

@@ -1,0 +1,178 @@
+"""A program with everything that it imports: files, their names, and the library's layers, which are found without an import."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dslc.core.errors import DataError, NameError_, Span, did_you_mean
+
+from . import syntax as s
+from .parse import parse_expression, parse_file, parse_text, read_text
+from .values import LayerValue
+
+LIBRARY = Path(__file__).parent / "library"
+
+
+@dataclass
+class FileScope:
+    """The names of one file: its own layers and models, its imports, its lets (evaluated when first used)."""
+
+    program: s.Program
+    folder: Path
+    layers: dict[str, LayerValue] = field(default_factory=dict)
+    lets: dict[str, s.Expr] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Source:
+    """A parsed program. `texts` are all files that belong to it, by name, the library's left out."""
+
+    file: str
+    path: Path | None
+    main: FileScope
+    overrides: dict[str, Any]
+    texts: dict[str, str]
+    scopes: dict[int, FileScope] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return self.main.folder
+
+    def scope_of(self, definition: s.Layer | s.Model) -> FileScope:
+        return self.scopes[id(definition)]
+
+    def model(self, name: str | None = None) -> LayerValue:
+        """The model of that name, or the file's only or last one."""
+        models = {k: v for k, v in self.main.layers.items() if isinstance(v.definition, s.Model)}
+        if not models:
+            raise NameError_("the file has no model", self.main.program.span, help="a model is written model Name: ...")
+        if name is not None and name not in models:
+            raise NameError_(f"no model '{name}'{did_you_mean(name, models)}", help=f"the file has {', '.join(models)}")
+        return models[name] if name is not None else list(models.values())[-1]
+
+    def definitions(self, kind: type) -> list[Any]:
+        return [d for d in self.main.program.definitions if isinstance(d, kind)]
+
+
+def load_program(spec: str | Path, overrides: Mapping[str, Any] | None = None) -> Source:
+    """A `.dsl` or `.yaml` file, or the text of a program, with its imports."""
+    text = None
+    if isinstance(spec, str) and ("\n" in spec or ":" in spec and not Path(spec).exists()):
+        text, path = spec, None
+    else:
+        path = Path(spec)
+    source = Source("", path, None, dict(overrides or {}), {})  # type: ignore[arg-type]
+    if text is not None:
+        source.file = "<text>"
+        source.texts[source.file] = text
+        program, folder = parse_text(text, source.file), Path()
+    else:
+        assert path is not None
+        program = _parse_path(path, str(spec), source)
+        source.file, folder = str(spec), path.parent
+    source.main = _scope(program, folder, source, ())
+    return source
+
+
+def _parse_path(path: Path, shown: str, source: Source) -> s.Program:
+    source.texts[shown] = read_text(path)
+    if path.suffix in (".yaml", ".yml"):
+        from .yaml_form import parse_yaml
+
+        return parse_yaml(source.texts[shown], shown)
+    return parse_text(source.texts[shown], shown)
+
+
+def _scope(program: s.Program, folder: Path, source: Source, importing: tuple[Path, ...]) -> FileScope:
+    scope = FileScope(program, folder)
+    for definition in program.definitions:
+        match definition:
+            case s.Layer() | s.Model():
+                if definition.name in scope.layers:
+                    raise NameError_(f"'{definition.name}' is defined twice in this file", definition.span)
+                scope.layers[definition.name] = LayerValue(definition, scope.values)
+                source.scopes[id(definition)] = scope
+            case s.Let():
+                for binding in definition.bindings:
+                    scope.lets[binding.name] = binding.value
+            case s.Assign(targets=(s.Target(name=name, axes=None),), value=value):
+                scope.lets[name] = value
+            case s.FromImport():
+                _import(definition, scope, source, importing)
+    return scope
+
+
+def _import(statement: s.FromImport, scope: FileScope, source: Source, importing: tuple[Path, ...]) -> None:
+    path = (scope.folder / statement.path).resolve()
+    if path in importing:
+        raise NameError_(f"'{statement.path}' imports itself, through {' and '.join(p.name for p in importing)}", statement.span)
+    if not path.is_file():
+        if statement.path == "library.dsl" or (LIBRARY / statement.path).is_file():
+            for alias in statement.names:
+                found = library_layer(alias.name, source)
+                if found is None:
+                    raise NameError_(f"the library has no '{alias.name}'{did_you_mean(alias.name, library_names())}", alias.span)
+                scope.layers[alias.alias or alias.name] = found
+            return
+        raise DataError(f"there is no file {statement.path}", statement.span, notes=[f"looked for in {scope.folder}"])
+    other = _scope(_parse_path(path, str(scope.folder / statement.path), source), path.parent, source, (*importing, path))
+    for alias in statement.names:
+        name = alias.alias or alias.name
+        if alias.name in other.layers:
+            scope.layers[name] = other.layers[alias.name]
+        elif alias.name in other.lets:
+            scope.lets[name] = other.lets[alias.name]
+        else:
+            known = [*other.layers, *other.lets]
+            raise NameError_(f"{statement.path} has no '{alias.name}'{did_you_mean(alias.name, known)}", alias.span)
+
+
+# --- the library ------------------------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _library_index() -> dict[str, Path]:
+    """The file of every library layer, found without parsing."""
+    out = {}
+    for path in sorted(LIBRARY.glob("*.dsl")):
+        for name in re.findall(r"^layer (\w+)\(", path.read_text(), re.MULTILINE):
+            out[name] = path
+    return out
+
+
+def library_names() -> list[str]:
+    return list(_library_index())
+
+
+@functools.cache
+def _library_program(path: Path) -> s.Program:
+    return parse_file(path, f"library/{path.name}")
+
+
+def library_layer(name: str, source: Source) -> LayerValue | None:
+    """A layer of the standard library."""
+    path = _library_index().get(name)
+    if path is None:
+        return None
+    program = _library_program(path)
+    scope = FileScope(program, LIBRARY)
+    definition = next(d for d in program.definitions if isinstance(d, s.Layer) and d.name == name)
+    for d in program.definitions:
+        if isinstance(d, s.Layer):
+            scope.layers[d.name] = LayerValue(d, scope.values)
+            source.scopes[id(d)] = scope
+    return LayerValue(definition, scope.values)
+
+
+def text_value(text: str, name: str) -> s.Expr:
+    """An override given as text of the language (`--set name=value`)."""
+    return parse_expression(text, f"--set {name}")
+
+
+_NOWHERE = Span("<settings>", 0, 0, 0, 0)
