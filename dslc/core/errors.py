@@ -12,6 +12,7 @@ Every mistake of a user ends as one `Error`: a class, a message, the places it i
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -41,13 +42,17 @@ _texts: dict[str, list[str]] = {}
 
 def remember_source(file: str, text: str) -> None:
     """Keeps the text of a file that is not on disk (a string given to `dslc.load`), so that errors can quote it."""
-    _texts[file] = text.splitlines()
+    _texts[file] = _lines(text)
+
+
+def _lines(text: str) -> list[str]:
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 
 @lru_cache(maxsize=64)
 def _lines_on_disk(file: str) -> list[str]:
     try:
-        return Path(file).read_text(encoding="utf-8").splitlines()
+        return _lines(Path(file).read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError):
         return []
 
@@ -145,19 +150,36 @@ def render(error: Error) -> str:
     return "\n".join(lines)
 
 
+_TAB = 4  # columns of a tab in a quoted line
+_WINDOW = 150  # columns of a quoted line at most
+
+
 def _quote(spans: Sequence[Span]) -> list[str]:
-    """The first span's line with carets under every span of that line."""
+    """The first span's line with carets under every span of that line; of a very long line the part around the first span."""
     first = spans[0]
     text = source_line(first.file, first.line)
     if text is None:
         return []
-    marks = [" "] * (len(text) + 1)
+    marked = [False] * (len(text) + 1)
     for span in spans:
-        if span.file != first.file or span.line != first.line:
-            continue
-        end = span.end_column if span.end_line == span.line else len(text) + 1
-        for column in range(span.column, max(end, span.column + 1)):
-            if column <= len(marks):
-                marks[column - 1] = "^"
-    under = "".join("\t" if c == "\t" else m for c, m in zip(text.ljust(len(marks)), marks)).rstrip()
-    return [f"{first.line:5} | {text}".rstrip(), f"      | {under}"]
+        if span.file == first.file and span.line == first.line:
+            end = span.end_column if span.end_line == span.line else len(text) + 1
+            for column in range(span.column, min(max(end, span.column + 1), len(marked) + 1)):
+                marked[column - 1] = True
+    begin = max(0, first.column - _WINDOW // 2) if len(text) > _WINDOW else 0
+    shown = text[begin : begin + _WINDOW]
+    before, after = "... " if begin else "", " ..." if begin + _WINDOW < len(text) else ""
+    under = "".join(("^" if mark else " ") * _columns(char) for char, mark in zip(shown + " ", marked[begin:]))
+    quoted = shown.replace("\t", " " * _TAB)
+    return [f"{first.line:5} | {before}{quoted}{after}".rstrip(), f"      | {' ' * len(before)}{under}".rstrip()]
+
+
+def _columns(char: str) -> int:
+    """How many columns of a terminal a character takes."""
+    if char == "\t":
+        return _TAB
+    if char.isascii():
+        return 1
+    if unicodedata.combining(char):
+        return 0
+    return 2 if unicodedata.east_asian_width(char) in "WF" else 1

@@ -27,6 +27,10 @@ _NEEDS = {
     "_MINIMIZE": "a minimize needs a loss", "_OVER": "an over needs an axis", "_FROM": "a from needs a file in quotes",
     "_TRAIN": "a train needs ':'", "_GENERATE": "a generate needs ':'",
 }  # fmt: skip
+_FORMS = {
+    "_FROM": 'from "file.dsl" import name', "_MINIMIZE": "minimize LOSS over PATTERN with OPTIMIZER(options)",
+    "_OVER": "over AXIS from OUTPUT sample(options)", "_WRAP": "wrap PATTERN with LAYER(options)",
+}  # fmt: skip
 
 # Words of other languages at the beginning of a statement.
 _FOREIGN = {
@@ -99,15 +103,17 @@ def explain(source: SourceText, tokens: Tokens, index: int, accepts: set[str]) -
         error = rule(place)
         if error is not None:
             return error
-    expected = _expected(accepts)
-    return place.error(f"unexpected {place.found}", help=f"here stands {expected}" if expected else None)
+    return place.error(f"unexpected {place.found}", help=_expected(accepts))
 
 
 def _begins_statement(tokens: Tokens, index: int) -> bool:
     before = tokens[index - 1]
     if before.kind in ("_NL", "_INDENT", "_DEDENT", "SEMICOLON"):
         return True
-    return before.kind == "COLON" and any(t.kind in _BLOCKS for t in _line_before(tokens, index))
+    if before.kind != "COLON":
+        return False
+    line = _line_before(tokens, index)
+    return any(t.kind in _BLOCKS for t in line) and not _in_brackets(line)
 
 
 def _line_before(tokens: Tokens, index: int) -> list[Token]:
@@ -147,6 +153,8 @@ def _foreign(p: _Place) -> SyntaxError_ | None:
         return p.error("'import' opens no statement", 'write from "file.dsl" import name, or net = import "net.onnx"', first)
     if first.kind == "NAME" and first.text in _FOREIGN and len(p.line) == 1:
         return p.error(f"'{first.text}' is not a word of the language", _FOREIGN[first.text], first)
+    if p.token.text == "in" and first.kind in ("_SCAN", "_REPEAT"):
+        return p.error("'in' is not a word of the language", "write scan t < n" if first.kind == "_SCAN" else "write repeat n as i")
     for token in (p.token, *p.line[-1:]):
         if token.kind == "NAME" and token.text in _FOREIGN_INSIDE and token is not first:
             return p.error(f"'{token.text}' is not a word of the language", _FOREIGN_INSIDE[token.text], token)
@@ -175,8 +183,6 @@ def _misplaced(p: _Place) -> SyntaxError_ | None:
         return p.error(f"'{word}' opens a definition, and this is inside of another", "a definition begins at the left margin")
     if kind in _STATEMENTS and not p.around:
         return p.error(f"'{word}' belongs in a layer or a model", "indent it below layer NAME(...): or model NAME:")
-    if kind == "NAME" and p.around == "_GENERATE" and "_OVER" in p.accepts:
-        return None
     return None
 
 
@@ -187,7 +193,7 @@ def _no_colon(p: _Place) -> SyntaxError_ | None:
         return p.error(f"':' is missing after '{_line_text(p)}'", "a block begins with ':'")
     if p.token.kind == "EQUAL":
         return p.error("'=' defines and does not compare", "write ==")
-    if p.token.kind in ("NAME", *_STATEMENTS) and p.before and p.before.kind in _VALUES:
+    if p.token.kind in ("NAME", *_STATEMENTS) and p.before and p.before.kind in _VALUES and not _in_brackets(p.line):
         return p.error(f"':' is missing before '{p.token.text}'", "a block begins with ':'")
     return None
 
@@ -204,10 +210,13 @@ def _opened(p: _Place) -> SyntaxError_ | None:
     word = first.text
     if p.token.text in RESERVED:
         return _reserved(p)
-    return p.error(f"'{word}' opens a statement here, and {_NEEDS[first.kind]}", f"to define a value called {word}, write {word} = ...")
+    form = f"write {_FORMS[first.kind]}" if first.kind in _FORMS else f"to define a value called {word}, write {word} = ..."
+    return p.error(f"'{word}' opens a statement here, and {_NEEDS[first.kind]}", form)
 
 
 def _reserved(p: _Place) -> SyntaxError_ | None:
+    if p.token.kind == "EQUAL" and p.before and p.before.text in RESERVED:
+        return p.error(f"'{p.before.text}' is a word of the language and cannot be a name", f"take another one: {p.before.text}_", p.before)
     if p.token.text in RESERVED and "NAME" in p.accepts and not (p.token.kind in _STATEMENTS and not p.line):
         return p.error(f"'{p.token.text}' is a word of the language and cannot be a name", f"take another one: {p.token.text}_")
     return None
@@ -222,8 +231,6 @@ def _equal_signs(p: _Place) -> SyntaxError_ | None:
     if before.kind in _OPERATORS and before.end == token.start and len(p.line) >= 2:
         name = p.source.text[p.first.start : before.start].rstrip()
         return p.error(f"there is no '{before.text}='", f"write {name} = {name} {before.text} ...", before)
-    if before.kind == "COLON":
-        return p.error("there is no ':='", "write =", before)
     if p.around in ("_TRAIN", "_GENERATE") and len(p.line) == 1:
         return p.error(f"a {p.around[1:].lower()} line has no '='", f"write {before.text} VALUE")
     if any(t.kind == "EQUAL" for t in p.line):
@@ -239,16 +246,17 @@ def _two_values(p: _Place) -> SyntaxError_ | None:
         return None
     if not p.accepts & _OPERATORS and "EQUAL" not in p.accepts:
         return None
-    first, starts = p.first, len(p.line) == 1
-    if starts and first.kind == "NAME":
-        near = nearest(first.text, [*OPENERS, *RESERVED])
+    first = p.first
+    if (first.kind == "NAME" and "EQUAL" in p.accepts and not _in_brackets(p.line)) or len(p.line) == 1:
+        near = nearest(first.text, [*OPENERS, *RESERVED]) if len(p.line) == 1 else None
         if near and near != first.text:
             return p.error(f"'{first.text}' is not a word of the language; did you mean '{near}'?", at=first)
         if first.text not in OPENERS:
-            rest = p.source.line_of(token.start)[p.source.place(token.start)[1] - 1 :] if token.start else token.text
-            return p.error(f"'=' is missing after '{first.text}'", f"write {first.text} = {rest.split('#')[0].strip()}")
+            left, right = _line_text(p), p.source.rest_of_line(token.start).split("#")[0].strip()
+            return p.error(f"'=' is missing after '{left}'", f"write {left} = {right}")
     if "COMMA" in p.accepts and _in_brackets(p.line):
-        return p.error(f"a comma or an operator is missing before '{token.text}'")
+        missing = "a comma or an operator" if p.accepts & _OPERATORS else "a comma"
+        return p.error(f"{missing} is missing before '{token.text}'")
     if before.kind == "NUMBER" and token.kind == "NAME":
         return p.error(f"an operator is missing between '{before.text}' and '{token.text}'", f"write {before.text} * {token.text}")
     return p.error(f"an operator is missing before '{token.text}'")
@@ -258,25 +266,45 @@ def _in_brackets(line: list[Token]) -> bool:
     return sum(t.kind in ("LPAR", "LSQB") for t in line) > sum(t.kind in ("RPAR", "RSQB") for t in line)
 
 
-def _details(p: _Place) -> SyntaxError_ | None:
+def _in_axes(p: _Place) -> SyntaxError_ | None:
+    """Slips in brackets and in what declares names."""
     token, before = p.token, p.before
-    if token.kind == "COLON" and _in_brackets(p.line):
+    inside = _in_brackets(p.line)
+    if token.kind == "COLON" and inside:
         if p.first.kind == "_LAYER":
             return p.error("a type stands after a port's name and brackets", "write x[b, d]: int32")
         return p.error("there are no slices", "a slice is an equation: y[i < n] = x[i + start]")
-    if token.kind == "COMMA" and p.first.kind in ("_PARAM", "_STATE") and not _in_brackets(p.line):
+    if token.kind == "LSQB" and len(p.line) > 2 and p.line[-2].kind == "COLON" and before:
+        name = p.line[-3].text
+        return p.error("a type stands after the brackets", f"write {name}[...]: {before.text}")
+    if token.kind == "COMMA" and p.first.kind in ("_PARAM", "_STATE") and not inside:
         word = p.first.text
         return p.error(f"the start stands after the last name of a {word}", f"begin a new {word}: ...; {word} ...")
-    if token.kind == "COMMA" and any(t.kind == "EQUAL" for t in p.line) and p.first.kind == "NAME" and not _in_brackets(p.line):
+    if token.kind == "COMMA" and any(t.kind == "EQUAL" for t in p.line) and p.first.kind == "NAME" and not inside:
         return p.error("one value on the right of '='", "write [a, b] for a list, or a line for each definition")
     if token.kind == "_REST":
         return p.error("'...' stands only in the brackets of axes", "write x[..., d]")
-    if token.kind == "DOT" and before and before.kind == "NUMBER":
-        return p.error("a number does not end in '.'", f"write {before.text}.0")
-    if token.kind == "COMPARE" and token.text == ">" and before and before.text in ("-", "="):
-        return p.error(f"there is no '{before.text}>'", "an update is written m <- e", before)
+    if token.kind in ("LESS", "COMPARE") and p.first.kind == "_DIMS" and before:
+        return p.error(f"'{token.text}' in dims", f"write {before.text}=8, or {before.text}<=8 for any size up to 8")
+    return None
+
+
+def _signs(p: _Place) -> SyntaxError_ | None:
+    """Signs of other languages."""
+    token, before = p.token, p.before
+    if before is None or not p.line:
+        return None
+    if before.kind == "DOT" and len(p.line) > 1 and p.line[-2].kind == "NUMBER":
+        return p.error("a number does not end in '.'", f"write {p.line[-2].text}.0", before)
+    if token.text == ">" and before.end == token.start and before.text in ("-", "=", "<"):
+        help_ = "write !=" if before.text == "<" else "an update is written m <- e"
+        return p.error(f"there is no '{before.text}>'", help_, before)
+    if token.kind == "COLON" and p.source.text.startswith(":=", token.start):
+        return p.error("there is no ':='", "write =")
     if token.kind == "_ARROW":
         return p.error("'<-' updates a state, and stands only after its name", "write m <- e")
+    if token.kind in _LAYOUT and "_ELSE" in p.accepts and any(t.kind == "_IF" for t in p.line):
+        return p.error("a value with 'if' needs 'else'", "write a if c else b")
     return None
 
 
@@ -287,11 +315,11 @@ def _ends(p: _Place) -> SyntaxError_ | None:
 
 
 _RULES = (
-    _indented, _else_if, _foreign, _misplaced, _equal_signs, _opened, _no_colon, _details, _reserved, _two_values, _ends,
+    _indented, _else_if, _foreign, _misplaced, _reserved, _equal_signs, _opened, _no_colon, _in_axes, _signs, _two_values, _ends,
 )  # fmt: skip
 
 
-def _expected(accepts: set[str]) -> str:
+def _expected(accepts: set[str]) -> str | None:
     """What may stand here, where that is short enough to help."""
     kinds = set(accepts)
     words = []
@@ -301,7 +329,7 @@ def _expected(accepts: set[str]) -> str:
     if kinds >= _OPERATORS - {"_AND", "_OR", "COMPARE", "LESS"}:
         words.append("an operator")
         kinds -= _OPERATORS | {"_IF", "LPAR", "LSQB", "DOT"}
-    if kinds & _STATEMENTS:
+    if "_PARAM" in kinds:
         words.append("a statement")
         kinds -= _STATEMENTS | {"_LET", "NAME", "_DEDENT", "_NL"}
     if kinds & _DEFINITIONS:
@@ -309,5 +337,5 @@ def _expected(accepts: set[str]) -> str:
         kinds -= _DEFINITIONS | {"_LET", "_FROM", "_NL", "$END"}
     words += sorted(_WORDS.get(kind) or f"'{_WRITTEN.get(kind, kind)}'" for kind in kinds)
     if not words or len(words) > 6:
-        return ""
-    return ", ".join(words[:-1]) + (" or " if len(words) > 1 else "") + words[-1]
+        return None
+    return f"{words[0]} must stand here" if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]} may stand here"

@@ -161,7 +161,7 @@ def _children(symbols: Sequence[Any], plan: Sequence[int]) -> list[Any]:
 
 def _acceptable(automaton: Tables, stack: Sequence[int]) -> set[str]:
     """The kinds of token that the automaton can go on with (an LALR state alone lists more than that)."""
-    return {kind for kind in automaton.states[stack[-1]] if not kind[0].islower() and _accepts(automaton, list(stack), kind)}
+    return {kind for kind in automaton.states[stack[-1]] if kind.isupper() and _accepts(automaton, list(stack), kind)}
 
 
 def _accepts(automaton: Tables, stack: list[int], kind: str) -> bool:

@@ -121,11 +121,9 @@ class SourceText:
         end_line, end_column = self.place(end - 1)
         return Span(self.file, line, column, end_line, end_column + 1)
 
-    def line_of(self, offset: int) -> str:
-        """The rest of the line up to `offset`, and what follows on it."""
-        start = self.text.rfind("\n", 0, offset) + 1
+    def rest_of_line(self, offset: int) -> str:
         end = self.text.find("\n", offset)
-        return self.text[start : end if end >= 0 else None]
+        return self.text[offset : end if end >= 0 else None]
 
 
 class Tokens(list[Token]):
@@ -256,9 +254,9 @@ class _Cutter:
             self.indents.pop()
             self.tokens.append(Token("_DEDENT", "", self.last_end, self.last_end))
         if len(space) != self.indents[-1]:
-            known = ", ".join(str(n) for n in self.indents)
+            known = " or ".join(str(n) for n in self.indents)
             message = f"this line is indented by {len(space)}, and the blocks around it by {known}"
-            raise SyntaxError_(message, self.source.span(end, self.source.text.find("\n", end) if "\n" in self.text[end:] else len(self.text)))
+            raise SyntaxError_(message, self.source.span(end, end + len(self.source.rest_of_line(end))))
 
     def bad(self, char: str, start: int) -> NoReturn:
         if char == '"':

@@ -309,7 +309,8 @@ class _Reader:
             settings = tuple(self.expr(h) for h in head.value) if isinstance(head, yaml.SequenceNode) else self.part(head, "targets")
             return s.With(settings, body, span=span)
         if word == "if":
-            branches, otherwise = (s.Branch(self.expr(head), body, span=span),), bodies[1] if len(bodies) > 1 else ()
+            branches: tuple[s.Branch, ...] = (s.Branch(self.expr(head), body, span=span),)
+            otherwise = bodies[1] if len(bodies) > 1 else ()
             if len(otherwise) == 1 and isinstance(otherwise[0], s.If):  # an if alone in else is elif
                 branches, otherwise = branches + otherwise[0].branches, otherwise[0].otherwise
             return s.If(branches, otherwise, span=span)
