@@ -63,7 +63,7 @@ class _Reader:
             return parse_part(scalar_text(self.whole, node, blank), start, opener)
         except SyntaxError_ as error:
             following = self.whole.text[node.end_mark.index :].lstrip()[:1]
-            if node.style is None and following in (",", "}", "]"):
+            if node.style is None and following == "," and error.help is None:
                 error.help = "in YAML a comma inside { } and [ ] ends a value: put quotes around a text that holds one"
             raise
 

@@ -13,19 +13,21 @@ from .tokens import SourceText
 
 _HEX_ESCAPES = {"x": 4, "u": 6, "U": 10}  # lengths of \xNN, \uNNNN, \UNNNNNNNN
 
-# A part of PyYAML's message, and the way out.
-_HELPS = {
-    "mapping values are not allowed": "a text that holds ': ' needs quotes",
-    "'\\t'": "indent with spaces",
-    "cannot start any token": "a text that begins with % @ or ` needs quotes",
-    "sequence entries are not allowed": "a text that begins with '- ' needs quotes",
-    "expected <block end>": "a text that begins with [ { or a quote needs quotes around all of it",
-    "expected ',' or": "inside { } and [ ] a text that holds a bracket or a comma needs quotes",
-    "expected the node content": "inside { } and [ ] a text that holds a bracket or a comma needs quotes",
-    "could not find expected ':'": "a line is KEY: VALUE, or an entry that begins with '- '",
-    "while scanning a directive": "a text that begins with % needs quotes",
-    "expected a single document": "'---' begins a second document: a program is one",
-}
+_QUOTES = "inside { } and [ ] a text that holds a bracket or a comma needs quotes"
+
+# A part of PyYAML's message; ours; the way out.
+_PROBLEMS = (
+    ("mapping values are not allowed", "': ' cannot stand here", "a text that holds ': ' needs quotes"),
+    ("'\\t'", "a tab in the indentation", "indent with spaces"),
+    ("cannot start any token", "a value cannot begin with this character", "a text that begins with % @ or ` needs quotes"),
+    ("sequence entries are not allowed", "a list cannot begin here", "a text that begins with '- ' needs quotes"),
+    ("expected <block end>", "the value ends before this", "a text that begins with [ { or a quote needs quotes around all of it"),
+    ("expected ',' or", "a comma or the closing bracket must stand here", _QUOTES),
+    ("expected the node content", "a value must stand here", _QUOTES),
+    ("could not find expected ':'", "this line has no ': '", "a line is KEY: VALUE, or an entry that begins with '- '"),
+    ("while scanning a directive", "a value cannot begin with %", "a text that begins with % needs quotes"),
+    ("expected a single document", "a second document begins here", "a program is one document: leave '---' out"),
+)
 
 
 def compose(whole: SourceText) -> yaml.Node | None:
@@ -36,9 +38,10 @@ def compose(whole: SourceText) -> yaml.Node | None:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         text = f"{error.context or ''} {error.problem or ''}"
-        help_ = next((help_ for part, help_ in _HELPS.items() if part in text), None)
+        known = ((message, help_) for part, message, help_ in _PROBLEMS if part in text)
+        message, help_ = next(known, (f"this is no YAML: {error.problem or error.context}", None))
         index = mark.index if mark else 0
-        raise SyntaxError_(f"this is no YAML: {error.problem or error.context}", whole.span(index, index + 1), help=help_) from None
+        raise SyntaxError_(message, whole.span(index, index + 1), help=help_) from None
     except yaml.reader.ReaderError as error:
         code = error.character if isinstance(error.character, int) else ord(error.character)
         span = whole.span(error.position, error.position + 1)

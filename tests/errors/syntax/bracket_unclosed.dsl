@@ -1,0 +1,5 @@
+model M:
+    dims n=4
+    input x[n]
+    y = x[n
+    z = (y)

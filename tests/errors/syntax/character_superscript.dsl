@@ -1,0 +1,2 @@
+model M:
+    y = x²

@@ -1,0 +1,6 @@
+model M:
+    dims n=4
+    input x[n]
+    if n > 3: y = x
+    else
+        y = x

@@ -1,0 +1,2 @@
+model M:
+    dims b<3

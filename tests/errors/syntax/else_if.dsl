@@ -1,0 +1,5 @@
+model M:
+    dims n=4
+    input x[n]
+    if n > 3: y = x
+    else if n > 2: y = x

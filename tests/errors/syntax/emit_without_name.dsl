@@ -1,0 +1,5 @@
+model M:
+    dims n=4
+    input x[n]
+    scan t:
+        emit x

@@ -1,0 +1,2 @@
+train:
+    minimize a with adam()

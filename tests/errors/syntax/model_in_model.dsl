@@ -1,0 +1,3 @@
+model M:
+    model N:
+        y = 3

@@ -1,0 +1,2 @@
+layer f(x[b], b=3):
+    return x

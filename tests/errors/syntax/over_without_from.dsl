@@ -1,0 +1,2 @@
+generate:
+    over time sample()

@@ -1,0 +1,1 @@
+param w[3] ~ zeros()

@@ -1,0 +1,5 @@
+model M:
+    dims n=4
+    input x[n]
+    y = f(x
+    z = y

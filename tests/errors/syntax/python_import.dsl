@@ -1,0 +1,3 @@
+import numpy
+model M:
+    y = 3

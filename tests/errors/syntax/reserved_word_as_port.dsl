@@ -1,0 +1,2 @@
+layer f(if[b]):
+    return x

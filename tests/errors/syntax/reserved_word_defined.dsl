@@ -1,0 +1,4 @@
+model M:
+    dims n=4
+    input x[n]
+    use = 3

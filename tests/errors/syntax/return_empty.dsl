@@ -1,0 +1,2 @@
+layer f(x[b]):
+    return

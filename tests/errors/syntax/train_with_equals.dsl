@@ -1,0 +1,2 @@
+train:
+    steps = 3

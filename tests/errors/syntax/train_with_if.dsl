@@ -1,0 +1,2 @@
+train:
+    if a: steps 3

@@ -1,0 +1,2 @@
+model M:
+    inptu x[3]
