@@ -25,6 +25,7 @@ from .stage import Generated, Request, frame_of, request_of
 from .trace import Body
 
 VERSION = 1  # of the generated code, for caches
+OPT_LEVEL = 0  # of LLVM's passes over its IR: higher ones double the time to compile and gain little on kernels that are built this way
 _DEPTH = 20_000  # Python frames that a long chain of ops in one kernel may take while it is traced
 
 
@@ -128,7 +129,7 @@ def compile_plan(plan: Plan, machine: Machine) -> Executable:
         arena_bytes = aligned(plan.arena_bytes) + aligned(workspace)
         functions = [f for k in writer.kernels.values() for f in k.functions]
         constants = bytes(writer.constants)
-        built = build_object(functions, steps, arena_bytes, constant_bytes=len(constants))
+        built = build_object(functions, steps, arena_bytes, constant_bytes=len(constants), opt_level=OPT_LEVEL)
     finally:
         sys.setrecursionlimit(limit)
     infos = [info for _, info in sorted(writer.infos.values(), key=lambda item: item[0])]

@@ -49,13 +49,13 @@ class Folding:
         types = [self.dtype, INT32]
         return [Val(b.const(computed(t), v, lanes), t, lanes) for v, t in zip(values, types[: len(self.parts)])]
 
-    def element(self, point: Point) -> State:
-        """The state of one point: its value, and where it stands. Lanes that do not exist hold what the fold starts from."""
+    def element(self, point: Point, across: bool) -> State:
+        """The state of one point: its value, and where it stands. If lanes are folded `across`, those that do not exist hold what it starts from."""
         s, lanes = point.s, point.lanes
         x = point.value(self.node)
         state = [x] if self.place is None else [x, point.integer(self.place)]
         state = [v if v.lanes == lanes else Val(point.b.spread(v.ssa, computed(v.dtype), lanes), v.dtype, lanes) for v in state]
-        if point.mask is None:
+        if point.mask is None or not across:
             return state
         return [s.select(Val(point.mask, BOOL, lanes), v, first) for v, first in zip(state, self.start(point.b, lanes))]
 

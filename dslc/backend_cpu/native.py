@@ -122,7 +122,9 @@ def _emit_kernel(module: ir.Module, kernel: KernelFunction) -> None:
 
 def lower(module: ir.Module) -> None:
     """To the LLVM dialect, in place."""
-    passmanager.PassManager.parse(LOWERING).run(module.operation)
+    manager = passmanager.PassManager.parse(LOWERING)
+    manager.enable_verifier(False)  # after every pass it would take half of the time
+    manager.run(module.operation)
 
 
 def _append(module: ir.Module, text: str, declared: set[str]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from dslc.core.dtypes import BOOL, INT32, INT64
 from dslc.ir import index
 from dslc.ir.index import Const, Dim, Expr, FloorDiv, Mod, Sum, Symbol
+from dslc.ir.mlir import vector
 
 from . import casts, emit
 from .emit import Memory
@@ -257,6 +258,8 @@ class Point:
         b, lanes = self.b, self.lanes
         mask = self._mask(condition)
         bits = self._bits(node.address)
+        if mask is None and step in (2, -1):
+            return Val(self._shuffled(memory, self.scalar(node.address), step), node.dtype, lanes)
         if mask is None and step is not None:
             offsets = b.same("arith.muli", b.iota("i32", lanes), b.const("i32", step, lanes))
             raw = memory.gather([self.scalar(node.address)], offsets)
@@ -268,6 +271,15 @@ class Point:
         if condition is not None:
             raw = b.select(mask, raw, b.const(computed(node.dtype), 0, lanes))
         return Val(raw, node.dtype, lanes)
+
+    def _shuffled(self, memory: Memory, at: Value, step: int) -> Value:
+        """Every second element, or the elements backwards, by whole loads of just these elements and a shuffle."""
+        lanes = self.lanes
+        if step == -1:
+            whole = memory.load([self.b.add(at, 1 - lanes)], lanes)
+            return vector.shuffle(whole, whole, list(range(lanes))[::-1])
+        low, high = memory.load([at], lanes), memory.load([self.b.add(at, lanes - 1)], lanes)
+        return vector.shuffle(low, high, [2 * i if 2 * i < lanes else 2 * i + 1 for i in range(lanes)])
 
     def _mask(self, condition: Val | None) -> Value:
         """Lanes that exist and where a condition holds; None: all."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -30,6 +31,7 @@ WEIGHTS = {
     "nn.pow": 60, "nn.div": 6, "nn.sqrt": 8, "nn.rsqrt": 12, "nn.random": 90, "nn.mod": 20, "nn.floordiv": 20, "nn.atan2": 60,
     "nn.sinh": 40, "nn.cosh": 40,
 }  # fmt: skip
+MOST_TAPS = 9  # points of a reduced space up to which its loop is unrolled
 KEEP = 8  # a value that costs more than this is kept for the next pass rather than made again
 
 
@@ -81,6 +83,11 @@ class Passes:
         self.elements = prod(self.sizes[d] for d in self.reduced) * (1 if layout.across else layout.lanes * layout.columns)
         self.weights = [self._reach(p)[1] for p in range(len(self.roots))]
         self.kept = self._choose_kept(scratch_limit)
+
+    @property
+    def few_points(self) -> bool:
+        """Whether the reduced space is a handful of points, as in pooling and depthwise convolutions."""
+        return not self.layout.across and prod(self.sizes[d] for d in self.reduced) <= MOST_TAPS
 
     @property
     def scratch_bytes(self) -> int:
@@ -165,7 +172,7 @@ class PassEmitter:
 
     def run(self) -> list[list[State]]:
         """For each block the state of each fold, all streams of it combined and, along a reduced dim, its lanes."""
-        states = self._loops(0, [], self._start())
+        states = self._unrolled() if self.passes.few_points and not self.bounds else self._loops(0, [], self._start())
         if not self.layout.across:
             return states
         s = self.blocks[0].point.s
@@ -173,6 +180,13 @@ class PassEmitter:
             half = len(states) // 2
             states = [self._merged(s, states[k], states[k + half]) for k in range(half)]
         return [[f.across(s, state) for f, state in zip(self.foldings, states[0])]]
+
+    def _unrolled(self) -> list[list[State]]:
+        """Every point of a small reduced space, one after the other: the indices are constants."""
+        states = self._start()
+        for place in product(*(range(self.passes.sizes[d]) for d in self.passes.reduced)):
+            states = self._turn([self.b.index(i) for i in place], None, states, 1)
+        return states
 
     def _start(self) -> list[list[State]]:
         count = self.width if self.layout.across else len(self.blocks)
@@ -264,7 +278,7 @@ class PassEmitter:
             point = self._point(block, place, mask if self.layout.across else block.mask, self.known[0 if self.layout.across else j])
             self._recall(point, place, j)
             stream = states[j] if states else []
-            out.append([f.combine(point.s, state, f.element(point)) for f, state in zip(self.foldings, stream)])
+            out.append([f.combine(point.s, state, f.element(point, self.layout.across)) for f, state in zip(self.foldings, stream)])
             if self.p == len(self.passes.rows.foldings):
                 self._store(point)
             self._remember(point, place, j)

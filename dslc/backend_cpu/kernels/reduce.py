@@ -22,7 +22,7 @@ from ..scalars import Val
 from ..space import Space, lanes_for, unravel, vectors
 from ..stage import Frame, Generated, Request, Stage
 from . import map as map_kernel
-from .passes import Block, Layout, PassEmitter, Passes
+from .passes import MOST_TAPS, Block, Layout, PassEmitter, Passes
 from .rows import Level, Rows, RowSpace, levels_of, nest_of, space_of, vector_dim
 
 Value = Any  # an ir.Value
@@ -60,6 +60,8 @@ def choose_layout(rows: Rows) -> Layout:
         return Layout(dim, lanes, True, 1)
     vectors_there = -(-sizes[dim] // lanes)
     columns = next((c for c in (4, 2) if vectors_there % c == 0), 4 if vectors_there > 16 else 1)
+    if prod(sizes[rows.kept :]) <= MOST_TAPS:
+        columns = 1
     if sum(f.node is not None for level in rows.foldings for f in level) > 4:
         columns = 1
     return Layout(dim, lanes, False, columns)

@@ -50,11 +50,43 @@ class Level:
 
 def maps_of(op: Any) -> Maps:
     """The index maps of a fold, those of argreduce too: kept axes, then reduced ones."""
+    if op.operation.name == "nn.fold":
+        return _fold_maps(op)
     if op.operation.name != "nn.argreduce":
         return op.maps()
     shape, axis = type_of(op.x).shape, op.axis
     order = [k for k in range(len(shape)) if k != axis] + [axis]
     return Maps(tuple(shape[k] for k in order), (tuple(Dim(order.index(k)) for k in range(len(shape))),))
+
+
+def _fold_maps(op: Any) -> Maps:
+    """The maps of a fold. Windows that do not overlap have one tap an element, position % step, and are no axes of the sum."""
+    shape, rows, offsets = type_of(op.g).shape, op.matrix, op.offsets
+    pivots, maps = op.pivots(), op.maps()
+    rank = len(op.shape)
+    free = [k for k in range(len(shape)) if k not in pivots]
+    reads, kept, guards = list(maps.reads[0]), list(free), []
+    for a, (row, offset, pivot) in enumerate(zip(rows, offsets, pivots)):
+        taps = [k for k in free if row[k]]
+        alone = len(taps) == 1 and row[taps[0]] == 1 and sum(bool(other[taps[0]]) for other in rows) == 1
+        if pivot is None or not alone or not 1 < shape[taps[0]] <= row[pivot]:
+            continue
+        position = Dim(a) - offset
+        reads[pivot], reads[taps[0]] = position // row[pivot], position % row[pivot]
+        kept.remove(taps[0])
+        if shape[taps[0]] < row[pivot]:
+            guards.append((0, reads[taps[0]] // shape[taps[0]]))
+    if kept == free:
+        return maps
+    place: list[Expr] = [Dim(k) for k in range(rank)] + [Dim(rank + kept.index(k)) if k in kept else index.Const(0) for k in free]
+    others = [(o, index.substitute(e, place)) for o, e in maps.guards if not _taps_in(e, rank, free, kept)]
+    domain = (*op.shape, *(shape[k] for k in kept))
+    return Maps(domain, (tuple(index.substitute(e, place) for e in reads),), maps.outside, (*others, *guards))
+
+
+def _taps_in(e: Expr, rank: int, free: Sequence[int], kept: Sequence[int]) -> bool:
+    """Whether an expression depends on a tap that is no axis any more."""
+    return any(d >= rank and free[d - rank] not in kept for d in index.dims_of(e))
 
 
 def levels_of(body: Body) -> list[Level]:
