@@ -104,9 +104,9 @@ class _Outer:
         def area(at: int, elements: int) -> e.Memory:
             return e.memory_of(scratch, offset + at * size, self.shape.dtype, max(elements, 1))
 
-        self.a_area = area(0, a_size) if s.pack_a else None
-        self.b_area = area(a_size, b_size) if s.pack_b else product.packed_b
-        self.sums = area(a_size + b_size, s.mc * s.nc) if self.blocked else None
+        self.a_area: Any = area(0, a_size) if s.pack_a else None
+        self.b_area: Any = area(a_size, b_size) if s.pack_b else product.packed_b
+        self.sums: Any = area(a_size + b_size, s.mc * s.nc) if self.blocked else None
 
     def run(self, tid: Value, nt: Value) -> None:
         low, high = e.share(self.shape.batch * self.row_blocks * self.column_blocks, tid, nt)

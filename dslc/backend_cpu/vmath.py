@@ -273,7 +273,7 @@ _NEAR = {
     "sin": _sine(0, "sin"), "cos": _sine(1, "cos"), "pow": _pow32,
 }  # fmt: skip
 
-_PLAIN = {"sqrt": math.sqrt, "floor": math.floor, "ceil": math.ceil, "round": math.roundeven, "abs": math.absf}
+_PLAIN: dict[str, Callable[..., Value]] = {"sqrt": math.sqrt, "floor": math.floor, "ceil": math.ceil, "round": math.roundeven, "abs": math.absf}
 
 
 def _sigmoid64(x: Value) -> Value:

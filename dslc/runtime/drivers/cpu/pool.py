@@ -3,8 +3,8 @@
 A worker is a Python thread that lives in native code (`dslc_worker`), where it needs no interpreter lock; the calling thread is worker 0. Calls
 from several threads wait for each other. After a fork the child has no workers and makes a new pool at its first call.
 
-The number of threads is `DSLC_THREADS`, or the cores that the process may use. With `pin` each worker keeps to one core, and never the caller's: a
-kernel left alone sometimes keeps both on one for seconds. A library does not pin, for its host may have its own plans.
+The number of threads is `DSLC_THREADS`, or the cores that the process may use. A worker that wakes on the caller's core keeps off it from then on
+(`dslc_worker` sees to that); with `pin` each keeps to one core. A library does not pin, for its host may have its own plans.
 """
 
 from __future__ import annotations

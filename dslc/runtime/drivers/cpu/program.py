@@ -58,7 +58,7 @@ class _Input:
             return False
         if self.below is None:
             return self.port.bounds is None
-        return bool(np.maximum.reduce(value.view(self.unsigned), axis=None, initial=0) < self.below)
+        return bool(np.maximum.reduce(value.view(self.unsigned or self.dtype), axis=None, initial=0) < self.below)
 
 
 @dataclass(frozen=True)
