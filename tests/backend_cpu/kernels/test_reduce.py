@@ -111,6 +111,12 @@ CASES = [
     Case("argmax_odd", "reduce", [ODD], arg("max", 1)),
     Case("argmax_long", "reduce", [(INT32, (3, 37000))], arg("max", 1)),
     Case("fold_windows", "reduce", [(F, (98, 3))], lambda g: Fold.of(g, strides=[1, 1], offsets=[0], shape=[100])),
+    Case("fold_pooling", "reduce", [(F, (3, 6, 10, 2, 2))],
+         lambda g: Fold.of(g, strides=[1, 0, 0, 0, 0, 0, 2, 0, 1, 0, 0, 0, 2, 0, 1], offsets=[0, 0, 0], shape=[3, 12, 20])),
+    Case("fold_gaps", "reduce", [(F, (6, 10, 2, 3))],
+         lambda g: Fold.of(g, strides=[3, 0, 1, 0, 0, 2, 0, 1], offsets=[-1, 2], shape=[18, 24])),
+    Case("fold_windows_gaps", "reduce", [(F, (6, 10, 2, 2))],
+         lambda g: Fold.of(g, strides=[3, 0, 1, 0, 0, 2, 0, 1], offsets=[-1, 2], shape=[18, 24])),
     Case("fold_strided", "reduce", [(F, (2, 4, 4, 3, 3))],
          lambda g: Fold.of(g, strides=[1, 0, 0, 0, 0, 0, 2, 0, 1, 0, 0, 0, 2, 0, 1], offsets=[0, -1, -1], shape=[2, 8, 8])),
     *(Case(f"softmax_{name}", "reduce", [(F, shape)], expanded(Softmax, axis), 2e-6)
