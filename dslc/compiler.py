@@ -45,9 +45,8 @@ RECIPES = {
 Observer = Callable[[str, Any], None]  # told the name of each stage and the module after it
 
 
-def pipeline(model: Model, program: str, target: Target) -> list[Pass]:
+def pipeline(model: Model, elaborated: Any, program: str, target: Target) -> list[Pass]:
     """The passes from the elaborated module to what the target compiles."""
-    from .passes.hoist import Hoist
     from .passes.prune import Prune
     from .passes.simplify import Simplify
 
@@ -56,8 +55,7 @@ def pipeline(model: Model, program: str, target: Target) -> list[Pass]:
     if recipe.steps:
         from .passes.differentiate import Differentiate
 
-        passes += [model.train_pass(program), Differentiate(), Simplify()]
-    passes += [Hoist(), Simplify()]
+        passes += [model.train_pass(elaborated, program), Differentiate(), Simplify()]
     if target.lowered:
         from .passes.fuse import Fuse
 
@@ -79,7 +77,7 @@ def lower(model: Model, program: str, target: Target, observer: Observer | None 
     """The model's module after every pass, or after the one named `after`; a fresh module each time."""
     elaborated = model.elaborate(RECIPES[program].training)
     with elaborated.context, elaborated.location:
-        passes = pipeline(model, program, target)
+        passes = pipeline(model, elaborated, program, target)
         names = pass_names(passes)
         known = ["elaborate", *names]
         if after is not None and after not in known:
@@ -100,7 +98,7 @@ def compile_program(model: Model, program: str, target_name: str) -> Executable:
     if program not in RECIPES:
         raise NameError_(f"no program '{program}'{did_you_mean(program, RECIPES)}", help=f"the programs are {', '.join(RECIPES)}")
     target = target_of(target_name)
-    name = cache.key(model.fingerprint, program, target.name, target.fingerprint())
+    name = cache.key(model.fingerprint, str(model.steps), program, target.name, target.fingerprint())
     stored = cache.get(name)
     if stored is not None:
         try:

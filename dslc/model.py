@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .core.errors import TrainingError
 from .core.executable import Executable
 from .runtime.store import Entry, ParameterStore
 
@@ -25,6 +26,7 @@ class Model:
         from .frontend.elaborate import load_program
 
         self.overrides = dict(overrides or {})
+        self._steps: int | None = None
         self.source = load_program(spec, self.overrides)
         self.checked = self.elaborate(training=True)  # the first error of the file ends here
 
@@ -73,8 +75,29 @@ class Model:
         """The executable with the model's name and signature."""
         return dataclasses.replace(executable, model=self.name, signature=self.signature)
 
-    def train_pass(self, program: str) -> TrainStep:
-        """The pass that makes a training step of this model."""
-        from .passes.train_step import train_step_of
+    @property
+    def steps(self) -> int | None:
+        """The length of the run, for schedules: the train block's steps, or what `set_steps` gave."""
+        return self._steps or (self.checked.settings.steps if self.checked.settings else None)
 
-        return train_step_of(self.checked, accumulating=program == "accumulate")
+    def set_steps(self, steps: int) -> None:
+        """Tells the length of a run that the train block gives in epochs."""
+        self._steps = steps
+
+    def train_pass(self, elaborated: Elaborated, program: str) -> TrainStep:
+        """The pass that makes a training step of this model."""
+        from .frontend.optimizers import LayerOptimizer
+        from .passes.train_step import TrainStep
+
+        settings = elaborated.settings
+        if settings is None or settings.optimizer is None:
+            raise TrainingError("the model has no train block with an optimizer", help="add one: train: optimizer adamw(lr=1e-3)")
+        clip = settings.clip
+        return TrainStep(
+            trainable=tuple(p.path for p in elaborated.parameters if p.trainable),
+            optimizer=LayerOptimizer(elaborated, settings.optimizer, self.steps),
+            clip_norm=float(clip.args[0]) if clip and clip.name == "norm" else None,
+            clip_value=float(clip.args[0]) if clip and clip.name == "value" else None,
+            accumulate=settings.accumulate,
+            accumulating=program == "accumulate",
+        )

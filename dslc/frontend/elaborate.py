@@ -49,6 +49,7 @@ class Elaborated:
     dims: dict[str, int]
     fans: dict[str, tuple[int, int]]
     builder: Builder = field(repr=False)
+    frame: Frame = field(repr=False)
 
 
 class Builder:
@@ -71,7 +72,7 @@ class Builder:
         self.scans: list[Any] = []
         self.frozen = 0
         self.depth = 0
-        self.calls: list[Span] = []
+        self.total_steps: int | None = None  # of the run, where the schedules know it
         self.labels: dict[ir.Value, tuple[str, ...]] = {}  # names of axes, for messages
         self.lines: dict[ir.Value, int] = {}  # where a value was defined, for messages
 
@@ -158,7 +159,7 @@ def elaborate(source: Source, *, training: bool, model: str | None = None) -> El
         generate = generate_block(source, frame)
         _check_overrides(source, frame, settings)
     return Elaborated(builder.module, made, location, layer.name, training, list(builder.parameters.values()), list(builder.states.values()), losses,
-                      settings, generate, dict(frame.dims), _fans(builder), builder)  # fmt: skip
+                      settings, generate, dict(frame.dims), _fans(builder), builder, frame)  # fmt: skip
 
 
 def _fans(builder: Builder) -> dict[str, tuple[int, int]]:

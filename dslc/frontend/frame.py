@@ -83,6 +83,8 @@ class Frame(WholeValues):
             return self.file.layers[name]
         if name in self.file.lets:
             return self.file_let(name)
+        if name == "steps":
+            return self.builder.total_steps
         if name in fn.NAMES:
             return Function(name, None)  # type: ignore[arg-type]
         return library_layer(name, self.builder.source)

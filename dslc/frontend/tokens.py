@@ -166,6 +166,9 @@ class _Cutter:
             if group == "NAME":
                 kind = self.word(word, start, end) if word in _SPECIAL or not word.isascii() else "NAME"
             elif group == "SIGN":
+                if word == "<-" and (brackets or self.opener != "NAME"):  # `j <-1` inside an expression is `j < -1`
+                    tokens.append(Token("LESS", "<", start, start + 1))
+                    word, start = "-", start + 1
                 kind = self.sign(word, start)
             elif group == "NUMBER" or group == "STRING":
                 kind = group
@@ -213,9 +216,6 @@ class _Cutter:
             self.close(word, start)
         elif kind == "EQUAL" and not self.brackets:
             self.opener = "EQUAL"
-        elif kind == "_ARROW" and (self.brackets or self.opener != "NAME"):
-            self.tokens.append(Token("LESS", "<", start, start + 1))  # `j <-1` inside an expression is `j < -1`
-            return "MINUS"
         return kind
 
     def close(self, word: str, start: int) -> None:

@@ -252,7 +252,12 @@ def _backward_body(
     source = op.regions[0].blocks[0]
     c, k = len(operands.constants), len(operands.carries)
     turn_slices = [type_of(v).with_shape(type_of(v).shape[1:]) for v in stacked]
-    types = [type_of(source.arguments[0]), *(type_of(v) for v in operands.constants), *(type_of(operands.carries[i]) for i in carried_floats), *turn_slices]
+    types = [
+        type_of(source.arguments[0]),
+        *(type_of(v) for v in operands.constants),
+        *(type_of(operands.carries[i]) for i in carried_floats),
+        *turn_slices,
+    ]
     back.draft = ir.Operation.create("nn.draft", regions=1)
     back.block = back.draft.regions[0].blocks.append(*[t.to_mlir() for t in types], arg_locs=[ir.Location.unknown()] * len(types))
     arguments = list(back.block.arguments)

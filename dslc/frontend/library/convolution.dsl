@@ -37,7 +37,7 @@ layer conv_transpose1d(x[n, c, p], out, kernel=3, stride=1, pad=0, bias=false):
     param b[out] ~ zeros() if bias
     let   P = (p - 1) * stride - 2*pad + kernel
     up[n, c, i < (p - 1) * stride + 1] = where(i % stride == 0, x[n, c, i // stride], 0)
-    y[n, o, i < P] = sum[c, u](up[n, c, i + u + pad - (kernel - 1)] * w[c, o, kernel - 1 - u])
+    y[n, o, i < P] = sum[c, u < kernel](up[n, c, i + u + pad - (kernel - 1)] * w[c, o, kernel - 1 - u])
     return z[n, o, i] = y[n, o, i] + b[o] if bias else y[n, o, i]
 
 layer conv_transpose2d(x[n, c, p, q], out, kernel=3, stride=1, pad=0, bias=false):
@@ -45,5 +45,5 @@ layer conv_transpose2d(x[n, c, p, q], out, kernel=3, stride=1, pad=0, bias=false
     param b[out] ~ zeros() if bias
     let   P = (p - 1) * stride - 2*pad + kernel, Q = (q - 1) * stride - 2*pad + kernel
     up[n, c, i < (p - 1) * stride + 1, j < (q - 1) * stride + 1] = where(i % stride == 0 and j % stride == 0, x[n, c, i // stride, j // stride], 0)
-    y[n, o, i < P, j < Q] = sum[c, u, v](up[n, c, i + u + pad - (kernel - 1), j + v + pad - (kernel - 1)] * w[c, o, kernel - 1 - u, kernel - 1 - v])
+    y[n, o, i < P, j < Q] = sum[c, u < kernel, v < kernel](up[n, c, i + u + pad - (kernel - 1), j + v + pad - (kernel - 1)] * w[c, o, kernel - 1 - u, kernel - 1 - v])
     return z[n, o, i, j] = y[n, o, i, j] + b[o] if bias else y[n, o, i, j]

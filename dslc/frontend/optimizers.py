@@ -1,0 +1,85 @@
+"""Optimizers and schedules: a layer of (w, g) elaborated for one parameter, with its states beside the parameter's path."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from dslc.core.errors import NameError_, TypeError_, UnsupportedOp, did_you_mean
+from dslc.ir import ops
+from dslc.ir.mlir import func, ir
+from dslc.ir.program import SCALARS, Slot, add_argument, argument
+from dslc.ir.types import TensorType, type_of
+
+from . import syntax as s
+from .elaborate import Builder, Elaborated
+from .initializers import Initializer
+from .source import library_names
+from .values import Instance, LayerValue, Tensor
+
+
+class _StepBuilder(Builder):
+    """A builder over a program that exists: states become arguments of it, `step` is its scalar."""
+
+    def __init__(self, elaborated: Elaborated, program: func.FuncOp, total_steps: int | None):
+        super().__init__(elaborated.builder.source, training=True)
+        self.program, self.total_steps = program, total_steps
+
+    def scalar(self, name: str) -> ir.Value:
+        found = argument(self.program, name)
+        return found if found is not None else add_argument(self.program, Slot(name, "scalar", SCALARS[name]))
+
+    def parameter(self, path: str, t: TensorType, initializer: Initializer, span: Any, role: str) -> ir.Value:
+        if role == "param":
+            raise TypeError_("an optimizer has states, no parameters", span, help="write state m[...] ~ zeros()")
+        if initializer.kind != "zeros" and initializer.arguments != (0.0,):
+            raise UnsupportedOp("an optimizer's states start at zero", span)
+        if path not in self.values:
+            self.values[path] = add_argument(self.program, Slot(path, "state", t, span.line))
+        return self.values[path]
+
+
+class LayerOptimizer:
+    """The optimizer of a train block. The schedules in its options are evaluated once a program."""
+
+    def __init__(self, elaborated: Elaborated, call: s.Call, total_steps: int | None):
+        self.elaborated, self.call, self.total_steps = elaborated, call, total_steps
+        self._options: dict[str, Any] | None = None
+        self._builder: _StepBuilder | None = None
+
+    def update(self, program: func.FuncOp, path: str, w: ir.Value, g: ir.Value) -> tuple[ir.Value, list[tuple[Slot, ir.Value]]]:
+        """One parameter's new value and the next values of its states."""
+        if self._builder is None:
+            self._builder = _StepBuilder(self.elaborated, program, self.total_steps)
+        builder = self._builder
+        frame = copy.copy(self.elaborated.frame)
+        frame.builder = builder
+        frame.names = {k: v for k, v in frame.names.items() if not isinstance(v, (Tensor, Instance))}
+        layer = self._layer(frame)
+        if self._options is None:
+            self._options = self._evaluated(frame, layer)
+        builder.next_states.clear()
+        instance = Instance(layer, f"{path}.optimizer", {})
+        value = frame.call(instance, [Tensor(w), Tensor(g)], self._options, self.call)
+        if not isinstance(value, Tensor) or value.type.shape != type_of(w).shape:
+            raise TypeError_(f"optimizer {layer.name} must return the new w", self.call.span)
+        states = [(Slot(k, "state", type_of(v)), v) for k, v in builder.next_states.items()]
+        return ops.cast(value.value, type_of(w).dtype), states
+
+    def _layer(self, frame: Any) -> LayerValue:
+        name = self.call.function.name if isinstance(self.call.function, s.Name) else ""
+        layer = frame.find_function(name)
+        if not isinstance(layer, LayerValue):
+            known = [*frame.file.layers, *library_names()]
+            raise NameError_(f"unknown optimizer '{name}'{did_you_mean(name, known)}", self.call.function.span,
+                             help="there are sgd, adam, adamw, rmsprop, adagrad, lion, and any layer of (w[...], g[...], options)")  # fmt: skip
+        return layer
+
+    def _evaluated(self, frame: Any, layer: LayerValue) -> dict[str, Any]:
+        """The options' values; positions follow w and g."""
+        assert isinstance(layer.definition, s.Layer)
+        options = [f.name for f in layer.definition.formals if f.axes is None]
+        if len(self.call.arguments) > len(options):
+            raise TypeError_(f"{layer.name} takes {len(options)} options, {len(self.call.arguments)} given", self.call.span)
+        given = {name: frame.whole(a) for name, a in zip(options, self.call.arguments)}
+        return given | {k.name: frame.whole(k.value) for k in self.call.keywords}

@@ -1,0 +1,208 @@
+"""simplify: constants, common subexpressions, algebra, dead code. Merged ops keep the places of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from dslc.ir import index, ops
+from dslc.ir.mlir import func, ir
+from dslc.ir.op import Op
+from dslc.ir.types import fuse_locations, type_of
+
+from .prune import remove_dead
+
+FOLD_LIMIT = 4096  # elements of a constant that folding may make
+
+
+@dataclass(frozen=True)
+class Simplify:
+    """One forward walk: each op is rewritten by the algebra of its kind, folded if its operands are constants, merged with an equal op before it;
+    then dead code goes. x * 0 stays, because of NaN.
+
+    before: %2 = mul %x, 1; %3 = exp %2; %4 = exp %x      after: %3 = exp %x
+    """
+
+    def run(self, module: ir.Module) -> None:
+        for op in module.body.operations:
+            if isinstance(op, func.FuncOp):
+                simplify_block(op.entry_block)
+
+
+def simplify_block(block: ir.Block) -> None:
+    """Also the bodies of scans and conds."""
+    seen: dict[tuple, Op] = {}
+    for op in list(block.operations):
+        if not isinstance(op, Op) or isinstance(op, ops.Yield):
+            continue
+        if op.regions:
+            for region in op.regions:
+                simplify_block(region.blocks[0])
+            continue
+        with ir.InsertionPoint(op), op.location:
+            better = _algebra(op) or _folded(op)
+        if better is not None:
+            op.results[0].replace_all_uses_with(better)
+            op.operation.erase()
+            continue
+        key = (op.operation.name, *op.operands, *((k, op.attributes[k]) for k in op._codecs), *(r.type for r in op.results))
+        if key in seen:
+            first = seen[key]
+            first.operation.location = fuse_locations([first.location, op.location])
+            for old, new in zip(op.results, first.results):
+                old.replace_all_uses_with(new)
+            op.operation.erase()
+        else:
+            seen[key] = op
+    remove_dead(block)
+
+
+def maker(value: ir.Value) -> Op | None:
+    """The op that made a value; None for an argument."""
+    owner = value.owner
+    return None if isinstance(owner, ir.Block) else owner.opview
+
+
+def uniform(value: ir.Value) -> float | int | bool | None:
+    """The one value of a uniform constant, seen through views that only repeat it."""
+    op = maker(value)
+    if isinstance(op, ops.Constant):
+        return op.uniform
+    if isinstance(op, ops.View) and not any(op.offsets) and op.inside:
+        return uniform(op.operands[0])
+    return uniform(op.operands[0]) if isinstance(op, ops.Reshape) else None
+
+
+def _algebra(op: Op) -> ir.Value | None:
+    rule = _RULES.get(type(op))
+    return rule(op) if rule else None
+
+
+def _mul(op: Op) -> ir.Value | None:
+    a, b = op.operands
+    return a if uniform(b) == 1 else b if uniform(a) == 1 else None
+
+
+def _add(op: Op) -> ir.Value | None:
+    a, b = op.operands
+    return a if uniform(b) == 0 and type_of(a).size else b if uniform(a) == 0 else None
+
+
+def _sub(op: Op) -> ir.Value | None:
+    a, b = op.operands
+    return a if uniform(b) == 0 else None
+
+
+def _div(op: Op) -> ir.Value | None:
+    a, b = op.operands
+    return a if uniform(b) == 1 else None
+
+
+def _neg(op: Op) -> ir.Value | None:
+    inner = maker(op.operands[0])
+    return inner.operands[0] if isinstance(inner, ops.Neg) else None
+
+
+def _select(op: Op) -> ir.Value | None:
+    condition, a, b = op.operands
+    known = uniform(condition)
+    return None if known is None else a if known else b
+
+
+def _cast(op: Op) -> ir.Value | None:
+    return op.operands[0] if type_of(op.operands[0]) == type_of(op.results[0]) else None
+
+
+def _reshape(op: Op) -> ir.Value | None:
+    x = op.operands[0]
+    t = type_of(op.results[0])
+    if type_of(x) == t:
+        return x
+    known = uniform(x)
+    if known is not None:
+        return ops.full(t, known)
+    inner = maker(x)
+    return ops.reshape(inner.operands[0], t.shape) if isinstance(inner, ops.Reshape) else None
+
+
+def _view(op: Op) -> ir.Value | None:
+    x, t = op.operands[0], type_of(op.results[0])
+    known = uniform(x)
+    if known is not None and (op.inside or known == op.outside):
+        return ops.full(t, known)
+    if ops.view(x, op.matrix, op.offsets, op.shape, op.outside) == x:
+        return x
+    inner = maker(x)
+    if isinstance(inner, ops.View) and inner.inside:  # what the outer view reads outside is outside; inside it, the inner one never is
+        return _composed(op, inner)
+    return None
+
+
+def _composed(outer: ops.View, inner: ops.View) -> ir.Value | None:
+    """One view for two, where the outer one stays inside or the inner one only moves axes about."""
+    if not outer.inside and not _permutes(inner):
+        return None
+    rank = len(outer.shape)
+    through = outer.maps().reads[0]
+    rows, offsets = [], []
+    for e in inner.maps().reads[0]:
+        found = index.coefficients(index.substitute(e, list(through)), rank)
+        assert found is not None
+        rows.append(found[0])
+        offsets.append(found[1])
+    return ops.view(inner.operands[0], rows, offsets, outer.shape, outer.outside)
+
+
+def _permutes(view: ops.View) -> bool:
+    shape = type_of(view.operands[0]).shape
+    rows = view.matrix
+    used = [[k for k, f in enumerate(row) if f] for row in rows]
+    return (
+        not any(view.offsets)
+        and all(len(u) == 1 and row[u[0]] == 1 for u, row in zip(used, rows))
+        and sorted(u[0] for u in used) == list(range(len(view.shape)))
+        and len(shape) == len(view.shape)
+    )
+
+
+def _reduce(op: Op) -> ir.Value | None:
+    t = type_of(op.results[0])
+    if not op.axes:
+        return op.operands[0]
+    known = uniform(op.operands[0])
+    if known is not None and op.kind == "sum":
+        count = type_of(op.operands[0]).size // max(t.size, 1)
+        return ops.full(t, known * count) if t.size else None
+    return None
+
+
+_RULES: dict[type, Callable[[Op], ir.Value | None]] = {
+    ops.Mul: _mul, ops.Add: _add, ops.Sub: _sub, ops.Div: _div, ops.Neg: _neg, ops.Select: _select, ops.Cast: _cast, ops.Reshape: _reshape,
+    ops.View: _view, ops.Reduce: _reduce,
+}  # fmt: skip
+_NEVER = (ops.Constant, ops.Random, ops.Iota, ops.Grad, ops.Scan, ops.Cond, ops.Kernel)
+
+
+def _folded(op: Op) -> ir.Value | None:
+    """The constant that an op of constants gives; larger results only where they are uniform."""
+    if isinstance(op, _NEVER) or len(op.results) != 1:
+        return None
+    t = type_of(op.results[0])
+    makers = [maker(v) for v in op.operands]
+    if t.dtype.extension or not makers or not all(isinstance(m, ops.Constant) for m in makers):
+        return None
+    if op.structure == "elementwise":
+        known = [uniform(v) for v in op.operands]
+        if all(k is not None for k in known):
+            scalars = [np.asarray(k).astype(type_of(v).dtype.numpy) for k, v in zip(known, op.operands)]
+            if any(type_of(v).dtype.extension for v in op.operands):
+                return None
+            with np.errstate(all="ignore"):
+                return ops.full(t, np.asarray(op.reference(*scalars)).item())
+    if t.size > FOLD_LIMIT or any(type_of(v).size > FOLD_LIMIT or type_of(v).dtype.extension for v in op.operands):
+        return None
+    with np.errstate(all="ignore"):
+        value = np.asarray(op.reference(*[m.reference() for m in makers]))  # type: ignore[union-attr]
+    return ops.constant(value.reshape(t.shape), t.dtype)
