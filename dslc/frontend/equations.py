@@ -466,7 +466,8 @@ class Equation:
         return self.frame.whole(node)
 
     def _random(self, node: s.Call, name: str, env: Env) -> Point:
-        axes = ordered(env.values())
+        run = self.rest or () if any(isinstance(a, s.Rest) for a in self.left) else ()
+        axes = ordered([*env.values(), *run])
         shape = [v.size for v in axes]
         arguments = [self.frame.whole(a) for a in node.arguments]
         return Point(self.frame.random(name, shape, arguments, node), axes)
