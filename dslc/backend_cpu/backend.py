@@ -11,14 +11,13 @@ from math import prod
 from typing import Any
 
 from dslc.core import dtypes, executable
-from dslc.core.errors import UnsupportedOp
 from dslc.core.executable import Executable, Launch
 from dslc.ir.mlir import ir
 from dslc.ir.ops import Kernel
 from dslc.ir.plan import Branch, Call, Copy, Loop, Place, Plan, Step
 from dslc.ir.types import spans_of, type_of
 
-from .kernels import GENERATORS
+from .kernels import generate
 from .machine import Machine
 from .native import KernelArguments, KernelCall, KernelFunction, NativeStep, aligned, build_object
 from .stage import Generated, Request, frame_of, request_of
@@ -89,11 +88,8 @@ class _Writer:
         key = f"{kind} {kernel.schedule} {places_aligned} {body_key(body)}"
         compiled = self.kernels.get(key)
         if compiled is None:
-            generate = GENERATORS.get(kind)
-            if generate is None:
-                raise UnsupportedOp(f"kernel of kind {kind!r} on the CPU", spans_of(kernel.location))
             request = request_of(body, self.machine, places_aligned)
-            generated = generate(request)
+            generated = generate(kind, request)
             name = f"k{len(self.kernels)}_{_identifier(kernel.role)}"
             functions = [_function(f"{name}_{n}" if n else name, request, generated, n) for n in range(len(generated.stages))]
             compiled = self.kernels[key] = _Compiled(generated, functions, [self._constant(t) for t in generated.tables])

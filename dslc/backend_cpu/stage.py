@@ -69,6 +69,10 @@ class Generated:
     tables: Sequence[np.ndarray] = ()  # constants that the code reads
 
 
+class Unsuited(Exception):
+    """The body is not of the shape that a generator knows; it is done op by op instead. Never reaches a user."""
+
+
 Generator = Callable[[Request], Generated]
 
 

@@ -1,7 +1,12 @@
-"""The kernel kinds, one generator a file."""
+"""The kernel kinds, one generator a file. A body that is not of its kind's shape is done op by op (`composite`)."""
 
-from ..stage import Generator
-from . import contract, fft, map, reduce, scan, scatter, sort
+from typing import Any
+
+from dslc.core.errors import UnsupportedOp
+from dslc.ir.types import spans_of
+
+from ..stage import Generated, Generator, Request, Unsuited
+from . import composite, contract, fft, map, reduce, scan, scatter, sort
 
 GENERATORS: dict[str, Generator] = {
     "contract": contract.generate,
@@ -12,3 +17,26 @@ GENERATORS: dict[str, Generator] = {
     "scatter": scatter.generate,
     "sort": sort.generate,
 }
+KINDS = {"nn.contract": "contract", "nn.conv": "contract", "nn.reduce": "reduce", "nn.argreduce": "reduce", "nn.fold": "reduce", "nn.fft": "fft",
+         "nn.cumulative": "scan", "nn.scatter": "scatter", "nn.sort": "sort"}  # fmt: skip
+
+
+def generate(kind: str, request: Request) -> Generated:
+    """The kernel of a kind. UnsupportedOp, at its line, for an op that no generator knows."""
+    heavy = {op: KINDS.get(op.operation.name) for op, _ in request.body.makers.values() if op.structure not in composite.POINTWISE}
+    if not heavy:
+        kind = "map" if len({t.shape for t in request.results}) == 1 else "several"
+    fits = all(k == kind for k in heavy.values()) and (kind in ("map", "reduce") or len(heavy) == 1)
+    if fits:
+        try:
+            return GENERATORS[kind](request)
+        except Unsuited:
+            pass
+    return composite.generate(request, _generator_of)
+
+
+def _generator_of(op: Any) -> Generator:
+    kind = KINDS.get(op.operation.name)
+    if kind is None:
+        raise UnsupportedOp(f"{op.operation.name} in a kernel on the CPU", spans_of(op.location))
+    return GENERATORS[kind]

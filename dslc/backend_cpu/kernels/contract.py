@@ -44,7 +44,7 @@ class Roles:
 def generate(request: Request) -> Generated:
     """A blocked product, or a fold of products where one side has no extent of its own (depthwise convolutions) or the type is an integer."""
     ops = list(dict.fromkeys(op for op, _ in request.body.makers.values() if op.operation.name in CONTRACTIONS))
-    if len(ops) != 1 or not _suits(ops[0]):
+    if not _suits(ops[0]):
         return reduce.generate(request)
     whole = Whole.of(request, CONTRACTIONS)
     if whole.types[0].size == 0:

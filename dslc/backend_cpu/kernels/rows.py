@@ -11,15 +11,14 @@ from math import prod
 from typing import Any
 
 from dslc.core.dtypes import FLOAT32
-from dslc.core.errors import UnsupportedOp
 from dslc.ir import index
 from dslc.ir.index import Dim, Expr
 from dslc.ir.op import Maps
-from dslc.ir.types import spans_of, type_of
+from dslc.ir.types import type_of
 
 from ..folds import Folding
 from ..space import Space, collapse
-from ..stage import Request
+from ..stage import Request, Unsuited
 from ..trace import Body, Coordinates, Given, Guard, Node, Product, Read, Test, Trace, divisions, factor_of, survey
 
 PRODUCTS = ("nn.contract", "nn.conv")
@@ -112,9 +111,9 @@ def space_of(levels: Sequence[Level]) -> RowSpace:
             reads, shape = tuple(Dim(k) for k in range(len(maps.domain))), maps.domain
         spaces.append(RowSpace(maps.domain, type_of(op.results[0]).rank, reads, shape))
     first = spaces[0]
-    for space, op in zip(spaces, (op for level in levels for op in level.ops)):
+    for space in spaces:
         if (space.domain, space.kept) != (first.domain, first.kept):
-            raise UnsupportedOp("folds over different spaces in one kernel", spans_of(op.location))
+            raise Unsuited("folds over different spaces")
     return first
 
 
@@ -191,7 +190,7 @@ class Rows:
         elif prod(shape) == prod(space.shape) == prod(space.domain):
             at, row = self._reshaped(full, space.shape, shape), False
         else:
-            raise UnsupportedOp("a result of a reduce kernel that is neither of its rows nor of its whole space")
+            raise Unsuited("a result that is neither of the rows nor of the whole space")
         return trace.at(value, at), trace.tidy(index.linearize(at, shape)), row
 
     def _reshaped(self, at: Coordinates, source: Sequence[int], target: Sequence[int]) -> Coordinates:
