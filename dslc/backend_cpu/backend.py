@@ -58,9 +58,9 @@ class _Writer:
             case Copy():
                 return [step] if step.bytes else []
             case Loop():
-                return [replace(step, steps=self.steps(step.steps))] if step.trip else []
+                return [replace(step, steps=self.steps(step.steps))] if step.trip else []  # type: ignore[arg-type]
             case Branch():
-                return [replace(step, then=self.steps(step.then), otherwise=self.steps(step.otherwise))]
+                return [replace(step, then=self.steps(step.then), otherwise=self.steps(step.otherwise))]  # type: ignore[arg-type]
         raise TypeError(step)
 
     def _call(self, call: Call) -> Iterator[KernelCall]:
