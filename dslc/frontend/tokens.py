@@ -214,7 +214,7 @@ class _Cutter:
                 raise SyntaxError_(f"brackets are nested more than {MAX_DEPTH} deep", self.source.span(start, start + 1))
         elif kind == "RPAR" or kind == "RSQB":
             self.close(word, start)
-        elif kind == "EQUAL" and not self.brackets:
+        elif (kind == "EQUAL" or kind == "_ARROW") and not self.brackets:
             self.opener = "EQUAL"
         return kind
 
