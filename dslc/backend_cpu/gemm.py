@@ -15,7 +15,7 @@ from dslc.ir.mlir import arith, vector
 
 from . import emit as e
 from .gemm_pack import fold_each, pack_a_panels, pack_a_rows, pack_b_panel
-from .gemm_schedule import Schedule, Shape, Side, a_elements, b_elements, panel_rows, row_length
+from .gemm_schedule import Schedule, Shape, Side, a_elements, b_elements, panel_rows, row_length, sums_elements
 from .types import const, register_type, vec
 
 Value = Any
@@ -58,17 +58,10 @@ def emit(product: Product, tid: Value, nt: Value, scratch: Value, offset: int = 
 def emit_pack_b(shape: Shape, s: Schedule, b: Operand, packed: e.Memory, tid: Value, nt: Value) -> None:
     """Packs the whole of B once, for `Side(packed=True)`: `packed` is a flat memory of `packed_elements`. The threads share the panels."""
     panels = -(-shape.n // s.nr)
-    batches = 1 if b.side.shared else shape.batch
-    low, high = e.share(batches * panels, tid, nt)
+    low, high = e.share((1 if b.side.shared else shape.batch) * panels, tid, nt)
 
     def panel(t: Value) -> None:
-        batch, p = e.idiv(t, panels), e.irem(t, panels)
-        at = e.imul(t, s.nr * shape.k)
-
-        def pack(vectors: int, columns: int) -> None:
-            pack_b_panel(b, packed, at, batch, e.imul(p, s.nr), 0, shape.k, vectors, columns, s)
-
-        _full_or_rest(p, shape.n // s.nr, shape.n % s.nr, lambda: pack(s.nv, s.nr), lambda: pack(-(-(shape.n % s.nr) // s.lanes), shape.n % s.nr))
+        pack_b_panel(b, packed, e.imul(t, s.nr * shape.k), e.idiv(t, panels), e.imul(e.irem(t, panels), s.nr), shape.n, 0, shape.k, s)
 
     e.loop(low, high, 1, panel)
 
@@ -78,19 +71,12 @@ def packed_elements(shape: Shape, s: Schedule, shared: bool = True) -> int:
     return (1 if shared else shape.batch) * -(-shape.n // s.nr) * s.nr * shape.k
 
 
-def _full_or_rest(i: Index, full: int, rest: int, do_full: Callable[[], None], do_rest: Callable[[], None]) -> None:
-    """`do_full` for i < full, `do_rest` for i == full; each is emitted only where it can happen."""
-    if not rest:
-        do_full()
-    elif not full:
-        do_rest()
-    else:
-        e.when(e.icmp("lt", i, full), do_full)
-        e.when(e.icmp("eq", i, full), do_rest)
-
-
 class _Outer:
-    """The outer form. Names: a strip is `mr` rows, a panel `nr` columns; a block is some of them, a task one block of each."""
+    """The outer form. Names: a strip is `mr` rows, a panel `nr` columns; a block is some of them, a task one block of each.
+
+    There is one inner loop for all tiles. Where the tile does not divide the product, the last strip and panel either begin earlier (operands read in
+    place) or reach over the edge (packed ones, which are padded); only rows and columns that are there, and not yet done, are stored.
+    """
 
     def __init__(self, product: Product, scratch: Value, offset: int):
         self.p, self.s, self.shape = product, product.schedule, product.shape
@@ -106,17 +92,16 @@ class _Outer:
 
         self.a_area: Any = area(0, a_size) if s.pack_a else None
         self.b_area: Any = area(a_size, b_size) if s.pack_b else product.packed_b
-        self.sums: Any = area(a_size + b_size, s.mc * s.nc) if self.blocked else None
+        self.sums = area(a_size + b_size, sums_elements(self.shape, s))
 
     def run(self, tid: Value, nt: Value) -> None:
         low, high = e.share(self.shape.batch * self.row_blocks * self.column_blocks, tid, nt)
-        inner = self.column_blocks if self.s.rows_outer else self.row_blocks
+        inner, outer_blocks = (self.column_blocks, self.row_blocks) if self.s.rows_outer else (self.row_blocks, self.column_blocks)
 
         def task(t: Value, last: Value) -> list[Value]:
             outer = e.idiv(t, inner)
-            pair = (e.irem(outer, self.row_blocks), e.irem(t, inner)) if self.s.rows_outer else (e.irem(t, inner), e.irem(outer, self.column_blocks))
-            batch = e.idiv(outer, self.row_blocks if self.s.rows_outer else self.column_blocks)
-            self.block(batch, *pair, e.icmp("ne", e.idx(outer), last))
+            blocks = (e.irem(outer, outer_blocks), e.irem(t, inner))
+            self.block(e.idiv(outer, outer_blocks), *(blocks if self.s.rows_outer else blocks[::-1]), e.icmp("ne", e.idx(outer), last))
             return [e.idx(outer)]
 
         e.loop(low, high, 1, task, [e.idx(-1)])
@@ -136,9 +121,7 @@ class _Outer:
             self.tiles(batch, im, jn, k0, terms)
 
         e.loop(0, shape.k, s.kc, k_block)
-        self.finish(batch, im, jn)
-
-    # packing
+        self.each_panel(jn, lambda p, local_p: self.each_strip(im, lambda q, local_q: self.finish(batch, q, local_q, p, local_p)))
 
     def pack(self, batch: Index, im: Index, jn: Index, k0: Index, terms: Index, when_a: Value, when_b: Value) -> None:
         for wanted, only, do in ((self.s.pack_a, when_a, self.pack_a), (self.s.pack_b, when_b, self.pack_b)):
@@ -148,123 +131,107 @@ class _Outer:
                 do(batch, im, jn, k0, terms)
 
     def pack_a(self, batch: Index, im: Index, jn: Index, k0: Index, terms: Index) -> None:
-        s, first = self.s, e.imul(im, self.s.mc)
-        rows = e.imin(e.isub(self.shape.m, first), s.mc)
-        if self.p.a.side.along == "k":
-            pack_a_rows(self.p.a, self.a_area, batch, first, rows, k0, terms, s)
-        else:
-            pack_a_panels(self.p.a, self.a_area, batch, first, rows, self.shape.m, k0, terms, s)
+        pack = pack_a_rows if self.p.a.side.along == "k" else pack_a_panels
+        first = e.imul(im, self.s.mc)
+        strips = e.imin(e.isub(self.strips, e.imul(im, self.s.mc // self.s.mr)), self.s.mc // self.s.mr)
+        pack(self.p.a, self.a_area, batch, first, strips, self.shape.m, k0, terms, self.s)
 
     def pack_b(self, batch: Index, im: Index, jn: Index, k0: Index, terms: Index) -> None:
-        def panel(p: Index, local: Index, vectors: int, columns: int) -> None:
-            at = e.imul(local, self.s.nr * self.s.kc)
-            pack_b_panel(self.p.b, self.b_area, at, batch, e.imul(p, self.s.nr), k0, terms, vectors, columns, self.s)
+        s = self.s
+        self.each_panel(jn, lambda p, q: pack_b_panel(
+            self.p.b, self.b_area, e.imul(q, s.nr * s.kc), batch, e.imul(p, s.nr), self.shape.n, k0, terms, s))  # fmt: skip
 
-        self.each_panel(jn, panel)
+    def each_panel(self, jn: Index, body: Callable[[Index, Index], None]) -> None:
+        """body(panel, its number within the block)."""
+        self._each(jn, self.s.nc // self.s.nr, self.panels, self.column_blocks, body)
 
-    # loops over panels and strips; the last ones may be smaller
-
-    def each_panel(self, jn: Index, body: Callable[[Index, Index, int, int], None]) -> None:
-        """body(panel, number within the block, vectors, columns)."""
-        rest = self.shape.n % self.s.nr
-        self._each(jn, self.s.nc // self.s.nr, self.shape.n // self.s.nr, self.column_blocks, lambda p, q: body(p, q, self.s.nv, self.s.nr),
-                   (lambda p, q: body(p, q, -(-rest // self.s.lanes), rest)) if rest else None)  # fmt: skip
-
-    def each_strip(self, im: Index, body: Callable[[Index, Index, int], None]) -> None:
-        """body(strip, number within the block, rows)."""
-        rest = self.shape.m % self.s.mr
-        self._each(im, self.s.mc // self.s.mr, self.shape.m // self.s.mr, self.row_blocks, lambda p, q: body(p, q, self.s.mr),
-                   (lambda p, q: body(p, q, rest)) if rest else None)  # fmt: skip
+    def each_strip(self, im: Index, body: Callable[[Index, Index], None]) -> None:
+        self._each(im, self.s.mc // self.s.mr, self.strips, self.row_blocks, body)
 
     @staticmethod
-    def _each(block: Index, per_block: int, full: int, blocks: int, body: Callable[[Index, Index], None],
-              rest: Callable[[Index, Index], None] | None) -> None:  # fmt: skip
+    def _each(block: Index, per_block: int, count: int, blocks: int, body: Callable[[Index, Index], None]) -> None:
         start = e.imul(block, per_block) if blocks > 1 else 0
-        end = e.imin(e.iadd(start, per_block), full)
-        if not isinstance(end, int) or end > start:
-            e.loop(start, end, 1, lambda p: body(p, e.isub(p, start)))
-        if rest is None:
-            return
-        if blocks > 1:
-            e.when(e.icmp("eq", block, blocks - 1), lambda: rest(full, e.isub(full, start)))
+        end = e.imin(e.iadd(start, per_block), count)
+        if count == 1:
+            body(0, 0)
         else:
-            rest(full, full - start)
+            e.loop(start, end, 1, lambda p: body(p, e.isub(p, start)))
 
     # tiles
 
     def tiles(self, batch: Index, im: Index, jn: Index, k0: Index, terms: Index) -> None:
-        def panel(p: Index, local_p: Index, vectors: int, columns: int) -> None:
-            self.each_strip(im, lambda q, local_q, rows: self.tile(batch, q, local_q, rows, p, local_p, vectors, columns, k0, terms))
+        self.each_panel(jn, lambda p, local_p: self.each_strip(im, lambda q, local_q: self.tile(batch, q, local_q, p, local_p, k0, terms)))
 
-        self.each_panel(jn, panel)
-
-    def tile(self, batch: Index, strip: Index, local_strip: Index, rows: int, panel: Index, local_panel: Index, vectors: int, columns: int,
-             k0: Index, terms: Index) -> None:  # fmt: skip
-        m, n = e.imul(strip, self.s.mr), e.imul(panel, self.s.nr)
-        load_a = self.a_loader(batch, m, local_strip, k0)
-        load_b = self.b_loader(batch, n, panel, local_panel, vectors, columns, k0)
+    def tile(self, batch: Index, strip: Index, local_strip: Index, panel: Index, local_panel: Index, k0: Index, terms: Index) -> None:
+        s = self.s
+        load_a, load_b = self.a_loader(batch, strip, local_strip, k0), self.b_loader(batch, panel, local_panel, k0)
+        places = [self.sum_at(local_strip, local_panel, i, j * s.lanes) for i in range(s.mr) for j in range(s.nv)]
+        sums = [self.sums.load(at, s.lanes) if self.blocked else const(0.0, self.type) for at in places]
+        for value, at in zip(multiply(load_a, load_b, s.mr, s.nv, terms, sums), places):
+            self.sums.store(value, at)
         if not self.blocked:
-            sums = [const(0.0, self.type)] * (rows * vectors)
-        else:
-            sums = [self.sums.load(self.sum_at(local_strip, local_panel, i, j), self.s.lanes) for i in range(rows) for j in range(vectors)]
-        sums = multiply(load_a, load_b, rows, vectors, terms, sums)
-        for i in range(rows):
-            for j in range(vectors):
-                if self.blocked:
-                    self.sums.store(sums[i * vectors + j], self.sum_at(local_strip, local_panel, i, j))
-                else:
-                    self.emit_store(sums[i * vectors + j], batch, e.iadd(m, i), n, j, columns)
+            self.finish(batch, strip, local_strip, panel, local_panel)
 
-    def emit_store(self, value: Value, batch: Index, m: Index, n: Index, j: int, columns: int) -> None:
-        left = columns - j * self.s.lanes
-        self.p.store(value, batch, m, e.iadd(n, j * self.s.lanes), None if left >= self.s.lanes else e.mask_below(left, self.s.lanes))
-
-    def sum_at(self, local_strip: Index, local_panel: Index, row: Index, j: int) -> list[Index]:
+    def sum_at(self, local_strip: Index, local_panel: Index, row: Index, column: Index) -> list[Index]:
+        """Where a sum of a tile is kept until its epilogue: there is one tile, or a block of them between blocks of k."""
+        if not self.blocked:
+            return [e.iadd(e.imul(row, self.s.nr), column)]
         base = e.iadd(e.imul(local_panel, self.s.mc), e.imul(local_strip, self.s.mr))
-        return [e.iadd(e.imul(e.iadd(base, row), self.s.nr), j * self.s.lanes)]
+        return [e.iadd(e.imul(e.iadd(base, row), self.s.nr), column)]
 
-    def finish(self, batch: Index, im: Index, jn: Index) -> None:
-        """After the last block of k: the sums go through the epilogue."""
+    def finish(self, batch: Index, strip: Index, local_strip: Index, panel: Index, local_panel: Index) -> None:
+        """The epilogue of a tile: its rows and columns that are there and not yet stored."""
+        s, shape = self.s, self.shape
+        m, n = e.imul(strip, s.mr), e.imul(panel, s.nr)
+        m0, n0 = self.first_row(strip), self.first_column(panel)
 
-        def panel(p: Index, local_p: Index, vectors: int, columns: int) -> None:
-            def strip(q: Index, local_q: Index, rows: int) -> None:
-                def row(i: Value) -> None:
-                    for j in range(vectors):
-                        value = self.sums.load(self.sum_at(local_q, local_p, i, j), self.s.lanes)
-                        self.emit_store(value, batch, e.iadd(e.imul(q, self.s.mr), i), e.imul(p, self.s.nr), j, columns)
+        def row(i: Value) -> None:
+            def columns(c: Value, lanes: int, mask: Value) -> None:
+                value = self.sums.load(self.sum_at(local_strip, local_panel, e.isub(i, m0), e.isub(c, n0)), lanes)
+                self.p.store(value, batch, i, c, mask)
 
-                e.loop(0, rows, 1, row)
+            end = e.imin(e.iadd(n, s.nr), shape.n)
+            if shape.n % s.lanes == 0:
+                e.loop(n, end, s.lanes, lambda c: columns(c, s.lanes, None))
+            else:
+                e.vector_loop(n, end, s.lanes, columns)
 
-            self.each_strip(im, strip)
+        e.loop(m, e.imin(e.iadd(m, s.mr), shape.m), 1, row)
 
-        self.each_panel(jn, panel)
+    def first_row(self, strip: Index) -> Index:
+        m = e.imul(strip, self.s.mr)
+        return m if self.s.pack_a or self.shape.m % self.s.mr == 0 else e.imin(m, self.shape.m - self.s.mr)
 
-    def a_loader(self, batch: Index, m: Index, local_strip: Index, k0: Index) -> Callable[[int, Index], Value]:
+    def first_column(self, panel: Index) -> Index:
+        n = e.imul(panel, self.s.nr)
+        padded = self.s.pack_b or self.p.b.side.packed or self.shape.n % self.s.nr == 0 or self.panels == 1
+        return n if padded else e.imin(n, self.shape.n - self.s.nr)
+
+    def a_loader(self, batch: Index, strip: Index, local_strip: Index, k0: Index) -> Callable[[int, Index], Value]:
         s = self.s
         if not s.pack_a:
+            m = self.first_row(strip)
             return lambda i, k: self.p.a.load(batch, e.iadd(m, i), e.iadd(k0, k), self.p.a.side.along, 1, None)
         if self.p.a.side.along == "k":
-            row = e.imul(local_strip, s.mr)
-            return lambda i, k: self.a_area.load([e.iadd(e.imul(e.iadd(row, i), row_length(s)), k)])
+            start = e.imul(local_strip, s.mr * row_length(s))
+            return lambda i, k: self.a_area.load([e.iadd(start, k, i * row_length(s))])
         start = e.imul(local_strip, panel_rows(s) * s.kc)
         return lambda i, k: self.a_area.load([e.iadd(start, e.imul(k, panel_rows(s)), i)])
 
-    def b_loader(
-        self, batch: Index, n: Index, panel: Index, local_panel: Index, vectors: int, columns: int, k0: Index
-    ) -> Callable[[Index, int], Value]:
+    def b_loader(self, batch: Index, panel: Index, local_panel: Index, k0: Index) -> Callable[[Index, int], Value]:
         s, shape = self.s, self.shape
-        width = vectors * s.lanes
-        if s.pack_b:
-            start = e.imul(local_panel, s.nr * s.kc)
-            return lambda k, j: self.b_area.load([e.iadd(start, e.imul(k, width), j * s.lanes)], s.lanes)
-        if self.p.b.side.packed:
-            all_panels = e.iadd(0 if self.p.b.side.shared else e.imul(batch, self.panels), panel)
-            start = e.iadd(e.imul(all_panels, s.nr * shape.k), e.imul(k0, width))
-            return lambda k, j: self.b_area.load([e.iadd(start, e.imul(k, width), j * s.lanes)], s.lanes)
+        if s.pack_b or self.p.b.side.packed:
+            if s.pack_b:
+                start = e.imul(local_panel, s.nr * s.kc)
+            else:
+                all_panels = e.iadd(0 if self.p.b.side.shared else e.imul(batch, self.panels), panel)
+                start = e.iadd(e.imul(all_panels, s.nr * shape.k), e.imul(k0, s.nr))
+            return lambda k, j: self.b_area.load([e.iadd(start, e.imul(k, s.nr), j * s.lanes)], s.lanes)
+        n = self.first_column(panel)
 
         def load(k: Index, j: int) -> Value:
-            left = columns - j * s.lanes
-            mask = None if left >= s.lanes else e.mask_below(left, s.lanes)
+            left = shape.n - j * s.lanes  # there is one panel, or all are whole
+            mask = None if left >= s.lanes or self.panels > 1 else e.mask_below(left, s.lanes)
             return self.p.b.load(batch, e.iadd(n, j * s.lanes), e.iadd(k0, k), "x", s.lanes, mask)
 
         return load
@@ -288,7 +255,7 @@ def multiply(load_a: Callable[[int, Index], Value], load_b: Callable[[Index, int
             acc = tuple(step(e.iadd(k, u), acc))
         return list(acc)
 
-    unroll = 4 if rows * vectors <= 16 else 2
+    unroll = 4 if rows * vectors < 8 else 2 if rows * vectors < 16 else 1
     whole = e.imul(e.idiv(terms, unroll), unroll)
     acc = e.loop(0, whole, unroll, unrolled, sums) if not isinstance(whole, int) or whole else list(sums)
     if isinstance(terms, int):

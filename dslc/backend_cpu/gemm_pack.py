@@ -21,80 +21,71 @@ Value = Any
 Index = Any
 
 
-def pack_a_rows(a: Operand, area: e.Memory, batch: Index, first: Index, rows: Index, k0: Index, terms: Index, s: Schedule) -> None:
-    """Rows first, first + 1, ... of A, each from k0 on; whole vectors are stored, for rows have room behind them."""
+def pack_a_rows(a: Operand, area: e.Memory, batch: Index, first: Index, strips: Index, m: int, k0: Index, terms: Index, s: Schedule) -> None:
+    """The rows of `strips` strips of A from row `first`, each from k0 on. Rows have room for whole vectors; below the last row it is repeated."""
 
     def row(r: Value) -> None:
-        at = e.imul(r, row_length(s))
+        source = e.imin(e.iadd(first, r), m - 1)
 
         def part(k: Value, lanes: int, mask: Value) -> None:
-            area.store(a.load(batch, e.iadd(first, r), e.iadd(k0, k), "k", lanes, mask), [e.iadd(at, k)])
+            area.store(a.load(batch, source, e.iadd(k0, k), "k", lanes, mask), [e.iadd(e.imul(r, row_length(s)), k)])
 
         e.vector_loop(0, terms, s.lanes, part)
 
-    e.loop(0, rows, 1, row)
+    e.loop(0, e.imul(strips, s.mr), 1, row)
 
 
-def pack_a_panels(a: Operand, area: e.Memory, batch: Index, first: Index, rows: Index, m: int, k0: Index, terms: Index, s: Schedule) -> None:
-    """Panels of `mr` rows of A from row `first` on, a cache line's worth of them at a time. A panel's vectors may be wider than `mr`; what they hold
-    more is not used."""
+def pack_a_panels(a: Operand, area: e.Memory, batch: Index, first: Index, strips: Index, m: int, k0: Index, terms: Index, s: Schedule) -> None:
+    """`strips` panels of `mr` rows of A from row `first` on. A panel's vectors may be wider than `mr`; what they hold more is not used."""
     width = panel_rows(s)
-    whole = width == s.mr and m % s.mr == 0
+    whole = (width == s.mr and m % s.mr == 0) or width == 1
 
-    def panels(p: Value, count: int) -> None:
-        masks = [None if whole or width == 1 else e.mask_below(e.isub(m, e.iadd(first, e.imul(e.iadd(p, q), s.mr))), width) for q in range(count)]
+    def panel(p: Value) -> None:
+        x = e.iadd(first, e.imul(p, s.mr))
+        mask = None if whole else e.mask_below(e.isub(m, x), width)
 
         def term(k: Value) -> None:
-            for q in range(count):
-                x = e.iadd(first, e.imul(e.iadd(p, q), s.mr))
-                at = e.iadd(e.imul(e.iadd(p, q), width * s.kc), e.imul(k, width))
-                area.store(a.load(batch, x, e.iadd(k0, k), "x", width, masks[q]), [at])
+            area.store(a.load(batch, x, e.iadd(k0, k), "x", width, mask), [e.iadd(e.imul(p, width * s.kc), e.imul(k, width))])
 
         e.loop(0, terms, 1, term)
 
-    group = max(1, s.lanes // width)
-    count = e.ceil_div(rows, s.mr)
-    grouped = e.imul(e.idiv(count, group), group)
-    e.loop(0, grouped, group, lambda p: panels(p, group))
-    if group > 1:
-        e.loop(grouped, count, 1, lambda p: panels(p, 1))
+    e.loop(0, strips, 1, panel)
 
 
-def pack_b_panel(b: Operand, area: e.Memory, at: Index, batch: Index, n: Index, k0: Index, terms: Index, vectors: int, columns: int,
-                 s: Schedule) -> None:  # fmt: skip
-    """`columns` columns of B from n on, `terms` terms from k0 on, to `area` from element `at` on; each term takes `vectors` whole vectors."""
+def pack_b_panel(b: Operand, area: e.Memory, at: Index, batch: Index, n: Index, columns: int, k0: Index, terms: Index, s: Schedule) -> None:
+    """A panel of B, from column n and term k0 on, to `area` from element `at` on. Columns beyond the last of `columns` hold any finite value."""
     if b.side.along == "k":
-        _pack_b_transposed(b, area, at, batch, n, k0, terms, vectors, columns, s)
+        _pack_b_transposed(b, area, at, batch, n, columns, k0, terms, s)
         return
 
     def term(k: Value) -> None:
-        for j in range(vectors):
-            left = columns - j * s.lanes
-            mask = None if left >= s.lanes else e.mask_below(left, s.lanes)
-            value = b.load(batch, e.iadd(n, j * s.lanes), e.iadd(k0, k), "x", s.lanes, mask)
-            area.store(value, [e.iadd(at, e.imul(k, vectors * s.lanes), j * s.lanes)])
+        for j in range(s.nv):
+            column = e.iadd(n, j * s.lanes)
+            mask = None if columns % s.nr == 0 else e.mask_below(e.imax(e.isub(columns, column), 0), s.lanes)
+            area.store(b.load(batch, column, e.iadd(k0, k), "x", s.lanes, mask), [e.iadd(at, e.imul(k, s.nr), j * s.lanes)])
 
     e.loop(0, terms, 1, term)
 
 
-def _pack_b_transposed(b: Operand, area: e.Memory, at: Index, batch: Index, n: Index, k0: Index, terms: Index, vectors: int, columns: int,
-                       s: Schedule) -> None:  # fmt: skip
-    """Squares of lanes x lanes are read along k and transposed in registers. A column that is not there is read as the last one."""
+def _pack_b_transposed(b: Operand, area: e.Memory, at: Index, batch: Index, n: Index, columns: int, k0: Index, terms: Index, s: Schedule) -> None:
+    """Squares of lanes x lanes are read along k and transposed in registers; the last one begins earlier. Beyond the last column it is repeated."""
     lanes = s.lanes
 
-    def square(k: Value, count: int, mask: Value) -> None:
-        for j in range(vectors):
-            read = [
-                b.load(batch, e.iadd(n, min(j * lanes + c, columns - 1)), e.iadd(k0, k), "k", lanes, mask) for c in range(lanes)
-            ]  # fmt: skip
-            for r, row in enumerate(transposed(read)):
-                where = [e.iadd(at, e.imul(e.iadd(k, r), vectors * lanes), j * lanes)]
-                if mask is None:
-                    area.store(row, where)
-                else:  # the next panel begins behind the last term
-                    e.when(e.icmp("lt", e.iadd(k, r), terms), lambda row=row, where=where: area.store(row, where))  # type: ignore[misc]
+    def square(j: Value, k: Index, mask: Value, rows: int) -> None:
+        read = []
+        for c in range(lanes):
+            column = e.iadd(n, j, c)
+            read.append(b.load(batch, column if columns % s.nr == 0 else e.imin(column, columns - 1), e.iadd(k0, k), "k", lanes, mask))
+        for r, row in enumerate(transposed(read)[:rows]):
+            area.store(row, [e.iadd(at, e.imul(e.iadd(k, r), s.nr), j)])
 
-    e.vector_loop(0, terms, lanes, square)
+    def group(j: Value) -> None:
+        if isinstance(terms, int) and terms < lanes:
+            square(j, 0, e.mask_below(terms, lanes), terms)
+        else:  # blocks of k have more terms than there are lanes
+            e.loop(0, terms, lanes, lambda k: square(j, e.imin(k, e.isub(terms, lanes)), None, lanes))
+
+    e.loop(0, s.nr, lanes, group)
 
 
 def transposed(rows: Sequence[Value]) -> list[Value]:

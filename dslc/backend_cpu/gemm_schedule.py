@@ -97,19 +97,9 @@ def _strip_cost(rows: int, vectors: int, machine: Machine) -> float:
 
 
 def _tile_cost(shape: Shape, mr: int, nv: int, lanes: int, machine: Machine) -> float:
-    """Cycles for the whole product of one batch."""
-
-    def pieces(n: int, step: int) -> list[tuple[int, int]]:
-        return [(count, size) for count, size in ((n // step, step), (1, n % step)) if count and size]
-
-    per_tile = 30.0 / shape.k  # filling and storing
-    cost = 0.0
-    for strips, rows in pieces(shape.m, mr):
-        for panels, columns in pieces(shape.n, nv * lanes):
-            vectors = -(-columns // lanes)
-            cost += strips * panels * (_strip_cost(rows, vectors, machine) + per_tile * (1 + rows * vectors / 8))
-    variants = len(pieces(shape.m, mr)) * len(pieces(shape.n, nv * lanes))
-    return cost * (1 + 0.005 * variants)
+    """Cycles for one k of the whole product of one batch; a tile that reaches over the edge costs as much as any."""
+    tiles = -(-shape.m // mr) * -(-shape.n // (nv * lanes))
+    return tiles * (_strip_cost(mr, nv, machine) + (30 + 3 * mr * nv) / shape.k)  # and a tile's filling and storing
 
 
 @lru_cache(maxsize=4096)
@@ -120,7 +110,8 @@ def choose(shape: Shape, a: Side, b: Side, machine: Machine) -> Schedule:
         return _dot(shape, lanes)
     pack_a = a.along == "none" or not a.direct
     panelled = pack_a and a.along != "k"  # packed k by k, in panels that are whole vectors
-    tiles = [t for t in _tiles(machine) if not panelled or t[0] in (4, 8) or t[0] == shape.m]
+    vectors = -(-shape.n // lanes)
+    tiles = [t for t in _tiles(machine) if t[0] <= shape.m and t[1] <= vectors and (not panelled or t[0] in (1, 2, 4, 8))]
     mr, nv = min(tiles, key=lambda t: _tile_cost(shape, t[0], t[1], lanes, machine))
     strips, panels = -(-shape.m // mr), -(-shape.n // (nv * lanes))
     uneven = b.stride and b.stride * shape.dtype.bytes % 1024
@@ -128,6 +119,8 @@ def choose(shape: Shape, a: Side, b: Side, machine: Machine) -> Schedule:
     pack_b = not b.packed and (b.along != "x" or not b.direct or pays)
     blocks = -(-shape.k // MOST_K) if pack_a or pack_b else 1
     kc = shape.k if blocks == 1 else -(-shape.k // blocks // 16) * 16
+    while kc < shape.k and shape.k % kc and shape.k % kc < lanes:  # a block has at least a vector of terms
+        kc += 16
     schedule = Schedule("outer", lanes, mr, nv, strips * mr, nv * lanes, kc, pack_a, pack_b)
     return _blocked(shape, a, b, schedule, strips, panels)
 
@@ -158,10 +151,15 @@ def _blocked(shape: Shape, a: Side, b: Side, s: Schedule, strips: int, panels: i
 
 
 def scratch_elements(shape: Shape, a: Side, s: Schedule) -> int:
-    """Elements of scratch that `gemm.emit` needs a thread: packed A, packed B, sums between blocks of k."""
+    """Elements of scratch that `gemm.emit` needs a thread: packed A, packed B, sums."""
+    return a_elements(s, a) + b_elements(s) + sums_elements(shape, s)
+
+
+def sums_elements(shape: Shape, s: Schedule) -> int:
+    """Elements where sums wait for the epilogue: a tile, or between blocks of k a block."""
     if s.form == "dot":
         return 0
-    return a_elements(s, a) + b_elements(s) + (s.mc * s.nc if s.kc < shape.k else 0)
+    return (s.mc * s.nc if s.kc < shape.k else s.mr * s.nr) + s.lanes
 
 
 def row_length(s: Schedule) -> int:
