@@ -79,8 +79,10 @@ class Equation:
         """The tensor of the equation, axes in the order of the left side."""
         self._collect(expr, self.env)
         self._resolve()
-        value = self.value(expr, self.env)
         axes = self.expand(self.left)
+        for place, var in enumerate(axes):
+            var.place = place
+        value = self.value(expr, self.env)
         if not isinstance(value, Point):
             value = Point(
                 ops.full(TensorType(dtypes.INT32 if isinstance(value, int) and not isinstance(value, bool) else _dtype(value), ()), value), ()

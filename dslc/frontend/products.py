@@ -18,11 +18,12 @@ from .values import Point
 
 @dataclass(eq=False)
 class IndexVar:
-    """An index of an equation. `number` is its dim in index expressions and its place in the equation's order (left side first)."""
+    """An index of an equation. `number` is its dim in index expressions, `place` its place in the equation's order: left side first."""
 
     name: str
     number: int
     size: int = -1
+    place: int = 1 << 20
     extent: Any = None  # the run-time size of a bounded dimension, a rank-0 tensor
 
     def __repr__(self) -> str:
@@ -40,7 +41,7 @@ class ReadInfo:
 
 def ordered(axes: Sequence[IndexVar]) -> tuple[IndexVar, ...]:
     """In the equation's order, each once."""
-    return tuple(sorted(set(axes), key=lambda v: v.number))
+    return tuple(sorted(set(axes), key=lambda v: (v.place, v.number)))
 
 
 def aligned(point: Point, axes: Sequence[IndexVar]) -> ir.Value:

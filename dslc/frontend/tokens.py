@@ -196,7 +196,7 @@ class _Cutter:
     def word(self, word: str, start: int, end: int) -> str:
         """The kind of a word that may be a keyword."""
         if not word.isascii() and not word.isidentifier():
-            at = next(k for k, c in enumerate(word) if not ("_" + c).isidentifier())
+            at = next((k for k, c in enumerate(word) if not ("_" + c).isidentifier()), 0)
             self.bad(word[at], start + at)
         if word in RESERVED:
             return RESERVED[word]

@@ -1,0 +1,297 @@
+"""fuse: partitions a program into kernels.
+
+Ops that only say where elements lie (views, constants, indices) belong to no kernel: every kernel that reads through them has its own copy. The other
+ops start as groups of one; groups are merged along the values between them, the largest first, wherever the union is still a kernel of one kind
+(docs/architecture.md) and no cycle arises.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from dslc.ir import ops
+from dslc.ir.mlir import func, ir
+from dslc.ir.op import Op
+from dslc.ir.program import results_of
+from dslc.ir.types import TensorType, fuse_locations, type_of
+
+from .kernel_rules import CONTROL, is_placement, kind_of
+from .prune import remove_dead
+
+MAX_OPS = 60  # of a kernel: beyond, compile time grows and nothing is gained
+
+
+@dataclass(frozen=True)
+class Fuse:
+    """Every op ends in an `nn.kernel`, but for scans and conds, whose bodies are fused on their own.
+
+    before: %1 = contract %x, %w; %2 = add %1, %b; %3 = exp %2      after: %3 = kernel contract (%x, %w, %b) { ... }
+    """
+
+    def run(self, module: ir.Module) -> None:
+        for op in module.body.operations:
+            if isinstance(op, func.FuncOp):
+                _expand_composites(op.entry_block)
+                updated = {v for slot, v in results_of(op) if slot.role in ("param", "state")}
+                _fuse_block(op.entry_block, updated)
+
+
+def _expand_composites(block: ir.Block) -> None:
+    """softmax and log_softmax in reductions and elementwise ops."""
+    for op in list(block.operations):
+        if isinstance(op, (ops.Softmax, ops.LogSoftmax)):
+            with ir.InsertionPoint(op), op.location:
+                op.results[0].replace_all_uses_with(op.expand())
+            op.operation.erase()
+        elif isinstance(op, Op):
+            for region in op.regions:
+                _expand_composites(region.blocks[0])
+
+
+@dataclass
+class Graph:
+    """The ops of a block that become kernels ("core" ops), by number in program order, and who uses whose values.
+
+    `uses[n]`: (producer, value, views between) of core op n. `groups[g]`: numbers of the ops of a group.
+    """
+
+    block: ir.Block
+    core: list[Op] = field(default_factory=list)
+    number: dict[ir.Value, int] = field(default_factory=dict)
+    uses: list[list[tuple[int, ir.Value]]] = field(default_factory=list)
+    consumers: dict[int, set[int]] = field(default_factory=lambda: defaultdict(set))
+    outside: set[ir.Value] = field(default_factory=set)  # values that the block returns or a control op takes
+    group_of: list[int] = field(default_factory=list)
+    groups: dict[int, set[int]] = field(default_factory=dict)
+
+    @staticmethod
+    def of(block: ir.Block) -> Graph:
+        graph = Graph(block)
+        operations = list(block.operations)
+        for op in (operations[-1], *(o for o in operations if isinstance(o, CONTROL))):
+            graph.outside.update(op.operands)
+        for op in operations[:-1]:
+            if is_placement(op) and not any(r in graph.outside for r in op.results):
+                continue
+            n = len(graph.core)
+            graph.core.append(op)
+            graph.uses.append(list(graph._sources(op)))
+            for producer, _ in graph.uses[n]:
+                graph.consumers[producer].add(n)
+            for r in op.results:
+                graph.number[r] = n
+        graph.group_of = list(range(len(graph.core)))
+        graph.groups = {n: {n} for n in range(len(graph.core))}
+        return graph
+
+    def _sources(self, op: Op) -> Iterable[tuple[int, ir.Value]]:
+        """The core values that an op reads, through views too."""
+        for value in op.operands:
+            yield from self.source_of(value)
+
+    def source_of(self, value: ir.Value) -> Iterable[tuple[int, ir.Value]]:
+        if value in self.number:
+            yield self.number[value], value
+        elif not isinstance(value.owner, ir.Block):
+            for operand in value.owner.operands:
+                yield from self.source_of(operand)
+
+    def outputs(self, group: Iterable[int]) -> list[ir.Value]:
+        """The values of a group that are used outside it."""
+        members = set(group)
+        out = []
+        for n in sorted(members):
+            for r in self.core[n].results:
+                if r in self.outside or any(c not in members and any(v == r for _, v in self.uses[c]) for c in self.consumers[n]):
+                    out.append(r)
+        return out
+
+    def successors(self, group: int) -> set[int]:
+        return {self.group_of[c] for n in self.groups[group] for c in self.consumers[n]} - {group}
+
+    def makes_cycle(self, a: int, b: int) -> bool:
+        """True where a path leads from group a to group b through a third one."""
+        last = max(self.groups[b])
+        stack = [g for g in self.successors(a) if g != b]
+        seen = set(stack)
+        while stack:
+            g = stack.pop()
+            for s in self.successors(g):
+                if s == b:
+                    return True
+                if s not in seen and min(self.groups[s]) < last:
+                    seen.add(s)
+                    stack.append(s)
+        return False
+
+    def merge(self, a: int, b: int) -> None:
+        for n in self.groups[a]:
+            self.group_of[n] = b
+        self.groups[b] |= self.groups.pop(a)
+
+
+def _fuse_block(block: ir.Block, updated: set[ir.Value]) -> None:
+    for op in block.operations:
+        if isinstance(op, (ops.Scan, ops.Cond)):
+            for region in op.regions:
+                _fuse_block(region.blocks[0], set())
+    graph = Graph.of(block)
+    _merge_along_values(graph)
+    _merge_siblings(graph)
+    _merge_updates(graph, updated)
+    _emit(graph, updated)
+    remove_dead(block)
+
+
+def _can_merge(graph: Graph, a: int, b: int) -> bool:
+    if len(graph.groups[a]) + len(graph.groups[b]) > MAX_OPS:
+        return False
+    union = graph.groups[a] | graph.groups[b]
+    return kind_of(graph, union) is not None and not graph.makes_cycle(a, b)
+
+
+def _merge_along_values(graph: Graph) -> None:
+    """Consumers in order take in the groups they read from, the largest value first; again until nothing changes."""
+    changed = True
+    while changed:
+        changed = False
+        for n in range(len(graph.core)):
+            sources = sorted(graph.uses[n], key=lambda use: -type_of(use[1]).bytes)
+            for producer, _ in sources:
+                a, b = graph.group_of[producer], graph.group_of[n]
+                if a != b and _can_merge(graph, a, b):
+                    graph.merge(a, b)
+                    changed = True
+
+
+def _merge_siblings(graph: Graph) -> None:
+    """Groups of elementwise work on the same points that read the same value become one pass over memory."""
+    readers: dict[ir.Value, list[int]] = defaultdict(list)
+    for n in range(len(graph.core)):
+        for _, value in graph.uses[n]:
+            readers[value].append(n)
+    for value, users in readers.items():
+        if type_of(value).size < 1024:
+            continue
+        for a, b in zip(users, users[1:]):
+            g, h = graph.group_of[a], graph.group_of[b]
+            if g != h and kind_of(graph, graph.groups[g]) == "map" == kind_of(graph, graph.groups[h]) and _independent(graph, g, h) and _can_merge(graph, g, h):
+                graph.merge(g, h)
+
+
+def _independent(graph: Graph, a: int, b: int) -> bool:
+    return not graph.makes_cycle(a, b) and not graph.makes_cycle(b, a)
+
+
+def _merge_updates(graph: Graph, updated: set[ir.Value]) -> None:
+    """Groups that only make next values of parameters and states run in one launch."""
+    ends = [
+        g
+        for g in graph.groups
+        if not graph.successors(g) and kind_of(graph, graph.groups[g]) == "map" and all(v in updated for v in graph.outputs(graph.groups[g]))
+    ]
+    for a, b in zip(ends, ends[1:]):
+        graph.merge(a, b)
+
+
+# --- kernels ----------------------------------------------------------------------------------------------------------------------------
+
+
+def _emit(graph: Graph, updated: set[ir.Value]) -> None:
+    """Writes each group as a kernel before the block's end, in an order that respects all reads, and takes the old ops away."""
+    end = list(graph.block.operations)[-1]
+    replaced: dict[ir.Value, ir.Value] = {}
+    old = [op for op in graph.block.operations if op.operation != end.operation and not isinstance(op, CONTROL)]
+    for g in _ordered(graph):
+        members = sorted(graph.groups[g])
+        if isinstance(graph.core[members[0]], CONTROL):
+            op = graph.core[members[0]]
+            for k, operand in enumerate(op.operands):
+                op.operands[k] = replaced.get(operand, operand)
+            op.operation.move_before(end.operation)
+            continue
+        _kernel(graph, members, end, replaced, updated)
+    for k, operand in enumerate(end.operands):
+        end.operands[k] = replaced.get(operand, operand)
+    for op in reversed(old):
+        op.operation.erase()
+
+
+def _ordered(graph: Graph) -> list[int]:
+    """Groups in topological order, as near to program order as that allows."""
+    import heapq
+
+    waiting = {g: {graph.group_of[p] for n in members for p, _ in graph.uses[n]} - {g} for g, members in graph.groups.items()}
+    blocked: dict[int, list[int]] = defaultdict(list)
+    for g, needs in waiting.items():
+        for n in needs:
+            blocked[n].append(g)
+    ready = [(min(graph.groups[g]), g) for g, needs in waiting.items() if not needs]
+    heapq.heapify(ready)
+    out = []
+    while ready:
+        _, g = heapq.heappop(ready)
+        out.append(g)
+        for h in blocked[g]:
+            waiting[h].discard(g)
+            if not waiting[h]:
+                heapq.heappush(ready, (min(graph.groups[h]), h))
+    assert len(out) == len(graph.groups), "kernels depend on each other in a circle"
+    return out
+
+
+def _kernel(graph: Graph, members: list[int], end: Op, replaced: dict[ir.Value, ir.Value], updated: set[ir.Value]) -> None:
+    outputs = graph.outputs(members)
+    if not outputs:
+        return
+    body, operands = _body(graph, members, outputs)
+    kind = kind_of(graph, set(members)) or "update"
+    types: list[TensorType] = [type_of(v) for v in outputs]
+    location = fuse_locations([op.location for op in body])
+    with ir.InsertionPoint(end), location:
+        kernel = ops.Kernel.build([replaced.get(v, v) for v in operands], types, kind, _role(kind, body))
+        block = kernel.regions[0].blocks[0]
+        swap: dict[ir.Value, ir.Value] = dict(zip(operands, block.arguments))
+        with ir.InsertionPoint(block):
+            for op in body:
+                copy = op.operation.clone()
+                for k, operand in enumerate(copy.operands):
+                    copy.operands[k] = swap[operand]
+                swap.update(zip(op.results, copy.results))
+            ops.Yield.of(*[swap[v] for v in outputs])
+    replaced.update(zip(outputs, kernel.results))
+
+
+def _body(graph: Graph, members: list[int], outputs: list[ir.Value]) -> tuple[list[Op], list[ir.Value]]:
+    """The ops of a kernel in order, with the views and constants it needs; the values it reads from outside."""
+    inside = set(members)
+    order: dict[Op, None] = {}
+    operands: dict[ir.Value, None] = {}
+    done: set[ir.Value] = set()
+
+    def visit(value: ir.Value) -> None:
+        if value in done:
+            return
+        done.add(value)
+        owner = value.owner
+        if isinstance(owner, ir.Block) or (value in graph.number and graph.number[value] not in inside):
+            operands[value] = None
+            return
+        for operand in owner.operands:
+            visit(operand)
+        if owner.opview not in order:
+            order[owner.opview] = None
+            done.update(owner.results)
+
+    for value in outputs:
+        visit(value)
+    return list(order), list(operands)
+
+
+def _role(kind: str, body: Iterable[Op]) -> str:
+    """A readable name: the kind and the ops that say most."""
+    telling = [op._op_name for op in body if not is_placement(op) and op._op_name not in ("cast", "select", "compare", "add", "mul", "sub", "neg")]
+    names = list(dict.fromkeys(telling)) or list(dict.fromkeys(op._op_name for op in body if not is_placement(op)))
+    return "_".join([kind, *(n for n in names[:3] if n != kind)])

@@ -1,0 +1,120 @@
+"""Which sets of ops are a kernel, and of which kind: the rules of docs/architecture.md as functions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dslc.ir import ops
+from dslc.ir.mlir import ir
+from dslc.ir.op import Op
+from dslc.ir.types import type_of
+
+if TYPE_CHECKING:
+    from .fuse import Graph
+
+CONTROL = (ops.Scan, ops.Cond)
+PLACEMENT = (ops.Constant, ops.Iota, ops.View, ops.Reshape)
+POINTWISE = ("elementwise", "generator", "view", "gather", "join")
+CONTRACTIONS = (ops.Contract, ops.Conv)
+ALONE = {ops.Cumulative: "scan", ops.Scatter: "scatter", ops.Sort: "sort", ops.FFT: "fft", ops.ArgReduce: "reduce", ops.Fold: "reduce"}
+
+
+def is_placement(op: Op) -> bool:
+    """Only says where elements lie, or what they are by their index: costs nothing to repeat."""
+    return isinstance(op, PLACEMENT)
+
+
+def kind_of(graph: Graph, members: set[int]) -> str | None:
+    """The kind of kernel that these core ops are together; None where they are none."""
+    body = [graph.core[n] for n in sorted(members)]
+    if any(isinstance(op, CONTROL) for op in body):
+        return None
+    anchors = [op for op in body if op.structure not in POINTWISE]
+    if not anchors:
+        return "map" if _one_shape(graph, members, body) else None
+    if len({type(op) for op in anchors}) > 1:
+        return None
+    first = type(anchors[0])
+    if first in ALONE:
+        return ALONE[first] if len(anchors) == 1 and _anchor_last(graph, members, anchors[0]) else None
+    if first in CONTRACTIONS:
+        return "contract" if len(anchors) == 1 and _contract(graph, members, body, anchors[0]) else None
+    if first is ops.Reduce:
+        return "reduce" if _reduce(graph, members, body, anchors) else None
+    return None
+
+
+def _one_shape(graph: Graph, members: set[int], body: list[Op]) -> bool:
+    """A map: every op has the points of the results, and passes within the kernel are at the same point."""
+    shape = type_of(body[0].results[0]).shape
+    return all(type_of(r).shape == shape for op in body for r in op.results) and all(_direct(graph, members, op) for op in body)
+
+
+def _direct(graph: Graph, members: set[int], op: Op) -> bool:
+    """What an op reads from its own group it reads at its own point: not through views, nor as a gather's table."""
+    inner = {v for n in members for v in graph.core[n].results}
+    if op.structure in ("gather", "join", "view") and any(v in inner for v in op.operands):
+        return False
+    return all(v in inner or not any(p in members for p, _ in graph.source_of(v)) for v in op.operands)
+
+
+def _anchor_last(graph: Graph, members: set[int], anchor: Op) -> bool:
+    """Pointwise work before one op that needs an axis at once; nothing else leaves the kernel. Sorts and transforms stand alone."""
+    if isinstance(anchor, (ops.Sort, ops.FFT)):
+        return len(members) == 1
+    outputs = graph.outputs(members)
+    return all(v in list(anchor.results) for v in outputs) and not any(
+        r in anchor.results for n in members for _, r in graph.uses[n] if graph.core[n].operation != anchor.operation
+    )
+
+
+def _contract(graph: Graph, members: set[int], body: list[Op], anchor: Op) -> bool:
+    """A contraction whose operands are read through views alone, and elementwise work on its result, point by point."""
+    shape = type_of(anchor.results[0]).shape
+    anchor_number = graph.number[anchor.results[0]]
+    if any(p in members for p, _ in graph.uses[anchor_number]):
+        return False
+    after = [op for op in body if op.operation != anchor.operation]
+    if not all(op.structure in ("elementwise", "generator") for op in after):
+        return False
+    return all(type_of(op.results[0]).shape == shape for op in after) and all(_direct(graph, members, op) for op in after)
+
+
+def _reduce(graph: Graph, members: set[int], body: list[Op], anchors: list[Op]) -> bool:
+    """Folds over the same axes of the same space; other ops have the space's points or a row's; rows come back by repeating."""
+    space, axes = type_of(anchors[0].operands[0]).shape, sorted(anchors[0].axes)
+    if any(type_of(a.operands[0]).shape != space or sorted(a.axes) != axes for a in anchors):
+        return False
+    row = tuple(n for k, n in enumerate(space) if k not in axes)
+    kept = [k for k in range(len(space)) if k not in axes]
+    folded: set[ir.Value] = set()
+    for n in sorted(members):
+        op = graph.core[n]
+        shape = type_of(op.results[0]).shape
+        if not isinstance(op, ops.Reduce) and shape not in (space, row):
+            return False
+        inner = {v for m in members for v in graph.core[m].results}
+        for operand in op.operands:
+            if operand in inner:
+                if op.structure in ("gather", "join", "view"):
+                    return False
+                same = type_of(operand).shape == (space if isinstance(op, ops.Reduce) else shape)
+                if not same:
+                    return False
+            elif any(p in members for p, _ in graph.source_of(operand)):
+                if shape != space or not _repeats_rows(operand, inner, row, space, kept):
+                    return False
+        if isinstance(op, ops.Reduce) or any(p in members and v in folded for p, v in graph.uses[n]):
+            folded.update(op.results)
+    outputs = graph.outputs(members)
+    return all(type_of(v).shape in (space, row) for v in outputs)
+
+
+def _repeats_rows(value: ir.Value, inner: set[ir.Value], row: tuple[int, ...], space: tuple[int, ...], kept: list[int]) -> bool:
+    """The value is a row's of this kernel, repeated over the folded axes by one view (a reshape between axes of size 1 does not count)."""
+    op = value.owner.opview
+    if not isinstance(op, ops.View) or op.operands[0] not in inner or type_of(op.operands[0]).shape != row or any(op.offsets):
+        return False
+    return type_of(value).shape == space and all(f == (kept[a] == k) for a, line in enumerate(op.matrix) for k, f in enumerate(line))
+
+
