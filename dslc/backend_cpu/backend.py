@@ -20,7 +20,7 @@ from dslc.ir.types import spans_of, type_of
 from .kernels import generate
 from .machine import Machine
 from .native import KernelArguments, KernelCall, KernelFunction, NativeStep, aligned, build_object
-from .stage import Generated, Request, frame_of, request_of
+from .stage import STREAM_BYTES, Generated, Request, frame_of, request_of
 from .trace import Body
 
 VERSION = 1  # of the generated code, for caches
@@ -70,15 +70,18 @@ class _Writer:
         operands = [*call.operands, *tables]
         groups = body.parts() if call.kernel.kind == "update" else [(body, list(range(len(operands))), list(range(len(call.results))))]
         kind = "map" if call.kernel.kind == "update" else call.kernel.kind
+        ordered, crossing = _readers_first([([operands[k] for k in i], [call.results[k] for k in o]) for _, i, o in groups])
         calls = []
-        for part, inputs, outputs in groups:
+        for part, inputs, outputs in (groups[k] for k in ordered):
             targets = [call.results[k] for k in outputs]
-            compiled = self._compiled(call.kernel, kind, part, all(map(_on_cache_line, targets)))
+            large = sum(type_of(v).bytes for v in part.results) >= STREAM_BYTES
+            compiled = self._compiled(call.kernel, kind, part, large and all(map(_on_cache_line, targets)))
             places = [operands[k] for k in inputs] + targets
             if compiled.generated.workspace_bytes:
                 places.append(Place("arena", aligned(self.plan.arena_bytes)))
             places += compiled.tables
-            calls += [KernelCall(f.symbol, tuple(places), barrier=len(groups) == 1) for f in compiled.functions]
+            barrier = crossing or len(compiled.functions) > 1
+            calls += [KernelCall(f.symbol, tuple(places), barrier) for f in compiled.functions]
         if calls:
             calls[-1] = replace(calls[-1], barrier=True)
         self._describe(call, body, calls)
@@ -108,6 +111,18 @@ class _Writer:
             flops, moved = work_of(body)
             self.infos[name] = (number, executable.Kernel(name, call.kernel.kind, lines_of(call.kernel), flops, moved, name))
         self.launches.append(Launch(number, tuple((p.space, p.index) for p in (*call.operands, *call.results))))
+
+
+def _readers_first(groups: Sequence[tuple[Sequence[Place], Sequence[Place]]]) -> tuple[list[int], bool]:
+    """An order of groups (what each reads, what it writes) in which none reads what an earlier one has overwritten, and whether that matters."""
+    writers = {place: k for k, (_, written) in enumerate(groups) for place in written}
+    behind = {k: {writers[p] for p in read if p in writers} - {k} for k, (read, _) in enumerate(groups)}
+    order: list[int] = []
+    while len(order) < len(groups):
+        left = [k for k in behind if k not in order]
+        free = [k for k in left if not any(k in behind[other] for other in left)]
+        order.append((free or left)[0])
+    return order, any(behind.values())
 
 
 def _on_cache_line(place: Place) -> bool:
