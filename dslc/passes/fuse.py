@@ -177,7 +177,12 @@ def _merge_siblings(graph: Graph) -> None:
             continue
         for a, b in zip(users, users[1:]):
             g, h = graph.group_of[a], graph.group_of[b]
-            if g != h and kind_of(graph, graph.groups[g]) == "map" == kind_of(graph, graph.groups[h]) and _independent(graph, g, h) and _can_merge(graph, g, h):
+            if (
+                g != h
+                and kind_of(graph, graph.groups[g]) == "map" == kind_of(graph, graph.groups[h])
+                and _independent(graph, g, h)
+                and _can_merge(graph, g, h)
+            ):
                 graph.merge(g, h)
 
 

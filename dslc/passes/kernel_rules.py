@@ -116,5 +116,3 @@ def _repeats_rows(value: ir.Value, inner: set[ir.Value], row: tuple[int, ...], s
     if not isinstance(op, ops.View) or op.operands[0] not in inner or type_of(op.operands[0]).shape != row or any(op.offsets):
         return False
     return type_of(value).shape == space and all(f == (kept[a] == k) for a, line in enumerate(op.matrix) for k, f in enumerate(line))
-
-

@@ -1,0 +1,280 @@
+"""plan: gives every value of a fused program its place, and the order of what runs. Nothing is allocated while a program runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from dslc.core.executable import Port
+from dslc.ir import ops
+from dslc.ir.mlir import func, ir
+from dslc.ir.plan import Branch, Buffer, Call, Copy, Loop, Place, Plan, Step
+from dslc.ir.program import Slot, arguments_of, program_of, results_of
+from dslc.ir.types import TensorType, spans_of, type_of
+
+from .packing import Interval, pack
+
+ALIGNMENT = 64  # bytes
+
+
+def make_plan(module: ir.Module) -> Plan:
+    """The plan of a module of kernels, scans and conds."""
+    program = program_of(module)
+    planner = _Planner(program)
+    return planner.plan()
+
+
+@dataclass
+class _Buffer:
+    """A stretch of the arena before it has an offset."""
+
+    bytes: int
+    first: int
+    last: int
+    origin: str
+
+
+@dataclass(frozen=True)
+class _Home:
+    """Where a value is: in a slot, or in a buffer; moved by `strides` bytes a turn of the enclosing loops."""
+
+    slot: int | None
+    buffer: int | None
+    strides: tuple[int, ...] = ()
+
+    def moved(self, depth: int, stride: int) -> _Home:
+        """The place of the turn's slice in a loop of nesting depth `depth` (0 is the outermost)."""
+        return _Home(self.slot, self.buffer, (*self.strides, *(0,) * (depth - len(self.strides)), stride))
+
+
+@dataclass
+class _Planner:
+    program: func.FuncOp
+    homes: dict[ir.Value, _Home] = field(default_factory=dict)
+    buffers: list[_Buffer] = field(default_factory=list)
+    clock: int = 0
+
+    def plan(self) -> Plan:
+        slots = arguments_of(self.program)
+        ports, slot_of = _ports(slots, [s for s, _ in results_of(self.program)])
+        for slot, value in zip(slots, self.program.entry_block.arguments):
+            self.homes[value] = _Home(slot_of[slot.name], None)
+        results = results_of(self.program)
+        self._place_results(results, slot_of)
+        steps = self._block(self.program.entry_block, 0)
+        steps += self._final_copies(results, slot_of)
+        packed = pack([Interval(b.bytes, b.first, b.last) for b in self.buffers])
+        placer = _Placer(packed.offsets)
+        buffers = tuple(Buffer(o, b.bytes, b.first, b.last, b.origin) for o, b in zip(packed.offsets, self.buffers))
+        name = ir.StringAttr(self.program.attributes["sym_name"]).value
+        return Plan(name, ports, tuple(placer.step(s) for s in steps), packed.total, b"", buffers, packed.lower_bound)
+
+    # --- results
+
+    def _place_results(self, results: Sequence[tuple[Slot, ir.Value]], slot_of: dict[str, int]) -> None:
+        """Results are written straight to their slots: outputs always, next values where nothing reads the old value later."""
+        for slot, value in results:
+            if value in self.homes or isinstance(value.owner, ir.Block):
+                continue
+            if slot.role in ("output", "loss", "metric"):
+                self.homes[value] = _Home(slot_of[slot.name], None)
+            elif _in_place(self.program, slot, value):
+                self.homes[value] = _Home(slot_of[slot.name], None)
+
+    def _final_copies(self, results: Sequence[tuple[Slot, ir.Value]], slot_of: dict[str, int]) -> list[Step]:
+        """Results that lie elsewhere are copied at the end: outputs first, then next values."""
+        steps: list[Step] = []
+        outputs = [(s, v) for s, v in results if s.role in ("output", "loss", "metric")]
+        nexts = [(s, v) for s, v in results if s.role in ("param", "state")]
+        taken = {slot_of[s.name] for s, v in nexts if self.homes[v] != _Home(slot_of[s.name], None)}
+        shielded: dict[ir.Value, _Home] = {}
+        for slot, value in nexts:  # a next value that lies in a slot which another next value overwrites
+            home = self.homes[value]
+            if home.slot in taken and home.slot != slot_of[slot.name] and value not in shielded:
+                shielded[value] = self._new(type_of(value), "a copy")
+                self._use(shielded[value])
+                steps.append(Copy(home, shielded[value], type_of(value).bytes))  # type: ignore[arg-type]
+        for slot, value in (*outputs, *nexts):
+            target, home = _Home(slot_of[slot.name], None), shielded.get(value, self.homes[value])
+            if home != target:
+                self._use(home)
+                steps.append(Copy(home, target, type_of(value).bytes))  # type: ignore[arg-type]
+        self.clock += 1
+        return steps
+
+    # --- buffers
+
+    def _new(self, t: TensorType, origin: str) -> _Home:
+        self.buffers.append(_Buffer(-(-max(t.bytes, 1) // ALIGNMENT) * ALIGNMENT, self.clock, self.clock, origin))
+        return _Home(None, len(self.buffers) - 1)
+
+    def _use(self, home: _Home) -> None:
+        if home.buffer is not None:
+            self.buffers[home.buffer].last = max(self.buffers[home.buffer].last, self.clock)
+
+    def _home(self, value: ir.Value) -> _Home:
+        home = self.homes[value]
+        self._use(home)
+        return home
+
+    # --- steps
+
+    def _block(self, block: ir.Block, depth: int) -> list[Step]:
+        steps: list[Step] = []
+        for op in list(block.operations)[:-1]:
+            self.clock += 1
+            match op:
+                case ops.Kernel():
+                    steps.append(self._call(op))
+                case ops.Scan():
+                    steps += self._scan(op, depth)
+                case ops.Cond():
+                    steps += self._cond(op, depth)
+                case _:
+                    raise AssertionError(f"{op.operation.name} is no kernel")
+        return steps
+
+    def _call(self, op: ops.Kernel) -> Step:
+        operands = tuple(self._home(v) for v in op.operands)
+        for r in op.results:
+            if r not in self.homes:
+                self.homes[r] = self._new(type_of(r), _origin(op))
+        return Call(op, operands, tuple(self._home(r) for r in op.results))  # type: ignore[arg-type]
+
+    def _scan(self, op: ops.Scan, depth: int) -> list[Step]:
+        """Carries live in one buffer each, which ends up with their last value; slices and stacks are addressed by turn."""
+        c, k = op.constants, op.carries
+        operands, results = list(op.operands), list(op.results)
+        block = op.regions[0].blocks[0]
+        arguments = list(block.arguments)
+        origin = _origin(op)
+        steps: list[Step] = []
+        for r in results:
+            if r not in self.homes:
+                self.homes[r] = self._new(type_of(r), origin)
+        turn = self._new(type_of(arguments[0]), origin)
+        start = self.clock
+        for carry, r, initial in zip(arguments[1 + c : 1 + c + k], results, operands[c : c + k]):
+            steps.append(Copy(self._home(initial), self._home(r), type_of(r).bytes))  # type: ignore[arg-type]
+            self.homes[carry] = self.homes[r]
+        for inner, outer in zip(arguments[1 : 1 + c], operands[:c]):
+            self.homes[inner] = self._home(outer)
+        for inner, outer in zip(arguments[1 + c + k :], operands[c + k :]):
+            self.homes[inner] = self._home(outer).moved(depth, type_of(inner).bytes)
+        self.homes[arguments[0]] = turn
+        yielded = list(list(block.operations)[-1].operands)
+        emitted: dict[ir.Value, _Home] = {}
+        for value, r in zip(yielded[k:], results[k:]):
+            target = self.homes[r].moved(depth, type_of(value).bytes)
+            if value not in self.homes and value not in emitted and not isinstance(value.owner, ir.Block):
+                emitted[value] = self.homes[value] = target
+        self.clock += 1
+        body = self._block(block, depth + 1)
+        self.clock += 1
+        body += self._turn_copies(yielded, arguments[1 + c : 1 + c + k], results, k, depth)
+        for home in (turn, *(self.homes[v] for v in (*operands, *results, *arguments))):
+            self._use(home)
+            if home.buffer is not None and home in [self.homes[v] for v in (*results,)] + [turn]:
+                self.buffers[home.buffer].first = min(self.buffers[home.buffer].first, start)
+        steps.append(Loop(op.trip, op.backward, turn, tuple(body)))  # type: ignore[arg-type]
+        return steps
+
+    def _turn_copies(self, yielded: list[ir.Value], carries: list[ir.Value], results: list[ir.Value], k: int, depth: int) -> list[Step]:
+        """At a turn's end: emitted values that lie elsewhere, then the next carries, by way of a spare buffer where they read each other."""
+        steps: list[Step] = []
+        for value, r in zip(yielded[k:], results[k:]):
+            target = self.homes[r].moved(depth, type_of(value).bytes)
+            if self._home(value) != target:
+                steps.append(Copy(self.homes[value], target, type_of(value).bytes))  # type: ignore[arg-type]
+        moves = [(v, carry) for v, carry in zip(yielded[:k], carries) if self._home(v) != self.homes[carry]]
+        overwritten = {self.homes[carry] for _, carry in moves}
+        sources: dict[ir.Value, _Home] = {}
+        for v, carry in moves:
+            if self.homes[v] in overwritten and self.homes[v] != self.homes[carry]:
+                sources[v] = self._new(type_of(v), "a carry")
+                self._use(sources[v])
+                steps.append(Copy(self.homes[v], sources[v], type_of(v).bytes))  # type: ignore[arg-type]
+        steps += [Copy(sources.get(v, self.homes[v]), self.homes[carry], type_of(v).bytes) for v, carry in moves]  # type: ignore[arg-type]
+        return steps
+
+    def _cond(self, op: ops.Cond, depth: int) -> list[Step]:
+        operands = list(op.operands)
+        for r in op.results:
+            if r not in self.homes:
+                self.homes[r] = self._new(type_of(r), _origin(op))
+        branches = []
+        for region in op.regions:
+            block = region.blocks[0]
+            for inner, outer in zip(block.arguments, operands[1:]):
+                self.homes[inner] = self._home(outer)
+            self.clock += 1
+            steps = self._block(block, depth)
+            self.clock += 1
+            for value, r in zip(list(block.operations)[-1].operands, op.results):
+                steps.append(Copy(self._home(value), self._home(r), type_of(value).bytes))  # type: ignore[arg-type]
+            branches.append(tuple(steps))
+        for v in operands:
+            self._use(self.homes[v])
+        return [Branch(self._home(operands[0]), branches[0], branches[1])]  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class _Placer:
+    """Turns homes into places once buffers have offsets."""
+
+    offsets: Sequence[int]
+
+    def place(self, home: _Home) -> Place:
+        if home.slot is not None:
+            return Place("slot", home.slot, home.strides)
+        assert home.buffer is not None
+        return Place("arena", self.offsets[home.buffer], home.strides)
+
+    def step(self, step: Step) -> Step:
+        match step:
+            case Call(kernel, operands, results):
+                return Call(kernel, tuple(self.place(h) for h in operands), tuple(self.place(h) for h in results))  # type: ignore[arg-type]
+            case Copy(source, target, bytes):
+                return Copy(self.place(source), self.place(target), bytes)  # type: ignore[arg-type]
+            case Loop(trip, backward, turn, steps):
+                return Loop(trip, backward, self.place(turn), tuple(self.step(s) for s in steps))  # type: ignore[arg-type]
+            case Branch(condition, then, otherwise):
+                return Branch(self.place(condition), tuple(self.step(s) for s in then), tuple(self.step(s) for s in otherwise))  # type: ignore[arg-type]
+        raise TypeError(step)
+
+
+def _ports(arguments: Sequence[Slot], results: Sequence[Slot]) -> tuple[tuple[Port, ...], dict[str, int]]:
+    """Ports in the order of arguments, then results; a next value shares the slot of what it replaces."""
+    ports: list[Port] = []
+    slot_of: dict[str, int] = {}
+    for s in (*arguments, *(r for r in results if r.role in ("output", "loss", "metric"))):
+        slot_of[s.name] = len(ports)
+        ports.append(Port(s.name, s.role, s.type.dtype, s.type.shape, len(ports), s.bounds, s.line))
+    return tuple(ports), slot_of
+
+
+def _in_place(program: func.FuncOp, slot: Slot, value: ir.Value) -> bool:
+    """The kernel that makes a next value may write it over the old one: it reads the old one element by element, and nothing reads it later."""
+    kernel = value.owner.opview
+    if not isinstance(kernel, ops.Kernel) or kernel.kind not in ("map", "update"):
+        return False
+    old = next((v for s, v in zip(arguments_of(program), program.entry_block.arguments) if s.name == slot.name), None)
+    if old is None:
+        return False
+    block = program.entry_block
+    position = {op.operation: k for k, op in enumerate(block.operations)}
+    here = position[kernel.operation]
+    for use in old.uses:
+        user = use.owner.operation
+        if position.get(user, len(position)) > here:
+            return False
+    inner = kernel.regions[0].blocks[0]
+    for operand, argument in zip(kernel.operands, inner.arguments):
+        if operand == old and not all(u.owner.opview.structure == "elementwise" for u in argument.uses):
+            return False
+    return True
+
+
+def _origin(op: ops.Kernel | ops.Scan | ops.Cond) -> str:
+    spans = spans_of(op.location)
+    return f"{spans[-1].file}:{spans[-1].line}" if spans else ""
