@@ -181,20 +181,17 @@ def _accepts(automaton: Tables, stack: list[int], kind: str) -> bool:
 
 
 def _check_depth(root: syntax.Node) -> None:
-    """SyntaxError_ where a tree is deeper than its walkers may recurse."""
-    level: list[tuple[Any, syntax.Node | None]] = [(root, None)]  # a node and the outermost expression around it
-    for _ in range(2 * syntax.MAX_DEPTH):
-        below = []
-        for node, outer in level:
-            if isinstance(node, syntax.Expr):
-                outer = outer or node
-            for field in dataclasses.fields(node):
-                value = getattr(node, field.name)
-                for child in value if isinstance(value, tuple) else (value,):
-                    if isinstance(child, syntax.Node):
-                        below.append((child, outer))
-        level = below
-        if not level:
-            return
-    node, outer = level[0]
-    raise SyntaxError_("this expression is too long", (outer or node).span, help="give parts of it names on lines before")
+    """SyntaxError_ where an expression is deeper than its walkers may recurse."""
+    todo: list[tuple[Any, syntax.Expr | None, int]] = [(root, None, 0)]  # a node, the outermost expression around it, its depth in that
+    while todo:
+        node, outer, depth = todo.pop()
+        if outer is None and isinstance(node, syntax.Expr):
+            outer = node
+        depth += outer is not None
+        if outer and depth > syntax.MAX_DEPTH:
+            raise SyntaxError_("this expression is too long", outer.span, help="give parts of it names on lines before")
+        for field in dataclasses.fields(node):
+            value = getattr(node, field.name)
+            for child in value if isinstance(value, tuple) else (value,):
+                if isinstance(child, syntax.Node):
+                    todo.append((child, outer, depth))

@@ -339,6 +339,8 @@ def test_what_is_long_but_not_deep_parses_and_may_be_walked():
     body = statements("if a: y = 1", *["elif a: y = 1"] * 2000)
     assert len(body[0].branches) == 2001
     edge = parse_expression("+".join(["x"] * s.MAX_DEPTH))
+    with pytest.raises(SyntaxError_, match="too long"):
+        parse_expression("+".join(["x"] * (s.MAX_DEPTH + 1)))
     assert parse_expression(unparse(edge)) == edge and hash(edge) == hash(parse_expression(unparse(edge)))
     assert pickle.loads(pickle.dumps(edge)) == edge and repr(edge)
 
