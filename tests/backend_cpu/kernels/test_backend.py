@@ -50,14 +50,14 @@ def test_equal_kernels_are_compiled_once_and_the_report_names_their_lines():
         ]
         return Plan("run", ports("x", "y"), tuple(calls), 256, b"")
 
-    plan, executable, key = built(make)
+    _, executable, key = built(make)
     assert len(executable.kernels) == 1 and len(executable.launches) == 2
     info = executable.kernels[0]
     assert (info.kind, info.lines, info.flops, info.bytes) == ("map", ("m.dsl:3",), 40, 320)
     assert built(make)[2] == key
     x = np.arange(40, dtype=np.float32)
     program = CpuProgram(from_bytes(to_bytes(executable)))
-    np.testing.assert_array_equal(program(x=x)["y"], 4 * x)
+    np.testing.assert_array_equal(program({"x": x})["y"], 4 * x)
 
 
 def test_tables_follow_the_plans_constants():
@@ -71,7 +71,7 @@ def test_tables_follow_the_plans_constants():
 
     _, executable, _ = built(make)
     x = np.ones(40, np.float32)
-    np.testing.assert_array_equal(CpuProgram(executable)(x=x)["y"], x + table + given)
+    np.testing.assert_array_equal(CpuProgram(executable)({"x": x})["y"], x + table + given)
 
 
 def test_loops_move_their_places():
@@ -85,7 +85,7 @@ def test_loops_move_their_places():
 
     _, executable, _ = built(make)
     x = np.random.default_rng(0).standard_normal((3, 40)).astype(np.float32)
-    np.testing.assert_array_equal(CpuProgram(executable)(x=x)["y"], x * x)
+    np.testing.assert_array_equal(CpuProgram(executable)({"x": x})["y"], x * x)
 
 
 def test_groups_that_read_what_others_overwrite_come_first():
