@@ -19,9 +19,22 @@ CONTRACTIONS = (ops.Contract, ops.Conv)
 ALONE = {ops.Cumulative: "scan", ops.Scatter: "scatter", ops.Sort: "sort", ops.FFT: "fft", ops.ArgReduce: "reduce", ops.Fold: "reduce"}
 
 
+# of the scalar primitives, those that cost about one instruction
+CHEAP = (ops.Compare, ops.And, ops.Or, ops.Not, ops.Add, ops.Sub, ops.Mul, ops.Cast, ops.Abs, ops.Select, ops.Min, ops.Max)
+
+
 def is_placement(op: Op) -> bool:
-    """Only says where elements lie, or what they are by their index: costs nothing to repeat."""
-    return isinstance(op, PLACEMENT)
+    """Only says where elements lie, or what they are by their index (a mask `j <= i`): costs little to repeat, and needs no memory."""
+    return isinstance(op, PLACEMENT) or (isinstance(op, CHEAP) and all(_by_index(v) for v in op.operands))
+
+
+def _by_index(value: ir.Value) -> bool:
+    """A value made of indices and constants by cheap ops."""
+    owner = value.owner
+    if isinstance(owner, ir.Block):
+        return False
+    op = owner.opview
+    return isinstance(op, (*PLACEMENT, *CHEAP)) and type_of(value).rank > 0 and all(_by_index(v) for v in op.operands)
 
 
 def kind_of(graph: Graph, members: set[int]) -> str | None:
