@@ -34,12 +34,11 @@ class Builder:
         self.i64_attr = ir.IntegerType.get_signless(64)
         self._types: dict[tuple[str, int], ir.Type] = {}
         self._constants: dict[tuple[str, int, Any], Value] = {}
-        self._entry: ir.Operation | None = None
         self._block: ir.Block | None = None
 
     def start(self, block: ir.Block) -> None:
         """A new function begins: its constants are put at the start of this block."""
-        self._constants, self._block, self._entry = {}, block, None
+        self._constants, self._block = {}, block
 
     # ---- types and constants
 
@@ -94,9 +93,6 @@ class Builder:
 
     # ---- plain ops
 
-    def op(self, name: str, t: ir.Type, *operands: Value, **attributes: ir.Attribute) -> Value:
-        return _create(name, [t], list(operands), attributes).result
-
     def same(self, name: str, a: Value, *more: Value) -> Value:
         """An op whose result has the type of its first operand."""
         return _create(name, [a.type], [a, *more]).result
@@ -141,9 +137,6 @@ class Builder:
 
     def rem(self, a: Value, b: int) -> Value:
         return self.index(0) if b == 1 else _create("arith.remui", [a.type], [a, self.index(b)]).result
-
-    def min(self, a: Value, b: Value) -> Value:
-        return _create("arith.minui", [a.type], [a, b]).result
 
     def stream(self, raw: Value, memory: Value, at: Value, alignment: int) -> None:
         """A vector store past the caches, to an address that is a multiple of `alignment` bytes."""
