@@ -36,20 +36,20 @@ def pack_a_rows(a: Operand, area: e.Memory, batch: Index, first: Index, strips: 
 
 
 def pack_a_panels(a: Operand, area: e.Memory, batch: Index, first: Index, strips: Index, m: int, k0: Index, terms: Index, s: Schedule) -> None:
-    """`strips` panels of `mr` rows of A from row `first` on. A panel's vectors may be wider than `mr`; what they hold more is not used."""
+    """`strips` panels of `mr` rows of A from row `first` on, a term at a time. A panel's vectors may be wider than `mr`; what they hold more is not
+    used."""
     width = panel_rows(s)
     whole = (width == s.mr and m % s.mr == 0) or width == 1
 
-    def panel(p: Value) -> None:
-        x = e.iadd(first, e.imul(p, s.mr))
-        mask = None if whole else e.mask_below(e.isub(m, x), width)
-
-        def term(k: Value) -> None:
+    def term(k: Value) -> None:
+        def panel(p: Value) -> None:
+            x = e.iadd(first, e.imul(p, s.mr))
+            mask = None if whole else e.mask_below(e.isub(m, x), width)
             area.store(a.load(batch, x, e.iadd(k0, k), "x", width, mask), [e.iadd(e.imul(p, width * s.kc), e.imul(k, width))])
 
-        e.loop(0, terms, 1, term)
+        e.loop(0, strips, 1, panel)
 
-    e.loop(0, strips, 1, panel)
+    e.loop(0, terms, 1, term)
 
 
 def pack_b_panel(b: Operand, area: e.Memory, at: Index, batch: Index, n: Index, columns: int, k0: Index, terms: Index, s: Schedule) -> None:

@@ -21,7 +21,7 @@ from .machine import Machine
 
 MOST_K = 2048  # longer sums go through blocks of k and an accumulator in scratch
 TASKS = 8  # wanted at least, so that several threads have equal shares
-BLOCK_BYTES = 512 << 10  # of a packed block
+BLOCK_BYTES = 512 << 10  # of a packed block of A, which every panel of B reads again; one of B may be twice as large
 
 
 @dataclass(frozen=True)
@@ -109,15 +109,15 @@ def choose(shape: Shape, a: Side, b: Side, machine: Machine) -> Schedule:
     if b.along == "k" and not b.packed and shape.m <= 12 and a.along == "k" and shape.k >= lanes:
         return _dot(shape, lanes)
     pack_a = a.along == "none" or not a.direct
-    panelled = pack_a and a.along != "k"  # packed k by k, in panels that are whole vectors
+    rows = (1, 2, 4, 8) if a.along != "k" else range(1, 10)  # rows that lie together: whole vectors, and never across two cache lines
     vectors = -(-shape.n // lanes)
-    tiles = [t for t in _tiles(machine) if t[0] <= shape.m and t[1] <= vectors and (not panelled or t[0] in (1, 2, 4, 8))]
+    tiles = [t for t in _tiles(machine) if t[0] <= shape.m and t[1] <= vectors and t[0] in rows]
     mr, nv = min(tiles, key=lambda t: _tile_cost(shape, t[0], t[1], lanes, machine))
     strips, panels = -(-shape.m // mr), -(-shape.n // (nv * lanes))
     uneven = b.stride and b.stride * shape.dtype.bytes % 1024
-    pays = strips >= 4 and panels > 1 and (not uneven or (shape.m >= 256 and shape.k <= MOST_K))
+    pays = strips >= 4 and panels > 1 and (shape.m >= 256 or (not uneven and shape.k <= MOST_K))
     pack_b = not b.packed and (b.along != "x" or not b.direct or pays)
-    blocks = -(-shape.k // MOST_K) if pack_a or pack_b else 1
+    blocks = -(-2 * shape.k // MOST_K) if shape.k > MOST_K and (pack_a or pack_b) else 1
     kc = shape.k if blocks == 1 else -(-shape.k // blocks // 16) * 16
     while kc < shape.k and shape.k % kc and shape.k % kc < lanes:  # a block has at least a vector of terms
         kc += 16
@@ -136,7 +136,7 @@ def _blocked(shape: Shape, a: Side, b: Side, s: Schedule, strips: int, panels: i
     """Sizes of blocks: large enough that packing pays, small enough for the second cache and for equal shares."""
     size = s.kc * shape.dtype.bytes
     most_strips = max(1, BLOCK_BYTES // (size * s.mr)) if s.pack_a or s.kc < shape.k else strips
-    most_panels = max(1, BLOCK_BYTES // (size * s.nr)) if s.pack_a or s.kc < shape.k or not s.pack_b else 1
+    most_panels = max(1, 2 * BLOCK_BYTES // (size * s.nr)) if s.pack_a or s.kc < shape.k or not s.pack_b else 1
     row_blocks, column_blocks = -(-strips // most_strips), -(-panels // most_panels)
     rows_outer = s.pack_a and (not s.pack_b or shape.m > shape.n)
     while shape.batch * row_blocks * column_blocks < TASKS and (row_blocks < strips or column_blocks < panels):

@@ -159,7 +159,7 @@ class Contraction:
             along = "x"
         direct = plain and along != "none" and steps[0][0] is not None and steps[0][1] is not None
         shared = BATCH not in dims_under(self.trace, [node])[id(node)]
-        stride = steps[0][0] or 0 if plain and along == "k" else 0
+        stride = steps[0][0 if along == "k" else 1] or 0 if direct else 0
         return Side(along, direct, shared, False, max(stride, 0))
 
     # ---- emission
