@@ -27,14 +27,27 @@ class Model:
 
         self.overrides = dict(overrides or {})
         self._steps: int | None = None
+        self.data_folder: Path | None = None
         self.source = load_program(spec, self.overrides)
         self.checked = self.elaborate(training=True)  # the first error of the file ends here
+        settings = self.checked.settings
+        if settings and (settings.data or settings.eval):
+            from .runtime.data.sources import check_name
+
+            for source in (settings.data, settings.eval):
+                if source is not None:
+                    check_name(source)
 
     def elaborate(self, training: bool) -> Elaborated:
         """The model's program of one mode, in a fresh module that passes may change."""
         from .frontend.elaborate import elaborate
 
         return elaborate(self.source, training=training)
+
+    @cached_property
+    def inputs(self) -> list[tuple[tuple[str, ...], tuple[int, ...]]]:
+        """(names of axes, shape) of each input."""
+        return self.checked.input_axes
 
     @property
     def name(self) -> str:
@@ -87,15 +100,21 @@ class Model:
     def train_pass(self, elaborated: Elaborated, program: str) -> TrainStep:
         """The pass that makes a training step of this model."""
         from .frontend.optimizers import LayerOptimizer
-        from .passes.train_step import TrainStep
+        from .passes.train_step import Line, TrainStep
 
         settings = elaborated.settings
-        if settings is None or settings.optimizer is None:
+        if settings is None or not settings.lines():
             raise TrainingError("the model has no train block with an optimizer", help="add one: train: optimizer adamw(lr=1e-3)")
         clip = settings.clip
         return TrainStep(
-            trainable=tuple(p.path for p in elaborated.parameters if p.trainable),
-            optimizer=LayerOptimizer(elaborated, settings.optimizer, self.steps),
+            lines=tuple(
+                Line(
+                    line.losses,
+                    tuple(p.path for p in elaborated.parameters if p.trainable and (line.paths is None or p.path in line.paths)),
+                    LayerOptimizer(elaborated, line.optimizer, self.steps, f"optimizer_{k}" if k > 1 else "optimizer"),
+                )
+                for k, line in enumerate(settings.lines(), 1)
+            ),
             clip_norm=float(clip.args[0]) if clip and clip.name == "norm" else None,
             clip_value=float(clip.args[0]) if clip and clip.name == "value" else None,
             accumulate=settings.accumulate,

@@ -46,7 +46,8 @@ def bind_ports(frame: Frame, arguments: list[Any], keywords: dict[str, Any], nod
     for key, value in keywords.items():
         place = next((k.span for k in node.keywords if k.name == key), node.span)
         if key not in known:
-            raise NameError_(f"{name} has no option '{key}'{did_you_mean(key, known)}", place)
+            close = did_you_mean(key, known)
+            raise NameError_(f"{name} has no option '{key}'{close}", place, help=None if close else f"it takes {', '.join(known)}")
         if key in given and key not in frame.instance.options:
             raise TypeError_(f"{name} is given '{key}' twice", place)
         given[key] = value

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dslc.core import dtypes
 from dslc.core.errors import NameError_, Span, did_you_mean
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
@@ -48,6 +49,7 @@ class Elaborated:
     generate: GenerateBlock | None
     dims: dict[str, int]
     fans: dict[str, tuple[int, int]]
+    input_axes: list[tuple[tuple[str, ...], tuple[int, ...]]]  # (names of axes, shape) of each input
     builder: Builder = field(repr=False)
     frame: Frame = field(repr=False)
 
@@ -112,7 +114,7 @@ class Builder:
         names: list[str] = []
         total: ir.Value | None = None
         for name, value, _ in self.losses:
-            total = value if total is None else ops.Add.of(total, value)
+            total = value if total is None else _plus(total, value)
             if name is not None and name != "loss" and name not in names:
                 names.append(name)
         results = list(self.results)
@@ -129,7 +131,7 @@ class Builder:
         out: dict[str, ir.Value] = {}
         for name, value, _ in self.losses:
             if name is not None and name != "loss":
-                out[name] = value if name not in out else ops.Add.of(out[name], value)
+                out[name] = value if name not in out else _plus(out[name], value)
         return out
 
     def _sort_arguments(self) -> None:
@@ -142,6 +144,12 @@ class Builder:
             replace(s, bounds=(0, self.bounds[s.name])) if s.role == "input" and s.name in self.bounds else s for s in arguments_of(self.program)
         ]
         set_arguments(self.program, slots)
+
+
+def _plus(a: ir.Value, b: ir.Value) -> ir.Value:
+    """a + b of two floats, in the wider type."""
+    dtype = dtypes.promote(type_of(a).dtype, type_of(b).dtype)
+    return ops.Add.of(ops.cast(a, dtype), ops.cast(b, dtype))
 
 
 def elaborate(source: Source, *, training: bool, model: str | None = None) -> Elaborated:
@@ -158,8 +166,28 @@ def elaborate(source: Source, *, training: bool, model: str | None = None) -> El
         settings = train_block(source, frame)
         generate = generate_block(source, frame)
         _check_overrides(source, frame, settings)
-    return Elaborated(builder.module, made, location, layer.name, training, list(builder.parameters.values()), list(builder.states.values()), losses,
-                      settings, generate, dict(frame.dims), _fans(builder), builder, frame)  # fmt: skip
+        input_axes = [(builder.labels.get(v, ()), type_of(v).shape) for v in builder.inputs]
+        elaborated = Elaborated(builder.module, made, location, layer.name, training, list(builder.parameters.values()), list(builder.states.values()),
+                                losses, settings, generate, dict(frame.dims), _fans(builder), input_axes, builder, frame)  # fmt: skip
+        if training and settings is not None:
+            _check_optimizers(elaborated, settings)
+    return elaborated
+
+
+def _check_optimizers(elaborated: Elaborated, settings: TrainBlock) -> None:
+    """Every optimizer of the train block is tried on the smallest parameter that it trains, in a module of its own."""
+    from .optimizers import LayerOptimizer
+
+    for line in settings.lines():
+        trained = [p for p in elaborated.parameters if p.trainable and (line.paths is None or p.path in line.paths)]
+        if not trained:
+            continue
+        smallest = min(trained, key=lambda p: p.type.size)
+        module = ir.Module.create()
+        program = start_program(module, "main", [])
+        with ir.InsertionPoint(program.entry_block):
+            w, g = (add_argument(program, Slot(name, "input", smallest.type)) for name in ("w", "g"))
+            LayerOptimizer(elaborated, line.optimizer, settings.steps or 1000).update(program, "w", w, g)
 
 
 def _fans(builder: Builder) -> dict[str, tuple[int, int]]:

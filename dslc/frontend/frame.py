@@ -128,6 +128,8 @@ class Frame(WholeValues):
         value = static_value(self, node)
         if value is DYNAMIC:
             raise TypeError_(f"a size must be known at compile time, {unparse(node)} is known only at run time", node.span)
+        if isinstance(node, s.Name):
+            return as_size(value, node.span, *_let_text(self, node.name))
         names = ", ".join(f"{n} = {self.find(n)}" for n in _names_in(node) if isinstance(self.find(n), int))
         return as_size(value, node.span, unparse(node) if not isinstance(node, s.Number) else "", names)
 
@@ -393,8 +395,6 @@ class Frame(WholeValues):
         name = item.target.name if item.target else item.value.name  # type: ignore[union-attr]
         value = self._tensor(self.item(item, item.target, item.value), item.span)
         if self.top:
-            if any(n == name for n, _, _ in self.builder.losses):
-                self.builder.losses = [(None if n == name else n, v, p) for n, v, p in self.builder.losses]
             self._result("metric", name, value, item.span)
         self.define(name, value)
 
@@ -620,7 +620,7 @@ def _let_text(frame: Frame, name: str) -> tuple[str, str]:
             for binding in statement.bindings:
                 if binding.name == name:
                     names = [n for n in _names_in(binding.value) if isinstance(frame.find(n), int)]
-                    return unparse(binding.value), ", ".join(f"{n} = {frame.find(n)}" for n in names[:1])
+                    return unparse(binding.value), ", ".join(f"{n} = {frame.find(n)}" for n in names)
     return "", ""
 
 

@@ -40,11 +40,12 @@ class _StepBuilder(Builder):
 
 
 class LayerOptimizer:
-    """The optimizer of a train block. The schedules in its options are evaluated once a program."""
+    """An optimizer of a train block. The schedules in its options are evaluated once a program; `name` stands in the paths of its states."""
 
-    def __init__(self, elaborated: Elaborated, call: s.Call, total_steps: int | None):
-        self.elaborated, self.call, self.total_steps = elaborated, call, total_steps
+    def __init__(self, elaborated: Elaborated, call: s.Call, total_steps: int | None, name: str = "optimizer"):
+        self.elaborated, self.call, self.total_steps, self.name = elaborated, call, total_steps, name
         self._options: dict[str, Any] | None = None
+        self._lets: dict[str, Any] = {}  # of the train block, those that are schedules
         self._builder: _StepBuilder | None = None
 
     def update(self, program: func.FuncOp, path: str, w: ir.Value, g: ir.Value) -> tuple[ir.Value, list[tuple[Slot, ir.Value]]]:
@@ -54,17 +55,25 @@ class LayerOptimizer:
         builder = self._builder
         frame = copy.copy(self.elaborated.frame)
         frame.builder = builder
-        frame.names = {k: v for k, v in frame.names.items() if not isinstance(v, (Tensor, Instance))}
+        frame.names = {k: v for k, v in frame.names.items() if not isinstance(v, (Tensor, Instance))} | self._lets
+        if self._options is None:
+            self._run_lets(frame)
         layer = self._layer(frame)
         if self._options is None:
             self._options = self._evaluated(frame, layer)
         builder.next_states.clear()
-        instance = Instance(layer, f"{path}.optimizer", {})
+        instance = Instance(layer, f"{path}.{self.name}", {})
         value = frame.call(instance, [Tensor(w), Tensor(g)], self._options, self.call)
         if not isinstance(value, Tensor) or value.type.shape != type_of(w).shape:
             raise TypeError_(f"optimizer {layer.name} must return the new w", self.call.span)
         states = [(Slot(k, "state", type_of(v)), v) for k, v in builder.next_states.items()]
         return ops.cast(value.value, type_of(w).dtype), states
+
+    def _run_lets(self, frame: Any) -> None:
+        settings = self.elaborated.settings
+        for binding in settings.lets if settings else ():
+            if binding.name not in frame.names:
+                frame.names[binding.name] = self._lets[binding.name] = frame.whole(binding.value)
 
     def _layer(self, frame: Any) -> LayerValue:
         name = self.call.function.name if isinstance(self.call.function, s.Name) else ""

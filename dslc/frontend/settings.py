@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dslc.core.errors import NameError_, Span, TypeError_, UnsupportedOp, did_you_mean
 
 from . import syntax as s
+from .patterns import matching
 from .source import Source, text_value
 from .statics import DYNAMIC, static_value
 from .unparse import unparse
@@ -32,6 +33,16 @@ class Invocation:
 
 
 @dataclass(frozen=True)
+class Minimized:
+    """A `minimize` line: the names of the losses (empty: all of them), the paths that are trained (None: all), the optimizer's call."""
+
+    losses: tuple[str, ...]
+    paths: tuple[str, ...] | None
+    optimizer: s.Call
+    span: Span
+
+
+@dataclass(frozen=True)
 class TrainBlock:
     """One `train:` block. What it leaves out is None, or the default that stands here."""
 
@@ -51,10 +62,15 @@ class TrainBlock:
     start: str | None = None
     stop: Invocation | float | None = None
     lets: tuple[s.Binding, ...] = ()
+    minimize: tuple[Minimized, ...] = ()
+
+    def lines(self) -> tuple[Minimized, ...]:
+        """What a step does, in order; `optimizer O` is `minimize (all losses) over all with O`."""
+        return self.minimize or ((Minimized((), None, self.optimizer, self.optimizer.span),) if self.optimizer is not None else ())
 
     @staticmethod
     def keys() -> list[str]:
-        return [f.name for f in fields(TrainBlock) if f.name not in ("name", "span", "lets")]
+        return [f.name for f in fields(TrainBlock) if f.name not in ("name", "span", "lets", "minimize")]
 
 
 @dataclass(frozen=True)
@@ -79,6 +95,7 @@ def train_block(source: Source, frame: Frame) -> TrainBlock | None:
     block = blocks[0]
     values: dict[str, Any] = {}
     lets: list[s.Binding] = []
+    minimized: list[Minimized] = []
     for line in block.lines:
         if isinstance(line, s.Let):
             for b in line.bindings:
@@ -88,7 +105,7 @@ def train_block(source: Source, frame: Frame) -> TrainBlock | None:
                     frame.names[b.name] = source.overrides.get(b.name, known)
                     frame.settable.add(b.name)
         elif isinstance(line, s.Minimize):
-            values["optimizer"] = _only(values, _minimized(line, source), line.span)
+            minimized.append(_minimized(line, frame))
         else:
             if line.key not in TrainBlock.keys():
                 raise NameError_(
@@ -104,24 +121,42 @@ def train_block(source: Source, frame: Frame) -> TrainBlock | None:
             given = source.overrides[key]
             node = text_value(given if isinstance(given, str) else _as_text(given), key)
             values[key] = _setting(frame, s.Setting(span=node.span, key=key, values=(node,)))
-    return TrainBlock(block.name, block.span, lets=tuple(lets), **values)
+    if minimized and "optimizer" in values:
+        raise TypeError_("the optimizer is given twice, by a minimize line and by 'optimizer'", values["optimizer"].span)
+    return TrainBlock(block.name, block.span, lets=tuple(lets), minimize=tuple(minimized), **values)
 
 
 def _as_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value) if not isinstance(value, str) else value
 
 
-def _only(values: dict[str, Any], made: s.Call, span: Span) -> s.Call:
-    if "optimizer" in values:
-        raise UnsupportedOp("several minimize lines are not there yet", span)
-    return made
+def _minimized(line: s.Minimize, frame: Frame) -> Minimized:
+    try:
+        paths = tuple(matching(line.pattern, frame.builder.parameters))
+    except NameError_ as error:
+        error.spans = [line.span] if len(line.pattern) == 1 else error.spans
+        raise
+    names = _loss_names(line.losses)
+    known = [n for n, _, _ in frame.builder.losses if n]
+    if names == ("loss",) and "loss" not in known:
+        names = ()
+    for name in names:
+        if name not in known:
+            raise NameError_(f"no loss is called '{name}'{did_you_mean(name, known)}", line.losses.span,
+                             help=f"the losses are {', '.join(known)}" if known else "write minimize loss over all with ...")  # fmt: skip
+    return Minimized(names, paths, line.optimizer, line.span)
 
 
-def _minimized(line: s.Minimize, source: Source) -> s.Call:
-    everything = len(line.pattern) == 1 and line.pattern[0].text == "all"
-    if not everything:
-        raise UnsupportedOp("minimize over a part of the parameters is not there yet", line.span, help="minimize ... over all with ...")
-    return line.optimizer
+def _loss_names(node: s.Expr) -> tuple[str, ...]:
+    """`nll + small`, `[nll, small]` or a name."""
+    match node:
+        case s.Name(name=name):
+            return (name,)
+        case s.Binary(op="+"):
+            return _loss_names(node.left) + _loss_names(node.right)
+        case s.List(items=items):
+            return tuple(name for item in items for name in _loss_names(item))
+    raise TypeError_(f"minimize takes names of losses, this is {unparse(node)}", node.span, help="give the whole expression a name: loss total = ...")
 
 
 def _setting(frame: Frame, line: s.Setting) -> Any:

@@ -21,8 +21,19 @@ class Optimizer(Protocol):
 
 
 @dataclass(frozen=True)
+class Line:
+    """What one optimizer does in a step: the names of the losses it minimizes (empty: the total) and the paths of the parameters that it changes."""
+
+    losses: tuple[str, ...]
+    trainable: tuple[str, ...]
+    optimizer: Optimizer
+
+
+@dataclass(frozen=True)
 class TrainStep:
-    """Adds to a program with a result `loss` the next values of the parameters in `trainable`.
+    """Adds to a program with a result `loss` the next values of the parameters, line by line.
+
+    A line's gradients are taken at the values that the lines before it left: what depends on those is computed once more, with the same draws.
 
     `clip_norm` scales all gradients so that their joint norm is at most that (Pascanu et al. 2013), and adds the metric `grad_norm`; `clip_value`
     cuts each element. With `accumulate` n > 1 there are two programs: the `accumulating` one adds its gradient to the states `PATH.grad`, the other
@@ -31,8 +42,7 @@ class TrainStep:
     before: f(x, w) -> (loss)            after: f(x, w, w.optimizer.m) -> (loss, next w, next w.optimizer.m)
     """
 
-    trainable: tuple[str, ...]
-    optimizer: Optimizer
+    lines: tuple[Line, ...]
     clip_norm: float | None = None
     clip_value: float | None = None
     accumulate: int = 1
@@ -41,27 +51,43 @@ class TrainStep:
     def run(self, module: ir.Module) -> None:
         program = program_of(module)
         results = [(slot, v) for slot, v in results_of(program) if slot.role in ("loss", "metric", "state")]
-        loss = next((v for slot, v in results if slot.role == "loss"), None)
-        if loss is None:
+        if not any(slot.role == "loss" for slot, _ in results):
             raise TrainingError("the model has no loss", help="add one: loss mean((y - target) ** 2)")
         arguments = {s.name: v for s, v in zip(arguments_of(program), program.entry_block.arguments)}
-        paths = [p for p in self.trainable if p in arguments]
+        if self.accumulate > 1 and len(self.lines) > 1:
+            raise TrainingError("accumulate goes with one minimize line")
+        *forward, end = list(program.entry_block.operations)
+        values = dict(arguments)  # of the parameters, after the lines so far
+        kept: list[tuple[Slot, ir.Value]] = []
+        with ir.InsertionPoint(end), end.location:
+            for number, line in enumerate(self.lines):
+                renewed = {arguments[p]: v for p, v in values.items() if v is not arguments[p]}
+                again = _again(forward, renewed) if number else {}
+                losses = [again.get(v, v) for v in _losses(line, results)]
+                kept += self._line(program, line, _sum(losses), values, kept)
+        final = {slot.name: v for slot, v in kept if slot.role == "param"}
+        kept = [(slot, v) for slot, v in kept if slot.role != "param" or final[slot.name] is v]
+        finish_program(program, results + kept)
+
+    def _line(self, program: func.FuncOp, line: Line, loss: ir.Value, values: dict[str, ir.Value], before: list) -> list[tuple[Slot, ir.Value]]:
+        """The results of one line; `values` get the parameters' new values."""
+        paths = [p for p in line.trainable if p in values]
         if not paths:
             raise TrainingError("nothing is trained: no parameter takes part in the loss")
-        end = list(program.entry_block.operations)[-1]
-        with ir.InsertionPoint(end), end.location:
-            made = ops.Grad.of(loss, *[arguments[p] for p in paths])
-            grads = made if isinstance(made, list) else [made]
-            if self.accumulate > 1:
-                grads, kept = self._accumulated(program, paths, grads)
-                results += kept
-            if not self.accumulating:
-                grads, metrics = self._clipped(grads)
-                results += metrics
-                for path, g in zip(paths, grads):
-                    new, states = self.optimizer.update(program, path, arguments[path], g)
-                    results += [(Slot(path, "param", type_of(new)), new), *states]
-        finish_program(program, results)
+        made = ops.Grad.of(loss, *[values[p] for p in paths])
+        grads = made if isinstance(made, list) else [made]
+        kept: list[tuple[Slot, ir.Value]] = []
+        if self.accumulate > 1:
+            grads, kept = self._accumulated(program, paths, grads)
+        if self.accumulating:
+            return kept
+        grads, metrics = self._clipped(grads)
+        kept += [] if any(slot.name == "grad_norm" for slot, _ in before) else metrics
+        for path, g in zip(paths, grads):
+            new, states = line.optimizer.update(program, path, values[path], g)
+            values[path] = new
+            kept += [(Slot(path, "param", type_of(new)), new), *states]
+        return kept
 
     def _accumulated(self, program: func.FuncOp, paths: Sequence[str], grads: Sequence[ir.Value]) -> tuple[list[ir.Value], list]:
         out, kept = [], []
@@ -82,6 +108,27 @@ class TrainStep:
         scale = ops.Min.of(scale, ops.full_like(scale, 1))
         clipped = [ops.Mul.of(g, ops.spread(ops.cast(scale, type_of(g).dtype), type_of(g))) for g in grads]
         return clipped, [(Slot("grad_norm", "metric", TensorType(type_of(norm).dtype, ())), norm)]
+
+
+def _losses(line: Line, results: Sequence[tuple[Slot, ir.Value]]) -> list[ir.Value]:
+    """The values of the losses that a line minimizes."""
+    if not line.losses:
+        return [v for slot, v in results if slot.role == "loss"]
+    named = {slot.name: v for slot, v in results}
+    return [named[name] for name in line.losses]
+
+
+def _again(forward: Sequence[ir.Operation], renewed: dict[ir.Value, ir.Value]) -> dict[ir.Value, ir.Value]:
+    """Copies, at the insertion point, of the ops that depend on renewed values: the new value of each that changes."""
+    swap = dict(renewed)
+    for op in forward:
+        if any(v in swap for v in op.operands):
+            copy = op.operation.clone()
+            for k, operand in enumerate(copy.operands):
+                if operand in swap:
+                    copy.operands[k] = swap[operand]
+            swap.update(zip(op.results, copy.results))
+    return swap
 
 
 def _squares(g: ir.Value) -> ir.Value:

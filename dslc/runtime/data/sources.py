@@ -64,8 +64,7 @@ def build(source: Call | Dataset, folder: Path = Path(), like: Dataset | None = 
     """(dataset, its common options) of a call. A text read for evaluation takes the vocabulary of the training data, `like`."""
     if isinstance(source, Dataset):
         return source, dict(COMMON)
-    if source.name not in SOURCES:
-        raise NameError_(f"unknown data source '{source.name}'{did_you_mean(source.name, SOURCES)}", _span(source), help=f"there are: {_sources()}")
+    check_name(source)
     function = SOURCES[source.name]
     common = {k: source.options.get(k, default) for k, default in COMMON.items()}
     args = [_value(a) for a in source.args]
@@ -83,8 +82,11 @@ def build(source: Call | Dataset, folder: Path = Path(), like: Dataset | None = 
     return dataset.renamed(renames), common
 
 
-def _sources() -> str:
-    return ", ".join(SOURCES)
+def check_name(source: Any) -> None:
+    """Raises NameError_ where there is no source of that name."""
+    if source.name not in SOURCES:
+        message = f"unknown data source '{source.name}'{did_you_mean(source.name, SOURCES)}"
+        raise NameError_(message, source.span, help=f"there are: {', '.join(SOURCES)}")
 
 
 def _span(source: Call | Dataset) -> Span | None:

@@ -1,0 +1,4 @@
+model M:
+    input x[3]
+    loss
+    output x

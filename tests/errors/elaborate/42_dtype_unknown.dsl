@@ -1,0 +1,3 @@
+model M:
+    input x[3]: flot32
+    output x

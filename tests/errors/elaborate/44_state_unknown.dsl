@@ -1,0 +1,4 @@
+model M:
+    input x[3]
+    count <- 1
+    output x

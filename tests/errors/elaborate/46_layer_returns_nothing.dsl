@@ -1,0 +1,6 @@
+layer f(x[n]):
+    y = x
+
+model M:
+    input x[3]
+    output y = f(x)

@@ -1,0 +1,3 @@
+model M:
+    input x[3], y[4]
+    output z = x + y

@@ -1,0 +1,4 @@
+model M:
+    dims d=3
+    input x[d]
+    output z = d(x)

@@ -1,0 +1,2 @@
+layer f(x[n]):
+    return x
