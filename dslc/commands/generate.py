@@ -1,0 +1,45 @@
+"""`dslc generate`: text, or tokens, from a trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..compiled import program_of
+from ..core.errors import DataError
+from ..runfolder import is_run
+from ..runfolder import load as load_run
+from ..runtime.data.vocabulary import from_json
+from ..runtime.generation import WindowModel, generate_text
+from ..runtime.sampling import Sampling
+
+
+def generate(
+    run: str | Path,
+    *,
+    prompt: str = "",
+    length: int | None = None,
+    target: str | None = None,
+    seed: int = 0,
+    method: str | None = None,
+    listener: Callable[[str], None] | None = None,
+    **options: Any,
+) -> str:
+    """The text that follows the prompt. Sampling is what the generate block says, with `method` and the options in its place where given."""
+    if not is_run(run):
+        raise DataError(f"{run} is no run folder", help="train first: dslc train SPEC, then dslc generate runs/NAME")
+    loaded = load_run(run, best=True)
+    stored = loaded.progress.extra.get("vocabulary")
+    if stored is None:
+        raise DataError("the run keeps no vocabulary: it was not trained on text")
+    vocabulary = from_json(stored)
+    block = loaded.model.checked.generate
+    chosen: dict[str, Any] = dict(block.options) if block and method in (None, block.method) else {}
+    chosen |= {k: v for k, v in options.items() if v is not None}
+    how = Sampling(method=method or (block.method if block else "sample"), **chosen)
+    program = program_of(loaded.model, "run", target or loaded.target)
+    window = WindowModel(program, None, block.output if block else None)
+    settings = block.settings if block else {}
+    stop = [settings["stop"]] if isinstance(settings.get("stop"), str) else []
+    return generate_text(window, vocabulary, prompt, length or int(settings.get("length", 400)), how, seed=seed, stop=stop, listener=listener)

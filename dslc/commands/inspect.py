@@ -1,0 +1,96 @@
+"""`dslc inspect`: what a model is and what the compiler made of it."""
+
+from __future__ import annotations
+
+import difflib
+import html
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ..compiler import lower
+from ..model import Model
+from ..targets import target_of
+
+
+def module_text(spec: str | Path, program: str, target: str, after: str, overrides: dict[str, Any] | None = None) -> str:
+    """The module after a pass, with places in the model file."""
+    elaborated = lower(_prepared(spec, overrides), program, target_of(target), after=after)
+    with elaborated.context:
+        return elaborated.module.operation.get_asm(enable_debug_info=True, pretty_debug_info=True)
+
+
+def trace(spec: str | Path, program: str, target: str, folder: Path, overrides: dict[str, Any] | None = None) -> list[Path]:
+    """One numbered file a pass, and index.html with the differences from pass to pass."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts: list[tuple[str, str]] = []
+    lower(_prepared(spec, overrides), program, target_of(target), lambda name, module: texts.append((name, str(module))))
+    files = []
+    for k, (name, text) in enumerate(texts):
+        files.append(folder / f"{k:02}_{name}.mlir")
+        files[-1].write_text(f"// after {name}\n{text}")
+    (folder / "index.html").write_text(_differences(texts))
+    return files
+
+
+def _differences(texts: list[tuple[str, str]]) -> str:
+    parts = ["<!doctype html><meta charset=utf-8><title>passes</title><style>body{font:13px monospace;margin:2em;color-scheme:light dark}"
+             ".a{color:#1a7f37}.d{color:#cf222e}pre{white-space:pre-wrap}</style>"]  # fmt: skip
+    for (before, a), (after, b) in zip(texts, texts[1:]):
+        lines = list(difflib.unified_diff(a.splitlines(), b.splitlines(), before, after, lineterm="", n=1))
+        marked = [f'<span class="{"a" if x.startswith("+") else "d" if x.startswith("-") else ""}">{html.escape(x)}</span>' for x in lines[:4000]]
+        parts.append(f"<h2>{html.escape(after)}</h2><pre>{chr(10).join(marked) or 'nothing changed'}</pre>")
+    return "\n".join(parts)
+
+
+def _prepared(spec: str | Path, overrides: dict[str, Any] | None) -> Model:
+    """The model; where its length is given in epochs, schedules see a length of 1,000 steps."""
+    model = Model(spec, overrides)
+    if model.steps is None:
+        model.set_steps(1000)
+    return model
+
+
+def summary(spec: str | Path, program: str, target: str, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Inputs, parameters by module, and the kernels of a program, as plain data."""
+    model = _prepared(spec, overrides)
+    checked = model.checked
+    modules: Counter[str] = Counter()
+    for p in checked.parameters:
+        modules[p.path.rsplit(".", 1)[0] if "." in p.path else "(model)"] += p.type.size
+    elaborated = lower(model, program, target_of(target))
+    with elaborated.context:
+        kernels = _kernels(elaborated.module)
+    return {
+        "model": model.name,
+        "inputs": [{"axes": list(axes), "shape": list(shape)} for axes, shape in model.inputs],
+        "dims": checked.dims,
+        "parameters": [{"path": p.path, "type": str(p.type), "line": p.span.line, "start": str(p.initializer)} for p in checked.parameters],
+        "parameter_count": sum(p.type.size for p in checked.parameters),
+        "modules": dict(modules),
+        "states": [{"path": p.path, "type": str(p.type)} for p in checked.states],
+        "program": program,
+        "kernels": kernels,
+    }
+
+
+def _kernels(module: Any) -> list[dict[str, Any]]:
+    """Kind, role, lines and how often each kernel runs."""
+    from ..ir import ops
+    from ..ir.program import program_of
+    from ..ir.types import spans_of
+
+    found: dict[tuple, int] = {}
+
+    def walk(block: Any, times: int) -> None:
+        for op in block.operations:
+            if isinstance(op, ops.Kernel):
+                lines = [f"{Path(s.file).name}:{s.line}" for s in spans_of(op.location)]
+                key = (op.role, op.kind, ", ".join(dict.fromkeys(lines)))
+                found[key] = found.get(key, 0) + times
+            elif isinstance(op, (ops.Scan, ops.Cond)):
+                for region in op.regions:
+                    walk(region.blocks[0], times * (op.trip if isinstance(op, ops.Scan) else 1))
+
+    walk(program_of(module).entry_block, 1)
+    return [{"role": role, "kind": kind, "lines": lines, "runs": n} for (role, kind, lines), n in found.items()]

@@ -1,0 +1,94 @@
+"""How commands tell what happens: a bar and tables for people on standard error, one JSON object a line on standard output for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from ..runtime.events import Evaluated, Event, Result, Saved, Started, Stepped, Warned
+
+
+def emit(kind: str, **values: Any) -> None:
+    """One JSON object on standard output."""
+    print(json.dumps({"event": kind, **values}, default=_plain), flush=True)
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value.item() if hasattr(value, "item") else repr(value)
+
+
+def say(text: str) -> None:
+    """A line for people."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def numbers(values: Mapping[str, float]) -> str:
+    return "  ".join(f"{k} {v:.4g}" for k, v in values.items())
+
+
+class JsonListener:
+    """Every event as a JSON object."""
+
+    def __call__(self, event: Event) -> None:
+        assert is_dataclass(event)
+        emit(type(event).__name__.lower(), **asdict(event))
+
+
+class PlainListener:
+    """About twenty lines a run, for logs."""
+
+    def __init__(self) -> None:
+        self.every = 1
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Started():
+                self.every = max(1, event.steps // 20)
+                held = f", {event.held_out_rows} held out" if event.held_out_rows else ""
+                say(f"training: {event.rows} rows{held}, {event.steps} steps of {event.batch}" + (f", from step {event.step}" if event.step else ""))
+            case Stepped() if event.step % self.every == 0:
+                say(f"step {event.step}/{event.steps}  loss {event.loss:.4f}  {event.seconds * 1e3:.0f} ms  {numbers(event.metrics)}")
+            case Evaluated():
+                say(f"held out at step {event.step}: {numbers(event.values)}{'  (best)' if event.best else ''}")
+            case Warned():
+                say(f"note: {event.message}")
+
+
+class BarListener:
+    """A progress bar in a terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn())
+        self.progress = Progress(*columns, console=self.console)
+        self.task: Any = None
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case Started():
+                self.progress.start()
+                self.task = self.progress.add_task("training", total=event.steps, completed=event.step)
+            case Stepped():
+                self.progress.update(self.task, completed=event.step, description=f"loss {event.loss:.4f}")
+            case Evaluated():
+                self.console.print(f"step {event.step}: held out {numbers(event.values)}{'  [bold](best)[/]' if event.best else ''}")
+            case Warned():
+                self.console.print(f"note: {event.message}")
+            case Result():
+                self.progress.stop()
+            case Saved():
+                pass
+
+
+def listener(as_json: bool) -> Any:
+    """The listener that fits where the output goes."""
+    if as_json:
+        return JsonListener()
+    return BarListener() if sys.stderr.isatty() else PlainListener()
