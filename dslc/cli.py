@@ -1,4 +1,4 @@
-"""The command line: `dslc train | eval | run | generate | inspect | compile | doctor`. Results go to standard output, everything else to standard error."""
+"""The command line, `dslc train | eval | run | generate | inspect | compile | doctor`: results to standard output, all else to standard error."""
 
 from __future__ import annotations
 
@@ -117,14 +117,18 @@ def generate(
 
     if not json:
         sys.stdout.write(prompt)
-    show = None if json else lambda piece: (sys.stdout.write(piece), sys.stdout.flush())
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    text = command(run, prompt=prompt, length=length, seed=seed, target=target, method="greedy" if greedy else None, listener=show,
+    text = command(run, prompt=prompt, length=length, seed=seed, target=target, method="greedy" if greedy else None, listener=None if json else _write,
                    **({} if greedy else options))  # fmt: skip
     if json:
         emit("generated", prompt=prompt, text=text)
     else:
         sys.stdout.write("\n")
+
+
+def _write(piece: str) -> None:
+    sys.stdout.write(piece)
+    sys.stdout.flush()
 
 
 @app.command()

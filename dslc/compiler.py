@@ -68,7 +68,7 @@ def pass_names(passes: Sequence[Pass]) -> list[str]:
     names: list[str] = []
     for one in passes:
         base = "".join("_" + c.lower() if c.isupper() else c for c in type(one).__name__).lstrip("_")
-        count = sum(n == base or n.startswith(base + "_") and n[len(base) + 1 :].isdigit() for n in names)
+        count = sum(n == base or (n.startswith(base + "_") and n[len(base) + 1 :].isdigit()) for n in names)
         names.append(base if count == 0 else f"{base}_{count + 1}")
     return names
 

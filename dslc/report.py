@@ -67,7 +67,7 @@ def _kernels(executable: Executable) -> list[tuple[str, ...]]:
     runs: dict[int, int] = defaultdict(int)
     for launch in executable.launches:
         runs[launch.kernel] += 1
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for k, kernel in enumerate(executable.kernels):
         lines = ", ".join(dict.fromkeys(_short(x) for x in kernel.lines))
         rows.append((kernel.name, kernel.kind, str(runs[k]), f"{kernel.flops / 1e6:,.2f}", f"{kernel.bytes / 1e6:,.2f}", lines))
@@ -83,7 +83,7 @@ def _lines(model: Model, executable: Executable) -> list[tuple[str, ...]]:
         for line in own:
             work[line] += kernel.flops / len(own)
     most = max(work.values(), default=1) or 1
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for line, flops in sorted(work.items(), key=lambda item: -item[1]):
         rows.append((_short(line), _text(model, line), f"{flops / 1e6:,.2f}", f'<span class=bar style="width:{flops / most * 12:.2f}em"></span>'))
     return rows

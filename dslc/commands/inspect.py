@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import html
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def trace(spec: str | Path, program: str, target: str, folder: Path, overrides: 
 def _differences(texts: list[tuple[str, str]]) -> str:
     parts = ["<!doctype html><meta charset=utf-8><title>passes</title><style>body{font:13px monospace;margin:2em;color-scheme:light dark}"
              ".a{color:#1a7f37}.d{color:#cf222e}pre{white-space:pre-wrap}</style>"]  # fmt: skip
-    for (before, a), (after, b) in zip(texts, texts[1:]):
+    for (before, a), (after, b) in pairwise(texts):
         lines = list(difflib.unified_diff(a.splitlines(), b.splitlines(), before, after, lineterm="", n=1))
         marked = [f'<span class="{"a" if x.startswith("+") else "d" if x.startswith("-") else ""}">{html.escape(x)}</span>' for x in lines[:4000]]
         parts.append(f"<h2>{html.escape(after)}</h2><pre>{chr(10).join(marked) or 'nothing changed'}</pre>")

@@ -35,7 +35,7 @@ class Point:
     """
 
     value: ir.Value
-    axes: tuple[str, ...]
+    axes: tuple[Any, ...]
     read: Any = None
 
     @property
