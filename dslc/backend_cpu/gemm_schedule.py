@@ -20,7 +20,9 @@ from dslc.core.dtypes import DType
 from .machine import Machine
 
 MOST_K = 2048  # longer sums go through blocks of k and an accumulator in scratch
+BLOCK_K = 512
 TASKS = 8  # wanted at least, so that several threads have equal shares
+ROWS_BYTES = 64 << 10  # of the rows of A that meet all panels of a block of B in turn
 BLOCK_BYTES = 512 << 10  # of a packed block of A, which every panel of B reads again; one of B may be twice as large
 
 
@@ -115,9 +117,10 @@ def choose(shape: Shape, a: Side, b: Side, machine: Machine) -> Schedule:
     mr, nv = min(tiles, key=lambda t: _tile_cost(shape, t[0], t[1], lanes, machine))
     strips, panels = -(-shape.m // mr), -(-shape.n // (nv * lanes))
     uneven = b.stride and b.stride * shape.dtype.bytes % 1024
-    pays = strips >= 4 and panels > 1 and (shape.m >= 256 or (not uneven and shape.k <= MOST_K))
+    long = shape.k > MOST_K
+    pays = strips >= 4 and ((panels > 1 and (shape.m >= 256 or not (uneven or long))) or (long and not pack_a))
     pack_b = not b.packed and (b.along != "x" or not b.direct or pays)
-    blocks = -(-2 * shape.k // MOST_K) if shape.k > MOST_K and (pack_a or pack_b) else 1
+    blocks = -(-shape.k // (2 * BLOCK_K if pack_a else BLOCK_K)) if long and (pack_a or pack_b) else 1
     kc = shape.k if blocks == 1 else -(-shape.k // blocks // 16) * 16
     while kc < shape.k and shape.k % kc and shape.k % kc < lanes:  # a block has at least a vector of terms
         kc += 16
@@ -135,13 +138,16 @@ def _dot(shape: Shape, lanes: int) -> Schedule:
 def _blocked(shape: Shape, a: Side, b: Side, s: Schedule, strips: int, panels: int) -> Schedule:
     """Sizes of blocks: large enough that packing pays, small enough for the second cache and for equal shares."""
     size = s.kc * shape.dtype.bytes
-    most_strips = max(1, BLOCK_BYTES // (size * s.mr)) if s.pack_a or s.kc < shape.k else strips
-    most_panels = max(1, 2 * BLOCK_BYTES // (size * s.nr)) if s.pack_a or s.kc < shape.k or not s.pack_b else 1
+    several = s.pack_a or s.kc < shape.k  # a block of A meets a block of B that is as deep
+    most_panels = max(1, (2 if several or not s.pack_b else 1) * BLOCK_BYTES // (size * s.nr))
+    most_strips = max(1, BLOCK_BYTES // (size * s.mr)) if several else strips
+    if not several and strips >= 32:  # few rows at a time, so that results and what the epilogue reads pass in whole rows
+        most_strips = max(8, ROWS_BYTES // (size * s.mr))
     row_blocks, column_blocks = -(-strips // most_strips), -(-panels // most_panels)
     rows_outer = s.pack_a and (not s.pack_b or shape.m > shape.n)
     while shape.batch * row_blocks * column_blocks < TASKS and (row_blocks < strips or column_blocks < panels):
-        # cut the dimension along which nothing is packed twice, as long as it can be cut
-        if (rows_outer or column_blocks == panels) and row_blocks < strips:
+        # cut so that the costlier operand is not read twice, as long as it can be cut
+        if (rows_outer or (s.kc < shape.k and shape.m > shape.n) or column_blocks == panels) and row_blocks < strips:
             row_blocks = min(strips, row_blocks + 1)
         else:
             column_blocks = min(panels, column_blocks + 1)
