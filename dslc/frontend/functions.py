@@ -52,8 +52,16 @@ def leaky_relu(x: Value, a: Value) -> Value:
     return ops.Select.of(_compare(x, "gt", 0), x, ops.Mul.of(a, x))
 
 
-# name: (builder of ops, the same on compile-time numbers or None, takes and gives floats)
-UNARY: dict[str, tuple[Callable[[Value], Value], Callable | None, bool]] = {
+def _softplus(x: float) -> float:
+    return max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+
+
+def _sigmoid(x: float) -> float:
+    return math.exp(-_softplus(-x))
+
+
+# name: (builder of ops, the same on compile-time numbers takes and gives floats)
+UNARY: dict[str, tuple[Callable[[Value], Value], Callable[[Any], Any], bool]] = {
     "exp": (ops.Exp.of, math.exp, True),
     "log": (ops.Log.of, math.log, True),
     "log1p": (ops.Log1p.of, math.log1p, True),
@@ -69,16 +77,16 @@ UNARY: dict[str, tuple[Callable[[Value], Value], Callable | None, bool]] = {
     "cos": (ops.Cos.of, math.cos, True),
     "tan": (ops.Tan.of, math.tan, True),
     "tanh": (ops.Tanh.of, math.tanh, True),
-    "sigmoid": (ops.Sigmoid.of, lambda x: 1 / (1 + math.exp(-x)), True),
-    "log_sigmoid": (lambda x: ops.Neg.of(softplus(ops.Neg.of(x))), None, True),
+    "sigmoid": (ops.Sigmoid.of, _sigmoid, True),
+    "log_sigmoid": (lambda x: ops.Neg.of(softplus(ops.Neg.of(x))), lambda x: -_softplus(-x), True),
     "relu": (relu, lambda x: max(x, 0), False),
-    "gelu": (gelu, None, True),
-    "silu": (lambda x: ops.Mul.of(x, ops.Sigmoid.of(x)), None, True),
-    "softplus": (softplus, None, True),
+    "gelu": (gelu, lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2, True),
+    "silu": (lambda x: ops.Mul.of(x, ops.Sigmoid.of(x)), lambda x: x * _sigmoid(x), True),
+    "softplus": (softplus, _softplus, True),
     "erf": (ops.Erf.of, math.erf, True),
     "stop_gradient": (ops.StopGradient.of, lambda x: x, False),
 }
-BINARY: dict[str, tuple[Callable[[Value, Value], Value], Callable | None]] = {
+BINARY: dict[str, tuple[Callable[[Value, Value], Value], Callable[[Any, Any], Any]]] = {
     "min": (ops.Min.of, min),
     "max": (ops.Max.of, max),
     "logaddexp": (logaddexp, lambda a, b: float(np.logaddexp(a, b))),

@@ -266,20 +266,20 @@ class WholeValues:
             if name == "int":
                 return int(arguments[0])
             if name in fn.BINARY and len(arguments) == 2:
-                return fn.BINARY[name][1](*arguments)  # type: ignore[misc]
+                return fn.BINARY[name][1](*arguments)
             if name in ("min", "max", "sum") and len(arguments) == 1 and isinstance(arguments[0], list):
                 return {"min": min, "max": max, "sum": sum}[name](arguments[0])
             if name == "where":
                 return arguments[1] if arguments[0] else arguments[2]
             if name == "clip":
                 return min(max(arguments[0], arguments[1]), arguments[2])
-            if name in fn.UNARY and fn.UNARY[name][1] is not None:
-                return fn.UNARY[name][1](*arguments)  # type: ignore[misc]
+            if name == "leaky_relu" and len(arguments) in (1, 2):
+                slope = arguments[1] if len(arguments) == 2 else keywords.get("a", 0.01)
+                return arguments[0] if arguments[0] > 0 else arguments[0] * slope
+            if name in fn.UNARY:
+                return fn.UNARY[name][1](*arguments)
         except (ValueError, OverflowError, ZeroDivisionError, IndexError, TypeError) as error:
             raise TypeError_(f"{unparse(node)} has no value: {error}", node.span) from None
-        if name in fn.UNARY or name in ("leaky_relu", "logaddexp"):
-            tensors = [Tensor(ops.constant(float(a))) for a in arguments]
-            return elementwise(self, name, tensors, keywords, node)
         raise TypeError_(f"{name} takes tensors, this is {', '.join(described(a) for a in arguments)}", node.span)
 
     # --- randomness
