@@ -77,7 +77,7 @@ class Contract(Op, name="contract"):
         return Maps(tuple(sizes[i] for i in order), reads)
 
     def reference(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        wide = np.promote_types(a.dtype, np.float32) if self.dtype.is_float else a.dtype
+        wide = np.promote_types(a.dtype, np.float32 if self.dtype.is_float else self.dtype.numpy)
         order = sorted({*self.lhs, *self.rhs})
         letter = {i: k for k, i in enumerate(order)}
         y = np.einsum(a.astype(wide), [letter[i] for i in self.lhs], b.astype(wide), [letter[i] for i in self.rhs],
