@@ -209,6 +209,8 @@ class Frame(WholeValues):
         given = getattr(self, "overrides", {}) if self.top else self.instance.options
         if name in given:
             value = given[name]
+            if isinstance(node, s.String) and isinstance(value, str) and not value.startswith('"'):
+                return value  # a text needs no quotes where the default is one
             return static_value(self, _text_expression(value, name)) if isinstance(value, str) and self.top else value
         value = static_value(self, node)
         if value is DYNAMIC:
@@ -394,9 +396,9 @@ class Frame(WholeValues):
             raise SyntaxError_("a metric needs a name", item.span, help=f"metric name = {unparse(item.value)}")
         name = item.target.name if item.target else item.value.name  # type: ignore[union-attr]
         value = self._tensor(self.item(item, item.target, item.value), item.span)
-        if self.top:
-            self._result("metric", name, value, item.span)
         self.define(name, value)
+        if self.top:
+            self._result("metric", name, _averaged(value), item.span)
 
     def _return(self, node: s.Return) -> None:
         names, values = [], []
@@ -563,6 +565,7 @@ class Frame(WholeValues):
                 f"'{instance.layer.name}' calls itself, directly or through others", node.span, help="layers cannot recurse: use repeat or scan"
             )
         builder.depth += 1
+        instance.names = {}  # every call numbers the instances inside anew, so that all calls share their parameters
         location = location_of(node.span)
         caller = ir.Location.callsite(location, [self.caller]) if self.caller is not None else location
         try:
@@ -570,6 +573,13 @@ class Frame(WholeValues):
             return call_layer(frame, arguments, keywords, node)
         finally:
             builder.depth -= 1
+
+
+def _averaged(value: Tensor) -> Tensor:
+    """A metric is one number: the mean of its elements."""
+    x = value.value if value.type.dtype.is_float else ops.cast(value.value, dtypes.FLOAT32)
+    axes = list(range(value.type.rank))
+    return Tensor(fn.mean_scale(ops.Reduce.of(x, kind="sum", axes=axes), value.type.size) if axes else x)
 
 
 def option_names(definition: s.Layer | s.Model) -> list[str]:

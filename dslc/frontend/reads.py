@@ -30,7 +30,10 @@ def read_tensor(eq: Equation, base: Tensor, node: s.Read, env: Env, outside: flo
         if found is None:
             value = eq.value(entry, env)
             if not isinstance(value, Point):
-                found = index.Const(int(value))
+                whole = _whole_number(value)
+                if whole is None:
+                    raise TypeError_(f"an index must be an integer, {unparse(entry)} is {described(value)}", entry.span)
+                found = whole
             elif not value.type.dtype.is_integer:
                 raise TypeError_(f"an index must be an integer, {unparse(entry)} is {described(value)}", entry.span)
             else:
@@ -60,7 +63,7 @@ def affine(eq: Equation, node: Any, env: Env) -> index.Expr | None:
             value = eq.frame.find(name)
             if isinstance(value, Turn):
                 return index.Dim(eq.turn_number(value.scan))
-            return index.Const(value) if isinstance(value, int) and not isinstance(value, bool) else _whole_number(value)
+            return _whole_number(value)
         case s.Unary(op="-"):
             inner = affine(eq, node.operand, env)
             return -inner if inner is not None else None
@@ -83,12 +86,12 @@ def affine(eq: Equation, node: Any, env: Env) -> index.Expr | None:
 
 
 def _whole_number(value: Any) -> index.Expr | None:
-    return index.Const(int(value)) if isinstance(value, float) and value.is_integer() else None
+    """A compile-time integer, or a float that is one exactly."""
+    return index.Const(int(value)) if isinstance(value, (int, float)) and not isinstance(value, bool) and float(value).is_integer() else None
 
 
 def _static(eq: Equation, node: Any, env: Env) -> index.Expr | None:
-    value = eq.frame.static_in_equation(node, env, eq)
-    return index.Const(int(value)) if isinstance(value, (int, float)) and not isinstance(value, bool) and float(value).is_integer() else None
+    return _whole_number(eq.frame.static_in_equation(node, env, eq))
 
 
 def _read_affine(eq: Equation, base: ir.Value, entries: list[index.Expr], outside: float) -> Point:

@@ -85,7 +85,7 @@ class TrainStep:
         kept += [] if any(slot.name == "grad_norm" for slot, _ in before) else metrics
         for path, g in zip(paths, grads):
             new, states = line.optimizer.update(program, path, values[path], g)
-            values[path] = new
+            values[path] = ops.StopGradient.of(new) if len(self.lines) > 1 else new  # later lines do not look through this update
             kept += [(Slot(path, "param", type_of(new)), new), *states]
         return kept
 
