@@ -13,6 +13,7 @@ from ..runfolder import load as load_run
 from ..runtime.data.vocabulary import from_json
 from ..runtime.generation import WindowModel, generate_text
 from ..runtime.sampling import Sampling
+from ..training_run import batch_dim
 
 
 def generate(
@@ -30,6 +31,9 @@ def generate(
     if not is_run(run):
         raise DataError(f"{run} is no run folder", help="train first: dslc train SPEC, then dslc generate runs/NAME")
     loaded = load_run(run, best=True)
+    rows = batch_dim(loaded.model)
+    if rows is not None:  # one text needs one row
+        loaded = load_run(run, {rows: 1}, best=True)
     stored = loaded.progress.extra.get("vocabulary")
     if stored is None:
         raise DataError("the run keeps no vocabulary: it was not trained on text")
