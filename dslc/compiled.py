@@ -43,7 +43,7 @@ class Compiled:
         return self.program.executable
 
     def __call__(self, *, out: Mapping[str, Any] | None = None, seed: int | None = None, step: int = 0, **inputs: Any) -> dict[str, np.ndarray]:
-        return self.program(inputs, seed=self.model.seed if seed is None else seed, step=step, out=out)
+        return self.program(self.model.fed(inputs, self.executable.ports), seed=self.model.seed if seed is None else seed, step=step, out=out)
 
 
 class Trainer:
@@ -74,7 +74,7 @@ class Trainer:
         from .runtime.binding import fit_inputs
 
         ports = self._stepper.ports()
-        batches = iter([fit_inputs(ports, m) for m in microbatches or (inputs,)])
+        batches = iter([fit_inputs(ports, self.model.fed(m, ports)) for m in microbatches or (inputs,)])
         result = self._stepper.run(lambda: next(batches))
         self.metrics = result.metrics
         return result.loss

@@ -35,9 +35,9 @@ class Recipe:
 
 
 RECIPES = {
-    "run": Recipe(False, ("output", "state")),
-    "eval": Recipe(False, ("output", "loss", "metric", "state")),
-    "train": Recipe(True, ("output", "loss", "metric", "state")),
+    "run": Recipe(False, ("output", "state", "param")),
+    "eval": Recipe(False, ("output", "loss", "metric", "state", "param")),
+    "train": Recipe(True, ("output", "loss", "metric", "state", "param")),
     "step": Recipe(True, ("loss", "metric", "state", "param"), steps=True),
     "accumulate": Recipe(True, ("loss", "metric", "state", "param"), steps=True),
 }
@@ -56,6 +56,10 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target) -> lis
         from .passes.differentiate import Differentiate
 
         passes += [model.train_pass(elaborated, program), Differentiate(), Simplify()]
+    elif elaborated.builder.has_gradients:
+        from .passes.differentiate import Differentiate
+
+        passes += [Differentiate(), Simplify()]
     if target.lowered:
         from .passes.fuse import Fuse
 

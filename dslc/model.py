@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .core.errors import TrainingError
-from .core.executable import Executable
+from .core.executable import Executable, Port
 from .runtime.store import Entry, ParameterStore
 
 if TYPE_CHECKING:
@@ -48,6 +48,11 @@ class Model:
     def inputs(self) -> list[tuple[tuple[str, ...], tuple[int, ...]]]:
         """(names of axes, shape) of each input."""
         return self.checked.input_axes
+
+    def fed(self, inputs: Mapping[str, Any], ports: Iterable[Port]) -> dict[str, Any]:
+        """Inputs by name, without those that the model declares and a program with these ports does not need."""
+        needed, declared = {p.name for p in ports}, set(self.checked.builder.inputs.values())
+        return {name: value for name, value in inputs.items() if name in needed or name not in declared}
 
     @property
     def name(self) -> str:

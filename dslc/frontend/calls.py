@@ -114,9 +114,9 @@ def _axis(frame: Frame, formal: s.Formal, axis: s.Axis, size: int, node: s.Call)
         known = frame.dims.get(axis.name)
         if known is None:
             frame.dims[axis.name] = size
-            frame.first_port = {**getattr(frame, "first_port", {}), axis.name: formal.name}
+            frame.first_port[axis.name] = formal.name
         elif known != size:
-            first = getattr(frame, "first_port", {}).get(axis.name, "an option")
+            first = frame.first_port.get(axis.name, "an option")
             raise ShapeError(f"axis '{axis.name}' of {formal.name} is {size}, of {first} is {known}{where}", formal.span)
     elif isinstance(axis, s.Size):
         wanted = frame.size(axis.value)

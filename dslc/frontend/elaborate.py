@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -65,12 +65,15 @@ class Builder:
         self.states: dict[str, Parameter] = {}
         self.values: dict[str, ir.Value] = {}  # of parameters, states and scalars, by name
         self.next_states: dict[str, ir.Value] = {}
+        self.next_parameters: dict[str, ir.Value] = {}  # where the model itself changes parameters
+        self.has_gradients = False
         self.results: list[tuple[Slot, ir.Value]] = []
         self.losses: list[tuple[str | None, ir.Value, Span]] = []
         self.input_slots: list[Slot] = []
         self.bounds: dict[str, int] = {}  # inputs used as indices: the size they index
         self.inputs: dict[ir.Value, str] = {}
-        self.uses: dict[str, tuple[set[int], int]] = {}  # fans: axes of a parameter that its first equation sums over
+        self.uses: dict[str, set[int]] = {}  # for fans: the axes of a parameter that its first equation sums over
+        self.paths: dict[ir.Value, str] = {}  # of parameters
         self.scans: list[Any] = []
         self.frozen = 0
         self.depth = 0
@@ -105,6 +108,7 @@ class Builder:
             table = self.parameters if role == "param" else self.states
             table[path] = Parameter(path, t, initializer, role == "param" and not self.frozen, span)
             self.values[path] = add_argument(self.program, Slot(path, role, t, span.line))
+            self.paths[self.values[path]] = path
         return self.values[path]
 
     # --- the end
@@ -123,6 +127,7 @@ class Builder:
                 results += [(Slot(n, "metric", type_of(v)), v) for n, v in self._named_losses().items() if n not in {r.name for r, _ in results}]
             results.append((Slot("loss", "loss", type_of(total)), total))
         results += [(Slot(path, "state", type_of(v), self.states[path].span.line), v) for path, v in self.next_states.items()]
+        results += [(Slot(path, "param", type_of(v), self.parameters[path].span.line), v) for path, v in self.next_parameters.items()]
         finish_program(self.program, results)
         self._sort_arguments()
         return names
@@ -136,8 +141,6 @@ class Builder:
 
     def _sort_arguments(self) -> None:
         """Bounds of inputs used as indices become part of their slots."""
-        from dataclasses import replace
-
         from dslc.ir.program import arguments_of, set_arguments
 
         slots = [
@@ -163,6 +166,8 @@ def elaborate(source: Source, *, training: bool, model: str | None = None) -> El
             frame = Frame(builder, source.scope_of(layer.definition), Instance(layer, "", {}), layer.definition)
             frame.run_model(source.overrides)
             losses = builder.finish()
+        for path in builder.next_parameters:
+            builder.parameters[path] = replace(builder.parameters[path], trainable=False)
         settings = train_block(source, frame)
         generate = generate_block(source, frame)
         _check_overrides(source, frame, settings)
@@ -194,7 +199,7 @@ def _fans(builder: Builder) -> dict[str, tuple[int, int]]:
     """(inputs, outputs) of each parameter: the product of the axes its first equation sums over, and of the others."""
     out = {}
     for path, p in {**builder.parameters, **builder.states}.items():
-        summed, _ = builder.uses.get(path, (set(range(max(p.type.rank - 1, 0))), 0))
+        summed = builder.uses.get(p.initializer.path or path, set(range(p.type.rank - 1)))
         fan_in = int(np.prod([n for k, n in enumerate(p.type.shape) if k in summed]))
         fan_out = int(np.prod([n for k, n in enumerate(p.type.shape) if k not in summed]))
         out[path] = (max(fan_in, 1), max(fan_out, 1))

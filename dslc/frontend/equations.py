@@ -10,7 +10,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from dslc.core import dtypes
-from dslc.core.errors import Error, NameError_, ShapeError, Span, TypeError_, did_you_mean
+from dslc.core.errors import Error, NameError_, ShapeError, Span, TypeError_, UnsupportedOp, did_you_mean
 from dslc.ir import index, ops
 from dslc.ir.mlir import ir
 from dslc.ir.types import TensorType, type_of
@@ -42,7 +42,7 @@ class Equation:
         self.places: dict[IndexVar, Span] = {}
         self.turns: dict[Any, int] = {}  # scans whose turn an entry uses: the number of the index that stands for it
         self.target = target
-        self.left: list[IndexVar | s.Rest] = [self.new(a) if isinstance(a, s.Index) else a for a in (target.axes or ())] if target else []
+        self.left: list[Any] = [self.new(a) if isinstance(a, s.Index) else a for a in (target.axes or ())] if target else []
         self.env: Env = {v.name: v for v in self.left if isinstance(v, IndexVar)}
 
     def new(self, axis: s.Index) -> IndexVar:
@@ -87,6 +87,8 @@ class Equation:
             value = Point(
                 ops.full(TensorType(dtypes.INT32 if isinstance(value, int) and not isinstance(value, bool) else _dtype(value), ()), value), ()
             )
+        if any(v not in axes for v in value.axes):
+            raise ShapeError(f"'...' stands on the right of {unparse_target(self.target)}, neither on the left nor in a reduction", expr.span)
         if size_of(axes) > 2**40:
             raise ShapeError(f"{unparse_target(self.target)} has {size_of(axes)} elements", self.span)
         return Tensor(aligned(value, axes))
@@ -136,6 +138,8 @@ class Equation:
                 raise NameError_(f"brackets take no '{keyword.name}'{did_you_mean(keyword.name, ['outside'])}" if did_you_mean(keyword.name, ["outside"])
                                  else f"brackets take no '{keyword.name}'; did you mean 'outside'?", keyword.span)  # fmt: skip
         if not isinstance(base, Tensor):
+            if not isinstance(base, list):
+                raise TypeError_(f"{unparse(node.base)} is {described(base)}, and has no elements", node.base.span)
             return
         rank = base.type.rank
         plain = [e for e in node.entries if not isinstance(e, s.Rest)]
@@ -144,6 +148,7 @@ class Equation:
             names = self.frame.axis_names(node.base, base)
             raise ShapeError(f"{len(plain)} ind{'ex' if len(plain) == 1 else 'ices'} for {unparse(node.base)}, which has {rank} ax{'is' if rank == 1 else 'es'}"
                              + (f" {names}" if names else ""), node.span)  # fmt: skip
+        self._note_use(base, node, env)
         axis = 0
         for entry in node.entries:
             if isinstance(entry, s.Rest):
@@ -155,6 +160,15 @@ class Equation:
             else:
                 self._collect(entry, env)
             axis += 1
+
+    def _note_use(self, base: Tensor, node: s.Read, env: Env) -> None:
+        """The axes of a parameter that its first equation sums over, or picks from by data, are its inputs (for the fans of initializers)."""
+        builder = self.frame.builder
+        path = builder.paths.get(base.value)
+        if path is None or path in builder.uses or any(isinstance(e, s.Rest) for e in node.entries):
+            return
+        inner = {name: v for name, v in env.items() if v not in self.left}
+        builder.uses[path] = {k for k, e in enumerate(node.entries) if _mentions(e, inner) or isinstance(e, s.Read)}
 
     def _bind_rest(self, sizes: tuple[int, ...], span: Span, node: s.Read) -> None:
         if self.rest is None:
@@ -447,7 +461,9 @@ class Equation:
                 return self._size(node, env)
             if isinstance(value, Function) and called in fn.RANDOM:
                 return self._random(node, called, env)
-            if isinstance(value, Function) and called in fn.NAMES:
+            if isinstance(value, Function) and called == "grad" and any(_has_read(a, env) for a in node.arguments):
+                raise UnsupportedOp("gradients point by point are not there yet", node.span, help="take the gradient of one number: grad(sum(e), x)")
+            if isinstance(value, Function) and called in fn.NAMES and called not in _WHOLE:
                 arguments = [self.value(a, env) for a in node.arguments]
                 keywords = {k.name: self.value(k.value, env) for k in node.keywords}
                 if any(isinstance(a, Point) for a in [*arguments, *keywords.values()]):
@@ -585,5 +601,7 @@ def _first_read(arguments: Sequence[s.Expr], name: str, spare: str) -> str:
             return f"{unparse(read.base)}[{', '.join(entries)}]"
     return ""
 
+
+_WHOLE = ("grad", "concat", "split", "topk")  # what takes whole tensors in an equation too
 
 __all__ = ["Equation", "ReadInfo", "aligned", "elementwise", "index", "reduction_name", "sum_of_product", "type_of"]

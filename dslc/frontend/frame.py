@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dslc.core import dtypes
@@ -15,6 +16,7 @@ from dslc.ir.types import TensorType, location_of, type_of
 
 from . import functions as fn
 from . import syntax as s
+from . import trees
 from .calls import bind_ports, call_layer
 from .equations import Equation
 from .initializers import Initializer, initializer
@@ -22,7 +24,7 @@ from .scans import ScanBuilder
 from .source import FileScope, library_layer, library_names
 from .statics import DYNAMIC, static_value
 from .unparse import unparse
-from .values import Function, Instance, LayerValue, Results, Tensor, Turn, as_size, described, is_static
+from .values import Function, Instance, LayerValue, Results, Tensor, Tree, Turn, as_size, described, is_static
 from .wholes import WholeValues
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ class Frame(WholeValues):
         self.rest: tuple[int, ...] | None = None  # the run of axes that a port's `...` stands for
         self.turns: list[int] = []  # of the enclosing repeats
         self.state_paths: dict[str, str] = {}
+        self.first_port: dict[str, str] = {}  # the port that named a dimension
         self.returned: Results | None = None
         self.top = isinstance(definition, s.Model) and caller is None
 
@@ -265,6 +268,10 @@ class Frame(WholeValues):
                 self.instance.absent[d.name] = (unparse(node.condition), node.span)
             return
         for d in node.declarations:
+            if role == "state" and not node.drawn and d.axes is None and isinstance(node.start, s.Attribute) and node.start.name == "params":
+                tree = self.whole(node.start)
+                self._tree_state(d, tree, tree.of)
+                continue
             t = TensorType(self._dtype(d), self.shape(d.axes))
             path = self.path(d.name)
             start = self._start(node, d, t)
@@ -287,8 +294,6 @@ class Frame(WholeValues):
             return Initializer("equation", equation=(self, s.Target(span=d.span, name=d.name, axes=d.axes), node.start))
         value = static_value(self, node.start)
         if value is DYNAMIC:
-            if isinstance(node.start, s.Attribute) and node.start.name == "params":
-                raise UnsupportedOp("trees of parameters are not there yet", node.start.span)
             raise TypeError_(f"the starting value of '{d.name}' must be known at compile time", node.start.span)
         return Initializer("constant", (float(value),))
 
@@ -331,8 +336,15 @@ class Frame(WholeValues):
 
     def _update(self, node: s.Update) -> None:
         if isinstance(node.target, s.Attribute):
-            raise UnsupportedOp("trees of parameters are not there yet", node.target.span)
+            owner = self.whole(node.target.base)
+            if not isinstance(owner, Instance) or node.target.name != "params":
+                raise TypeError_(f"{unparse(node.target)} is no tree of parameters", node.target.span, help="write net.params <- tree")
+            trees.assign(self.builder, owner, self.whole(node.value), node.span)
+            return
         name = node.target.name
+        if isinstance(self.names.get(name), Tree) and name in self.state_paths:
+            self._update_tree(name, self.whole(node.value), node.span)
+            return
         if name not in self.state_paths:
             raise NameError_(f"'{name}' is no state of {self.definition.name}{did_you_mean(name, self.state_paths)}", node.target.span,
                              help=f"declare it: state {name} ~ zeros()")  # fmt: skip
@@ -347,6 +359,26 @@ class Frame(WholeValues):
         value = Tensor(ops.cast(value.value, old.type.dtype))
         self.define(name, value)
         self.builder.next_states[self.state_paths[name]] = value.value
+
+    def _update_tree(self, name: str, value: Any, span: Span) -> None:
+        old = self.names[name]
+        if not isinstance(value, Tree) or {k: v.type.shape for k, v in value.leaves.items()} != {k: v.type.shape for k, v in old.leaves.items()}:
+            raise TypeError_(f"state '{name}' is {described(old)}, its new value {described(value)}", span)
+        kept = {leaf: Tensor(ops.cast(v.value, old.leaves[leaf].type.dtype)) for leaf, v in value.leaves.items()}
+        self.define(name, Tree(kept, old.of))
+        for leaf, v in kept.items():
+            self.builder.next_states[f"{self.state_paths[name]}.{leaf}"] = v.value
+
+    def _tree_state(self, d: s.Declaration, tree: Tree, owner: str) -> None:
+        """`state old = net.params`: a state for each leaf, which starts as the parameter does."""
+        path = self.path(d.name)
+        leaves = {}
+        for leaf, value in tree.leaves.items():
+            start = replace(self.builder.parameters[f"{owner}.{leaf}"].initializer, path=f"{owner}.{leaf}")
+            kept = self.builder.parameter(f"{path}.{leaf}", value.type, start, d.span, "state")
+            leaves[leaf] = Tensor(self.builder.next_states.get(f"{path}.{leaf}", kept))
+        self.state_paths[d.name] = path
+        self.define(d.name, Tree(leaves, tree.of))
 
     def _output(self, node: s.Output) -> None:
         for item in node.items:

@@ -14,7 +14,7 @@ from dslc.ir import ops
 from dslc.ir.mlir import ir
 from dslc.ir.types import TensorType, type_of
 
-Value = ir.Value
+Value = Any  # an ir.Value
 
 
 def _c(x: Value, v: float) -> Value:

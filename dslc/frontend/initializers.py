@@ -32,13 +32,14 @@ class Initializer:
     arguments: tuple[float, ...] = ()
     fans: tuple[int | None, int | None] = (None, None)
     equation: Any = None
+    path: str | None = None  # of the parameter that this one starts equal to
 
     def make(self, path: str, t: TensorType, fans: Fans, seed: int) -> np.ndarray:
         """The values float64 of a tensor: draws are keyed by the seed and the path."""
         if self.kind == "equation":
             return _by_equation(*self.equation)
         given = (self.fans[0] or fans[0], self.fans[1] or fans[1])
-        return np.asarray(KINDS[self.kind].make(t.shape, given, philox.stream_hash(path), seed, *self.arguments), np.float64)
+        return np.asarray(KINDS[self.kind].make(t.shape, given, philox.stream_hash(self.path or path), seed, *self.arguments), np.float64)
 
     def __str__(self) -> str:
         return f"{self.kind}({', '.join(f'{a:g}' for a in self.arguments)})"
@@ -126,10 +127,10 @@ def initializer(frame: Frame, node: s.Expr, t: TensorType) -> Initializer:
             else:
                 raise NameError_(f"{name} has no option '{k.name}'{did_you_mean(k.name, [*parameters, 'fan_in', 'fan_out'])}", k.span)
     values = []
-    for k, default in parameters.items():
-        value = given.get(k, default)
+    for key, default in parameters.items():
+        value = given.get(key, default)
         if value is None:
-            raise TypeError_(f"{name} needs '{k}'", node.span)
+            raise TypeError_(f"{name} needs '{key}'", node.span)
         values.append(value)
     return Initializer(name, tuple(values), (fans[0], fans[1]))
 

@@ -95,9 +95,17 @@ class Results:
         return self.values[self.names.index(name)] if name in self.names else None
 
 
+@dataclass(frozen=True)
+class Tree:
+    """All parameters of an instance, by their paths below it."""
+
+    leaves: Mapping[str, Tensor]
+    of: str
+
+
 def is_static(value: Any) -> bool:
     """Known at compile time."""
-    return not isinstance(value, (Tensor, Point, Results, Turn))
+    return not isinstance(value, (Tensor, Point, Results, Turn, Tree))
 
 
 def described(value: Any) -> str:
@@ -113,6 +121,8 @@ def described(value: Any) -> str:
             return f"function {value.name}"
         case Instance():
             return f"an instance of {value.layer.name}"
+        case Tree():
+            return f"the tree of {value.of}"
         case Results():
             return f"{len(value.values)} results of {value.of}"
         case list():

@@ -6,18 +6,19 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dslc.core import dtypes, philox
-from dslc.core.errors import Error, NameError_, ShapeError, TypeError_, UnsupportedOp, did_you_mean
+from dslc.core.errors import Error, NameError_, ShapeError, Span, TypeError_, UnsupportedOp, did_you_mean
 from dslc.ir import ops
 from dslc.ir.mlir import ir
 from dslc.ir.types import TensorType, type_of
 
 from . import functions as fn
 from . import syntax as s
+from . import trees
 from .equations import Equation, elementwise, reduction_name
 from .statics import DYNAMIC, static_value
 from .unparse import unparse
 from .values import (
-    Function, Instance, LayerValue, Results, Tensor, Turn, broadcast_whole, common_dtype, described, is_static, located, materialize,
+    Function, Instance, LayerValue, Results, Tensor, Tree, Turn, broadcast_whole, common_dtype, described, is_static, located, materialize,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -98,6 +99,8 @@ class WholeValues:
         return None if value is DYNAMIC else value
 
     def _unary(self, op: str, value: Any) -> Any:
+        if isinstance(value, Tree) and op != "not":
+            return trees.map_leaves([value], lambda leaves: self._unary(op, leaves[0]), Span("", 0, 0, 0, 0))
         if isinstance(value, Tensor):
             return {"+": lambda: value, "-": lambda: self.combine([value], ops.Neg.of, numbers=True),
                     "not": lambda: self.combine([value], lambda x: ops.Not.of(ops.cast(x, dtypes.BOOL)))}[op]()  # fmt: skip
@@ -109,12 +112,15 @@ class WholeValues:
         a, b = self.whole(node.left), self.whole(node.right)
         if is_static(a) and is_static(b):
             return fn.static_binary(op, a, b)
+        if isinstance(a, Tree) or isinstance(b, Tree):
+            return trees.map_leaves([a, b], lambda leaves: self._arithmetic(op, leaves), node.span)
         for value, side in ((a, node.left), (b, node.right)):
-            if isinstance(side, s.Attribute) and side.name == "params":
-                raise UnsupportedOp("trees of parameters are not there yet", side.span)
             if not isinstance(value, (Tensor, int, float)):
                 raise TypeError_(f"'{op}' takes numbers and tensors, {unparse(side)} is {described(value)}", side.span)
-        return self.combine([a, b], lambda x, y: fn.arithmetic(op, x, y), numbers=True, floats=op == "/", name=f"'{op}'")
+        return self._arithmetic(op, [a, b])
+
+    def _arithmetic(self, op: str, values: list[Any]) -> Tensor:
+        return self.combine(values, lambda x, y: fn.arithmetic(op, x, y), numbers=True, floats=op == "/", name=f"'{op}'")
 
     def _compare(self, node: s.Compare) -> Any:
         operands = [self.whole(x) for x in node.operands]
@@ -172,7 +178,7 @@ class WholeValues:
             return value
         if isinstance(base, Instance):
             if node.name == "params":
-                raise UnsupportedOp("trees of parameters are not there yet", node.span)
+                return trees.parameters_of(self.builder, base, node.span)
             if node.name in base.parameters:
                 return base.parameters[node.name]
             if node.name in base.absent:
@@ -228,12 +234,13 @@ class WholeValues:
             return self._builtin(callee.name, node)
         if isinstance(callee, LayerValue):
             arguments, keywords = self._arguments(node)
-            options = {}
+            options: dict[str, Any] = {}
             return self.call(Instance(callee, self.instance_name(callee.name), options), arguments, keywords, node)  # type: ignore[attr-defined]
         if isinstance(callee, Instance):
             arguments, keywords = self._arguments(node)
             if "params" in keywords:
-                raise UnsupportedOp("trees of parameters are not there yet", node.span)
+                with trees.replaced(self.builder, callee, keywords.pop("params"), node.span):
+                    return self.call(callee, arguments, keywords, node)  # type: ignore[attr-defined]
             return self.call(callee, arguments, keywords, node)  # type: ignore[attr-defined]
         raise TypeError_(f"{unparse(node.function)} is {described(callee)}, and cannot be called", node.function.span)
 
@@ -246,16 +253,27 @@ class WholeValues:
             if value is DYNAMIC:
                 raise TypeError_("size takes an index, a dimension or a list", node.span)
             return value
-        if name == "grad":
-            raise UnsupportedOp("grad inside a model is not there yet", node.span)
         if name in fn.RANDOM:
             return Tensor(self.random(name, [], [self.whole(a) for a in node.arguments], node))
         arguments, keywords = self._arguments(node)
+        if name == "grad":
+            if len(arguments) != 2 or keywords:
+                raise TypeError_(f"grad takes 2 arguments, {len(arguments) + len(keywords)} given", node.span)
+            return trees.gradient(self.builder, *arguments, node.span)
+        if any(isinstance(a, Tree) for a in arguments):
+            return self._of_trees(name, arguments, keywords, node)
         if name in _SHAPED and not (name in ("min", "max") and len(arguments) == 2):
             return _SHAPED[name](self, name, arguments, keywords, node)
         if all(is_static(a) for a in [*arguments, *keywords.values()]):
             return self.static_function(name, arguments, keywords, node)
         return elementwise(self, name, arguments, keywords, node)
+
+    def _of_trees(self, name: str, arguments: list, keywords: dict, node: s.Call) -> Any:
+        if name == "sum" and len(arguments) == 1 and not keywords:
+            return trees.total(arguments[0])
+        if name not in fn.UNARY and name not in fn.BINARY and name not in ("where", "clip", "leaky_relu"):
+            raise TypeError_(f"{name} takes tensors, this is {described(arguments[0])}", node.span)
+        return trees.map_leaves(arguments, lambda leaves: elementwise(self, name, leaves, keywords, node), node.span)
 
     def static_function(self, name: str, arguments: list, keywords: dict, node: s.Call) -> Any:
         """A function of compile-time values."""

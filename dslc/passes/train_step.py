@@ -50,7 +50,7 @@ class TrainStep:
 
     def run(self, module: ir.Module) -> None:
         program = program_of(module)
-        results = [(slot, v) for slot, v in results_of(program) if slot.role in ("loss", "metric", "state")]
+        results = [(slot, v) for slot, v in results_of(program) if slot.role in ("loss", "metric", "state", "param")]
         if not any(slot.role == "loss" for slot, _ in results):
             raise TrainingError("the model has no loss", help="add one: loss mean((y - target) ** 2)")
         arguments = {s.name: v for s, v in zip(arguments_of(program), program.entry_block.arguments)}
