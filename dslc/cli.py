@@ -118,8 +118,8 @@ def generate(
     if not json:
         sys.stdout.write(prompt)
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    text = command(run, prompt=prompt, length=length, seed=seed, target=target, method="greedy" if greedy else None, listener=None if json else _write,
-                   **({} if greedy else options))  # fmt: skip
+    method, show = ("greedy" if greedy else None), (None if json else _write)
+    text = command(run, prompt=prompt, length=length, seed=seed, target=target, method=method, listener=show, **({} if greedy else options))
     if json:
         emit("generated", prompt=prompt, text=text)
     else:

@@ -47,11 +47,12 @@ Observer = Callable[[str, Any], None]  # told the name of each stage and the mod
 
 def pipeline(model: Model, elaborated: Any, program: str, target: Target) -> list[Pass]:
     """The passes from the elaborated module to what the target compiles."""
+    from .passes.hoist import Hoist
     from .passes.prune import Prune
     from .passes.simplify import Simplify
 
     recipe = RECIPES[program]
-    passes: list[Pass] = [Prune(recipe.roles), Simplify()]
+    passes: list[Pass] = [Prune(recipe.roles), Simplify(), Hoist()]
     if recipe.steps:
         from .passes.differentiate import Differentiate
 

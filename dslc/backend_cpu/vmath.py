@@ -289,7 +289,7 @@ def apply(name: str, *operands: Value) -> Value:
     if name == "rsqrt":
         return arith.divf(_k(1.0, operands[0]), math.sqrt(operands[0]))
     if single and name in _NEAR:
-        return _NEAR[name](*operands)
+        return _NEAR[name](*operands)  # type: ignore[operator]
     return _sigmoid64(*operands) if name == "sigmoid" else call_libm(name + ("f" if single else ""), *operands)
 
 

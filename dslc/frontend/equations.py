@@ -288,7 +288,7 @@ class Equation:
         declared = self.frame.dimension(var.name)
         if declared is not None and declared != size:
             raise ShapeError(f"index '{var.name}' is {size} in {unparse(first)}, and the dimension '{var.name}' is {declared}", first.span,
-                             notes=self.frame.origins([first]))  # fmt: skip
+                             notes=self.frame.origins([first]))  # type: ignore[list-item]  # fmt: skip
 
     def _mismatch(self, var: IndexVar, a: tuple[int, Any], b: tuple[int, Any]) -> Error:
         (n, first), (m, second) = a, b

@@ -11,7 +11,6 @@ import numpy as np
 from dslc.core import dtypes
 from dslc.core.errors import TypeError_
 from dslc.ir import ops
-from dslc.ir.mlir import ir
 from dslc.ir.types import TensorType, type_of
 
 Value = Any  # an ir.Value

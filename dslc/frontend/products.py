@@ -149,6 +149,17 @@ class _Space:
     low: int
 
 
+@dataclass(frozen=True)
+class _Group:
+    """The channels of x in groups: output channel o reads x at o // each * per + c, or, where every group has one channel, at o // each."""
+
+    axis: int
+    o: IndexVar
+    c: IndexVar | None
+    each: int
+    per: int
+
+
 def convolution(x: Point, w: Point, shared: Sequence[IndexVar]) -> Point | None:
     """Sum over `shared` of x's window read times w as one `Conv`, where it has the form of one; else None."""
     info = x.read
@@ -160,11 +171,15 @@ def convolution(x: Point, w: Point, shared: Sequence[IndexVar]) -> Point | None:
     spaces: list[_Space] = []
     batch: list[tuple[int, IndexVar]] = []
     channel: tuple[int, IndexVar] | None = None
-    depthwise: tuple[int, IndexVar] | None = None
+    group: _Group | None = None
     for axis, entry in enumerate(info.entries):
         found = index.coefficients(entry, rank)
         if found is None:
-            return None
+            made = _grouped(axis, entry, base.shape[axis], by_number, w, shared)
+            if made is None or group is not None:
+                return None
+            group = made
+            continue
         terms = [(by_number[k], f) for k, f in enumerate(found[0]) if f]
         kind = _kind(terms, found[1], base.shape[axis], w, shared)
         if kind == "space":
@@ -173,22 +188,34 @@ def convolution(x: Point, w: Point, shared: Sequence[IndexVar]) -> Point | None:
             batch.append((axis, terms[0][0]))
         elif kind == "channel" and channel is None:
             channel = (axis, terms[0][0])
-        elif kind == "group" and depthwise is None:
-            depthwise = (axis, terms[0][0])
+        elif kind == "group" and group is None:
+            group = _Group(axis, terms[0][0], None, 1, 1)
         else:
             return None
-    used = (
-        {v for s in spaces for v in (s.i, s.u)}
-        | {v for _, v in batch}
-        | ({channel[1]} if channel else set())
-        | ({depthwise[1]} if depthwise else set())
-    )
-    if not spaces or len(spaces) > 3 or {s.u for s in spaces} | ({channel[1]} if channel else set()) != set(shared):
+    channels = [v for v in (channel[1] if channel else None, group.c if group else None) if v is not None]
+    used = {v for s in spaces for v in (s.i, s.u)} | {v for _, v in batch} | set(channels) | ({group.o} if group else set())
+    if not spaces or len(spaces) > 3 or len(channels) > 1 or {s.u for s in spaces} | set(channels) != set(shared):
         return None
     outs = [v for v in w.axes if v not in used]
     if set(x.axes) - used or len({s.i for s in spaces}) < len(spaces) or any(s.i in w.axes for s in spaces):
         return None
-    return _build(info.base, w, spaces, batch, channel, depthwise, outs)
+    return _build(info.base, w, spaces, batch, channel, group, outs)
+
+
+def _grouped(axis: int, entry: index.Expr, size: int, by_number: dict[int, IndexVar], w: Point, shared: Sequence[IndexVar]) -> _Group | None:
+    """`o // each * per + c` with c the channels of a group; None where the entry is something else."""
+    terms = dict(entry.terms) if isinstance(entry, index.Sum) and entry.constant == 0 else {entry: 1}
+    quotients = [(t, f) for t, f in terms.items() if isinstance(t, index.FloorDiv) and isinstance(t.dividend, index.Dim)]
+    others = [(t, f) for t, f in terms.items() if not isinstance(t, index.FloorDiv)]
+    if len(quotients) != 1 or len(others) > 1:
+        return None
+    (quotient, per), o = quotients[0], by_number[quotients[0][0].dividend.axis]
+    c = by_number[others[0][0].axis] if others and isinstance(others[0][0], index.Dim) and others[0][1] == 1 else None
+    if o in shared or o not in w.axes or o.size % quotient.divisor or per * (o.size // quotient.divisor) != size:
+        return None
+    if (c is None and (others or per != 1)) or (c is not None and (c.size != per or c not in shared or c not in w.axes)):
+        return None
+    return _Group(axis, o, c, quotient.divisor, per)
 
 
 def _kind(terms: list, constant: int, size: int, w: Point, shared: Sequence[IndexVar]) -> str:
@@ -212,20 +239,21 @@ def _space(axis: int, terms: list, constant: int, w: Point, shared: Sequence[Ind
     return _Space(axis, i, u, stride, dilation, -constant)
 
 
-def _build(base: ir.Value, w: Point, spaces: list[_Space], batch: list, channel: Any, depthwise: Any, outs: list[IndexVar]) -> Point:
+def _build(base: ir.Value, w: Point, spaces: list[_Space], batch: list, channel: Any, group: _Group | None, outs: list[IndexVar]) -> Point:
     """The convolution: x as [batch, group, channel, space...], w as [group, out, channel, taps...]."""
-    order = [a for a, _ in batch] + ([depthwise[0]] if depthwise else []) + ([channel[0]] if channel else []) + [s.axis for s in spaces]
+    order = [a for a, _ in batch] + ([group.axis] if group else []) + ([channel[0]] if channel else []) + [s.axis for s in spaces]
     x = ops.transpose(base, order)
     sizes = type_of(x).shape
     n = prod(sizes[: len(batch)])
-    groups, channels = (depthwise[1].size if depthwise else 1), (channel[1].size if channel else 1)
+    c = channel[1] if channel else group.c if group else None
+    groups, each, channels = (group.o.size // group.each if group else 1), (group.each if group else 1), (c.size if c else 1)
     x = ops.reshape(x, (n, groups, channels, *sizes[len(order) - len(spaces) :]))
-    w_order = ([depthwise[1]] if depthwise else []) + outs + ([channel[1]] if channel else []) + [s.u for s in spaces]
+    w_order = ([group.o] if group else []) + outs + ([c] if c else []) + [s.u for s in spaces]
     kernel = ops.transpose(w.value, [w.axes.index(v) for v in w_order])
-    kernel = ops.reshape(kernel, (groups, prod(v.size for v in outs), channels, *(s.u.size for s in spaces)))
+    kernel = ops.reshape(kernel, (groups, each * prod(v.size for v in outs), channels, *(s.u.size for s in spaces)))
     y = ops.Conv.of(x, kernel, stride=[s.stride for s in spaces], dilation=[s.dilation for s in spaces], spacing=[1] * len(spaces),
                     low=[s.low for s in spaces], size=[s.i.size for s in spaces], dtype=type_of(x).dtype)  # fmt: skip
-    axes = [v for _, v in batch] + ([depthwise[1]] if depthwise else []) + outs + [s.i for s in spaces]
+    axes = [v for _, v in batch] + ([group.o] if group else []) + outs + [s.i for s in spaces]
     y = ops.reshape(y, [v.size for v in axes])
     final = ordered(axes)
     return Point(ops.transpose(y, [axes.index(v) for v in final]), final)

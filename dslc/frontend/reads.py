@@ -134,7 +134,7 @@ def _read_split(eq: Equation, base: ir.Value, entries: list[index.Expr], outside
     for k, v in enumerate(used_old):
         if merged[k] != v.size:
             value = ops.slice_axis(value, k, 0, v.size)
-    return Point(value, used_old)
+    return Point(value, used_old, ReadInfo(base, tuple(entries), outside))
 
 
 def _divisions(e: index.Expr) -> list[tuple[int, int]]:

@@ -50,7 +50,7 @@ def _static(frame: Frame, node: Any, env: Env, eq: Equation | None) -> Any:
                 return DYNAMIC
             if op != "not" and not isinstance(value, (int, float)):
                 raise TypeError_(f"'{op}' takes a number")
-            return {"-": lambda: -value, "+": lambda: value, "not": lambda: not value}[op]()
+            return {"-": lambda: -value, "+": lambda: value, "not": lambda: not value}[op]()  # type: ignore[operator]
         case s.Binary(op=op, left=left, right=right):
             a, b = static_value(frame, left, env, eq), static_value(frame, right, env, eq)
             return DYNAMIC if a is DYNAMIC or b is DYNAMIC else fn.static_binary(op, a, b)

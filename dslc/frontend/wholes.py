@@ -18,7 +18,19 @@ from .equations import Equation, elementwise, reduction_name
 from .statics import DYNAMIC, static_value
 from .unparse import unparse
 from .values import (
-    Function, Instance, LayerValue, Results, Tensor, Tree, Turn, broadcast_whole, common_dtype, described, is_static, located, materialize,
+    Function,
+    Instance,
+    LayerValue,
+    Results,
+    Tensor,
+    Tree,
+    Turn,
+    broadcast_whole,
+    common_dtype,
+    described,
+    is_static,
+    located,
+    materialize,
 )  # fmt: skip
 
 if TYPE_CHECKING:
@@ -259,7 +271,7 @@ class WholeValues:
         if name == "grad":
             if len(arguments) != 2 or keywords:
                 raise TypeError_(f"grad takes 2 arguments, {len(arguments) + len(keywords)} given", node.span)
-            return trees.gradient(self.builder, *arguments, node.span)
+            return trees.gradient(self.builder, arguments[0], arguments[1], node.span)
         if any(isinstance(a, Tree) for a in arguments):
             return self._of_trees(name, arguments, keywords, node)
         if name in _SHAPED and not (name in ("min", "max") and len(arguments) == 2):
@@ -284,7 +296,7 @@ class WholeValues:
             if name == "int":
                 return int(arguments[0])
             if name in fn.BINARY and len(arguments) == 2:
-                return fn.BINARY[name][1](*arguments)
+                return fn.BINARY[name][1](*arguments)  # type: ignore[misc]
             if name in ("min", "max", "sum") and len(arguments) == 1 and isinstance(arguments[0], list):
                 return {"min": min, "max": max, "sum": sum}[name](arguments[0])
             if name == "where":

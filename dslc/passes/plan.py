@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from dslc.core.executable import Port
 from dslc.ir import ops
@@ -76,9 +77,7 @@ class _Planner:
         for slot, value in results:
             if value in self.homes or isinstance(value.owner, ir.Block):
                 continue
-            if slot.role in ("output", "loss", "metric"):
-                self.homes[value] = _Home(slot_of[slot.name], None)
-            elif _in_place(self.program, slot, value):
+            if slot.role in ("output", "loss", "metric") or _in_place(self.program, slot, value):
                 self.homes[value] = _Home(slot_of[slot.name], None)
 
     def _final_copies(self, results: Sequence[tuple[Slot, ir.Value]], slot_of: dict[str, int]) -> list[Step]:
@@ -135,11 +134,12 @@ class _Planner:
         return steps
 
     def _call(self, op: ops.Kernel) -> Step:
-        operands = tuple(self._home(v) for v in op.operands)
+        operands: tuple[Any, ...] = tuple(self._home(v) for v in op.operands)
         for r in op.results:
             if r not in self.homes:
                 self.homes[r] = self._new(type_of(r), _origin(op))
-        return Call(op, operands, tuple(self._home(r) for r in op.results))  # type: ignore[arg-type]
+        results: tuple[Any, ...] = tuple(self._home(r) for r in op.results)
+        return Call(op, operands, results)
 
     def _scan(self, op: ops.Scan, depth: int) -> list[Step]:
         """Carries live in one buffer each, which ends up with their last value; slices and stacks are addressed by turn."""

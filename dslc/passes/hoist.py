@@ -1,0 +1,144 @@
+"""hoist: moves out of a scan's body what does not need the carries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from dslc.ir import ops
+from dslc.ir.mlir import func, ir
+from dslc.ir.op import Op
+from dslc.ir.types import type_of
+
+INVARIANT = ("elementwise", "contract", "reduce", "view")  # structures that move out whole where all operands are constants
+
+
+@dataclass(frozen=True)
+class Hoist:
+    """What depends on a scan's constants alone is computed once before it; a product of a slice with a constant becomes one product of the whole
+    stack, with the turn as one more axis, of which each turn gets its slice. It runs before `differentiate`, so gradients of weights that meet the
+    inputs only are whole products too.
+
+    before: scan { z = contract x_t, w; ... }      after: %z = contract %x, %w; scan over %z { ... }
+    """
+
+    def run(self, module: ir.Module) -> None:
+        for op in module.body.operations:
+            if isinstance(op, func.FuncOp):
+                _hoist_block(op.entry_block)
+
+
+def _hoist_block(block: ir.Block) -> None:
+    for op in list(block.operations):
+        if isinstance(op, (ops.Scan, ops.Cond)):
+            for region in op.regions:
+                _hoist_block(region.blocks[0])
+        if isinstance(op, ops.Scan):
+            _hoist_scan(op)
+
+
+def _hoist_scan(scan: ops.Scan) -> None:
+    c, k = scan.constants, scan.carries
+    operands, block = list(scan.operands), scan.regions[0].blocks[0]
+    arguments = list(block.arguments)
+    constant = dict(zip(arguments[1 : 1 + c], operands[:c]))  # inner value: the same outside
+    stacked = dict(zip(arguments[1 + c + k :], operands[c + k :]))  # inner value: all turns' values outside
+    new_constants: dict[ir.Value, ir.Value] = {}
+    new_slices: dict[ir.Value, ir.Value] = {}
+    moved: list[Op] = []
+    with ir.InsertionPoint(scan):
+        for op in list(block.operations):
+            if not isinstance(op, Op) or len(op.results) != 1 or not op.operands:
+                continue
+            if op.structure in INVARIANT and all(v in constant or _is_constant(v) for v in op.operands):
+                value = _clone_outside(op, constant)
+                constant[op.results[0]] = new_constants[op.results[0]] = value
+            elif isinstance(op, ops.Contract) and any(v in stacked for v in op.operands) and all(v in stacked or v in constant for v in op.operands):
+                with op.location:
+                    value = _stacked_product(op, constant, stacked)
+                stacked[op.results[0]] = new_slices[op.results[0]] = value
+            else:
+                continue
+            moved.append(op)
+    if any(_used_elsewhere(op, moved) for op in moved):
+        _rebuild(scan, moved, new_constants, new_slices)
+    else:
+        for value in reversed([*new_constants.values(), *new_slices.values()]):
+            value.owner.erase()
+
+
+def _is_constant(value: ir.Value) -> bool:
+    owner = value.owner
+    return not isinstance(owner, ir.Block) and isinstance(owner.opview, ops.Constant)
+
+
+def _clone_outside(op: Op, constant: dict[ir.Value, ir.Value]) -> ir.Value:
+    copy = op.operation.clone()
+    for i, operand in enumerate(op.operands):
+        if operand in constant:
+            copy.operands[i] = constant[operand]
+        else:
+            inner = operand.owner.clone()
+            inner.move_before(copy)
+            copy.operands[i] = inner.results[0]
+    return copy.results[0]
+
+
+def _stacked_product(op: ops.Contract, constant: dict[ir.Value, ir.Value], stacked: dict[ir.Value, ir.Value]) -> ir.Value:
+    """The product for all turns at once: the turn is one more index of the result, and of the operands that change with it."""
+    turn = max([*op.lhs, *op.rhs]) + 1
+    sides = []
+    for value, axes in zip(op.operands, (op.lhs, op.rhs)):
+        sides.append((stacked[value], [turn, *axes]) if value in stacked else (constant[value], list(axes)))
+    (a, lhs), (b, rhs) = sides
+    return ops.contract(a, b, lhs, rhs, [turn, *op.out], op.dtype)
+
+
+def _used_elsewhere(op: Op, moved: list[Op]) -> bool:
+    """By something that stays in the body."""
+    gone = {m.operation for m in moved}
+    return any(use.owner.operation not in gone for use in op.results[0].uses)
+
+
+def _kept(moved: list[Op], outside: dict[ir.Value, ir.Value]) -> Iterator[tuple[ir.Value, ir.Value]]:
+    """(inner value, outer value) of what the body still needs."""
+    for op in moved:
+        value = op.results[0]
+        if value in outside and _used_elsewhere(op, moved):
+            yield value, outside[value]
+
+
+def _rebuild(scan: ops.Scan, moved: list[Op], new_constants: dict[ir.Value, ir.Value], new_slices: dict[ir.Value, ir.Value]) -> None:
+    """The scan with the moved values as further constants and slices."""
+    c, k = scan.constants, scan.carries
+    operands, old = list(scan.operands), scan.regions[0].blocks[0]
+    constants, slices = list(_kept(moved, new_constants)), list(_kept(moved, new_slices))
+    emits = [type_of(v).with_shape(type_of(v).shape[1:]) for v in list(scan.results)[k:]]
+    with ir.InsertionPoint(scan), scan.location:
+        made = ops.Scan.build(
+            [*operands[:c], *(v for _, v in constants)],
+            operands[c : c + k],
+            [*operands[c + k :], *(v for _, v in slices)],
+            emits,
+            scan.trip,
+            scan.backward,
+        )
+    new = made.regions[0].blocks[0]
+    given, more = list(new.arguments), len(constants)
+    old_arguments = list(old.arguments)
+    swap = dict(zip(old_arguments[: 1 + c], given))
+    swap |= dict(zip([v for v, _ in constants], given[1 + c : 1 + c + more]))
+    swap |= dict(zip(old_arguments[1 + c :], given[1 + c + more :]))
+    swap |= dict(zip([v for v, _ in slices], given[len(old_arguments) + more :]))
+    gone = {m.operation for m in moved}
+    for op in list(old.operations):
+        if op.operation in gone:
+            continue
+        op.operation.detach_from_parent()
+        new.append(op.operation)
+        for i, operand in enumerate(op.operands):
+            if operand in swap:
+                op.operands[i] = swap[operand]
+    for before, after in zip(scan.results, made.results):
+        before.replace_all_uses_with(after)
+    scan.operation.erase()
