@@ -172,7 +172,8 @@ def elaborate(source: Source, *, training: bool, model: str | None = None) -> El
         generate = generate_block(source, frame)
         _check_overrides(source, frame, settings)
         input_axes = [(builder.labels.get(v, ()), type_of(v).shape) for v in builder.inputs]
-        elaborated = Elaborated(builder.module, made, location, layer.name, training, list(builder.parameters.values()), list(builder.states.values()),
+        kept = (list(builder.parameters.values()), list(builder.states.values()))
+        elaborated = Elaborated(builder.module, made, location, layer.name, training, *kept,
                                 losses, settings, generate, dict(frame.dims), _fans(builder), input_axes, builder, frame)  # fmt: skip
         if training and settings is not None:
             _check_optimizers(elaborated, settings)

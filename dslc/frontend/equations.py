@@ -135,8 +135,7 @@ class Equation:
         base = self.base(node)
         for keyword in node.keywords:
             if keyword.name != "outside":
-                raise NameError_(f"brackets take no '{keyword.name}'{did_you_mean(keyword.name, ['outside'])}" if did_you_mean(keyword.name, ["outside"])
-                                 else f"brackets take no '{keyword.name}'; did you mean 'outside'?", keyword.span)  # fmt: skip
+                raise NameError_(f"brackets take no '{keyword.name}'; did you mean 'outside'?", keyword.span)
         if not isinstance(base, Tensor):
             if not isinstance(base, list):
                 raise TypeError_(f"{unparse(node.base)} is {described(base)}, and has no elements", node.base.span)
@@ -146,8 +145,8 @@ class Equation:
         has_rest = len(plain) < len(node.entries)
         if (not has_rest and len(plain) != rank) or len(plain) > rank:
             names = self.frame.axis_names(node.base, base)
-            raise ShapeError(f"{len(plain)} ind{'ex' if len(plain) == 1 else 'ices'} for {unparse(node.base)}, which has {rank} ax{'is' if rank == 1 else 'es'}"
-                             + (f" {names}" if names else ""), node.span)  # fmt: skip
+            given = f"{len(plain)} ind{'ex' if len(plain) == 1 else 'ices'} for {unparse(node.base)}"
+            raise ShapeError(f"{given}, which has {rank} ax{'is' if rank == 1 else 'es'}" + (f" {names}" if names else ""), node.span)
         self._note_use(base, node, env)
         axis = 0
         for entry in node.entries:
@@ -234,7 +233,8 @@ class Equation:
             if axis.name in inner:
                 spare = next(c for c in "cdefghklmnopqrsuvwxyz" if c not in inner)
                 raise NameError_(f"index '{axis.name}' of {reduction_name(node)}[...] is already an index of the equation", axis.span,
-                                 help=f"use another letter: {reduction_name(node)}[{spare}](... {_first_read(node.arguments, axis.name, spare)})")  # fmt: skip
+                                 help="use another letter: "
+                                      f"{reduction_name(node)}[{spare}](... {_first_read(node.arguments, axis.name, spare)})")  # fmt: skip
             var = self.new(axis)
             made.append(var)
             inner[axis.name] = var
@@ -273,7 +273,8 @@ class Equation:
                 if size is None:
                     shown = unparse_target(self.target)
                     written = shown.replace(f"{var.name}]", f"{var.name} < SIZE]").replace(f"{var.name},", f"{var.name} < SIZE,")
-                    raise ShapeError(f"nothing gives index '{var.name}' a range", self.target.span if self.target and var in self.left else self.places[var],
+                    place = self.target.span if self.target and var in self.left else self.places[var]
+                    raise ShapeError(f"nothing gives index '{var.name}' a range", place,
                                      help=f"write {written}" if self.target and var in self.left else f"write {var.name} < SIZE")  # fmt: skip
                 var.size = size
             var.extent = self.frame.extent(var.name, var.size)
@@ -347,8 +348,8 @@ class Equation:
         if value is None:
             if any(v.name == node.name for v in self.vars):
                 raise NameError_(f"index '{node.name}' is used outside its reduction", node.span, help=f"write size({node.name}) for its size")
-            raise NameError_(f"unknown name '{node.name}'{did_you_mean(node.name, self.frame.known())}", node.span,
-                             help=f"an index must stand on the left or in a reduction: sum[{node.name}](...)" if len(node.name) <= 2 else None)  # fmt: skip
+            help = f"an index must stand on the left or in a reduction: sum[{node.name}](...)" if len(node.name) <= 2 else None
+            raise NameError_(f"unknown name '{node.name}'{did_you_mean(node.name, self.frame.known())}", node.span, help=help)
         if any(v.name == node.name for v in self.vars) and not isinstance(value, Tensor):
             raise NameError_(f"index '{node.name}' is used outside its reduction", node.span, help=f"write size({node.name}) for its size")
         return self._outer(node, value)
@@ -483,9 +484,12 @@ class Equation:
                 return Point(var.extent, ()) if var.extent is not None else var.size
         return self.frame.whole(node)
 
+    def run_on_the_left(self) -> tuple[IndexVar, ...]:
+        """The indices that `...` of the left side stands for."""
+        return self.rest or () if any(isinstance(a, s.Rest) for a in self.left) else ()
+
     def _random(self, node: s.Call, name: str, env: Env) -> Point:
-        run = self.rest or () if any(isinstance(a, s.Rest) for a in self.left) else ()
-        axes = ordered([*env.values(), *run])
+        axes = ordered([*env.values(), *self.run_on_the_left()])
         shape = [v.size for v in axes]
         arguments = [self.frame.whole(a) for a in node.arguments]
         return Point(self.frame.random(name, shape, arguments, node), axes)

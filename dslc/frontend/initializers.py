@@ -61,6 +61,10 @@ def _uniform(shape: tuple[int, ...], stream: int, seed: int, low: float, high: f
     return low + philox.uniform(seed, stream, 0, 0, 0, math.prod(shape)).reshape(shape) * (high - low)
 
 
+def _symmetric(shape: tuple[int, ...], stream: int, seed: int, limit: float) -> np.ndarray:
+    return _uniform(shape, stream, seed, -limit, limit)
+
+
 def _truncated(shape: tuple[int, ...], stream: int, seed: int, std: float) -> np.ndarray:
     """Normal within two standard deviations, by the inverse distribution function."""
     from scipy.special import ndtri
@@ -88,10 +92,10 @@ KINDS = {
     "truncated_normal": Kind({"std": 1.0}, lambda shape, fans, stream, seed, std: _truncated(shape, stream, seed, std)),
     "orthogonal": Kind({"gain": 1.0}, lambda shape, fans, stream, seed, gain: _orthogonal(shape, stream, seed, gain)),
     # Glorot and Bengio 2010
-    "xavier_uniform": Kind({"gain": 1.0}, lambda shape, fans, stream, seed, gain: _uniform(shape, stream, seed, -gain * math.sqrt(6 / sum(fans)), gain * math.sqrt(6 / sum(fans)))),
+    "xavier_uniform": Kind({"gain": 1.0}, lambda shape, fans, stream, seed, gain: _symmetric(shape, stream, seed, gain * math.sqrt(6 / sum(fans)))),
     "xavier_normal": Kind({"gain": 1.0}, lambda shape, fans, stream, seed, gain: _normal(shape, stream, seed, gain * math.sqrt(2 / sum(fans)))),
     # He et al. 2015
-    "he_uniform": Kind({"gain": math.sqrt(2)}, lambda shape, fans, stream, seed, gain: _uniform(shape, stream, seed, -gain * math.sqrt(3 / fans[0]), gain * math.sqrt(3 / fans[0]))),
+    "he_uniform": Kind({"gain": math.sqrt(2)}, lambda shape, fans, stream, seed, gain: _symmetric(shape, stream, seed, gain * math.sqrt(3 / fans[0]))),
     "he_normal": Kind({"gain": math.sqrt(2)}, lambda shape, fans, stream, seed, gain: _normal(shape, stream, seed, gain / math.sqrt(fans[0]))),
 }  # fmt: skip
 

@@ -94,6 +94,7 @@ def train_block(source: Source, frame: Frame) -> TrainBlock | None:
         raise UnsupportedOp("several train blocks are not there yet", blocks[1].span)
     block = blocks[0]
     values: dict[str, Any] = {}
+    known_keys = TrainBlock.keys()
     lets: list[s.Binding] = []
     minimized: list[Minimized] = []
     for line in block.lines:
@@ -107,7 +108,7 @@ def train_block(source: Source, frame: Frame) -> TrainBlock | None:
         elif isinstance(line, s.Minimize):
             minimized.append(_minimized(line, frame))
         else:
-            if line.key not in TrainBlock.keys():
+            if line.key not in known_keys:
                 raise NameError_(
                     f"train has no key '{line.key}'{did_you_mean(line.key, TrainBlock.keys())}",
                     line.span,
@@ -116,7 +117,7 @@ def train_block(source: Source, frame: Frame) -> TrainBlock | None:
             if line.key in values:
                 raise NameError_(f"'{line.key}' is set twice", line.span)
             values[line.key] = _setting(frame, line)
-    for key in TrainBlock.keys():
+    for key in known_keys:
         if key in source.overrides:
             given = source.overrides[key]
             node = text_value(given if isinstance(given, str) else _as_text(given), key)

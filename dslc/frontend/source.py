@@ -63,7 +63,7 @@ class Source:
 def load_program(spec: str | Path, overrides: Mapping[str, Any] | None = None) -> Source:
     """A `.dsl` or `.yaml` file, or the text of a program, with its imports."""
     text = None
-    if isinstance(spec, str) and ("\n" in spec or ":" in spec and not Path(spec).exists()):
+    if isinstance(spec, str) and ("\n" in spec or (":" in spec and not Path(spec).exists())):
         text, path = spec, None
     else:
         path = Path(spec)

@@ -69,8 +69,6 @@ def _static(frame: Frame, node: Any, env: Env, eq: Equation | None) -> Any:
             if value is DYNAMIC or any(p is DYNAMIC for p in places) or not isinstance(value, list):
                 return DYNAMIC
             return frame.static_read(value, places, node)
-        case s.Attribute():
-            return DYNAMIC if not isinstance(frame.find(node.base.name) if isinstance(node.base, s.Name) else None, dict) else DYNAMIC
     return DYNAMIC
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from dslc.ir.types import TensorType, type_of
 from . import functions as fn
 from . import syntax as s
 from . import trees
+from .draws import beta
 from .equations import Equation, elementwise, reduction_name
 from .statics import DYNAMIC, static_value
 from .unparse import unparse
@@ -155,7 +157,7 @@ class WholeValues:
                 out = other if bool(known) == (op == "and") else Tensor(ops.full(TensorType(dtypes.BOOL, other.type.shape), bool(known)))
             else:
                 build = ops.And.of if op == "and" else ops.Or.of
-                out = self.combine([out, x], lambda a, b: build(ops.cast(a, dtypes.BOOL), ops.cast(b, dtypes.BOOL)))
+                out = self.combine([out, x], lambda a, b, build=build: build(ops.cast(a, dtypes.BOOL), ops.cast(b, dtypes.BOOL)))
         return out
 
     def combine(
@@ -298,7 +300,7 @@ class WholeValues:
             if name in fn.BINARY and len(arguments) == 2:
                 return fn.BINARY[name][1](*arguments)  # type: ignore[misc]
             if name in ("min", "max", "sum") and len(arguments) == 1 and isinstance(arguments[0], list):
-                return {"min": min, "max": max, "sum": sum}[name](arguments[0])
+                return {"min": min, "max": max, "sum": sum}[name](arguments[0])  # type: ignore[operator]
             if name == "where":
                 return arguments[1] if arguments[0] else arguments[2]
             if name == "clip":
@@ -318,19 +320,25 @@ class WholeValues:
         """Draws keyed by this place in the text, the instance's path and the enclosing turns."""
         builder = self.builder
         turns = ".".join(map(str, self.turns))  # type: ignore[attr-defined]
-        stream = philox.stream_hash(f"{self.instance.path}/{turns}/{node.span.line}:{node.span.column}")
+        place = f"{self.instance.path}/{turns}/{node.span.line}:{node.span.column}"
         turn = builder.scans[-1].random_turn() if builder.scans else ops.constant(0)
-        common = {"stream": stream, "shape": shape}
         seed, counter = builder.scalar("seed"), builder.counter()
+
+        def draw(kind: str, part: str = "", low: int = 0, high: int = 1) -> ir.Value:
+            stream = philox.stream_hash(f"{place}/{part}" if part else place)
+            return ops.Random.of(seed, counter, turn, kind=kind, low=low, high=high, stream=stream, shape=shape)
+
         if name == "randint":
-            if len(arguments) != 2 or not all(isinstance(a, int) for a in arguments) or not arguments[0] < arguments[1]:
+            if len(arguments) != 2 or not all(type(a) is int for a in arguments) or not arguments[0] < arguments[1]:
                 raise TypeError_("randint takes two integers known at compile time, the first below the second", node.span)
-            return ops.Random.of(seed, counter, turn, kind="integer", low=arguments[0], high=arguments[1], **common)
+            return draw("integer", low=arguments[0], high=arguments[1])
         if name == "beta":
-            raise UnsupportedOp("beta draws are not there yet", node.span)
+            if len(arguments) != 2 or not all(type(a) in (int, float) and 0 < a < math.inf for a in arguments):
+                raise TypeError_("beta takes two numbers above 0 known at compile time", node.span)
+            return beta(draw, *arguments)
         if arguments:
             raise TypeError_(f"{name}() takes no arguments", node.span)
-        return ops.Random.of(seed, counter, turn, kind=name, low=0, high=1, **common)
+        return draw(name)
 
 
 # --- functions of whole tensors -------------------------------------------------------------------------------------------------------

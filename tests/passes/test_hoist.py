@@ -27,7 +27,8 @@ train:
 
 def bodies(elaborated):
     with elaborated.context:
-        return [[type(o) for o in op.regions[0].blocks[0].operations] for op in program_of(elaborated.module).entry_block.operations if isinstance(op, ops.Scan)]
+        scans = [op for op in program_of(elaborated.module).entry_block.operations if isinstance(op, ops.Scan)]
+        return [[type(o) for o in op.regions[0].blocks[0].operations] for op in scans]
 
 
 def test_products_with_inputs_and_constants_leave_the_loop():
