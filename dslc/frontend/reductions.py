@@ -39,7 +39,7 @@ def reduction(eq: Equation, node: s.Call, name: str, env: Env) -> Any:
         dtype = common_dtype([], [value])
         value = Point(ops.full(TensorType(dtype, ()), value), ())
     if name == "categorical":
-        return _categorical(eq, node, value, removed)
+        return _categorical(eq, node, value, removed, env)
     return _fold(eq, name, value, removed, bounded)
 
 
@@ -186,9 +186,9 @@ def _factors(eq: Equation, node: Any, removed: Sequence[IndexVar], env: Env) -> 
     return [eq.value(node, env)], 1
 
 
-def _categorical(eq: Equation, node: s.Call, logits: Point, removed: list[IndexVar]) -> Point:
+def _categorical(eq: Equation, node: s.Call, logits: Point, removed: list[IndexVar], env: Env) -> Point:
     """A draw from softmax(logits): the largest of logits plus Gumbel noise (Gumbel 1954; Maddison et al. 2014)."""
-    axes = ordered([*logits.axes, *removed])
+    axes = ordered([*logits.axes, *removed, *env.values(), *eq.run_on_the_left()])  # one draw for each point
     x = ops.cast(aligned(logits, axes), dtypes.FLOAT32)
     u = eq.frame.random("uniform", [v.size for v in axes], [], node)
     tiny = ops.full_like(u, 2.0**-25)  # a uniform of exactly 0 has an infinite logarithm
