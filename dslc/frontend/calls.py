@@ -12,7 +12,7 @@ from dslc.ir.types import type_of
 from . import syntax as s
 from .statics import DYNAMIC, static_value
 from .unparse import unparse
-from .values import Results, Tensor, Turn, described
+from .values import Results, Tensor, Turn, axis_text, described
 
 if TYPE_CHECKING:
     from .frame import Frame
@@ -87,7 +87,7 @@ def _port(frame: Frame, formal: s.Formal, value: Any, node: s.Call) -> None:
     axes = formal.axes or ()
     plain = [a for a in axes if not isinstance(a, s.Rest)]
     if len(plain) > len(shape) or (len(plain) == len(axes) and len(plain) != len(shape)):
-        wanted = ", ".join(_text(a) for a in axes)
+        wanted = ", ".join(axis_text(a) for a in axes)
         raise ShapeError(f"'{formal.name}' of {frame.definition.name} is [{wanted}], given {value.type}", node.span,
                          notes=[f"{frame.definition.name} is called at {node.span}"] if frame.caller is not None else [])  # fmt: skip
     at = 0
@@ -103,7 +103,7 @@ def _port(frame: Frame, formal: s.Formal, value: Any, node: s.Call) -> None:
             continue
         _axis(frame, formal, axis, shape[at], node)
         at += 1
-    frame.label(value.value, [_text(a) for a in axes], formal.span)
+    frame.label(value.value, [axis_text(a) for a in axes], formal.span)
     frame.define(formal.name, value)
 
 
@@ -131,15 +131,6 @@ def _typed(frame: Frame, formal: s.Formal, value: Tensor, node: s.Call) -> Tenso
     if wanted.kind != value.type.dtype.kind and not (wanted.is_float and not value.type.dtype.is_float):
         raise TypeError_(f"'{formal.name}' of {frame.definition.name} is {wanted}, given {value.type}", node.span, help=f"cast it: {wanted}(...)")
     return Tensor(ops.cast(value.value, wanted))
-
-
-def _text(axis: s.Axis) -> str:
-    match axis:
-        case s.Index(name=name):
-            return name
-        case s.Size(value=value):
-            return unparse(value)
-    return "..."
 
 
 def _call_model(frame: Frame, arguments: list[Any], keywords: dict[str, Any], node: s.Call) -> Any:

@@ -20,6 +20,7 @@ from .initializers import Initializer
 from .settings import GenerateBlock, TrainBlock, generate_block, train_block
 from .source import Source, load_program
 from .values import Instance
+from .wraps import Wrapper
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ class Builder:
         self.next_states: dict[str, ir.Value] = {}
         self.next_parameters: dict[str, ir.Value] = {}  # where the model itself changes parameters
         self.has_gradients = False
+        self.wrappers: list[Wrapper] = []
+        self.wrapping = False  # inside of a wrapper, where nothing is wrapped again
         self.results: list[tuple[Slot, ir.Value]] = []
         self.losses: list[tuple[str | None, ir.Value, Span]] = []
         self.input_slots: list[Slot] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dslc.core import dtypes
@@ -15,16 +14,15 @@ from dslc.ir.program import Slot
 from dslc.ir.types import TensorType, location_of, type_of
 
 from . import functions as fn
+from . import kept, wraps
 from . import syntax as s
-from . import trees
 from .calls import bind_ports, call_layer
 from .equations import Equation
-from .initializers import Initializer, initializer
 from .scans import ScanBuilder
 from .source import FileScope, library_layer, library_names
 from .statics import DYNAMIC, static_value
 from .unparse import unparse
-from .values import Function, Instance, LayerValue, Results, Tensor, Tree, Turn, as_size, described, is_static
+from .values import Function, Instance, LayerValue, Results, Tensor, Turn, as_size, axis_text, described, is_static
 from .wholes import WholeValues
 
 if TYPE_CHECKING:
@@ -53,6 +51,7 @@ class Frame(WholeValues):
     def run_model(self, overrides: Mapping[str, Any]) -> None:
         self.overrides = dict(overrides)
         self.run(self.definition.body)
+        wraps.check_all_used(self.builder.wrappers, self.builder.parameters)
 
     def run(self, body: Sequence[s.Statement]) -> None:
         for statement in body:
@@ -205,16 +204,22 @@ class Frame(WholeValues):
     def _dims(self, node: s.Dims) -> None:
         for entry in node.entries:
             value = self._overridden(entry.name, entry.value)
-            self.dims[entry.name] = as_size(value, entry.span, unparse(entry.value))
+            self.dims[entry.name] = as_size(value, entry.span, "" if entry.name in self.overridden() else unparse(entry.value))
+
+    def overridden(self) -> Mapping[str, Any]:
+        """What the caller gives for dims and lets."""
+        return getattr(self, "overrides", {}) if self.top else self.instance.options
 
     def _overridden(self, name: str, node: s.Expr) -> Any:
         """The value of a dim or let, or what the caller gave for it."""
-        given = getattr(self, "overrides", {}) if self.top else self.instance.options
+        given = self.overridden()
         if name in given:
             value = given[name]
             if isinstance(node, s.String) and isinstance(value, str) and not value.startswith('"'):
                 return value  # a text needs no quotes where the default is one
-            return static_value(self, _text_expression(value, name)) if isinstance(value, str) and self.top else value
+            if not isinstance(value, str) or not self.top:
+                return value
+            node = _text_expression(value, name)
         value = static_value(self, node)
         if value is DYNAMIC:
             raise TypeError_(f"'{name}' must be known at compile time, {unparse(node)} is known only at run time", node.span)
@@ -241,7 +246,7 @@ class Frame(WholeValues):
             for axis, n in zip(d.axes or (), t.shape):
                 if isinstance(axis, s.Index):
                     self.dims.setdefault(axis.name, n)
-            self.label(value, [_axis_text(a) for a in d.axes or ()], d.span)
+            self.label(value, [axis_text(a) for a in d.axes or ()], d.span)
             self.define(d.name, Tensor(value))
 
     def _dtype(self, d: Any) -> dtypes.DType:
@@ -256,47 +261,6 @@ class Frame(WholeValues):
         turns = "".join(f".{t}" for t in self.turns)
         return f"{self.instance.path}.{name}{turns}" if self.instance.path else f"{name}{turns}"
 
-    def _param(self, node: s.Param) -> None:
-        self._kept(node, "param")
-
-    def _state(self, node: s.State) -> None:
-        self._kept(node, "state")
-
-    def _kept(self, node: s.Param | s.State, role: str) -> None:
-        if node.condition is not None and not self._static(node.condition, "the condition of a parameter"):
-            for d in node.declarations:
-                self.instance.absent[d.name] = (unparse(node.condition), node.span)
-            return
-        for d in node.declarations:
-            if role == "state" and not node.drawn and d.axes is None and isinstance(node.start, s.Attribute) and node.start.name == "params":
-                tree = self.whole(node.start)
-                self._tree_state(d, tree, tree.of)
-                continue
-            t = TensorType(self._dtype(d), self.shape(d.axes))
-            path = self.path(d.name)
-            start = self._start(node, d, t)
-            value = self.builder.parameter(path, t, start, d.span, role)
-            if type_of(value) != t:
-                raise ShapeError(f"{path} is {t} here, and {type_of(value)} in an earlier call of the instance", d.span)
-            if role == "state":
-                self.state_paths[d.name] = path
-                value = self.builder.next_states.get(path, value)
-            self.label(value, [_axis_text(a) for a in d.axes or ()], d.span)
-            self.define(d.name, Tensor(value))
-            self.instance.parameters[d.name] = Tensor(value)
-
-    def _start(self, node: s.Param | s.State, d: s.Declaration, t: TensorType) -> Initializer:
-        if node.start is None:
-            raise SyntaxError_(f"'{d.name}' has no starting value", d.span, help=f"write {d.name} ~ zeros()")
-        if node.drawn:
-            return initializer(self, node.start, t)
-        if any(isinstance(a, s.Index) for a in d.axes or ()):
-            return Initializer("equation", equation=(self, s.Target(span=d.span, name=d.name, axes=d.axes), node.start))
-        value = static_value(self, node.start)
-        if value is DYNAMIC:
-            raise TypeError_(f"the starting value of '{d.name}' must be known at compile time", node.start.span)
-        return Initializer("constant", (float(value),))
-
     def _static(self, node: s.Expr, what: str) -> Any:
         value = static_value(self, node)
         if value is DYNAMIC:
@@ -308,7 +272,7 @@ class Frame(WholeValues):
         """The value of `y[b] = e`, `y = e` or `e`."""
         if target is not None and target.axes is not None:
             made = Equation(self, target, item.span).elaborate(value)
-            self.label(made.value, [_axis_text(a) for a in target.axes], item.span)
+            self.label(made.value, [axis_text(a) for a in target.axes], item.span)
             return made
         return self.whole(value)
 
@@ -333,52 +297,6 @@ class Frame(WholeValues):
             )
         for target, one in zip(node.targets, values):
             self.define(target.name, one)
-
-    def _update(self, node: s.Update) -> None:
-        if isinstance(node.target, s.Attribute):
-            owner = self.whole(node.target.base)
-            if not isinstance(owner, Instance) or node.target.name != "params":
-                raise TypeError_(f"{unparse(node.target)} is no tree of parameters", node.target.span, help="write net.params <- tree")
-            trees.assign(self.builder, owner, self.whole(node.value), node.span)
-            return
-        name = node.target.name
-        if isinstance(self.names.get(name), Tree) and name in self.state_paths:
-            self._update_tree(name, self.whole(node.value), node.span)
-            return
-        if name not in self.state_paths:
-            raise NameError_(f"'{name}' is no state of {self.definition.name}{did_you_mean(name, self.state_paths)}", node.target.span,
-                             help=f"declare it: state {name} ~ zeros()")  # fmt: skip
-        if self.builder.scans:
-            raise UnsupportedOp("a state cannot be changed inside a scan", node.span, help="carry the value, and change the state after the scan")
-        old = self.names[name]
-        value = self.item(node, node.target, node.value)  # type: ignore[arg-type]
-        if not isinstance(value, Tensor):
-            value = Tensor(ops.full(old.type, value))
-        if value.type.shape != old.type.shape:
-            raise ShapeError(f"state '{name}' is {old.type}, its new value {value.type}", node.span)
-        value = Tensor(ops.cast(value.value, old.type.dtype))
-        self.define(name, value)
-        self.builder.next_states[self.state_paths[name]] = value.value
-
-    def _update_tree(self, name: str, value: Any, span: Span) -> None:
-        old = self.names[name]
-        if not isinstance(value, Tree) or {k: v.type.shape for k, v in value.leaves.items()} != {k: v.type.shape for k, v in old.leaves.items()}:
-            raise TypeError_(f"state '{name}' is {described(old)}, its new value {described(value)}", span)
-        kept = {leaf: Tensor(ops.cast(v.value, old.leaves[leaf].type.dtype)) for leaf, v in value.leaves.items()}
-        self.define(name, Tree(kept, old.of))
-        for leaf, v in kept.items():
-            self.builder.next_states[f"{self.state_paths[name]}.{leaf}"] = v.value
-
-    def _tree_state(self, d: s.Declaration, tree: Tree, owner: str) -> None:
-        """`state old = net.params`: a state for each leaf, which starts as the parameter does."""
-        path = self.path(d.name)
-        leaves = {}
-        for leaf, value in tree.leaves.items():
-            start = replace(self.builder.parameters[f"{owner}.{leaf}"].initializer, path=f"{owner}.{leaf}")
-            kept = self.builder.parameter(f"{path}.{leaf}", value.type, start, d.span, "state")
-            leaves[leaf] = Tensor(self.builder.next_states.get(f"{path}.{leaf}", kept))
-        self.state_paths[d.name] = path
-        self.define(d.name, Tree(leaves, tree.of))
 
     def _output(self, node: s.Output) -> None:
         for item in node.items:
@@ -493,7 +411,7 @@ class Frame(WholeValues):
         self.builder.frozen -= frozen
 
     def _wrap(self, node: s.Wrap) -> None:
-        raise UnsupportedOp("wrap is not there yet", node.span)
+        self.builder.wrappers.append(wraps.wrapper(self, node))
 
     def _emit(self, node: s.Emit) -> None:
         if not self.builder.scans or self.builder.scans[-1].frame is not self:
@@ -525,7 +443,7 @@ class Frame(WholeValues):
         with scan.inside():
             self.define(node.index, Turn(scan))
             for c, value in zip(node.carries, scan.carries):
-                self.label(value, [_axis_text(a) for a in c.axes or ()], c.span)
+                self.label(value, [axis_text(a) for a in c.axes or ()], c.span)
                 self.define(c.name, Tensor(value))
             self.run(node.body)
             following = [self._next_carry(c, value) for c, value in zip(node.carries, scan.carries)]
@@ -539,7 +457,7 @@ class Frame(WholeValues):
             order = list(range(1, rank))
             order.insert(place, 0)
             value = ops.transpose(stack, order)
-            self.label(value, [_axis_text(a) for a in axes], span)
+            self.label(value, [axis_text(a) for a in axes], span)
             self.define(name, Tensor(value))
 
     def _carry_start(self, c: s.Carry) -> ir.Value:
@@ -602,7 +520,8 @@ class Frame(WholeValues):
         caller = ir.Location.callsite(location, [self.caller]) if self.caller is not None else location
         try:
             frame = Frame(builder, builder.source.scope_of(instance.layer.definition), instance, instance.layer.definition, caller)
-            return call_layer(frame, arguments, keywords, node)
+            value = call_layer(frame, arguments, keywords, node)
+            return wraps.wrapped(self, instance.path, value, is_parameter=False) if isinstance(value, Tensor) else value
         finally:
             builder.depth -= 1
 
@@ -625,15 +544,6 @@ def option_names(definition: s.Layer | s.Model) -> list[str]:
         elif isinstance(statement, s.Let):
             out += [b.name for b in statement.bindings]
     return out
-
-
-def _axis_text(axis: s.Axis) -> str:
-    match axis:
-        case s.Index(name=name):
-            return name
-        case s.Size(value=value):
-            return unparse(value)
-    return "..."
 
 
 def _result_name(item: s.Item) -> str:
@@ -674,8 +584,8 @@ def _text_expression(text: str, name: str) -> s.Expr:
 
 _PREDEFINED = {"inf": float("inf"), "nan": float("nan"), "pi": 3.141592653589793}
 _STATEMENTS: dict[type, Any] = {
-    s.Dims: Frame._dims, s.Let: Frame._let, s.Input: Frame._input, s.Param: Frame._param, s.State: Frame._state, s.Assign: Frame._assign,
-    s.Update: Frame._update, s.Output: Frame._output, s.Loss: Frame._loss, s.Metric: Frame._metric, s.Return: Frame._return, s.If: Frame._if,
+    s.Dims: Frame._dims, s.Let: Frame._let, s.Input: Frame._input, s.Param: kept.param, s.State: kept.state, s.Assign: Frame._assign,
+    s.Update: kept.update, s.Output: Frame._output, s.Loss: Frame._loss, s.Metric: Frame._metric, s.Return: Frame._return, s.If: Frame._if,
     s.Repeat: Frame._repeat, s.With: Frame._with, s.Wrap: Frame._wrap, s.Emit: Frame._emit, s.Scan: Frame._scan,
 }  # fmt: skip
 __all__ = ["Frame", "bind_ports", "option_names"]

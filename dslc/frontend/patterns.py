@@ -18,7 +18,7 @@ def matching(pattern: Sequence[s.Path], paths: Iterable[str]) -> list[str]:
         found = [path for path in known if _means(one, path)]
         if not found:
             shown = f'"{one.text}"' if one.glob else one.text
-            raise NameError_(f"pattern {shown} matches no parameter{_nearest(one.text, known)}", one.span)
+            raise NameError_(f"pattern {shown} matches no parameter{nearest_path(one.text, known)}", one.span)
         chosen.update(found)
     return [path for path in known if path in chosen]
 
@@ -29,7 +29,7 @@ def _means(one: s.Path, path: str) -> bool:
     return one.text == "all" or path == one.text or path.startswith(one.text + ".")
 
 
-def _nearest(text: str, paths: Sequence[str]) -> str:
+def nearest_path(text: str, paths: Sequence[str]) -> str:
     """The path, or beginning of a path, that the text is most likely a slip of."""
     beginnings = {".".join(path.split(".")[:k]) for path in paths for k in range(1, path.count(".") + 2)}
     found = nearest(text.removesuffix(".*"), sorted(beginnings))

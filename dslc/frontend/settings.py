@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from dslc.core.errors import NameError_, Span, TypeError_, UnsupportedOp, did_yo
 
 from . import syntax as s
 from .patterns import matching
-from .source import Source, text_value
+from .source import Source, setting_line
 from .statics import DYNAMIC, static_value
 from .unparse import unparse
 
@@ -120,8 +121,7 @@ def train_block(source: Source, frame: Frame) -> TrainBlock | None:
     for key in known_keys:
         if key in source.overrides:
             given = source.overrides[key]
-            node = text_value(given if isinstance(given, str) else _as_text(given), key)
-            values[key] = _setting(frame, s.Setting(span=node.span, key=key, values=(node,)))
+            values[key] = _setting(frame, setting_line(key, given if isinstance(given, str) else _as_text(given)))
     if minimized and "optimizer" in values:
         raise TypeError_("the optimizer is given twice, by a minimize line and by 'optimizer'", values["optimizer"].span)
     return TrainBlock(block.name, block.span, lets=tuple(lets), minimize=tuple(minimized), **values)
@@ -182,7 +182,7 @@ def _setting(frame: Frame, line: s.Setting) -> Any:
             return value
         case "epochs":
             value = static_value(frame, node)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or value <= 0:
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
                 raise TypeError_(f"epochs takes a number above 0, this is {unparse(node)}", node.span)
             return float(value)
         case "precision":
@@ -215,6 +215,8 @@ def _known(key: str, call: Invocation) -> Invocation:
         raise NameError_(f"{key} has no '{call.name}'{did_you_mean(call.name, _KNOWN[key])}", call.span, help=f"write {key} {_KNOWN[key][0]}(...)")
     if key == "clip" and (len(call.args) != 1 or call.options or not isinstance(call.args[0], (int, float)) or call.args[0] <= 0):
         raise TypeError_(f"clip {call.name} takes one number above 0", call.span)
+    if key == "average" and (len(call.args) != 1 or call.options or not isinstance(call.args[0], (int, float)) or not 0 < call.args[0] < 1):
+        raise TypeError_("average ema takes one number between 0 and 1", call.span, help="write average ema(0.999)")
     return call
 
 

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dslc.core.errors import DataError, NameError_, Span, did_you_mean
+from dslc.core.errors import DataError, NameError_, did_you_mean, remember_source
 
 from . import syntax as s
-from .parse import parse_expression, parse_file, parse_text, read_text
+from .parse import parse_expression, parse_file, parse_part, parse_text, read_text
+from .tokens import SourceText
 from .values import LayerValue
 
 LIBRARY = Path(__file__).parent / "library"
@@ -175,4 +176,9 @@ def text_value(text: str, name: str) -> s.Expr:
     return parse_expression(text, f"--set {name}")
 
 
-_NOWHERE = Span("<settings>", 0, 0, 0, 0)
+def setting_line(key: str, text: str) -> s.Setting:
+    """An override of a train key given as text: what would stand after the key (`--set "memory=2 GiB"`)."""
+    file = f"--set {key}"
+    remember_source(file, text)
+    source = SourceText(text, file, 1, 1)
+    return s.Setting(span=source.span(0, len(text)), key=key, values=tuple(parse_part(source, "values")))

@@ -14,6 +14,7 @@ from dslc.ir.mlir import ir
 from dslc.ir.types import TensorType, type_of
 
 from . import syntax
+from .unparse import unparse
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,16 @@ class Tree:
 
     leaves: Mapping[str, Tensor]
     of: str
+
+
+def axis_text(axis: syntax.Axis) -> str:
+    """An axis of a declaration, for messages."""
+    match axis:
+        case syntax.Index(name=name):
+            return name
+        case syntax.Size(value=value):
+            return unparse(value)
+    return "..."
 
 
 def is_static(value: Any) -> bool:
