@@ -22,11 +22,11 @@ model CharGPT:
 
 train:
     data       text(pydoc_topics(), window=time, split=0.1)      # real prose, folded to printable ASCII
-    steps      600
+    steps      480
     optimizer  adamw(lr=cosine(peak=2e-3, warmup=100), betas=(0.9, 0.95), weight_decay=0.1)
     clip       norm(1.0)
     precision  float32
     seed       0
 
 generate:
-    over time from logits sample(temperature=0.5, top_k=40)
+    over time from logits sample(temperature=0.4, top_k=40)
