@@ -345,12 +345,13 @@ class Equation:
         if node.name in env:
             return index_value(env[node.name])
         value = self.frame.find(node.name)
+        bound = any(v.name == node.name and v.number not in self.turns.values() for v in self.vars)
         if value is None:
-            if any(v.name == node.name for v in self.vars):
+            if bound:
                 raise NameError_(f"index '{node.name}' is used outside its reduction", node.span, help=f"write size({node.name}) for its size")
             help = f"an index must stand on the left or in a reduction: sum[{node.name}](...)" if len(node.name) <= 2 else None
             raise NameError_(f"unknown name '{node.name}'{did_you_mean(node.name, self.frame.known())}", node.span, help=help)
-        if any(v.name == node.name for v in self.vars) and not isinstance(value, Tensor):
+        if bound and not isinstance(value, Tensor):
             raise NameError_(f"index '{node.name}' is used outside its reduction", node.span, help=f"write size({node.name}) for its size")
         return self._outer(node, value)
 

@@ -104,9 +104,11 @@ def reductions(draw, scope, depth):
     if name in ("any", "all"):
         body = draw(conditions(taken, depth - 1))
     if name == "sum" and draw(st.booleans()):
-        body = draw(st.sampled_from([f"{draw(reads(taken, 1))} * {draw(reads(taken, 1))}", f"{draw(reads(taken, 1))} * {draw(reads(taken, 0))} * {body}",
-                                     f"where(w[{fresh[0]}] == {sorted(scope)[0]}, {body}, 0)" if scope else body,
-                                     f"where(ids[{fresh[0]}, {fresh[-1]}] == {sorted(scope)[0]}, {body}, 0)" if scope else body]))  # fmt: skip
+        forms = [f"{draw(reads(taken, 1))} * {draw(reads(taken, 1))}", f"{draw(reads(taken, 1))} * {draw(reads(taken, 0))} * {body}"]
+        if scope:
+            n = sorted(scope)[0]
+            forms += [f"where(w[{fresh[0]}] == {n}, {body}, 0)", f"where(ids[{fresh[0]}, {fresh[-1]}] == {n}, {body}, 0)"]
+        body = draw(st.sampled_from(forms))
     bounds = [f"{n} < {draw(st.integers(1, 4))}" for n in fresh]
     return f"{name}[{', '.join(bounds)}]({body})"
 

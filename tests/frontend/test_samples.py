@@ -100,7 +100,7 @@ def test_masks(kind):
         keep = np.repeat(np.repeat(fed["pattern"], 2, 0), 2, 1)[None]
     else:
         keep = MASKS[kind][None]
-    keep = keep & (J < length[:, None, None])
+    keep = keep & (length[:, None, None] > J)
     r.check(y=softmax(np.where(keep[:, None], s, -np.inf)))
 
 
