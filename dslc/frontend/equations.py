@@ -83,6 +83,8 @@ class Equation:
         for place, var in enumerate(axes):
             var.place = place
         value = self.value(expr, self.env)
+        if not isinstance(value, (Point, int, float)):
+            raise TypeError_(f"an element is a number, this is {described(value)}", expr.span)
         if not isinstance(value, Point):
             value = Point(
                 ops.full(TensorType(dtypes.INT32 if isinstance(value, int) and not isinstance(value, bool) else _dtype(value), ()), value), ()

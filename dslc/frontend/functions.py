@@ -111,10 +111,15 @@ def static_binary(op: str, a: Any, b: Any) -> Any:
     if op == "**" and isinstance(a, int) and isinstance(b, int) and abs(b) > 4096:
         raise TypeError_(f"{a} ** {b} is absurd")
     try:
-        return {"+": lambda: a + b, "-": lambda: a - b, "*": lambda: a * b, "/": lambda: a / b, "//": lambda: a // b, "%": lambda: a % b,
-                "**": lambda: a**b}[op]()  # fmt: skip
+        value = {"+": lambda: a + b, "-": lambda: a - b, "*": lambda: a * b, "/": lambda: a / b, "//": lambda: a // b, "%": lambda: a % b,
+                 "**": lambda: a**b}[op]()  # fmt: skip
     except OverflowError:
         return math.inf
+    except ZeroDivisionError:
+        raise TypeError_(f"{a} {op} {b} divides by zero") from None
+    if isinstance(value, complex):
+        raise TypeError_(f"{a} {op} {b} is no real number")
+    return value
 
 
 COMPARES = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne"}

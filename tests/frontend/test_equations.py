@@ -12,6 +12,7 @@ from .evaluator import evaluate
 HEAD = "model M:\n    dims a=2, b=3, c=4\n    input x[a, b], y[b], z[a, c, b], w[c]: int32, ids[a, c]: int32, m[b]: bool, r[]\n"
 TENSORS = {"x": ("a", "b"), "y": ("b",), "z": ("a", "c", "b"), "w": ("c",), "ids": ("a", "c"), "m": ("b",)}
 SIZES = {"a": 2, "b": 3, "c": 4}
+SHAPES = {"x": (2, 3), "y": (3,), "z": (2, 4, 3), "w": (4,), "ids": (2, 4), "m": (3,), "r": ()}
 FLOATS = ("x", "y", "z")
 
 
@@ -134,8 +135,7 @@ def check(text: str, seed: int = 0) -> None:
                 fed[port.name] = rng.random(port.shape) < 0.5
             else:
                 fed[port.name] = rng.integers(low, high, port.shape).astype(port.dtype.numpy)
-    shapes = {"x": (2, 3), "y": (3,), "z": (2, 4, 3), "w": (4,), "ids": (2, 4), "m": (3,), "r": ()}
-    arrays = {k: fed.get(k, np.zeros(n)) for k, n in shapes.items()} | fed
+    arrays = {k: fed.get(k, np.zeros(n)) for k, n in SHAPES.items()}
     wanted = evaluate(text, {k: v.astype(np.float64) if v.dtype.kind == "f" else v for k, v in arrays.items()})
     found = program(**fed)
     assert found.keys() == wanted.keys()
@@ -150,6 +150,36 @@ def test_random_equations(equation, seed):
     text = HEAD + equation
     try:
         check(text, seed)
+    except dslc.Error as error:
+        event(type(error).__name__)
+        assume(False)
+    except (OverflowError, ZeroDivisionError):
+        assume(False)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(equations(), st.integers(0, 99))
+def test_random_gradients(equation, seed):
+    """grad(...) inside the model against central differences of the evaluator."""
+    text = f"{HEAD}{equation.replace('output ', '')}    s = sum(float32(o))\n    output gx = grad(s, x), gy = grad(s, y), gz = grad(s, z)\n"
+    rng = np.random.default_rng(seed)
+    arrays = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in SHAPES.items() if name not in ("w", "ids", "m")}
+    arrays |= {"w": rng.integers(0, 2, 4).astype(np.int32), "ids": rng.integers(0, 2, (2, 4)).astype(np.int32), "m": rng.random(3) < 0.5}
+    try:
+        program = dslc.compile(dslc.load(text), target="reference")
+        found = program(**arrays)
+        wide = {k: v.astype(np.float64) if v.dtype.kind == "f" else v for k, v in arrays.items()}
+        for name in FLOATS:
+            wanted = np.zeros(SHAPES[name])
+            for k in np.ndindex(*SHAPES[name]):
+                sums = []
+                for e in (1e-6, -1e-6):
+                    moved = wide[name].copy()
+                    moved[k] += e
+                    sums.append(float(np.sum(evaluate(HEAD + equation, {**wide, name: moved})["o"])))
+                wanted[k] = (sums[0] - sums[1]) / 2e-6
+            assume(np.isfinite(wanted).all() and np.abs(wanted).max() < 1e4)
+            np.testing.assert_allclose(found[f"g{name}"], wanted, rtol=2e-3, atol=2e-3, err_msg=text)
     except dslc.Error as error:
         event(type(error).__name__)
         assume(False)

@@ -18,10 +18,56 @@ PROGRAMS = [
     *(path.read_text() for path in sorted((HERE / "programs").glob("*.dsl"))),
 ]
 TOKENS = re.compile(r"[A-Za-z_]\w*|\d+\.?\d*|<-|<=|>=|==|!=|//|\*\*|\.\.\.|\S|\s+")
-WORDS = (
-    'sum softmax x n d 0 1 -1 2.5 1e9 100000000000 true inf "text" grad normal() size(n) [1,2] relu linear use training step ... i concat topk argsort[d] '
-    "categorical[d] uniform() x.y min where beta(1,2) params split float16 int32 bool dropout max(x) not inf-inf randint(0,0) net net.params wrap all"
-).split()
+WORDS = [
+    "sum",
+    "softmax",
+    "x",
+    "n",
+    "d",
+    "0",
+    "1",
+    "-1",
+    "2.5",
+    "1e9",
+    "100000000000",
+    "true",
+    "inf",
+    '"text"',
+    "grad",
+    "normal()",
+    "size(n)",
+    "[1,2]",
+    "relu",
+    "linear",
+    "use",
+    "training",
+    "step",
+    "...",
+    "i",
+    "concat",
+    "topk",
+    "argsort[d]",
+    "categorical[d]",
+    "uniform()",
+    "x.y",
+    "min",
+    "where",
+    "beta(1,2)",
+    "params",
+    "split",
+    "float16",
+    "int32",
+    "bool",
+    "dropout",
+    "max(x)",
+    "not",
+    "inf-inf",
+    "randint(0,0)",
+    "net",
+    "net.params",
+    "wrap",
+    "all",
+]
 
 
 @st.composite

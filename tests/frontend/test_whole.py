@@ -33,7 +33,7 @@ CASES = {
     "m * z": lambda x, y, z, i, m, r: m * z,
     "i + 0.5": lambda x, y, z, i, m, r: i + 0.5,
     "i ** 2 + z ** 2 + z ** 3 + abs(z) ** 0.5 + 2 ** z": lambda x, y, z, i, m, r: i**2 + z**2 + z**3 + abs(z) ** 0.5 + 2**z,
-    "0 < i <= 3": lambda x, y, z, i, m, r: (0 < i) & (i <= 3),
+    "0 < i <= 3": lambda x, y, z, i, m, r: (i > 0) & (i <= 3),
     "m and i > 0 or not m": lambda x, y, z, i, m, r: (m & (i > 0)) | ~m,
     "where(m, x, y)": lambda x, y, z, i, m, r: np.where(m, x, y),
     "where(m, i, 0.5)": lambda x, y, z, i, m, r: np.where(m, i, 0.5),
