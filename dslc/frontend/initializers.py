@@ -95,8 +95,8 @@ KINDS = {
     "xavier_uniform": Kind({"gain": 1.0}, lambda shape, fans, stream, seed, gain: _symmetric(shape, stream, seed, gain * math.sqrt(6 / sum(fans)))),
     "xavier_normal": Kind({"gain": 1.0}, lambda shape, fans, stream, seed, gain: _normal(shape, stream, seed, gain * math.sqrt(2 / sum(fans)))),
     # He et al. 2015
-    "he_uniform": Kind({"gain": math.sqrt(2)}, lambda shape, fans, stream, seed, gain: _symmetric(shape, stream, seed, gain * math.sqrt(3 / fans[0]))),
-    "he_normal": Kind({"gain": math.sqrt(2)}, lambda shape, fans, stream, seed, gain: _normal(shape, stream, seed, gain / math.sqrt(fans[0]))),
+    "he_uniform": Kind({"gain": 2**0.5}, lambda shape, fans, stream, seed, gain: _symmetric(shape, stream, seed, gain * math.sqrt(3 / fans[0]))),
+    "he_normal": Kind({"gain": 2**0.5}, lambda shape, fans, stream, seed, gain: _normal(shape, stream, seed, gain / math.sqrt(fans[0]))),
 }  # fmt: skip
 
 

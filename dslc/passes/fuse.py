@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
@@ -175,7 +176,7 @@ def _merge_siblings(graph: Graph) -> None:
     for value, users in readers.items():
         if type_of(value).size < 1024:
             continue
-        for a, b in zip(users, users[1:]):
+        for a, b in pairwise(users):
             g, h = graph.group_of[a], graph.group_of[b]
             if (
                 g != h
@@ -197,7 +198,7 @@ def _merge_updates(graph: Graph, updated: set[ir.Value]) -> None:
         for g in graph.groups
         if not graph.successors(g) and kind_of(graph, graph.groups[g]) == "map" and all(v in updated for v in graph.outputs(graph.groups[g]))
     ]
-    for a, b in zip(ends, ends[1:]):
+    for a, b in pairwise(ends):
         graph.merge(a, b)
 
 
