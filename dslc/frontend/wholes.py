@@ -16,7 +16,8 @@ from . import functions as fn
 from . import syntax as s
 from . import trees
 from .draws import beta
-from .equations import Equation, elementwise, reduction_name
+from .elementwise import elementwise
+from .equations import Equation, reduction_name
 from .statics import DYNAMIC, static_value
 from .unparse import unparse
 from .values import (

@@ -88,7 +88,12 @@ def mutated(draw, texts=PROGRAMS):
                 tokens[k] = tokens[other]
             case 5:
                 tokens[k] = draw(st.sampled_from(WORDS))
-    return "".join(tokens)
+    lines = "".join(tokens).split("\n")
+    if draw(st.integers(0, 3)) == 0:  # a line is dropped, doubled or moved
+        k, other = draw(st.integers(0, len(lines) - 1)), draw(st.integers(0, len(lines) - 1))
+        moved = lines.pop(k) if draw(st.booleans()) else lines[k]
+        lines[other:other] = [moved] * draw(st.integers(0, 1))
+    return "\n".join(lines)
 
 
 def check(text):

@@ -1,0 +1,62 @@
+"""Elementwise functions on points of an equation or on whole tensors: arguments, types, alignment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dslc.core import dtypes
+from dslc.core.errors import NameError_, TypeError_
+from dslc.ir import ops
+from dslc.ir.mlir import ir
+
+from . import functions as fn
+from . import syntax as s
+from .values import Point, Tensor, common_dtype
+
+
+def elementwise(context: Any, name: str, arguments: list, keywords: dict, node: s.Call) -> Any:
+    """An elementwise function; `context.combine` aligns its operands (points of an equation, or whole tensors)."""
+    keywords = dict(keywords)
+    limits = {"leaky_relu": ("x", "a"), "clip": ("x", "lo", "hi"), "where": ("condition", "a", "b")}.get(name)
+    if limits:
+        arguments = [*arguments, *(keywords.pop(k) for k in limits[len(arguments) :] if k in keywords)]
+        if name == "leaky_relu" and len(arguments) == 1:
+            arguments.append(0.01)
+    if keywords:
+        raise NameError_(f"{name} has no option '{next(iter(keywords))}'", node.span)
+    count = 1 if name in fn.UNARY or name in dtypes.BY_NAME else 2 if name in fn.BINARY or name == "leaky_relu" else 3
+    if len(arguments) != count:
+        raise TypeError_(f"{name} takes {count} argument{'s' if count > 1 else ''}, {len(arguments)} given", node.span)
+    if name in dtypes.BY_NAME:
+        return context.combine(arguments, lambda x: ops.cast(x, dtypes.BY_NAME[name]))
+    if name in fn.UNARY:
+        build, _, floats = fn.UNARY[name]
+        return context.combine(arguments, build, numbers=name != "stop_gradient", floats=floats)
+    if name in fn.BINARY:
+        return context.combine(arguments, fn.BINARY[name][0], numbers=True, floats=name == "logaddexp")
+    if name == "leaky_relu":
+        return context.combine(arguments, fn.leaky_relu, numbers=True, floats=True)
+    if name == "clip":
+        return context.combine(arguments, clip, numbers=True)
+    condition, a, b = arguments
+    if not isinstance(condition, (Point, Tensor)):
+        kept = a if condition else b
+        if isinstance(kept, (Point, Tensor)) or not isinstance(a if not condition else b, (Point, Tensor)):
+            return kept
+        other = b if condition else a
+        return context.combine([kept, other], lambda x, y: x)
+    return _where(context, condition, a, b)
+
+
+def _where(context: Any, condition: Any, a: Any, b: Any) -> Any:
+    """where: the condition does not take part in the type."""
+    tensors = [v.type for v in (a, b) if isinstance(v, (Point, Tensor))]
+    dtype = common_dtype(tensors, [v for v in (a, b) if not isinstance(v, (Point, Tensor))])
+    wide = context.combine([condition], lambda c: ops.cast(c, dtypes.BOOL))
+    return context.choose(wide, a, b, dtype)
+
+
+def clip(x: ir.Value, low: ir.Value, high: ir.Value) -> ir.Value:
+    """x between the limits, where the gradient is 1, at them too."""
+    below, above = ops.Compare.of(x, low, predicate="lt"), ops.Compare.of(x, high, predicate="gt")
+    return ops.Select.of(below, low, ops.Select.of(above, high, x))
