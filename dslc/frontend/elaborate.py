@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -71,6 +72,7 @@ class Builder:
         self.wrappers: list[Wrapper] = []
         self.wrapping = False  # inside of a wrapper, where nothing is wrapped again
         self.results: list[tuple[Slot, ir.Value]] = []
+        self.named: dict[str, ir.Value] = {}  # every value of a name outside scans, by path; a later one replaces an earlier one
         self.losses: list[tuple[str | None, ir.Value, Span]] = []
         self.input_slots: list[Slot] = []
         self.bounds: dict[str, int] = {}  # inputs used as indices: the size they index
@@ -116,8 +118,12 @@ class Builder:
 
     # --- the end
 
-    def finish(self) -> list[str]:
-        """Losses, states and results; the names of the losses."""
+    def finish(self, fetch: Sequence[str] = ()) -> list[str]:
+        """Losses, states and results, and the values named in `fetch` as outputs; the names of the losses."""
+        for path in fetch:
+            if path not in self.named:
+                raise NameError_(f"the model has no value '{path}'{did_you_mean(path, self.named)}")
+            self.results.append((Slot(path, "output", type_of(self.named[path])), self.named[path]))
         names: list[str] = []
         total: ir.Value | None = None
         for name, value, _ in self.losses:
@@ -158,8 +164,9 @@ def _plus(a: ir.Value, b: ir.Value) -> ir.Value:
     return ops.Add.of(ops.cast(a, dtype), ops.cast(b, dtype))
 
 
-def elaborate(source: Source, *, training: bool, model: str | None = None) -> Elaborated:
-    """The program of a model in training or evaluation mode. Raises dslc errors with places in the model file."""
+def elaborate(source: Source, *, training: bool, model: str | None = None, fetch: Sequence[str] = ()) -> Elaborated:
+    """The program of a model in training or evaluation mode, with the values of the paths in `fetch` as further outputs. Raises dslc errors with
+    places in the model file."""
     made = context()
     with made, ir.Location.unknown():
         location = ir.Location.unknown()
@@ -168,7 +175,7 @@ def elaborate(source: Source, *, training: bool, model: str | None = None) -> El
         with ir.InsertionPoint(builder.program.entry_block):
             frame = Frame(builder, source.scope_of(layer.definition), Instance(layer, "", {}), layer.definition)
             frame.run_model(source.overrides)
-            losses = builder.finish()
+            losses = builder.finish(fetch)
         for path in builder.next_parameters:
             builder.parameters[path] = replace(builder.parameters[path], trainable=False)
         settings = train_block(source, frame)

@@ -41,6 +41,7 @@ class Frame(WholeValues):
         self.settable: set[str] = set()
         self.rest: tuple[int, ...] | None = None  # the run of axes that a port's `...` stands for
         self.turns: list[int] = []  # of the enclosing repeats
+        self.declared: dict[str, Span] = {}
         self.state_paths: dict[str, str] = {}
         self.first_port: dict[str, str] = {}  # the port that named a dimension
         self.returned: Results | None = None
@@ -103,8 +104,10 @@ class Frame(WholeValues):
         return library_layer(name, self.builder.source)
 
     def file_let(self, name: str) -> Any:
+        if self.file.values.get(name) is _OPEN:
+            raise NameError_(f"'{name}' is defined by itself", self.file.lets[name].span)
         if name not in self.file.values:
-            self.file.values[name] = None
+            self.file.values[name] = _OPEN
             value = static_value(self, self.file.lets[name])
             if value is DYNAMIC:
                 raise TypeError_(f"'{name}' must be known at compile time", self.file.lets[name].span)
@@ -123,6 +126,8 @@ class Frame(WholeValues):
 
     def define(self, name: str, value: Any) -> None:
         self.names[name] = value
+        if isinstance(value, Tensor) and not self.builder.scans:
+            self.builder.named[self.path(name)] = value.value
 
     # --- sizes
 
@@ -238,6 +243,7 @@ class Frame(WholeValues):
 
     def _input(self, node: s.Input) -> None:
         for d in node.declarations:
+            self.declare(d.name, d.span)
             t = TensorType(self._dtype(d), self.shape(d.axes))
             given = self.instance.parameters.get(d.name)
             value = given.value if given is not None else self.builder.input(d.name, t, d.span)
@@ -255,6 +261,12 @@ class Frame(WholeValues):
         if d.type not in dtypes.BY_NAME:
             raise NameError_(f"unknown type '{d.type}'{did_you_mean(d.type, dtypes.BY_NAME)}", d.span)
         return dtypes.BY_NAME[d.type]
+
+    def declare(self, path: str, span: Span) -> None:
+        """Every input, parameter and state of a body is declared once."""
+        if path in self.declared:
+            raise NameError_(f"'{path}' is declared twice (line {self.declared[path].line})", span)
+        self.declared[path] = span
 
     def path(self, name: str) -> str:
         """The path of a parameter of this body."""
@@ -582,6 +594,7 @@ def _text_expression(text: str, name: str) -> s.Expr:
     return text_value(text, name)
 
 
+_OPEN: Any = object()  # the value of a let of the file while it is evaluated
 _PREDEFINED = {"inf": float("inf"), "nan": float("nan"), "pi": 3.141592653589793}
 _STATEMENTS: dict[type, Any] = {
     s.Dims: Frame._dims, s.Let: Frame._let, s.Input: Frame._input, s.Param: kept.param, s.State: kept.state, s.Assign: Frame._assign,

@@ -40,6 +40,9 @@ def _kept(frame: Frame, node: s.Param | s.State, role: str) -> None:
             continue
         t = TensorType(frame._dtype(d), frame.shape(d.axes))
         path = frame.path(d.name)
+        frame.declare(path, d.span)
+        if role == "param" and not t.dtype.is_float:
+            raise TypeError_(f"a parameter is trained and has a float type, '{d.name}' is {t}", d.span, help=f"write state {d.name}: {t.dtype} = ...")
         start = _start(frame, node, d, t)
         value = frame.builder.parameter(path, t, start, d.span, role)
         if type_of(value) != t:
