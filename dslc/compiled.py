@@ -19,9 +19,9 @@ def load_executable(executable: Executable) -> Program:
     return target_of(executable.target).load(executable)
 
 
-def program_of(model: Model, program: str, target: str) -> Program:
+def program_of(model: Model, program: str, target: str, fetch: Sequence[str] = ()) -> Program:
     """One of the model's programs, compiled or from the cache, bound to the model's parameters."""
-    loaded = load_executable(compile_program(model, program, target))
+    loaded = load_executable(compile_program(model, program, target, fetch))
     model.params.extend(loaded.executable.ports)
     loaded.bind(model.params)
     return loaded
@@ -35,15 +35,26 @@ class Compiled:
     """
 
     def __init__(self, model: Model, program: str, target: str):
-        self.model, self.target = model, target
+        self.model, self.target, self._name = model, target, program
         self.program = program_of(model, program, target)
+        self._fetching: dict[tuple[str, ...], Program] = {}
 
     @property
     def executable(self) -> Executable:
         return self.program.executable
 
-    def __call__(self, *, out: Mapping[str, Any] | None = None, seed: int | None = None, step: int = 0, **inputs: Any) -> dict[str, np.ndarray]:
-        return self.program(self.model.fed(inputs, self.executable.ports), seed=self.model.seed if seed is None else seed, step=step, out=out)
+    def __call__(
+        self, *, out: Mapping[str, Any] | None = None, fetch: Sequence[str] = (), seed: int | None = None, step: int = 0, **inputs: Any
+    ) -> dict[str, np.ndarray]:
+        """The results by name. `fetch`: paths of named values of the model, `self_attention.3.p`, that are wanted too; they make a program of
+        their own, compiled at the first call that asks for them."""
+        program = self._with(tuple(fetch)) if fetch else self.program
+        return program(self.model.fed(inputs, program.executable.ports), seed=self.model.seed if seed is None else seed, step=step, out=out)
+
+    def _with(self, fetch: tuple[str, ...]) -> Program:
+        if fetch not in self._fetching:
+            self._fetching[fetch] = program_of(self.model, self._name, self.target, fetch)
+        return self._fetching[fetch]
 
 
 class Trainer:

@@ -78,9 +78,9 @@ def pass_names(passes: Sequence[Pass]) -> list[str]:
     return names
 
 
-def lower(model: Model, program: str, target: Target, observer: Observer | None = None, after: str | None = None) -> Any:
+def lower(model: Model, program: str, target: Target, observer: Observer | None = None, after: str | None = None, fetch: Sequence[str] = ()) -> Any:
     """The model's module after every pass, or after the one named `after`; a fresh module each time."""
-    elaborated = model.elaborate(RECIPES[program].training)
+    elaborated = model.elaborate(RECIPES[program].training, fetch)
     with elaborated.context, elaborated.location:
         passes = pipeline(model, elaborated, program, target)
         names = pass_names(passes)
@@ -98,19 +98,19 @@ def lower(model: Model, program: str, target: Target, observer: Observer | None 
     return elaborated
 
 
-def compile_program(model: Model, program: str, target_name: str) -> Executable:
-    """The executable of one program on one target, from the cache where it was compiled before."""
+def compile_program(model: Model, program: str, target_name: str, fetch: Sequence[str] = ()) -> Executable:
+    """The executable of one program on one target, from the cache where it was compiled before. `fetch`: named values that are outputs too."""
     if program not in RECIPES:
         raise NameError_(f"no program '{program}'{did_you_mean(program, RECIPES)}", help=f"the programs are {', '.join(RECIPES)}")
     target = target_of(target_name)
-    name = cache.key(model.fingerprint, str(model.steps), program, target.name, target.fingerprint())
+    name = cache.key(model.fingerprint, str(model.steps), program, *fetch, target.name, target.fingerprint())
     stored = cache.get(name)
     if stored is not None:
         try:
             return from_bytes(stored)
         except Error:
             pass  # damaged: compile again
-    elaborated = lower(model, program, target)
+    elaborated = lower(model, program, target, fetch=fetch)
     with elaborated.context, elaborated.location:
         executable = target.compile(elaborated.module, program)
     executable = model.signed(executable)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,11 +38,11 @@ class Model:
                 if source is not None:
                     check_name(source)
 
-    def elaborate(self, training: bool) -> Elaborated:
-        """The model's program of one mode, in a fresh module that passes may change."""
+    def elaborate(self, training: bool, fetch: Sequence[str] = ()) -> Elaborated:
+        """The model's program of one mode, in a fresh module that passes may change; values named in `fetch` are outputs too."""
         from .frontend.elaborate import elaborate
 
-        return elaborate(self.source, training=training)
+        return elaborate(self.source, training=training, fetch=fetch)
 
     @cached_property
     def inputs(self) -> list[tuple[tuple[str, ...], tuple[int, ...]]]:

@@ -1,0 +1,65 @@
+"""Programs as Python callables: named values, memory of the caller's, DLPack, several programs over one set of parameters."""
+
+import numpy as np
+import pytest
+import torch
+
+import dslc
+
+TEXT = """
+model M:
+    dims batch=2, time=4
+    input x[batch, time, 8]
+    repeat 2:
+        x = x + self_attention(rmsnorm(x), 2, causal=true)
+    output y = x
+    loss mean(x ** 2)
+
+train:
+    optimizer sgd(lr=0.1)
+    steps 1
+"""
+X = np.random.default_rng(0).standard_normal((2, 4, 8)).astype(np.float32)
+
+
+@pytest.mark.parametrize("target", ["cpu", "reference"])
+def test_any_named_value_can_be_fetched(target):
+    program = dslc.compile(dslc.load(TEXT), target=target)
+    found = program(x=X, fetch=["self_attention.1.p"])
+    p = found["self_attention.1.p"]
+    assert p.shape == (2, 2, 4, 4)
+    np.testing.assert_allclose(p.sum(-1), 1, rtol=1e-5)
+    assert (np.triu(p[0, 0], 1) == 0).all()
+    np.testing.assert_allclose(found["y"], program(x=X)["y"], rtol=1e-5)
+
+
+def test_an_unknown_value_names_the_nearest():
+    with pytest.raises(dslc.Error, match=r"did you mean 'self_attention\.1\.p'"):
+        dslc.compile(dslc.load(TEXT), target="reference")(x=X, fetch=["self_atention.1.p"])
+
+
+def test_results_belong_to_the_caller_and_out_reuses_memory():
+    program = dslc.compile(dslc.load(TEXT))
+    first = program(x=X)["y"]
+    kept = first.copy()
+    program(x=2 * X)
+    np.testing.assert_array_equal(first, kept)
+    memory = np.zeros_like(first)
+    assert program(x=X, out={"y": memory})["y"] is memory
+    np.testing.assert_array_equal(memory, kept)
+
+
+def test_torch_tensors_are_taken_and_results_go_to_torch():
+    program = dslc.compile(dslc.load(TEXT))
+    expected = program(x=X)["y"]
+    found = torch.from_dlpack(program(x=torch.from_numpy(X))["y"])
+    np.testing.assert_array_equal(found.numpy(), expected)
+
+
+def test_a_trainer_changes_what_programs_compute():
+    model = dslc.load(TEXT)
+    program = dslc.compile(model)
+    before = program(x=X)["y"]
+    loss = dslc.Trainer(model).step(x=X)
+    assert loss == pytest.approx(float((before**2).mean()), rel=1e-5)
+    assert (program(x=X)["y"] != before).any()
