@@ -158,7 +158,7 @@ def _call_model(frame: Frame, arguments: list[Any], keywords: dict[str, Any], no
     finally:
         frame.instance.parameters = kept | {k: v for k, v in frame.instance.parameters.items() if k not in given}
     results = getattr(frame, "given", [])
-    return Results(tuple(n for n, _ in results), tuple(v for _, v in results), definition.name)
+    return Results(tuple(n for n, _ in results), tuple(v for _, v in results), definition.name, of_model=True)
 
 
 __all__ = ["bind_ports", "call_layer", "type_of"]

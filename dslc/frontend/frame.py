@@ -295,7 +295,7 @@ class Frame(WholeValues):
                 self.define(target.name, self.use(node.value, target.name))
                 return
             value = self.item(node, target, node.value)
-            if isinstance(value, Results):
+            if isinstance(value, Results) and not value.of_model:
                 raise TypeError_(f"1 name on the left, {unparse(node.value)} has {len(value.values)} results", node.span)
             if isinstance(value, Tensor):
                 self.builder.lines.setdefault(value.value, node.span.line)
@@ -399,13 +399,8 @@ class Frame(WholeValues):
     def _with(self, node: s.With) -> None:
         frozen = 0
         for setting in node.settings:
-            name = (
-                setting.name
-                if isinstance(setting, s.Name)
-                else setting.function.name
-                if isinstance(setting, s.Call) and isinstance(setting.function, s.Name)
-                else ""
-            )
+            named = setting.function if isinstance(setting, s.Call) else setting
+            name = named.name if isinstance(named, s.Name) else ""
             if name == "frozen":
                 frozen = 1
             elif name == "precision":
@@ -492,9 +487,6 @@ class Frame(WholeValues):
         if value.type.shape != type_of(old).shape:
             raise ShapeError(f"the carry '{c.name}' starts as {type_of(old)} and becomes {value.type}", c.span)
         return ops.cast(value.value, type_of(old).dtype)
-
-    def _alone(self, node: Any) -> None:
-        raise SyntaxError_("this statement cannot stand here", node.span)
 
     # --- calls
 

@@ -107,7 +107,8 @@ def train_block(source: Source, frame: Frame) -> TrainBlock | None:
                     frame.names[b.name] = source.overrides.get(b.name, known)
                     frame.settable.add(b.name)
         elif isinstance(line, s.Minimize):
-            minimized.append(_minimized(line, frame))
+            if frame.builder.training:  # losses and parameters may exist in this mode only
+                minimized.append(_minimized(line, frame))
         else:
             if line.key not in known_keys:
                 raise NameError_(

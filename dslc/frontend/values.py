@@ -86,11 +86,12 @@ class Instance:
 
 @dataclass(frozen=True)
 class Results:
-    """Several results of a layer, by position and by name."""
+    """Several results of a layer, by position and by name; those of a model may be kept under one name: `y = net(x)`, then `y.logits`."""
 
     names: tuple[str | None, ...]
     values: tuple[Any, ...]
     of: str
+    of_model: bool = False
 
     def get(self, name: str) -> Any:
         return self.values[self.names.index(name)] if name in self.names else None

@@ -17,7 +17,7 @@ class Run:
 
     def __init__(self, name, program="run", positive=(), seed=0, fed=None, **dims):
         path = PROGRAMS / f"{name}.dsl"
-        self.model = dslc.load(path if path.exists() else name, **dims)
+        self.model = dslc.load(name if "\n" in name else path, **dims)
         self.program = dslc.compile(self.model, target="reference", program=program)
         rng = np.random.default_rng(seed)
         self.fed = dict(fed or {})
@@ -413,3 +413,54 @@ def test_table():
         x = x @ p[f"{layer}.w"] + p[f"{layer}.b"]
     z = x[:, 0]
     r.check(score=sigmoid(z), loss=(r.i("cost") * (np.log1p(np.exp(z)) - r.i("clicked") * z)).mean())
+
+
+MODELS = """
+layer two(x[n, d], act=relu, bias=true):
+    param b[d] ~ ones() if bias
+    y = act(x)
+    z[n, d] = y[n, d] + b[d] if bias else y[n, d]
+    return y, z
+
+model Inner:
+    dims k=2
+    input a[2, k]
+    output b = linear(a, k)
+    loss mean(b ** 2)
+
+model Outer:
+    input x[2, 3]
+    y, z = two(x, act=tanh)
+    w = two(x, bias=false).z
+    inner = use Inner(k=3)
+    r = inner(x)
+    with frozen:
+        v = linear(x, 2)
+    output y, z, w, q = r.b, v
+    loss r.loss
+    if training:
+        loss extra = 0.1 * mean(v ** 2) + mean(z ** 2)
+
+train:
+    steps 2
+    minimize extra over two with sgd(lr=0.5)
+    minimize loss over all with sgd(lr=0.1)
+"""
+
+
+def test_models_are_layers():
+    r = Run(MODELS, program="eval")
+    x = r.i("x")
+    q = x @ r.p["inner.linear.w"] + r.p["inner.linear.b"]
+    assert {p.path: p.trainable for p in r.model.checked.parameters} == {
+        "two.b": True, "inner.linear.w": True, "inner.linear.b": True, "linear.w": False, "linear.b": False,
+    }  # fmt: skip
+    r.check(y=np.tanh(x), z=np.tanh(x) + 1, w=np.maximum(x, 0), q=q, v=x @ r.p["linear.w"] + r.p["linear.b"], loss=(q**2).mean())
+    trainer = dslc.Trainer(r.model, target="reference")
+    total = trainer.step(x=r.fed["x"])
+    v = x @ r.p["linear.w"] + r.p["linear.b"]
+    assert total == pytest.approx((q**2).mean() + 0.1 * (v**2).mean() + ((np.tanh(x) + 1) ** 2).mean(), rel=1e-5)
+    b = 1 - 0.5 * (np.tanh(x) + 1).sum(0) * 2 / 6
+    b = b - 0.1 * (np.tanh(x) + b).sum(0) * 2 / 6
+    np.testing.assert_allclose(r.model.params["two.b"], b, rtol=1e-5)
+    np.testing.assert_array_equal(r.model.params["linear.w"], r.p["linear.w"].astype(np.float32))
