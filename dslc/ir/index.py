@@ -249,7 +249,7 @@ def delinearize(position: Expr, shape: Sequence[int]) -> list[Expr]:
     out: list[Expr] = []
     below = 1
     for k in range(len(shape) - 1, -1, -1):
-        part = position // below
-        out.append(part % shape[k] if k else part)
-        below *= shape[k]
+        part, size = position // below, max(shape[k], 1)  # an empty shape has no elements to find, but has maps
+        out.append(part % size if k else part)
+        below *= size
     return out[::-1]

@@ -53,7 +53,7 @@ def gradients(
     if before is not None:
         order = order[: next(k for k, op in enumerate(order) if op.operation == before.operation)]
     for op in reversed(order):
-        if not any(r in reached for r in op.results) or not any(r in total for r in op.results):
+        if not any(v in reached for v in op.operands) or not any(r in total for r in op.results):
             continue
         grads = [total.get(r) for r in op.results]
         with op.location:

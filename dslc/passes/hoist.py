@@ -60,7 +60,8 @@ def _hoist_scan(scan: ops.Scan) -> None:
             else:
                 continue
             moved.append(op)
-    if any(_used_elsewhere(op, moved) for op in moved):
+    gone = {op.operation for op in moved}
+    if any(_used_elsewhere(op, gone) for op in moved):
         _rebuild(scan, moved, new_constants, new_slices)
     else:
         for value in reversed([*new_constants.values(), *new_slices.values()]):
@@ -94,17 +95,17 @@ def _stacked_product(op: ops.Contract, constant: dict[ir.Value, ir.Value], stack
     return ops.contract(a, b, lhs, rhs, [turn, *op.out], op.dtype)
 
 
-def _used_elsewhere(op: Op, moved: list[Op]) -> bool:
+def _used_elsewhere(op: Op, gone: set[ir.Operation]) -> bool:
     """By something that stays in the body."""
-    gone = {m.operation for m in moved}
     return any(use.owner.operation not in gone for use in op.results[0].uses)
 
 
 def _kept(moved: list[Op], outside: dict[ir.Value, ir.Value]) -> Iterator[tuple[ir.Value, ir.Value]]:
     """(inner value, outer value) of what the body still needs."""
+    gone = {op.operation for op in moved}
     for op in moved:
         value = op.results[0]
-        if value in outside and _used_elsewhere(op, moved):
+        if value in outside and _used_elsewhere(op, gone):
             yield value, outside[value]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from dslc.core import dtypes
 from dslc.core.errors import TrainingError
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
@@ -103,7 +104,8 @@ class TrainStep:
             return [_between(g, self.clip_value) for g in grads], []
         if self.clip_norm is None:
             return list(grads), []
-        norm = ops.Sqrt.of(_sum([_squares(g) for g in grads]))
+        wide = dtypes.FLOAT64 if any(type_of(g).dtype == dtypes.FLOAT64 for g in grads) else dtypes.FLOAT32
+        norm = ops.Sqrt.of(_sum([_squares(ops.cast(g, wide)) for g in grads]))
         scale = ops.Div.of(ops.full_like(norm, self.clip_norm), ops.Add.of(norm, ops.full_like(norm, 1e-6)))
         scale = ops.Min.of(scale, ops.full_like(scale, 1))
         clipped = [ops.Mul.of(g, ops.spread(ops.cast(scale, type_of(g).dtype), type_of(g))) for g in grads]

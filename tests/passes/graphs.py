@@ -67,7 +67,9 @@ def program(arrays: Mapping[str, np.ndarray], build: Callable[..., Any], wrt: li
     return module
 
 
-def gradients(arrays: Mapping[str, np.ndarray], build: Callable[..., Any], wrt: list[str], passes: tuple = (Differentiate(),)) -> dict[str, np.ndarray]:
+def gradients(
+    arrays: Mapping[str, np.ndarray], build: Callable[..., Any], wrt: list[str], passes: tuple = (Differentiate(),)
+) -> dict[str, np.ndarray]:
     """Loss and gradients by name, in float64."""
     with context(), ir.Location.unknown():
         return reference.run(program(arrays, build, wrt, passes), arrays)

@@ -36,8 +36,11 @@ def test_mlp_with_gradients_to_the_inputs(passes):
         e = ops.Sub.of(bias(matmul(h, w2), b2), y)
         return mean(ops.Mul.of(e, e))
 
+    def expected(x, y, w1, b1, w2, b2):
+        return ((torch.relu(x @ w1 + b1) @ w2 + b2 - y) ** 2).mean()
+
     arrays = draw(x=(5, 4), y=(5, 2), w1=(4, 7), b1=(7,), w2=(7, 2), b2=(2,))
-    against_torch(arrays, build, ["x", "w1", "b1", "w2", "b2"], lambda x, y, w1, b1, w2, b2: ((torch.relu(x @ w1 + b1) @ w2 + b2 - y) ** 2).mean(), passes)
+    against_torch(arrays, build, ["x", "w1", "b1", "w2", "b2"], expected, passes)
 
 
 def test_causal_attention(passes):
@@ -60,7 +63,7 @@ def test_causal_attention(passes):
 
 def lstm(x, w, u, b, h, c):
     """The mean square of all outputs of an LSTM over x[t, n, i] from the states h, c."""
-    n, units = type_of(h).shape
+    units = type_of(h).shape[1]
     trip = type_of(x).shape[0]
     scan = ops.Scan.build([w, u, b], [h, c], [x], [type_of(h)], trip)
     block = scan.regions[0].blocks[0]

@@ -100,6 +100,12 @@ SAMPLES: list[Sample] = [
     Sample("gather", ((4, 5, 2), IDS, np.array([[0, 9, 1], [4, -1, 0]], I32)), {"batch": 0, "outside": 7.0}, note="two, some outside"),
     *(Sample("scatter", ((2, 3, 2), IDS), {"kind": k, "batch": 0, "sizes": (4,)}, 0.5, 2.0, note=k) for k in ("sum", "prod")),
     Sample("scatter", ((2, 3), IDS), {"kind": "max", "batch": 1, "sizes": (4,)}, note="max", differentiable=False),
+    Sample("scatter", (np.array([0.0, 2, 3, 4, 0, 0, 5]), np.array([0, 0, 1, 1, 2, 2, 9], I32)), {"kind": "prod", "batch": 0, "sizes": (3,)}, note="prod with zeros"),
+    Sample("cumulative", (np.array([[2.0, 0, 3, 0, 4]]),), {"kind": "prod", "axis": 1, "reverse": True, "exclusive": False}, note="prod with zeros"),
+    *(Sample(op, ((2, 0),), a, note="empty") for op, a in (
+        ("softmax", {"axis": 1}), ("log_softmax", {"axis": 1}), ("cumulative", {"kind": "prod", "axis": 1, "reverse": False, "exclusive": True}),
+        ("sort", {"axis": 1, "descending": True}), ("reduce", {"kind": "sum", "axes": (1,)}), ("reshape", {"shape": (0, 5)}))),
+    Sample("contract", ((2, 0), (0, 3)), EYE, note="empty sum"),
     Sample("sort", ((3, 5),), {"axis": 1, "descending": False}), Sample("sort", ((4, 2),), {"axis": 0, "descending": True}, note="descending"),
     Sample("fft", ((2, 6), (2, 6)), {"axis": 1, "inverse": False}), Sample("fft", ((5, 2), (5, 2)), {"axis": 0, "inverse": True}, note="inverse"),
 ]  # fmt: skip

@@ -122,14 +122,27 @@ class Scatter(Op, name="scatter"):
         back = Gather.of(g, *ids, batch=batch, outside=0.0)
         if self.kind == "sum":
             return [back, *(None for _ in ids)]
-        y = Gather.of(self.results[0], *ids, batch=batch, outside=0.0)
         if self.kind == "prod":
-            return [Div.of(Mul.of(back, y), u), *(None for _ in ids)]
+            return [Mul.of(back, self._product_of_others()), *(None for _ in ids)]
+        y = Gather.of(self.results[0], *ids, batch=batch, outside=0.0)
         hit = cast(Compare.of(u, y, predicate="eq"), self.type.dtype)
         count = Gather.of(Scatter.of(hit, *ids, kind="sum", batch=batch, sizes=self.sizes), *ids, batch=batch, outside=1.0)
         one = full_like(count, 1)
         count = Select.of(Compare.of(count, one, predicate="lt"), one, count)
         return [Div.of(Mul.of(back, hit), count), *(None for _ in ids)]
+
+    def _product_of_others(self) -> ir.Value:
+        """For each element of u the product of all others of its point: zeros are counted, and left out of what is divided by."""
+        u, ids = self.operands[0], list(self.operands)[1:]
+        zero, one = full_like(u, 0), full_like(u, 1)
+        is_zero = Compare.of(u, zero, predicate="eq")
+        safe, count = Select.of(is_zero, one, u), Select.of(is_zero, one, zero)
+
+        def of_point(x: ir.Value, kind: str) -> ir.Value:
+            return Gather.of(Scatter.of(x, *ids, kind=kind, batch=self.batch, sizes=self.sizes), *ids, batch=self.batch, outside=0.0)
+
+        other_zeros = Compare.of(of_point(count, "sum"), count, predicate="gt")
+        return Select.of(other_zeros, zero, Div.of(of_point(safe, "prod"), safe))
 
 
 class Sort(Op, name="sort"):

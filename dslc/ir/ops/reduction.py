@@ -228,7 +228,7 @@ class Softmax(Op, name="softmax"):
 
 
 class LogSoftmax(Op, name="log_softmax"):
-    """x - logsumexp(x) along `axis`; where an element is -inf the result is too, and its gradient 0"""
+    """x - logsumexp(x) along `axis`; where an element is -inf the result is too"""
 
     x: Operand
     y: Result
