@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
+from dslc.core import dtypes
 from dslc.ir import index, ops
 from dslc.ir.mlir import func, ir
 from dslc.ir.op import Op
@@ -112,7 +114,13 @@ def _select(op: Op) -> ir.Value | None:
 
 
 def _cast(op: Op) -> ir.Value | None:
-    return op.operands[0] if type_of(op.operands[0]) == type_of(op.results[0]) else None
+    x = op.operands[0]
+    if type_of(x) == type_of(op.results[0]):
+        return x
+    inner = maker(x)
+    if isinstance(inner, ops.Cast) and type_of(x).dtype in _WIDER.get(type_of(inner.operands[0]).dtype, ()):
+        return ops.cast(inner.operands[0], op.dtype)
+    return None
 
 
 def _reshape(op: Op) -> ir.Value | None:
@@ -135,13 +143,11 @@ def _view(op: Op) -> ir.Value | None:
     if ops.view(x, op.matrix, op.offsets, op.shape, op.outside) == x:
         return x
     inner = maker(x)
-    if isinstance(inner, ops.View) and inner.inside:  # what the outer view reads outside is outside; inside it, the inner one never is
-        return _composed(op, inner)
-    return None
+    return _composed(op, inner) if isinstance(inner, ops.View) else None
 
 
 def _composed(outer: ops.View, inner: ops.View) -> ir.Value | None:
-    """One view for two, where the outer one stays inside or the inner one only moves axes about."""
+    """One view for two, where the outer one stays inside, or the inner one only moves axes about: else two things could be outside."""
     if not outer.inside and not _permutes(inner):
         return None
     rank = len(outer.shape)
@@ -152,10 +158,11 @@ def _composed(outer: ops.View, inner: ops.View) -> ir.Value | None:
         assert found is not None
         rows.append(found[0])
         offsets.append(found[1])
-    return ops.view(inner.operands[0], rows, offsets, outer.shape, outer.outside)
+    return ops.view(inner.operands[0], rows, offsets, outer.shape, inner.outside if outer.inside else outer.outside)
 
 
 def _permutes(view: ops.View) -> bool:
+    """True where a view only puts the axes, each in its whole length, into another order: a slice would let reads back in that were outside it."""
     shape = type_of(view.operands[0]).shape
     rows = view.matrix
     used = [[k for k, f in enumerate(row) if f] for row in rows]
@@ -164,6 +171,7 @@ def _permutes(view: ops.View) -> bool:
         and all(len(u) == 1 and row[u[0]] == 1 for u, row in zip(used, rows))
         and sorted(u[0] for u in used) == list(range(len(view.shape)))
         and len(shape) == len(view.shape)
+        and all(view.shape[u[0]] == n for u, n in zip(used, shape))
     )
 
 
@@ -175,9 +183,35 @@ def _reduce(op: Op) -> ir.Value | None:
     if known is not None and op.kind == "sum":
         count = type_of(op.operands[0]).size // max(t.size, 1)
         return ops.full(t, known * count) if t.size else None
-    return None
+    return _reduce_of_broadcast(op)
 
 
+def _reduce_of_broadcast(op: ops.Reduce) -> ir.Value | None:
+    """A fold over axes that only repeat: a sum is a multiple, the others leave the value; no axis is made that is folded away at once."""
+    inner = maker(op.operands[0])
+    if not isinstance(inner, ops.View) or op.kind == "prod":
+        return None
+    lost = [a for a in inner.unused if a in op.axes]
+    repeats = prod(inner.shape[a] for a in lost)
+    if not lost or not repeats:
+        return None
+    kept = [k for k in range(len(inner.shape)) if k not in lost]
+    rows = [[row[k] for k in kept] for row in inner.matrix]
+    x = ops.view(inner.operands[0], rows, inner.offsets, [inner.shape[k] for k in kept], inner.outside)
+    axes = [i for i, k in enumerate(kept) if k in op.axes]
+    y = ops.Reduce.of(x, kind=op.kind, axes=axes) if axes else x
+    return ops.Mul.of(y, ops.full_like(y, repeats)) if op.kind == "sum" and repeats > 1 else y
+
+
+# Types that hold every value of a type, so that a cast through them changes nothing.
+_WIDER = {
+    dtypes.FLOAT16: (dtypes.FLOAT32, dtypes.FLOAT64),
+    dtypes.BFLOAT16: (dtypes.FLOAT32, dtypes.FLOAT64),
+    dtypes.FLOAT32: (dtypes.FLOAT64,),
+    dtypes.INT8: (dtypes.INT16, dtypes.INT32, dtypes.INT64),
+    dtypes.INT16: (dtypes.INT32, dtypes.INT64),
+    dtypes.INT32: (dtypes.INT64,),
+}
 _RULES: dict[type, Callable[[Op], ir.Value | None]] = {
     ops.Mul: _mul, ops.Add: _add, ops.Sub: _sub, ops.Div: _div, ops.Neg: _neg, ops.Select: _select, ops.Cast: _cast, ops.Reshape: _reshape,
     ops.View: _view, ops.Reduce: _reduce,
