@@ -29,4 +29,4 @@ train:
     seed       0
 
 generate:
-    over time from logits sample(temperature=0.4, top_k=40)
+    over time from logits sample(temperature=0.5, top_k=40)
