@@ -266,7 +266,6 @@ def _backward_body(
     kept, own_slices, emit_grads = slices[:k], slices[k : k + len(operands.slices)], slices[k + len(operands.slices) :]
     with ir.InsertionPoint(back.block):
         yielded = clone_into(source, [turn, *constants, *kept, *own_slices])
-        forward = len(list(back.block.operations))
         seeds = [(yielded[i], g) for i, g in zip(carried_floats, carry_grads)] + [(yielded[k + i], g) for i, g in zip(emit_places, emit_grads)]
         wanted_constants = [i for i, v in enumerate(operands.constants) if v in wanted]
         wanted_slices = [i for i, v in enumerate(operands.slices) if v in wanted]
@@ -280,11 +279,11 @@ def _backward_body(
         back.slice_grads = [(i, g) for i, g in zip(wanted_slices, found_slices) if g is not None]
     for i, grad in zip(wanted_constants, found_constants):
         if grad is not None:
-            _split_sum(back, i, grad, forward)
+            _split_sum(back, i, grad)
     return back
 
 
-def _split_sum(back: _Backward, place: int, grad: ir.Value, forward: int) -> None:
+def _split_sum(back: _Backward, place: int, grad: ir.Value) -> None:
     """The gradient of a constant: its terms that are contractions are emitted as factors, the rest is summed in a carry."""
     rest: list[ir.Value] = []
     for term in _terms(grad):
@@ -304,7 +303,7 @@ def _split_sum(back: _Backward, place: int, grad: ir.Value, forward: int) -> Non
 
 
 def _terms(value: ir.Value) -> list[ir.Value]:
-    """The terms of a sum that is used nowhere else."""
+    """The terms of a sum."""
     owner = value.owner.opview if not isinstance(value.owner, ir.Block) else None
     if isinstance(owner, ops.Add):
         return _terms(owner.operands[0]) + _terms(owner.operands[1])
