@@ -1,0 +1,147 @@
+"""fuse: kernel counts, and programs that mean the same before and after, planned and run over real bytes too."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+import dslc
+from dslc.compiler import lower
+from dslc.ir import ops, reference
+from dslc.ir.program import arguments_of, program_of
+from dslc.ir.types import spans_of
+from dslc.ir.verify import verify
+from dslc.passes.fuse import Fuse
+from dslc.passes.plan import make_plan
+from dslc.targets import TARGETS
+
+from .simulate import simulate
+
+TRAIN = """
+train:
+    optimizer adamw(lr=0.01)
+    clip norm(1.0)
+    steps 1
+"""
+MODELS = {
+    "block": """
+        x = x0 + self_attention(rmsnorm(x0), 2, causal=true)
+        y = x + swiglu(rmsnorm(x), hidden=16)""",
+    "post_norm": """
+        x = layernorm(x0 + self_attention(x0, 2))
+        y = layernorm(x + linear(gelu(linear(x, 16)), 8))""",
+    "lstm": """
+        y = lstm(x0, 8)""",
+    "carry": """
+        param decay[8] ~ normal()
+        scan t < 6 carry s[2, 8] = 0:
+            s[b, u] = exp(-exp(decay[u])) * s[b, u] + x0[b, t, u]
+            emit y[b, t, u] = s[b, u]""",
+    "dropout": """
+        y = dropout(tanh(linear(x0, 8)), 0.3)""",
+    "convolution": """
+        z[n, c < 1, p < 6, q < 8] = x0[n, p, q + c]
+        c = maxpool2d(relu(batchnorm(conv2d(z, 4, kernel=3, pad=1))), 2)
+        y[n, p, q] = sum[k](c[n, k, p, q])""",
+    "cumulative": """
+        y = cumsum(linear(x0, 8), axis=1)""",
+}
+
+
+def model_of(name):
+    body = "\n".join(line[4:] for line in MODELS[name].splitlines())
+    return dslc.load(f"model M:\n    input x0[2, 6, 8]\n    input ids[2, 6]: int32\n{body}\n    output y\n    loss mean((y - 1) ** 2)\n{TRAIN}")
+
+
+def arguments_for(program, model):
+    rng = np.random.default_rng(0)
+    given = {}
+    stored = {k: np.array(v) for k, v in model.params.items()}
+    for slot in arguments_of(program):
+        if slot.name in stored:
+            given[slot.name] = stored[slot.name]
+        elif slot.type.dtype.is_float:
+            given[slot.name] = np.abs(rng.standard_normal(slot.type.shape)) * 0.5
+        else:
+            given[slot.name] = rng.integers(1, 5, slot.type.shape)
+    return given
+
+
+def kernel_count(module):
+    """Kernels by kind, those in the bodies of scans and conds too."""
+    counts = Counter()
+
+    def count(block):
+        for op in block.operations:
+            if isinstance(op, ops.Kernel):
+                counts[op.kind] += 1
+            elif isinstance(op, (ops.Scan, ops.Cond)):
+                for region in op.regions:
+                    count(region.blocks[0])
+
+    count(program_of(module).entry_block)
+    return counts
+
+
+def only_kernels(block):
+    for op in list(block.operations)[:-1]:
+        assert isinstance(op, (ops.Kernel, ops.Scan, ops.Cond)), op
+        if not isinstance(op, ops.Kernel):
+            for region in op.regions:
+                only_kernels(region.blocks[0])
+
+
+@pytest.mark.parametrize("kind", ["run", "step"])
+@pytest.mark.parametrize("name", MODELS)
+def test_fused_and_planned_programs_mean_the_same(name, kind):
+    model = model_of(name)
+    elaborated = lower(model, kind, TARGETS["reference"])
+    with elaborated.context, elaborated.location:
+        program = program_of(elaborated.module)
+        given = arguments_for(program, model)
+        expected = reference.run(elaborated.module, given)
+        Fuse().run(elaborated.module)
+        verify(elaborated.module)
+        only_kernels(program.entry_block)
+        fused = reference.run(elaborated.module, given)
+        for key, value in expected.items():
+            np.testing.assert_allclose(fused[key], value, rtol=1e-9, atol=1e-12, err_msg=key)
+        found = simulate(make_plan(elaborated.module), given)
+        for key, value in expected.items():
+            np.testing.assert_allclose(found[key.removeprefix("next.")], value, rtol=2e-3, atol=2e-4, err_msg=key)
+
+
+def counts_of(name, kind):
+    elaborated = lower(model_of(name), kind, TARGETS["reference"])
+    with elaborated.context, elaborated.location:
+        Fuse().run(elaborated.module)
+        return kernel_count(elaborated.module)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "expected"),
+    [
+        ("block", "run", {"contract": 9, "reduce": 3}),  # two norms, softmax; four projections, scores, values, three products of swiglu
+        ("post_norm", "run", {"contract": 8, "reduce": 3}),
+        ("dropout", "run", {"contract": 1}),
+        ("convolution", "run", {"contract": 1, "reduce": 2, "map": 1}),
+        ("cumulative", "run", {"contract": 1, "scan": 1}),
+        ("block", "step", {"contract": 27, "reduce": 16, "update": 1}),
+    ],
+)
+def test_no_more_kernels_than_before(name, kind, expected):
+    """Whoever fuses more lowers these figures."""
+    found = counts_of(name, kind)
+    assert found.total() <= sum(expected.values()), found
+    assert all(found[k] <= n for k, n in expected.items()), found
+
+
+def test_every_kernel_knows_the_lines_it_came_from():
+    elaborated = lower(model_of("block"), "step", TARGETS["reference"])
+    with elaborated.context, elaborated.location:
+        Fuse().run(elaborated.module)
+        kernels = [op for op in program_of(elaborated.module).entry_block.operations if isinstance(op, ops.Kernel)]
+        assert all(k.role.startswith(k.kind) for k in kernels)
+        assert sum(bool(spans_of(k.location)) for k in kernels) >= 0.9 * len(kernels)

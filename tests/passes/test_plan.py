@@ -1,0 +1,185 @@
+"""plan: programs run from their plan in numpy over real bytes give what the reference gives before fusing; nothing is clobbered."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dslc.core import dtypes
+from dslc.ir import ops, reference
+from dslc.ir.mlir import ir
+from dslc.ir.op import context
+from dslc.ir.plan import Call, Copy
+from dslc.ir.program import Slot, finish_program, start_program
+from dslc.ir.types import TensorType, type_of
+from dslc.ir.verify import verify
+from dslc.passes.fuse import Fuse
+from dslc.passes.packing import Interval, max_live, pack
+from dslc.passes.plan import make_plan
+
+from .simulate import simulate
+
+F32 = dtypes.FLOAT32
+VECTOR = TensorType(F32, (6,))
+
+
+def check(slots, build, given):
+    """The plan of a program whose results `build` gives, after its results were compared with the reference's."""
+    with context(), ir.Location.unknown():
+        module = ir.Module.create()
+        made = start_program(module, "main", slots)
+        with ir.InsertionPoint(made.entry_block):
+            results = build(*made.entry_block.arguments)
+        finish_program(made, [(Slot(name, role, type_of(v)), v) for name, role, v in results])
+        verify(module)
+        expected = reference.run(module, given)
+        Fuse().run(module)
+        verify(module)
+        plan = make_plan(module)
+        found = simulate(plan, given)
+        for name, role, _ in results:
+            key = f"next.{name}" if role in ("param", "state") else name
+            np.testing.assert_allclose(found[name], expected[key], rtol=1e-5, atol=1e-5, err_msg=name)
+        return plan
+
+
+def numbers(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def test_states_that_exchange_their_values():
+    slots = [Slot("a", "state", VECTOR), Slot("b", "state", VECTOR)]
+    check(slots, lambda a, b: [("a", "state", b), ("b", "state", a)], {"a": numbers(6), "b": numbers(6, seed=1)})
+
+
+def test_states_computed_from_each_other():
+    slots = [Slot("a", "state", VECTOR), Slot("b", "state", VECTOR)]
+    given = {"a": numbers(6), "b": numbers(6, seed=1)}
+    check(slots, lambda a, b: [("a", "state", ops.Exp.of(b)), ("b", "state", ops.Sin.of(a))], given)
+
+
+def test_a_next_value_written_in_place_is_not_copied():
+    slots = [Slot("w", "param", VECTOR), Slot("g", "input", VECTOR)]
+    plan = check(slots, lambda w, g: [("w", "param", ops.Sub.of(w, g))], {"w": numbers(6), "g": numbers(6, seed=1)})
+    assert [type(s) for s in plan.steps] == [Call] and plan.arena_bytes == 0
+    assert plan.steps[0].results[0] == plan.steps[0].operands[0]
+
+
+def test_a_next_value_that_reads_the_old_one_elsewhere():
+    """Reversed reads: in place, the second half would read what the first half wrote."""
+    slots = [Slot("w", "state", VECTOR)]
+    check(slots, lambda w: [("w", "state", ops.Exp.of(ops.reverse(w, 0)))], {"w": numbers(6)})
+
+
+def test_a_value_that_is_an_output_and_a_state():
+    def build(w, x):
+        y = ops.Add.of(w, x)
+        return [("w", "state", y), ("y", "output", y), ("z", "output", y), ("old", "output", w)]
+
+    check([Slot("w", "state", VECTOR), Slot("x", "input", VECTOR)], build, {"w": numbers(6), "x": numbers(6, seed=1)})
+
+
+def test_results_without_arithmetic():
+    """An argument, a view of one and a constant are results too."""
+
+    def build(x):
+        table = ops.constant(np.arange(6, dtype=np.float32))
+        return [
+            ("same", "output", x),
+            ("turned", "output", ops.transpose(x, [1, 0])),
+            ("flat", "output", ops.reshape(x, [6])),
+            ("c", "output", table),
+        ]
+
+    check([Slot("x", "input", TensorType(F32, (2, 3)))], build, {"x": numbers(2, 3)})
+
+
+def scan_of(carries, slices, emits, body, backward=False):
+    made = ops.Scan.build([], carries, slices, emits, 5, backward)
+    with ir.InsertionPoint(made.regions[0].blocks[0]):
+        ops.Yield.of(*body(*made.regions[0].blocks[0].arguments))
+    return list(made.results)
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_scans(backward):
+    """Carries that change places, a carry that is emitted, a slice that is emitted as it is."""
+
+    def body(turn, p, q, x):
+        return ops.Add.of(q, x), p, p, x, ops.Mul.of(ops.spread(ops.cast(turn, F32), VECTOR), x)
+
+    def build(x, a):
+        p, q, *emitted = scan_of([a, ops.Neg.of(a)], [x], [VECTOR] * 3, body, backward)
+        return [("p", "output", p), ("q", "output", q), *((f"e{k}", "output", e) for k, e in enumerate(emitted))]
+
+    slots = [Slot("x", "input", TensorType(F32, (5, 6))), Slot("a", "state", VECTOR)]
+    check(slots, build, {"x": numbers(5, 6), "a": numbers(6, seed=1)})
+
+
+def test_a_scan_in_a_scan():
+    """Slices of slices: places with two strides."""
+
+    def outer(turn, s, rows):
+        last, seen = scan_of([s], [rows], [VECTOR], lambda t, c, row: (ops.Add.of(ops.Sin.of(c), row), ops.Mul.of(c, row)))
+        return last, seen
+
+    def build(x, a):
+        last, seen = scan_of([a], [x], [TensorType(F32, (5, 6))], outer)
+        return [("a", "state", last), ("seen", "output", ops.Exp.of(seen))]
+
+    slots = [Slot("x", "input", TensorType(F32, (5, 5, 6))), Slot("a", "state", VECTOR)]
+    check(slots, build, {"x": 0.1 * numbers(5, 5, 6), "a": numbers(6, seed=1)})
+
+
+@pytest.mark.parametrize("truth", [False, True])
+def test_conds(truth):
+    """Branches that give an argument as it is, and one value twice."""
+
+    def build(c, x, w):
+        made = ops.Cond.build(c, [x, w], [VECTOR, VECTOR])
+        for region, branch in zip(made.regions, (lambda x, w: (w, x), lambda x, w: (ops.Exp.of(x),) * 2)):
+            with ir.InsertionPoint(region.blocks[0]):
+                ops.Yield.of(*branch(*region.blocks[0].arguments))
+        a, b = made.results
+        return [("w", "state", a), ("y", "output", ops.Add.of(a, b)), ("b", "output", b)]
+
+    slots = [Slot("c", "input", TensorType(dtypes.BOOL, ())), Slot("x", "input", VECTOR), Slot("w", "state", VECTOR)]
+    check(slots, build, {"c": np.array(truth), "x": numbers(6), "w": numbers(6, seed=1)})
+
+
+def test_narrow_types_keep_their_size():
+    def build(x):
+        half = ops.cast(x, dtypes.FLOAT16)
+        return [
+            ("h", "output", half),
+            ("i", "output", ops.cast(x, dtypes.INT8)),
+            ("positive", "output", ops.Compare.of(x, ops.full_like(x, 0), predicate="gt")),
+        ]
+
+    check([Slot("x", "input", VECTOR)], build, {"x": 3 * numbers(6)})
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_packing_separates_what_lives_together(seed):
+    rng = np.random.default_rng(seed)
+    first = rng.integers(0, 40, 60)
+    intervals = [Interval(int(b) * 64, int(f), int(f + n)) for b, f, n in zip(rng.integers(1, 50, 60), first, rng.integers(0, 15, 60))]
+    packed = pack(intervals)
+    alive = [sum(i.bytes for i in intervals if i.first <= t <= i.last) for t in range(60)]
+    assert packed.lower_bound == max_live(intervals) == max(alive) <= packed.total <= 1.5 * max(alive)
+    for k, (a, at) in enumerate(zip(intervals, packed.offsets)):
+        assert at + a.bytes <= packed.total
+        for b, bt in zip(intervals[:k], packed.offsets):
+            assert a.last < b.first or b.last < a.first or at + a.bytes <= bt or bt + b.bytes <= at
+
+
+def test_kernels_that_share_nothing_have_no_copies():
+    slots = [Slot("x", "input", TensorType(F32, (4, 6))), Slot("w", "param", TensorType(F32, (6, 6)))]
+
+    def build(x, w):
+        y = ops.contract(x, w, [0, 1], [1, 2], [0, 2])
+        z = ops.contract(ops.Tanh.of(y), w, [0, 1], [1, 2], [0, 2])
+        return [("z", "output", z)]
+
+    plan = check(slots, build, {"x": numbers(4, 6), "w": numbers(6, 6, seed=1)})
+    assert not any(isinstance(s, Copy) for s in plan.steps)
