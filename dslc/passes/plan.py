@@ -74,10 +74,11 @@ class _Planner:
 
     def _place_results(self, results: Sequence[tuple[Slot, ir.Value]], slot_of: dict[str, int]) -> None:
         """Results are written straight to their slots: outputs always, next values where nothing reads the old value later."""
+        circular = _circular(self.program, results)
         for slot, value in results:
             if value in self.homes or isinstance(value.owner, ir.Block):
                 continue
-            if slot.role in ("output", "loss", "metric") or _in_place(self.program, slot, value):
+            if slot.role in ("output", "loss", "metric") or (value not in circular and _in_place(self.program, slot, value)):
                 self.homes[value] = _Home(slot_of[slot.name], None)
 
     def _final_copies(self, results: Sequence[tuple[Slot, ir.Value]], slot_of: dict[str, int]) -> list[Step]:
@@ -273,6 +274,47 @@ def _in_place(program: func.FuncOp, slot: Slot, value: ir.Value) -> bool:
         if operand == old and not all(u.owner.opview.structure == "elementwise" for u in argument.uses):
             return False
     return True
+
+
+def _circular(program: func.FuncOp, results: Sequence[tuple[Slot, ir.Value]]) -> set[ir.Value]:
+    """Next values made by an update kernel that read the old value of another group of it and whose own old value another group reads.
+
+    The groups of an update run one after another, readers of a value before its writer: in a circle no order would do.
+    """
+    arguments = {s.name: v for s, v in zip(arguments_of(program), program.entry_block.arguments)}
+    kernels: dict[ir.Operation, dict[ir.Value, ir.Value]] = {}
+    for slot, value in results:
+        if slot.role in ("param", "state") and not isinstance(value.owner, ir.Block) and isinstance(value.owner.opview, ops.Kernel):
+            kernels.setdefault(value.owner.opview.operation, {})[value] = arguments[slot.name]
+    out: set[ir.Value] = set()
+    for operation, old_of in kernels.items():
+        kernel = operation.opview
+        if kernel.kind != "update":
+            continue
+        block = kernel.regions[0].blocks[0]
+        outer = dict(zip(block.arguments, kernel.operands))
+        ends = dict(zip(kernel.results, list(block.operations)[-1].operands))
+        made = {value: _computed_for(ends[value]) for value in old_of}
+        owners = {old: value for value, old in old_of.items()}
+        reads = {value: {owners[outer[v]] for v in seen if v in outer and outer[v] in owners} for value, seen in made.items()}
+        crossing = {(a, b) for a, read in reads.items() for b in read if a != b and not any(v not in outer for v in made[a] & made[b])}
+        out |= {a for a, _ in crossing} & {b for _, b in crossing}
+    return out
+
+
+def _computed_for(value: ir.Value) -> set[ir.Value]:
+    """The values that one is computed from and itself, constants aside; the block's arguments too."""
+    seen: set[ir.Value] = set()
+    stack = [value]
+    while stack:
+        v = stack.pop()
+        if v in seen:
+            continue
+        operands = [] if isinstance(v.owner, ir.Block) else list(v.owner.operands)
+        if operands or isinstance(v.owner, ir.Block):
+            seen.add(v)
+            stack += operands
+    return seen
 
 
 def _origin(op: ops.Kernel | ops.Scan | ops.Cond) -> str:

@@ -58,6 +58,19 @@ def test_states_computed_from_each_other():
     check(slots, lambda a, b: [("a", "state", ops.Exp.of(b)), ("b", "state", ops.Sin.of(a))], given)
 
 
+def test_states_in_a_circle_beside_another_update():
+    """The groups of an update run one after another: what they read of each other may not be overwritten in a circle."""
+    small = TensorType(F32, (4,))
+    slots = [Slot("a", "state", VECTOR), Slot("b", "state", VECTOR), Slot("c", "state", small)]
+
+    def build(a, b, c):
+        return [("a", "state", ops.Exp.of(b)), ("b", "state", ops.Sin.of(a)), ("c", "state", ops.Neg.of(c))]
+
+    plan = check(slots, build, {"a": numbers(6), "b": numbers(6, seed=1), "c": numbers(4)})
+    (call,) = (s for s in plan.steps if isinstance(s, Call))
+    assert [p.space for p in call.results] == ["arena", "arena", "slot"]
+
+
 def test_a_next_value_written_in_place_is_not_copied():
     slots = [Slot("w", "param", VECTOR), Slot("g", "input", VECTOR)]
     plan = check(slots, lambda w, g: [("w", "param", ops.Sub.of(w, g))], {"w": numbers(6), "g": numbers(6, seed=1)})
