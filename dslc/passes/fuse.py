@@ -66,6 +66,8 @@ class Graph:
     outside: set[ir.Value] = field(default_factory=set)  # values that the block returns or a control op takes
     group_of: list[int] = field(default_factory=list)
     groups: dict[int, set[int]] = field(default_factory=dict)
+    types: dict[ir.Value, TensorType] = field(default_factory=dict)  # asked for so far: MLIR is slow to tell them
+    results: list[tuple[ir.Value, ...]] = field(default_factory=list)  # of each core op
 
     @staticmethod
     def of(block: ir.Block) -> Graph:
@@ -78,6 +80,7 @@ class Graph:
                 continue
             n = len(graph.core)
             graph.core.append(op)
+            graph.results.append(tuple(op.results))
             graph.uses.append(list(graph._sources(op)))
             for producer, _ in graph.uses[n]:
                 graph.consumers[producer].add(n)
@@ -86,6 +89,16 @@ class Graph:
         graph.group_of = list(range(len(graph.core)))
         graph.groups = {n: {n} for n in range(len(graph.core))}
         return graph
+
+    def type_of(self, value: ir.Value) -> TensorType:
+        found = self.types.get(value)
+        if found is None:
+            found = self.types[value] = type_of(value)
+        return found
+
+    def inner(self, members: Iterable[int]) -> set[ir.Value]:
+        """The values that these ops make."""
+        return {v for n in members for v in self.results[n]}
 
     def _sources(self, op: Op) -> Iterable[tuple[int, ir.Value]]:
         """The core values that an op reads, through views too."""
@@ -104,7 +117,7 @@ class Graph:
         members = set(group)
         out = []
         for n in sorted(members):
-            for r in self.core[n].results:
+            for r in self.results[n]:
                 if r in self.outside or any(c not in members and any(v == r for _, v in self.uses[c]) for c in self.consumers[n]):
                     out.append(r)
         return out
@@ -159,7 +172,7 @@ def _merge_along_values(graph: Graph) -> None:
     while changed:
         changed = False
         for n in range(len(graph.core)):
-            sources = sorted(graph.uses[n], key=lambda use: -type_of(use[1]).bytes)
+            sources = sorted(graph.uses[n], key=lambda use: -graph.type_of(use[1]).bytes)
             for producer, _ in sources:
                 a, b = graph.group_of[producer], graph.group_of[n]
                 if a != b and _can_merge(graph, a, b):

@@ -59,13 +59,13 @@ def kind_of(graph: Graph, members: set[int]) -> str | None:
 
 def _one_shape(graph: Graph, members: set[int], body: list[Op]) -> bool:
     """A map: every op has the points of the results, and passes within the kernel are at the same point."""
-    shape = type_of(body[0].results[0]).shape
-    return all(type_of(r).shape == shape for op in body for r in op.results) and all(_direct(graph, members, op) for op in body)
+    shape = graph.type_of(body[0].results[0]).shape
+    inner = graph.inner(members)
+    return all(graph.type_of(r).shape == shape for op in body for r in op.results) and all(_direct(graph, members, inner, op) for op in body)
 
 
-def _direct(graph: Graph, members: set[int], op: Op) -> bool:
+def _direct(graph: Graph, members: set[int], inner: set[ir.Value], op: Op) -> bool:
     """What an op reads from its own group it reads at its own point: not through views, nor as a gather's table."""
-    inner = {v for n in members for v in graph.core[n].results}
     if op.structure in ("gather", "join", "view") and any(v in inner for v in op.operands):
         return False
     return all(v in inner or not any(p in members for p, _ in graph.source_of(v)) for v in op.operands)
@@ -83,49 +83,50 @@ def _anchor_last(graph: Graph, members: set[int], anchor: Op) -> bool:
 
 def _contract(graph: Graph, members: set[int], body: list[Op], anchor: Op) -> bool:
     """A contraction whose operands are read through views alone, and elementwise work on its result, point by point."""
-    shape = type_of(anchor.results[0]).shape
+    shape = graph.type_of(anchor.results[0]).shape
     anchor_number = graph.number[anchor.results[0]]
     if any(p in members for p, _ in graph.uses[anchor_number]):
         return False
     after = [op for op in body if op.operation != anchor.operation]
     if not all(op.structure in ("elementwise", "generator") for op in after):
         return False
-    return all(type_of(op.results[0]).shape == shape for op in after) and all(_direct(graph, members, op) for op in after)
+    inner = graph.inner(members)
+    return all(graph.type_of(op.results[0]).shape == shape for op in after) and all(_direct(graph, members, inner, op) for op in after)
 
 
 def _reduce(graph: Graph, members: set[int], body: list[Op], anchors: list[Op]) -> bool:
     """Folds over the same axes of the same space; other ops have the space's points or a row's; rows come back by repeating."""
-    space, axes = type_of(anchors[0].operands[0]).shape, sorted(anchors[0].axes)
-    if any(type_of(a.operands[0]).shape != space or sorted(a.axes) != axes for a in anchors):
+    space, axes = graph.type_of(anchors[0].operands[0]).shape, sorted(anchors[0].axes)
+    if any(graph.type_of(a.operands[0]).shape != space or sorted(a.axes) != axes for a in anchors):
         return False
     row = tuple(n for k, n in enumerate(space) if k not in axes)
     kept = [k for k in range(len(space)) if k not in axes]
     folded: set[ir.Value] = set()
+    inner = graph.inner(members)
     for n in sorted(members):
         op = graph.core[n]
-        shape = type_of(op.results[0]).shape
+        shape = graph.type_of(op.results[0]).shape
         if not isinstance(op, ops.Reduce) and shape not in (space, row):
             return False
-        inner = {v for m in members for v in graph.core[m].results}
         for operand in op.operands:
             if operand in inner:
                 if op.structure in ("gather", "join", "view"):
                     return False
-                same = type_of(operand).shape == (space if isinstance(op, ops.Reduce) else shape)
+                same = graph.type_of(operand).shape == (space if isinstance(op, ops.Reduce) else shape)
                 if not same:
                     return False
             elif any(p in members for p, _ in graph.source_of(operand)):
-                if shape != space or not _repeats_rows(operand, inner, row, space, kept):
+                if shape != space or not _repeats_rows(graph, operand, inner, row, space, kept):
                     return False
         if isinstance(op, ops.Reduce) or any(p in members and v in folded for p, v in graph.uses[n]):
             folded.update(op.results)
     outputs = graph.outputs(members)
-    return all(type_of(v).shape in (space, row) for v in outputs)
+    return all(graph.type_of(v).shape in (space, row) for v in outputs)
 
 
-def _repeats_rows(value: ir.Value, inner: set[ir.Value], row: tuple[int, ...], space: tuple[int, ...], kept: list[int]) -> bool:
+def _repeats_rows(graph: Graph, value: ir.Value, inner: set[ir.Value], row: tuple[int, ...], space: tuple[int, ...], kept: list[int]) -> bool:
     """The value is a row's of this kernel, repeated over the folded axes by one view (a reshape between axes of size 1 does not count)."""
     op = value.owner.opview
-    if not isinstance(op, ops.View) or op.operands[0] not in inner or type_of(op.operands[0]).shape != row or any(op.offsets):
+    if not isinstance(op, ops.View) or op.operands[0] not in inner or graph.type_of(op.operands[0]).shape != row or any(op.offsets):
         return False
-    return type_of(value).shape == space and all(f == (kept[a] == k) for a, line in enumerate(op.matrix) for k, f in enumerate(line))
+    return graph.type_of(value).shape == space and all(f == (kept[a] == k) for a, line in enumerate(op.matrix) for k, f in enumerate(line))
