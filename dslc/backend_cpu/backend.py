@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from math import prod
 from typing import Any
 
 from dslc.core import dtypes, executable
 from dslc.core.executable import Executable, Launch
-from dslc.ir.mlir import ir
+from dslc.ir.bodies import body_key, identifier, kernel_key, lines_of, work_of
 from dslc.ir.ops import Kernel
-from dslc.ir.plan import Branch, Call, Copy, Loop, Place, Plan, Step
-from dslc.ir.types import spans_of, type_of
+from dslc.ir.plan import Branch, Call, Copy, Loop, Place, Plan, Step, readers_first
+from dslc.ir.trace import Body
+from dslc.ir.types import type_of
 
 from .kernels import generate
 from .machine import Machine
 from .native import KernelArguments, KernelCall, KernelFunction, NativeStep, aligned, build_object
 from .stage import STREAM_BYTES, Generated, Request, frame_of, request_of
-from .trace import Body
 
 VERSION = 1  # of the generated code, for caches
 OPT_LEVEL = 0  # of LLVM's passes over its IR: higher ones double the time to compile and gain little on kernels that are built this way
@@ -70,7 +68,7 @@ class _Writer:
         operands = [*call.operands, *tables]
         groups = body.parts() if call.kernel.kind == "update" else [(body, list(range(len(operands))), list(range(len(call.results))))]
         kind = "map" if call.kernel.kind == "update" else call.kernel.kind
-        ordered, crossing = _readers_first([([operands[k] for k in i], [call.results[k] for k in o]) for _, i, o in groups])
+        ordered, crossing = readers_first([([operands[k] for k in i], [call.results[k] for k in o]) for _, i, o in groups])
         calls = []
         for part, inputs, outputs in (groups[k] for k in ordered):
             targets = [call.results[k] for k in outputs]
@@ -93,7 +91,7 @@ class _Writer:
         if compiled is None:
             request = request_of(body, self.machine, places_aligned)
             generated = generate(kind, request)
-            name = f"k{len(self.kernels)}_{_identifier(kernel.role)}"
+            name = f"k{len(self.kernels)}_{identifier(kernel.role)}"
             functions = [_function(f"{name}_{n}" if n else name, request, generated, n) for n in range(len(generated.stages))]
             compiled = self.kernels[key] = _Compiled(generated, functions, [self._constant(t) for t in generated.tables])
         return compiled
@@ -105,24 +103,12 @@ class _Writer:
 
     def _describe(self, call: Call, body: Body, calls: Sequence[KernelCall]) -> None:
         """A launch for the report; launches of one role and one code are one kernel there."""
-        name = calls[0].symbol if calls else _identifier(call.kernel.role)
+        name = calls[0].symbol if calls else identifier(call.kernel.role)
         number, info = self.infos.get(name, (len(self.infos), None))
         if info is None:
             flops, moved = work_of(body)
             self.infos[name] = (number, executable.Kernel(name, call.kernel.kind, lines_of(call.kernel), flops, moved, name))
         self.launches.append(Launch(number, tuple((p.space, p.index) for p in (*call.operands, *call.results))))
-
-
-def _readers_first(groups: Sequence[tuple[Sequence[Place], Sequence[Place]]]) -> tuple[list[int], bool]:
-    """An order of groups (what each reads, what it writes) in which none reads what an earlier one has overwritten, and whether that matters."""
-    writers = {place: k for k, (_, written) in enumerate(groups) for place in written}
-    behind = {k: {writers[p] for p in read if p in writers} - {k} for k, (read, _) in enumerate(groups)}
-    order: list[int] = []
-    while len(order) < len(groups):
-        left = [k for k in behind if k not in order]
-        free = [k for k in left if not any(k in behind[other] for other in left)]
-        order.append((free or left)[0])
-    return order, any(behind.values())
 
 
 def _on_cache_line(place: Place) -> bool:
@@ -172,26 +158,6 @@ def plan_key(plan: Plan, machine: Machine) -> str:
     return digest.hexdigest()
 
 
-def kernel_key(kernel: Kernel) -> str:
-    """What a kernel's code follows from: kind, schedule and body, without names and places in the model file."""
-    return f"{kernel.kind} {kernel.schedule} {body_key(Body.of(kernel.regions[0].blocks[0]))}"
-
-
-def body_key(body: Body) -> str:
-    """The text of a body: types of its operands, its ops with their attributes, the numbers of what it yields."""
-    numbers = {v: k for k, v in enumerate(body.operands)}
-    parts = [str(v.type) for v in body.operands]
-    for op in dict.fromkeys(op for op, _ in body.makers.values()):
-        operation = op.operation
-        operands = ",".join(str(numbers[v]) for v in operation.operands)
-        attributes = " ".join(f"{name}={operation.attributes[name]}" for name in sorted(operation.attributes))
-        parts.append(f"{operation.name}({operands}) {attributes} {' '.join(str(r.type) for r in operation.results)}")
-        for r in operation.results:
-            numbers[r] = len(numbers)
-    parts.append(" ".join(str(numbers[v]) for v in body.results))
-    return "\n".join(parts)
-
-
 def _function(symbol: str, request: Request, generated: Generated, stage: int) -> KernelFunction:
     types = [(t.dtype, (max(t.size, 1),)) for t in (*request.operands, *request.results)]
     if generated.workspace_bytes:
@@ -203,31 +169,3 @@ def _function(symbol: str, request: Request, generated: Generated, stage: int) -
         emit_stage(frame_of(request, generated, arguments))
 
     return KernelFunction(symbol, tuple(types), emit, generated.stages[stage].scratch_bytes)
-
-
-def _identifier(role: str) -> str:
-    return re.sub(r"\W+", "_", role).strip("_") or "kernel"
-
-
-def lines_of(kernel: Kernel) -> tuple[str, ...]:
-    """`file:line` of everything that a kernel computes."""
-    locations: list[ir.Location] = [op.location for op in kernel.regions[0].blocks[0].operations]
-    places = [f"{s.file}:{s.line}" for location in (*locations, kernel.location) for s in spans_of(location)]
-    return tuple(dict.fromkeys(places))
-
-
-def work_of(body: Body) -> tuple[int, int]:
-    """(operations, bytes moved once) of a kernel, counted from its body: one for each element that an op makes or folds."""
-    flops = 0
-    for op in dict.fromkeys(op for op, _ in body.makers.values()):
-        count = _COUNTS.get(op.structure)
-        flops += count(op) if count else 0
-    return flops, sum(type_of(v).bytes for v in (*body.operands, *body.results))
-
-
-_COUNTS: dict[str, Callable[[Any], int]] = {
-    "elementwise": lambda op: op.type.size,
-    "contract": lambda op: 2 * prod(op.maps().domain),
-    "reduce": lambda op: prod(op.maps().domain),
-    "whole": lambda op: type_of(op.operands[0]).size,
-}

@@ -6,42 +6,23 @@ The state of a fold is a list of values: one, or for argreduce two (the best val
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from dslc.core.dtypes import BOOL, FLOAT32, INT32, DType
-from dslc.ir.index import Expr
+from dslc.core.dtypes import BOOL, INT32
 from dslc.ir.mlir import ir, vector
 from dslc.ir.ops.reduction import KINDS, identity
+from dslc.ir.rows import Fold, Rows
 
 from . import emit
 from .pull import Point
 from .scalars import Arithmetic, Val
 from .ssa import Builder, computed
-from .trace import Node
 
 State = list[Val]
 
 
-@dataclass(frozen=True)
-class Folding:
-    """A fold of a node's values. `kind`: of `nn.reduce`, or "argmax", "argmin", for which `place` is the index along the axis."""
-
-    kind: str
-    dtype: DType
-    node: Node
-    place: Expr | None = None
-
-    @property
-    def parts(self) -> list[DType]:
-        """Types of the state as it is kept in memory: narrow floats in float32."""
-        wide = FLOAT32 if self.dtype.is_float and self.dtype.bits < 32 else self.dtype
-        return [wide] if self.place is None else [wide, INT32]
-
-    @property
-    def result(self) -> int:
-        """Which part of the state is the result."""
-        return 0 if self.place is None else 1
+class Folding(Fold):
+    """A fold, and how its states are emitted."""
 
     def start(self, b: Builder, lanes: int) -> State:
         kind = {"argmax": "max", "argmin": "min"}.get(self.kind, self.kind)
@@ -79,6 +60,11 @@ class Folding:
             low, high = ([_half(v, k) for v in state] for k in (0, 1))
             state = self.combine(s, low, high)
         return state
+
+
+def foldings_of(rows: Rows) -> list[list[Folding]]:
+    """The folds of a reduce kernel by level."""
+    return [[Folding(f.kind, f.dtype, f.node, f.place) for f in level] for level in rows.folds]
 
 
 def _half(v: Val, which: int) -> Val:

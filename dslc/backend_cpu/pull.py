@@ -13,12 +13,12 @@ from dslc.core.dtypes import BOOL, INT32, INT64
 from dslc.ir import index
 from dslc.ir.index import Const, Dim, Expr, FloorDiv, Mod, Sum, Symbol
 from dslc.ir.mlir import vector
+from dslc.ir.trace import Apply, Given, Guard, Join, Node, Product, Read, Test, Trace, symbols_of
 
 from . import casts, emit
 from .emit import Memory
 from .scalars import Arithmetic, Val
 from .ssa import Builder, computed
-from .trace import Apply, Given, Guard, Join, Node, Product, Read, Test, Trace, symbols_of
 
 Value = Any  # an ir.Value
 

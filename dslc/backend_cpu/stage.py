@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from dslc.ir.trace import Body
 from dslc.ir.types import TensorType, type_of
 
 from .emit import Memory
 from .machine import Machine
 from .native import KernelArguments
 from .ssa import Builder
-from .trace import Body
 
 STREAM_BYTES = 16 << 20  # results that are larger go past the caches
 
@@ -67,10 +67,6 @@ class Generated:
     stages: Sequence[Stage]
     workspace_bytes: int = 0
     tables: Sequence[np.ndarray] = ()  # constants that the code reads
-
-
-class Unsuited(Exception):
-    """The body is not of the shape that a generator knows; it is done op by op instead. Never reaches a user."""
 
 
 Generator = Callable[[Request], Generated]

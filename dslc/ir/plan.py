@@ -6,6 +6,7 @@ with the turn: `stride` bytes a turn.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dslc.core.executable import Port
@@ -84,3 +85,15 @@ class Plan:
     constants: bytes
     buffers: tuple[Buffer, ...] = field(default=())
     lower_bound: int = 0  # the most bytes that live at one time: no packing needs fewer
+
+
+def readers_first(groups: Sequence[tuple[Sequence[Place], Sequence[Place]]]) -> tuple[list[int], bool]:
+    """An order of groups (what each reads, what it writes) in which none reads what an earlier one has overwritten, and whether that matters."""
+    writers = {place: k for k, (_, written) in enumerate(groups) for place in written}
+    behind = {k: {writers[p] for p in read if p in writers} - {k} for k, (read, _) in enumerate(groups)}
+    order: list[int] = []
+    while len(order) < len(groups):
+        left = [k for k in behind if k not in order]
+        free = [k for k in left if not any(k in behind[other] for other in left)]
+        order.append((free or left)[0])
+    return order, any(behind.values())

@@ -3,9 +3,10 @@
 from typing import Any
 
 from dslc.core.errors import UnsupportedOp
+from dslc.ir.rows import Unsuited
 from dslc.ir.types import spans_of
 
-from ..stage import Generated, Generator, Request, Unsuited
+from ..stage import Generated, Generator, Request
 from . import composite, contract, fft, map, reduce, scan, scatter, sort
 
 GENERATORS: dict[str, Generator] = {

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from dslc.core.dtypes import UINT8
+from dslc.ir.trace import Body
 from dslc.ir.types import TensorType, type_of
 
 from .. import emit
 from ..stage import Frame, Generated, Generator, Request, Stage, request_of
-from ..trace import Body
 from .map import emit_sweep, sweep_of
 from .whole import wide
 

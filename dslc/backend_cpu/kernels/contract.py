@@ -15,6 +15,7 @@ from typing import Any
 from dslc.core.dtypes import FLOAT32, FLOAT64, DType
 from dslc.ir import index
 from dslc.ir.index import Dim, Expr
+from dslc.ir.trace import Coordinates, Given, Guard, Node, Read, Test, Trace, dims_under, factor_of, survey
 from dslc.ir.types import type_of
 
 from .. import emit, gemm, gemm_schedule
@@ -23,7 +24,6 @@ from ..pull import Point
 from ..scalars import Val
 from ..ssa import computed
 from ..stage import Frame, Generated, Request, Stage
-from ..trace import Coordinates, Given, Guard, Node, Read, Test, Trace, dims_under, factor_of, survey
 from . import reduce
 from .whole import Whole
 

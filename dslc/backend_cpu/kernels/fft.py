@@ -17,6 +17,7 @@ import numpy as np
 from dslc.core.dtypes import FLOAT32, FLOAT64, DType
 from dslc.ir import index
 from dslc.ir.index import Dim
+from dslc.ir.trace import Trace
 from dslc.ir.types import type_of
 
 from .. import emit
@@ -24,7 +25,6 @@ from ..pull import Point
 from ..scalars import Arithmetic, Val
 from ..space import lanes_for
 from ..stage import Frame, Generated, Request, Stage
-from ..trace import Trace
 from .whole import Whole
 
 Value = Any  # an ir.Value

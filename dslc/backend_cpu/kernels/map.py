@@ -8,12 +8,13 @@ from typing import Any
 
 from dslc.ir import index
 from dslc.ir.index import Dim, Expr
+from dslc.ir.space import Space, collapse
+from dslc.ir.trace import Node, Provide, Trace, factor_of, invariant, survey
 
 from .. import emit
 from ..pull import Point
-from ..space import Space, collapse, lanes_for, tasks, vectors
+from ..space import lanes_for, tasks, vectors
 from ..stage import Frame, Generated, Request, Stage
-from ..trace import Node, Provide, Trace, factor_of, invariant, survey
 
 Value = Any  # an ir.Value
 

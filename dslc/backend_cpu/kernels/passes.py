@@ -12,14 +12,14 @@ from math import prod
 from typing import Any
 
 from dslc.core.dtypes import FLOAT32, DType
+from dslc.ir.rows import Rows
+from dslc.ir.trace import Apply, Given, Node, Read, children, invariant, symbols_of
 
 from .. import emit
-from ..folds import Folding, State, flatten, unflatten
+from ..folds import Folding, State, flatten, foldings_of, unflatten
 from ..pull import Point
 from ..scalars import Val
 from ..stage import Frame
-from ..trace import Apply, Given, Node, Read, children, invariant, symbols_of
-from .rows import Rows
 
 Value = Any  # an ir.Value
 
@@ -70,12 +70,13 @@ class Passes:
 
     def __init__(self, rows: Rows, layout: Layout, scratch_limit: int) -> None:
         self.rows, self.layout = rows, layout
+        self.foldings = foldings_of(rows)
         self.sizes = rows.nest.sizes
         self.reduced = list(range(rows.kept, len(self.sizes)))
         if layout.across and layout.dim is not None:
             self.reduced = [d for d in self.reduced if d != layout.dim] + [layout.dim]
         self.outputs = [(node, address, k) for k, (node, address, row) in enumerate(rows.results) if not row]
-        self.roots = [[f.node for f in level] for level in rows.foldings]
+        self.roots = [[f.node for f in level] for level in self.foldings]
         if self.outputs:
             self.roots.append([node for node, _, _ in self.outputs])
         moving = set(range(rows.kept, len(self.sizes)))
@@ -142,7 +143,7 @@ class Passes:
 
     def streams(self, p: int) -> int:
         """How many vectors along the vector's dim a fold pass takes in one turn: enough to hide an addition's latency."""
-        if not self.layout.across or self.layout.dim is None or p >= len(self.rows.foldings):
+        if not self.layout.across or self.layout.dim is None or p >= len(self.foldings):
             return 1
         n, lanes = self.sizes[self.layout.dim], self.layout.lanes
         wanted = 4 if self.weights[p] <= 6 else 2 if self.weights[p] <= 24 else 1
@@ -165,7 +166,7 @@ class PassEmitter:
         self.frame, self.b, self.passes, self.p, self.blocks = frame, frame.b, passes, p, list(blocks)
         self.bounds, self.streaming = bounds or {}, streaming
         self.layout = passes.layout
-        level = passes.rows.foldings[p] if p < len(passes.rows.foldings) else []
+        level = passes.foldings[p] if p < len(passes.foldings) else []
         self.foldings: list[Folding] = level
         self.known = [[(node, block.point.value(node)) for node in passes.hoisted[p]] for block in self.blocks]
         self.width = passes.streams(p)
@@ -279,7 +280,7 @@ class PassEmitter:
             self._recall(point, place, j)
             stream = states[j] if states else []
             out.append([f.combine(point.s, state, f.element(point, self.layout.across)) for f, state in zip(self.foldings, stream)])
-            if self.p == len(self.passes.rows.foldings):
+            if self.p == len(self.passes.foldings):
                 self._store(point)
             self._remember(point, place, j)
         return out

@@ -14,16 +14,18 @@ from typing import Any
 
 from dslc.core.dtypes import DType
 from dslc.ir.index import Dim, Expr, linearize
+from dslc.ir.rows import Level, Rows, RowSpace, levels_of, nest_of, space_of, vector_dim
+from dslc.ir.space import Space
 
 from .. import emit
-from ..folds import Folding
+from ..folds import Folding, foldings_of
+from ..machine import Machine
 from ..pull import Point
 from ..scalars import Val
-from ..space import Space, lanes_for, unravel, vectors
+from ..space import lanes_for, unravel, vectors
 from ..stage import Frame, Generated, Request, Stage
 from . import map as map_kernel
 from .passes import MOST_TAPS, Block, Layout, PassEmitter, Passes
-from .rows import Level, Rows, RowSpace, levels_of, nest_of, space_of, vector_dim
 
 Value = Any  # an ir.Value
 
@@ -40,19 +42,19 @@ def generate(request: Request) -> Generated:
     if all(t.size == 0 for t in request.results):
         return Generated(())
     space = space_of(levels)
-    nest = nest_of(request, space, levels)
-    rows = Rows(request, space, levels, nest)
-    layout = choose_layout(rows)
+    nest = nest_of(request.body, space, levels)
+    rows = Rows(request.body, space, levels, nest)
+    layout = choose_layout(rows, request.machine)
     few = _row_tasks(rows, layout) < FEW_TASKS and prod(space.domain) >= MUCH_WORK
     if rows.scattered or (few and prod(nest.sizes[rows.kept :]) > 64):
         return _split(request, space, levels, nest)
     passes = Passes(rows, layout, request.machine.l2 // 2)
-    return Generated((Stage(lambda frame: _emit_rows(frame, passes), passes.scratch_bytes),))
+    return Generated((Stage(lambda frame: _emit_rows(frame, passes, request.streaming), passes.scratch_bytes),))
 
 
-def choose_layout(rows: Rows) -> Layout:
-    dim = vector_dim(rows)
-    sizes, machine = rows.nest.sizes, rows.request.machine
+def choose_layout(rows: Rows, machine: Machine) -> Layout:
+    dim = vector_dim(rows, machine.lanes)
+    sizes = rows.nest.sizes
     if dim is None:
         return Layout(None, 1, False, 1)
     lanes = lanes_for(sizes[dim], machine.lanes)
@@ -62,7 +64,7 @@ def choose_layout(rows: Rows) -> Layout:
     columns = next((c for c in (4, 2) if vectors_there % c == 0), 4 if vectors_there > 16 else 1)
     if prod(sizes[rows.kept :]) <= MOST_TAPS:
         columns = 1
-    if sum(f.node is not None for level in rows.foldings for f in level) > 4:
+    if sum(f.node is not None for level in rows.folds for f in level) > 4:
         columns = 1
     return Layout(dim, lanes, False, columns)
 
@@ -110,15 +112,15 @@ def _answer(env: dict[Any, Val]) -> Callable[[Point, Any], Val]:
 # ---- rows, each through all passes
 
 
-def _emit_rows(frame: Frame, passes: Passes) -> None:
+def _emit_rows(frame: Frame, passes: Passes, large: bool) -> None:
     rows, layout = passes.rows, passes.layout
     first, last = emit.share(_row_tasks(rows, layout), frame.tid, frame.threads)
-    streaming = rows.request.streaming and layout.dim is not None and rows.nest.sizes[layout.dim] % layout.lanes == 0
+    streaming = large and layout.dim is not None and rows.nest.sizes[layout.dim] % layout.lanes == 0
 
     def task(t: Value) -> None:
         blocks = blocks_of(frame, rows, layout, t, _answer)
         number = 0
-        for p, level in enumerate(rows.foldings):
+        for p, level in enumerate(passes.foldings):
             states = PassEmitter(frame, passes, p, blocks).run()
             for block, found in zip(blocks, states):
                 for k, (folding, state) in enumerate(zip(level, found)):
@@ -127,7 +129,7 @@ def _emit_rows(frame: Frame, passes: Passes) -> None:
         for block in blocks:
             _store_rows(frame, rows, block)
         if passes.outputs:
-            PassEmitter(frame, passes, len(rows.foldings), blocks, streaming=streaming).run()
+            PassEmitter(frame, passes, len(passes.foldings), blocks, streaming=streaming).run()
 
     emit.loop(first, last, 1, task)
 
@@ -147,8 +149,8 @@ def _split(request: Request, space: RowSpace, levels: Sequence[Level], nest: Spa
     The workspace holds the folds' results, each a buffer of rows, then the partial states of the level in work.
     """
     first_buffer = len(request.operands)
-    rows = Rows(request, space, levels, nest, first_buffer)
-    layout = choose_layout(rows)
+    rows = Rows(request.body, space, levels, nest, first_buffer)
+    layout = choose_layout(rows, request.machine)
     count = prod(nest.sizes[: rows.kept])
     area = _Area(rows, count)
     dim, chunks, chunk = _chunks(rows, layout, count)
@@ -156,8 +158,8 @@ def _split(request: Request, space: RowSpace, levels: Sequence[Level], nest: Spa
     passes = Passes(rows, layout, 0)
     for p in range(len(levels)):
         stages.append(Stage(partial(_emit_partials, passes=passes, p=p, area=area, dim=dim, chunks=chunks, chunk=chunk)))
-        stages.append(Stage(partial(_emit_combined, rows=rows, p=p, area=area, chunks=chunks)))
-    partial_bytes = max(chunks * sum(area.bytes(t) for f in level for t in f.parts) for level in rows.foldings)
+        stages.append(Stage(partial(_emit_combined, rows=rows, p=p, area=area, chunks=chunks, width=request.machine.lanes)))
+    partial_bytes = max(chunks * sum(area.bytes(t) for f in level for t in f.parts) for level in rows.folds)
     stages += _result_stages(request, rows, area)
     return Generated(stages, area.results_bytes + partial_bytes)
 
@@ -167,7 +169,7 @@ class _Area:
 
     def __init__(self, rows: Rows, count: int) -> None:
         self.rows, self.count = rows, count
-        self.dtypes: list[DType] = [f.parts[f.result] for level in rows.foldings for f in level]
+        self.dtypes: list[DType] = [f.parts[f.result] for level in rows.folds for f in level]
         self.results_bytes = sum(map(self.bytes, self.dtypes))
 
     def bytes(self, dtype: DType) -> int:
@@ -183,7 +185,7 @@ class _Area:
         assert frame.workspace is not None
         offset = self.results_bytes
         out: list[list[emit.Memory]] = []
-        for f in self.rows.foldings[p]:
+        for f in self.rows.folds[p]:
             out.append([])
             for t in f.parts:
                 out[-1].append(emit.memory_of(frame.workspace.ref, offset, t, chunks * self.count))
@@ -243,17 +245,17 @@ def _store_state(block: Block, memory: emit.Memory, v: Val, skip: Value, address
         memory.scatter(v.ssa, [at], offsets, block.mask)
 
 
-def _emit_combined(frame: Frame, rows: Rows, p: int, area: _Area, chunks: int) -> None:
+def _emit_combined(frame: Frame, rows: Rows, p: int, area: _Area, chunks: int, width: int) -> None:
     """The partial states of each row folded in the order of the chunks; rows are the lanes."""
     frame = _with_buffers(frame, area)
     memories = area.partials(frame, p, chunks)
-    lanes = lanes_for(area.count, rows.request.machine.lanes)
-    start = sum(len(level) for level in rows.foldings[:p])
+    lanes = lanes_for(area.count, width)
+    start = sum(len(level) for level in rows.folds[:p])
     low, high = emit.share_in_steps(area.count, lanes, frame.tid, frame.threads)
     point = Point(frame.b, rows.trace, frame.operands, [])
 
     def at(i: Value, mask: Value) -> None:
-        for k, (folding, buffers) in enumerate(zip(rows.foldings[p], memories)):
+        for k, (folding, buffers) in enumerate(zip(foldings_of(rows)[p], memories)):
             state = _folded(frame, point, folding, buffers, i, mask, lanes, area.count, chunks)
             area.buffer(frame, start + k).store(state[folding.result].ssa, [i], mask)
 

@@ -12,6 +12,7 @@ from dslc.core.dtypes import FLOAT64
 from dslc.ir import index
 from dslc.ir.index import Dim, Expr
 from dslc.ir.ops.reduction import KINDS, identity
+from dslc.ir.trace import Node, Trace
 from dslc.ir.types import type_of
 
 from .. import emit
@@ -20,7 +21,6 @@ from ..scalars import Val
 from ..space import lanes_for, unravel
 from ..ssa import computed
 from ..stage import Frame, Generated, Request, Stage
-from ..trace import Node, Trace
 from .whole import Whole
 
 Value = Any  # an ir.Value

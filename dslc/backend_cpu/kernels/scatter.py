@@ -11,15 +11,16 @@ from typing import Any
 
 from dslc.ir import index
 from dslc.ir.index import Symbol
+from dslc.ir.space import Space, collapse
+from dslc.ir.trace import Node, Test, Trace, divisions, invariant, survey
 from dslc.ir.types import type_of
 
 from .. import emit
 from ..folds import Folding
 from ..pull import Point
 from ..scalars import Val
-from ..space import Space, collapse, lanes_for, unravel, vectors
+from ..space import lanes_for, unravel, vectors
 from ..stage import Frame, Generated, Request, Stage
-from ..trace import Node, Test, Trace, divisions, invariant, survey
 from .whole import Whole
 
 Value = Any  # an ir.Value

@@ -10,6 +10,7 @@ from typing import Any
 
 from dslc.core.dtypes import INT32, INT64, DType
 from dslc.ir import index
+from dslc.ir.trace import Trace
 from dslc.ir.types import type_of
 
 from .. import emit
@@ -17,7 +18,6 @@ from ..pull import Point
 from ..scalars import Val
 from ..space import unravel
 from ..stage import Frame, Generated, Request, Stage
-from ..trace import Trace
 from .scan import line_axes
 from .whole import Whole
 

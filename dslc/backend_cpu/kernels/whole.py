@@ -12,11 +12,11 @@ from typing import Any
 from dslc.core.dtypes import FLOAT32, DType
 from dslc.core.errors import UnsupportedOp
 from dslc.ir import index
+from dslc.ir.trace import Coordinates, Node, Read, Test, Trace
 from dslc.ir.types import TensorType, spans_of, type_of
 
 from .. import emit
 from ..stage import Frame, Request, Stage
-from ..trace import Coordinates, Node, Read, Test, Trace
 from .map import emit_sweep, sweep_of
 
 

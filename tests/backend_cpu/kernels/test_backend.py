@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dslc.backend_cpu.backend import _readers_first, compile_plan, plan_key
+from dslc.backend_cpu.backend import compile_plan, plan_key
 from dslc.backend_cpu.machine import host
 from dslc.core.dtypes import FLOAT32, INT32
 from dslc.core.errors import Span
@@ -10,7 +10,7 @@ from dslc.core.executable import Port, from_bytes, to_bytes
 from dslc.ir import op as nn
 from dslc.ir.mlir import ir
 from dslc.ir.ops import Add, Kernel, Mul, Yield, constant, full_like
-from dslc.ir.plan import Call, Loop, Place, Plan
+from dslc.ir.plan import Call, Loop, Place, Plan, readers_first
 from dslc.ir.types import TensorType, location_of
 from dslc.runtime.drivers.cpu.program import CpuProgram
 
@@ -90,5 +90,5 @@ def test_loops_move_their_places():
 
 def test_groups_that_read_what_others_overwrite_come_first():
     a, b, c = (Place("slot", k) for k in range(3))
-    assert _readers_first([([a], [a]), ([a, b], [b])]) == ([1, 0], True)
-    assert _readers_first([([a], [a]), ([b], [b]), ([c], [c])]) == ([0, 1, 2], False)
+    assert readers_first([([a], [a]), ([a, b], [b])]) == ([1, 0], True)
+    assert readers_first([([a], [a]), ([b], [b]), ([c], [c])]) == ([0, 1, 2], False)

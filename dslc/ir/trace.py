@@ -1,7 +1,7 @@
 """What a kernel's value is at one point of an iteration space, as a graph: loads from the kernel's operands, tests, and arithmetic between them.
 
 `Trace.at(value, coordinates)` pulls a value of the kernel's body through the index maps of the ops that make it. The graph says what a loop nest
-needs to know before it is built (which addresses are read, and how they move with each axis); `pull.Point` then emits it.
+needs to know before it is built (which addresses are read, and how they move with each axis); a backend's `pull.Point` then emits it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import numpy as np
 
 from dslc.core.dtypes import DType
 from dslc.core.errors import UnsupportedOp
-from dslc.ir import index
-from dslc.ir.index import Dim, Expr, FloorDiv, Mod, Sum, Symbol
-from dslc.ir.mlir import ir
-from dslc.ir.op import Maps
-from dslc.ir.types import spans_of, type_of
+
+from . import index
+from .index import Dim, Expr, FloorDiv, Mod, Sum, Symbol
+from .mlir import ir
+from .op import Maps
+from .types import spans_of, type_of
 
 Coordinates = tuple[Expr, ...]
 

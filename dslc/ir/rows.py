@@ -10,16 +10,40 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
-from dslc.core.dtypes import FLOAT32
-from dslc.ir import index
-from dslc.ir.index import Dim, Expr
-from dslc.ir.op import Maps
-from dslc.ir.types import type_of
+from dslc.core.dtypes import FLOAT32, INT32, DType
 
-from ..folds import Folding
-from ..space import Space, collapse
-from ..stage import Request, Unsuited
-from ..trace import Body, Coordinates, Given, Guard, Node, Product, Read, Test, Trace, divisions, factor_of, survey
+from . import index
+from .index import Dim, Expr
+from .op import Maps
+from .space import Space, collapse
+from .trace import Body, Coordinates, Given, Guard, Node, Product, Read, Test, Trace, divisions, factor_of, survey
+from .types import type_of
+
+
+class Unsuited(Exception):
+    """The body is not of the shape that a generator knows; it is done op by op instead. Never reaches a user."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A fold of a node's values. `kind`: of `nn.reduce`, or "argmax", "argmin", for which `place` is the index along the axis."""
+
+    kind: str
+    dtype: DType
+    node: Node
+    place: Expr | None = None
+
+    @property
+    def parts(self) -> list[DType]:
+        """Types of the state as it is kept in memory: narrow floats in float32."""
+        wide = FLOAT32 if self.dtype.is_float and self.dtype.bits < 32 else self.dtype
+        return [wide] if self.place is None else [wide, INT32]
+
+    @property
+    def result(self) -> int:
+        """Which part of the state is the result."""
+        return 0 if self.place is None else 1
+
 
 PRODUCTS = ("nn.contract", "nn.conv")
 FOLDS = ("nn.reduce", "nn.argreduce", "nn.fold", *PRODUCTS)
@@ -120,16 +144,16 @@ def space_of(levels: Sequence[Level]) -> RowSpace:
 class Rows:
     """The traces of a reduce kernel over one loop nest. `answer(k, at)` stands for the result of fold number k at row coordinates."""
 
-    def __init__(self, request: Request, space: RowSpace, levels: Sequence[Level], nest: Space, buffers: int | None = None) -> None:
-        self.request, self.space, self.levels, self.nest = request, space, levels, nest
+    def __init__(self, body: Body, space: RowSpace, levels: Sequence[Level], nest: Space, buffers: int | None = None) -> None:
+        self.body, self.space, self.levels, self.nest = body, space, levels, nest
         self.numbers = {v: k for k, v in enumerate(v for level in levels for v in level.values)}
         self.row_axes = nest.axes[: space.kept]
         self.kept = len({a for e in self.row_axes for a in index.dims_of(e)})  # dims of the nest that are kept: the first ones
         self.scattered = False  # whether a row value is read at another row's place
         self._buffers = buffers
-        self.trace = Trace(request.body, nest.sizes, self._provide)
-        self.foldings = [[self._folding(op) for op in level.ops] for level in levels]
-        self.results = [self._result(v) for v in request.body.results]
+        self.trace = Trace(body, nest.sizes, self._provide)
+        self.folds = [[self._fold(op) for op in level.ops] for level in levels]
+        self.results = [self._result(v) for v in body.results]
 
     def _provide(self, trace: Trace, value: Any, at: Coordinates, tests: tuple[Test, ...]) -> Node | None:
         number = self.numbers.get(value)
@@ -151,30 +175,30 @@ class Rows:
         t = type_of(value)
         return Read(t.dtype, self._buffers + number, trace.tidy(index.linearize(at, t.shape)), tests)
 
-    def _folding(self, op: Any) -> Folding:
+    def _fold(self, op: Any) -> Fold:
         maps = maps_of(op)
         if op.operation.name in PRODUCTS:
             return self._product(op, maps)
         t = type_of(op.operands[0])
         if prod(t.shape) == 0:
-            return Folding(_kind(op), t.dtype, Given(t.dtype, None, ()))
+            return Fold(_kind(op), t.dtype, Given(t.dtype, None, ()))
         node, extra = self.trace.operand_at(op, maps, 0, self.nest.axes, ())
         if extra and not isinstance(node, Read):
             node = Guard(t.dtype, extra, node, 0.0)
         place = None
         if op.operation.name == "nn.argreduce":
             place = self.nest.axes[-1]
-        return Folding(_kind(op), t.dtype, node, place)
+        return Fold(_kind(op), t.dtype, node, place)
 
-    def _product(self, op: Any, maps: Maps) -> Folding:
+    def _product(self, op: Any, maps: Maps) -> Fold:
         """A contraction as the sum of its products; narrow floats are summed in float32."""
         dtype = op.type.dtype
         if min(prod(t.shape) for t in op.types()) == 0:
-            return Folding("sum", dtype, Given(dtype, None, ()))
+            return Fold("sum", dtype, Given(dtype, None, ()))
         a, b = (self.trace.operand_at(op, maps, k, self.nest.axes, ()) for k in (0, 1))
         nodes = [node if not extra or isinstance(node, Read) else Guard(node.dtype, extra, node, 0.0) for node, extra in (a, b)]
         wide = FLOAT32 if dtype.is_float and dtype.bits < 32 else dtype
-        return Folding("sum", dtype, Product(wide, *nodes))
+        return Fold("sum", dtype, Product(wide, *nodes))
 
     def _result(self, value: Any) -> tuple[Node, Expr, bool]:
         """(node, address, whether it is of the row space) of a yielded value."""
@@ -198,7 +222,7 @@ class Rows:
         return tuple(self.trace.tidy(e) for e in index.delinearize(position, target))
 
     def roots(self) -> list[Node]:
-        return [f.node for level in self.foldings for f in level] + [node for node, _, _ in self.results]
+        return [f.node for level in self.folds for f in level] + [node for node, _, _ in self.results]
 
     def cost(self) -> int:
         found = survey(self.trace, self.roots())
@@ -210,17 +234,17 @@ def _kind(op: Any) -> str:
     return {"nn.fold": "sum", "nn.argreduce": "arg"}.get(op.operation.name, "") + (op.kind if op.operation.name != "nn.fold" else "")
 
 
-def nest_of(request: Request, space: RowSpace, levels: Sequence[Level]) -> Space:
+def nest_of(body: Body, space: RowSpace, levels: Sequence[Level]) -> Space:
     """The kept and the reduced axes, each merged where that adds no divisions."""
 
     def cost(nest: Space) -> int:
-        return Rows(request, space, levels, nest).cost()
+        return Rows(body, space, levels, nest).cost()
 
     return collapse(space.domain, cost, borders=[space.kept])
 
 
-def vector_dim(rows: Rows) -> int | None:
-    """The dim of the nest along which most memory is contiguous; the last one where they tie."""
+def vector_dim(rows: Rows, lanes: int) -> int | None:
+    """The dim of the nest along which most memory is contiguous for vectors of so many lanes; the last one where they tie."""
     found = survey(rows.trace, rows.roots())
     addresses = [r.address for r in found.reads] + [address for _, address, row in rows.results if not row]
     sizes = rows.nest.sizes
@@ -230,7 +254,7 @@ def vector_dim(rows: Rows) -> int | None:
         for e in addresses:
             factor = factor_of(e, dim)
             score += 1.0 if factor in (1, -1) else 0.25 if factor == 0 else 0.0
-        score *= min(n, rows.request.machine.lanes) / rows.request.machine.lanes
+        score *= min(n, lanes) / lanes
         if score >= most:
             best, most = dim, score
     return best
