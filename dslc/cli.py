@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -10,16 +11,19 @@ from typing import Annotated, Any
 import typer
 
 from .commands.show import emit, listener, numbers, say
-from .core.errors import Error, NameError_
+from .core.errors import DataError, Error, NameError_
+
+INTERRUPTED = 130  # the exit status after Ctrl-C
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
-Spec = Annotated[str, typer.Argument(help="a model file (.dsl, .yaml) or a run folder")]
+Spec = Annotated[str, typer.Argument(help="a model file (.dsl, .yaml, .onnx) or a run folder")]
 Set = Annotated[list[str], typer.Option("--set", metavar="NAME=VALUE", help="a dim, a let or a train key")]
-Target = Annotated[str | None, typer.Option(help="cpu, or reference (numpy in float64)")]
+Target = Annotated[str | None, typer.Option(help="cpu, or reference (numpy in float64); of a run the one it was trained on")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object a line on standard output")]
-Weights = Annotated[str | None, typer.Option(help="a .safetensors or .npz file")]
+Weights = Annotated[str | None, typer.Option(help="a .safetensors or .npz file, or a run folder")]
 Map = Annotated[str | None, typer.Option(help="rules that rename, transpose or split foreign weights")]
+Program = Annotated[str, typer.Option(help="run, eval, train, step or accumulate")]
 
 
 def overrides(given: list[str]) -> dict[str, Any]:
@@ -51,12 +55,13 @@ def train(
     from .commands.train import train as command
 
     given = {**overrides(set), **({"steps": steps} if steps is not None else {}), **({"seed": seed} if seed is not None else {})}
-    result = command(spec, overrides=given, target=target or "cpu", run=run, resume=resume, weights=weights, map=map, listener=listener(json))
+    result = command(spec, overrides=given, target=target, run=run, resume=resume, weights=weights, map=map, listener=listener(json))
     if isinstance(result, Interrupted):
         say(f"interrupted: {result.how_to_resume}")
-        raise typer.Exit(130)
+        sys.exit(INTERRUPTED)
     best = f", best held-out {result.best:.4f} at step {result.best_step}" if result.best is not None else ""
-    say(f"{type(result).__name__.lower()} after {result.step} steps in {result.seconds:.1f} s: loss {result.loss:.4f}{best}; in {result.folder}")
+    loss = f"loss {result.loss:.4f}" if math.isfinite(result.loss) else "nothing was left to do (--set steps=N makes a run longer)"
+    say(f"{type(result).__name__.lower()} after {result.step} steps in {result.seconds:.1f} s: {loss}{best}; in {result.folder}")
 
 
 @app.command("eval")
@@ -65,13 +70,14 @@ def evaluate(
     set: Set = [],  # noqa: B006
     target: Target = None,
     weights: Weights = None,
+    map: Map = None,
     best: Annotated[bool, typer.Option(help="the best checkpoint of the run, not the last")] = False,
     json: Json = False,
 ) -> None:
     """Losses and metrics on held-out data."""
     from .commands.evaluate import evaluate as command
 
-    found = command(spec, overrides=overrides(set), target=target, weights=weights, best=best)
+    found = command(spec, overrides=overrides(set), target=target, weights=weights, map=map, best=best)
     if json:
         emit("evaluated", rows=found.rows, **found.values)
     else:
@@ -86,15 +92,16 @@ def run(
     set: Set = [],  # noqa: B006
     target: Target = None,
     weights: Weights = None,
+    map: Map = None,
     json: Json = False,
 ) -> None:
     """A model's outputs for inputs from a file."""
     from .commands.run import run as command
 
-    results = command(spec, input, output=output, overrides=overrides(set), target=target, weights=weights)
+    results = command(spec, input, output=output, overrides=overrides(set), target=target, weights=weights, map=map)
     for name, array in results.items():
         if json:
-            emit("output", name=name, shape=list(array.shape), dtype=str(array.dtype), values=array.tolist() if array.size <= 1000 else None)
+            emit("output", name=name, shape=list(array.shape), dtype=str(array.dtype), values=array if array.size <= 1000 else None)
         else:
             print(f"{name} {array.dtype}{list(array.shape)}" + (f" = {array.tolist()}" if array.size <= 16 else ""))
 
@@ -109,32 +116,37 @@ def generate(
     top_p: Annotated[float | None, typer.Option()] = None,
     greedy: Annotated[bool, typer.Option(help="always the most probable token")] = False,
     seed: Annotated[int, typer.Option()] = 0,
+    set: Set = [],  # noqa: B006
     target: Target = None,
     json: Json = False,
 ) -> None:
     """Text from a trained model, as it comes."""
     from .commands.generate import generate as command
 
-    if not json:
-        sys.stdout.write(prompt)
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    method, show = ("greedy" if greedy else None), (None if json else _write)
-    text = command(run, prompt=prompt, length=length, seed=seed, target=target, method=method, listener=show, **({} if greedy else options))
+    chosen = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+    if greedy and chosen:
+        raise DataError(f"--greedy takes the most probable token, {' and '.join(chosen)} would draw one")
+    begun: list[str] = []
+
+    def show(piece: str) -> None:
+        sys.stdout.write(piece if begun else prompt + piece)
+        sys.stdout.flush()
+        begun.append(piece)
+
+    given = overrides(set)
+    method, shown = ("greedy" if greedy else None), (None if json else show)
+    text = command(run, prompt=prompt, length=length, overrides=given, seed=seed, target=target, method=method, listener=shown, **options)
     if json:
         emit("generated", prompt=prompt, text=text)
     else:
-        sys.stdout.write("\n")
-
-
-def _write(piece: str) -> None:
-    sys.stdout.write(piece)
-    sys.stdout.flush()
+        sys.stdout.write("\n" if begun else prompt + "\n")
 
 
 @app.command()
 def inspect(
     spec: Spec,
-    program: Annotated[str, typer.Option(help="run, eval, train or step")] = "run",
+    program: Program = "run",
     after: Annotated[str | None, typer.Option(help="print the module after this pass")] = None,
     trace: Annotated[str | None, typer.Option(help="a folder for one file a pass and a page of differences")] = None,
     html: Annotated[str | None, typer.Option(help="write report.html of the program here")] = None,
@@ -145,25 +157,29 @@ def inspect(
     """What a model is, and what the compiler makes of it."""
     from .commands import inspect as commands
 
-    target, given = target or "cpu", overrides(set)
-    if after is not None:
-        print(commands.module_text(spec, program, target, after, given))
-        return
+    model, default = commands.prepared(spec, overrides(set))
+    target = target or default
     if trace is not None:
-        files = commands.trace(spec, program, target, Path(trace), given)
-        say(f"{len(files)} files in {trace}")
-        return
+        files = commands.trace(model, program, target, Path(trace))
+        _written(json, files[0].parent, [*files, Path(trace) / "index.html"])
     if html is not None:
         from .report import write_report
 
-        write_report(commands._prepared(spec, given), target, Path(html), program)
-        say(f"written: {html}")
-        return
-    found = commands.summary(spec, program, target, given)
+        write_report(model, target, Path(html), program)
+        _written(json, Path(html), [Path(html)])
+    if after is not None:
+        text = commands.module_text(model, program, target, after)
+        emit("module", program=program, after=after, text=text) if json else print(text)
+    if trace is None and html is None and after is None:
+        found = commands.summary(model, program, target)
+        emit("model", **found) if json else _print_summary(found)
+
+
+def _written(json: bool, place: Path, files: list[Path]) -> None:
     if json:
-        emit("model", **found)
+        emit("written", files=files)
     else:
-        _print_summary(found)
+        say(f"written: {place}" + (f", {len(files)} files" if len(files) > 1 else ""))
 
 
 def _print_summary(found: dict[str, Any]) -> None:
@@ -179,29 +195,17 @@ def _print_summary(found: dict[str, Any]) -> None:
 def compile(
     spec: Spec,
     out: Annotated[str, typer.Option("-o", "--out", help="the folder to write")],
-    program: Annotated[str, typer.Option(help="run, eval, train or step")] = "run",
+    program: Program = "run",
     set: Set = [],  # noqa: B006
     target: Target = None,
+    json: Json = False,
 ) -> None:
     """Compile a program into a folder: the executable, plan.json, report.html."""
-    import json as jsonlib
-    from dataclasses import asdict
+    from .commands.build import build
+    from .commands.inspect import prepared
 
-    from .commands.inspect import _prepared
-    from .compiler import compile_program
-    from .core.executable import to_bytes
-    from .report import page
-
-    model = _prepared(spec, overrides(set))
-    executable = compile_program(model, program, target or "cpu")
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "program.dslx").write_bytes(to_bytes(executable))
-    plan = {"ports": [{**asdict(p), "dtype": p.dtype.name} for p in executable.ports], "kernels": [asdict(k) for k in executable.kernels],
-            "launches": [asdict(x) for x in executable.launches], "arena_bytes": executable.arena_bytes}  # fmt: skip
-    (folder / "plan.json").write_text(jsonlib.dumps(plan, indent=1))
-    (folder / "report.html").write_text(page(model, executable))
-    say(f"written: {folder}/program.dslx, plan.json, report.html")
+    model, default = prepared(spec, overrides(set))
+    _written(json, Path(out), build(model, program, target or default, Path(out)))
 
 
 @app.command()
@@ -221,38 +225,55 @@ def doctor(json: Json = False) -> None:
             print(f"  {name:16} {text}")
 
 
-def main() -> None:
-    """The entry point: errors of the user end with status 2 and no traceback, Ctrl-C with 130."""
+def main(arguments: list[str] | None = None) -> None:
+    """The entry point. It always ends with SystemExit: 0; 2 after a mistake of the user, told without a traceback; 130 after Ctrl-C; 1 for a bug
+    of dslc. With --json an error is an object on standard output too."""
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        app(standalone_mode=False)
+        status = app(words, prog_name="dslc", standalone_mode=False)
+        sys.stdout.flush()
     except Error as error:
-        text = str(error)
-        say(f"\033[31m{text}\033[0m" if sys.stderr.isatty() else text)
-        sys.exit(2)
-    except (typer.Exit, typer.Abort) as error:
-        sys.exit(getattr(error, "exit_code", 1))
-    except KeyboardInterrupt:
-        say("interrupted")
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(0)
+        status = _told(error, words)
+    except (KeyboardInterrupt, typer.Abort):
+        status = INTERRUPTED
+    except BrokenPipeError:  # whoever read the output has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        status = 0
+    except MemoryError:
+        status = _told(DataError("there is not enough memory", help="make the batch, or the model, smaller: --set batch=N"), words)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        status = _told(DataError(f"{where}{error.strerror or error}"), words)
     except Exception as error:
-        _other(error)
+        status = _other(error, words)
+    if status == INTERRUPTED:
+        say("interrupted")
+    sys.exit(status if isinstance(status, int) else 0)
 
 
-def _other(error: Exception) -> None:
+def _told(error: Error, words: list[str]) -> int:
+    """Says an error; the exit status of mistakes."""
+    if "--json" in words:
+        place = {"file": error.spans[0].file, "line": error.spans[0].line, "column": error.spans[0].column} if error.spans else {}
+        emit("error", label=error.label, message=error.message, **place, notes=error.notes, help=error.help)
+    text = str(error)
+    say(f"\033[31m{text}\033[0m" if sys.stderr.isatty() else text)
+    return 2
+
+
+def _other(error: Exception, words: list[str]) -> int:
     """Errors of the command line's own parser, and bugs."""
-    import click
+    from .commands.usage import is_usage, usage_error
 
-    if isinstance(error, click.exceptions.ClickException):
-        error.show()
-        sys.exit(error.exit_code)
-    if isinstance(error, click.exceptions.Exit):
-        sys.exit(error.exit_code)
+    if is_usage(error):
+        if type(error).__name__ == "NoArgsIsHelpError":  # `dslc` alone
+            say(error.format_message())  # type: ignore[attr-defined]
+            return 2
+        return _told(usage_error(error), words)
     if os.environ.get("DSLC_TRACEBACK"):
         raise error
     say(f"internal error: {type(error).__name__}: {error}\n   = this is a bug of dslc; DSLC_TRACEBACK=1 shows where")
-    sys.exit(1)
+    return 1
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from .core.errors import DataError
 from .model import Model
 from .runtime import checkpoint as checkpoints
+from .runtime.training import BEST, LAST
 
 DESCRIPTION = "run.json"
 SOURCES = "source"
@@ -28,41 +30,93 @@ class RunFolder:
 
 def is_run(path: str | Path) -> bool:
     """A folder that a training run has made."""
-    return (Path(path) / DESCRIPTION).is_file()
+    try:
+        return (Path(path) / DESCRIPTION).is_file()
+    except (OSError, ValueError):  # a name that no file can have
+        return False
 
 
 def describe(folder: Path, model: Model, target: str) -> None:
-    """Writes the description and copies the model's files."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Writes the description and copies the model's files. A model that comes from this very folder keeps the data folder that it was
+    trained with. DataError where the folder cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = folder / SOURCES
+        spec = _kept_name(model, kept) or _copy_sources(model, kept)
+        plain = {k: v if isinstance(v, (str, int, float, bool, list)) else repr(v) for k, v in model.overrides.items()}
+        data = (model.data_folder or Path(model.source.folder)).resolve()
+        content = {"spec": spec, "overrides": plain, "target": target, "steps": model.steps, "folder": str(data)}
+        part = folder / f".{DESCRIPTION}.{os.getpid()}.part"
+        part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        part.replace(folder / DESCRIPTION)
+    except OSError as error:
+        raise DataError(f"the run folder {folder} cannot be written: {error.strerror or error}", help="name another one: --run FOLDER") from None
+
+
+def _kept_name(model: Model, kept: Path) -> str | None:
+    """The name of the model's file among the folder's copies, where it is one of them."""
+    if model.source.path is None or not model.source.path.resolve().is_relative_to(kept.resolve()):
+        return None
+    return str(model.source.path.resolve().relative_to(kept.resolve()))
+
+
+def _copy_sources(model: Model, kept: Path) -> str:
+    """Copies all files of the model below their common folder, so that imports find each other; returns the name of the main one."""
     source = model.source
-    main = ""
-    for shown, text in source.texts.items():
-        relative = os.path.relpath(shown, source.folder) if source.path is not None else "model.dsl"
-        if relative.startswith(".."):
-            relative = str(Path("elsewhere") / Path(relative).name)
-        file = folder / SOURCES / relative
+    if source.path is None:
+        names = {source.file: Path("model.dsl")}
+    else:
+        whole = {shown: Path(os.path.abspath(shown)) for shown in source.texts}
+        root = os.path.commonpath([path.parent for path in whole.values()])
+        names = {shown: path.relative_to(root) for shown, path in whole.items()}
+    for shown, name in names.items():
+        file = kept / name
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text, encoding="utf-8")
-        main = relative if shown == source.file or source.path is None else main
-    plain = {k: v if isinstance(v, (str, int, float, bool, list)) else repr(v) for k, v in model.overrides.items()}
-    content = {"spec": main, "overrides": plain, "target": target, "steps": model.steps, "folder": str(Path(source.folder).resolve())}
-    (folder / DESCRIPTION).write_text(json.dumps(content, indent=1) + "\n")
+        if name.suffix == ".onnx":
+            shutil.copyfile(shown, file)
+        else:
+            file.write_text(source.texts[shown], encoding="utf-8")
+    return str(names[source.file])
+
+
+def open_run(path: str | Path, overrides: dict[str, Any] | None = None) -> tuple[Model, str]:
+    """The model of a run as it was trained, at its starting values, and its target. DataError where the folder holds no run."""
+    folder = Path(path)
+    try:
+        content = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        spec, given, steps = content["spec"], dict(content["overrides"]), content.get("steps")
+        target, data = content.get("target", "cpu"), content.get("folder", ".")
+        if not all(isinstance(x, str) for x in (spec, target, data)) or not (steps is None or type(steps) is int):
+            raise ValueError("a value has the wrong type")
+    except FileNotFoundError:
+        raise DataError(f"{folder} is no run folder", help="dslc train SPEC makes one") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise DataError(f"{folder / DESCRIPTION} is damaged: {error}", help="the weights are still there: --weights takes the checkpoint") from None
+    model = Model(folder / SOURCES / spec, {**given, **(overrides or {})})
+    model.data_folder = Path(data)
+    if steps and model.steps is None:  # the length of a run in epochs
+        model.set_steps(steps)
+    return model, target
 
 
 def load(path: str | Path, overrides: dict[str, Any] | None = None, best: bool = False) -> RunFolder:
     """The run with its model and weights: the best checkpoint if asked for and there, else the last; the averaged parameters where the run kept
-    an average. DataError where the folder holds no run."""
-    folder = Path(path)
-    try:
-        content = json.loads((folder / DESCRIPTION).read_text())
-        spec, given = folder / SOURCES / content["spec"], dict(content["overrides"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder} is no run folder ({error})", help="dslc train SPEC makes one") from None
-    model = Model(spec, {**given, **(overrides or {})})
-    if content.get("steps"):
-        model.set_steps(int(content["steps"]))
-    model.data_folder = Path(content.get("folder", "."))
-    name = "best.safetensors" if best and (folder / "best.safetensors").is_file() else "checkpoint.safetensors"
-    stored = checkpoints.load(folder / name)
+    an average. DataError where the folder holds no run, TrainingError where the checkpoint is of another model."""
+    model, target = open_run(path, overrides)
+    stored = checkpoints.load(checkpoint_of(path, best))
     checkpoints.restore(stored, model.params, states=False, average=bool(stored.average))
-    return RunFolder(folder, model, content.get("target", "cpu"), stored.progress)
+    return RunFolder(Path(path), model, target, stored.progress)
+
+
+def checkpoint_of(path: str | Path, best: bool = False) -> Path:
+    """The file with a run's weights. DataError where the run was ended before it saved any."""
+    folder = Path(path)
+    file = folder / BEST if best and (folder / BEST).is_file() else folder / LAST
+    if not file.exists():
+        raise DataError(f"{folder} has no {LAST}: the run ended before it saved anything", help="train again, into the same folder or another")
+    return file
+
+
+def weights_file(path: str | Path) -> Path:
+    """What `--weights` names: a file, or a run folder, whose best checkpoint it stands for."""
+    return checkpoint_of(path, best=True) if is_run(path) else Path(path)

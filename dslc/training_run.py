@@ -12,6 +12,7 @@ from .compiled import program_of
 from .core.errors import DataError, Span, TrainingError, UnsupportedOp
 from .frontend.settings import Invocation, TrainBlock
 from .model import Model
+from .runfolder import weights_file
 from .runtime.averaging import Ema
 from .runtime.data.sources import Call, Data, prepare
 from .runtime.events import Listener, silent
@@ -19,8 +20,9 @@ from .runtime.program import Program
 from .runtime.training import EarlyStop, TrainingLoop, TrainSettings
 
 
-def training_loop(model: Model, target: str = "cpu", folder: Path | None = None, listener: Listener = silent) -> TrainingLoop:
-    """The loop of a model's train block, ready to run. Raises dslc errors for what is missing or does not fit."""
+def training_loop(model: Model, target: str = "cpu", folder: Path | None = None, listener: Listener = silent, start: bool = True) -> TrainingLoop:
+    """The loop of a model's train block, ready to run; `start=False` leaves out the weights that the block starts from. Raises dslc errors for
+    what is missing or does not fit."""
     block = _block(model)
     data = run_data(model)
     settings = settings_of(block, folder)
@@ -32,7 +34,8 @@ def training_loop(model: Model, target: str = "cpu", folder: Path | None = None,
     step = program_of(model, "step", target)
     accumulate = program_of(model, "accumulate", target) if settings.accumulate > 1 else None
     evaluation = program_of(model, "eval", target) if data.held_out is not None else None
-    _start(model, block)
+    if start:
+        _start(model, block)
     return TrainingLoop(
         step,
         model.params,
@@ -123,7 +126,7 @@ def _start(model: Model, block: TrainBlock) -> None:
     """`start "file"`: weights of an earlier run."""
     if block.start is not None:
         folder = model.data_folder or model.source.folder
-        model.params.load_weights(folder / block.start)
+        model.params.load_weights(weights_file(folder / block.start))
 
 
 def diagnose(model: Model) -> Callable[[Mapping[str, np.ndarray], int], tuple[str, Span | None] | None]:

@@ -21,6 +21,7 @@ def generate(
     *,
     prompt: str = "",
     length: int | None = None,
+    overrides: dict[str, Any] | None = None,
     target: str | None = None,
     seed: int = 0,
     method: str | None = None,
@@ -28,12 +29,14 @@ def generate(
     **options: Any,
 ) -> str:
     """The text that follows the prompt. Sampling is what the generate block says, with `method` and the options in its place where given."""
+    if length is not None and length < 1:
+        raise DataError(f"--length {length} must be at least 1")
     if not is_run(run):
         raise DataError(f"{run} is no run folder", help="train first: dslc train SPEC, then dslc generate runs/NAME")
-    loaded = load_run(run, best=True)
+    loaded = load_run(run, overrides, best=True)
     rows = batch_dim(loaded.model)
     if rows is not None:  # one text needs one row
-        loaded = load_run(run, {rows: 1}, best=True)
+        loaded = load_run(run, {**(overrides or {}), rows: 1}, best=True)
     stored = loaded.progress.extra.get("vocabulary")
     if stored is None:
         raise DataError("the run keeps no vocabulary: it was not trained on text")

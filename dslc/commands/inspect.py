@@ -12,25 +12,34 @@ from typing import Any
 from ..compiler import lower
 from ..model import Model
 from ..targets import target_of
+from .opening import known_program, open_spec
 
 
-def module_text(spec: str | Path, program: str, target: str, after: str, overrides: dict[str, Any] | None = None) -> str:
+def prepared(spec: str | Path, overrides: dict[str, Any] | None = None) -> tuple[Model, str]:
+    """The model of a file or of a run, and its target; where its length is given in epochs, schedules see a length of 1,000 steps."""
+    model, target = open_spec(spec, overrides)
+    if model.steps is None:
+        model.set_steps(1000)
+    return model, target
+
+
+def module_text(model: Model, program: str, target: str, after: str) -> str:
     """The module after a pass, with places in the model file."""
-    elaborated = lower(_prepared(spec, overrides), program, target_of(target), after=after)
+    elaborated = lower(model, known_program(program), target_of(target), after=after)
     with elaborated.context:
         return elaborated.module.operation.get_asm(enable_debug_info=True, pretty_debug_info=True)
 
 
-def trace(spec: str | Path, program: str, target: str, folder: Path, overrides: dict[str, Any] | None = None) -> list[Path]:
+def trace(model: Model, program: str, target: str, folder: Path) -> list[Path]:
     """One numbered file a pass, and index.html with the differences from pass to pass."""
-    folder.mkdir(parents=True, exist_ok=True)
     texts: list[tuple[str, str]] = []
-    lower(_prepared(spec, overrides), program, target_of(target), lambda name, module: texts.append((name, str(module))))
+    lower(model, known_program(program), target_of(target), lambda name, module: texts.append((name, str(module))))
+    folder.mkdir(parents=True, exist_ok=True)
     files = []
     for k, (name, text) in enumerate(texts):
         files.append(folder / f"{k:02}_{name}.mlir")
-        files[-1].write_text(f"// after {name}\n{text}")
-    (folder / "index.html").write_text(_differences(texts))
+        files[-1].write_text(f"// after {name}\n{text}", encoding="utf-8")
+    (folder / "index.html").write_text(_differences(texts), encoding="utf-8")
     return files
 
 
@@ -44,22 +53,13 @@ def _differences(texts: list[tuple[str, str]]) -> str:
     return "\n".join(parts)
 
 
-def _prepared(spec: str | Path, overrides: dict[str, Any] | None) -> Model:
-    """The model; where its length is given in epochs, schedules see a length of 1,000 steps."""
-    model = Model(spec, overrides)
-    if model.steps is None:
-        model.set_steps(1000)
-    return model
-
-
-def summary(spec: str | Path, program: str, target: str, overrides: dict[str, Any] | None = None) -> dict[str, Any]:
+def summary(model: Model, program: str, target: str) -> dict[str, Any]:
     """Inputs, parameters by module, and the kernels of a program, as plain data."""
-    model = _prepared(spec, overrides)
+    elaborated = lower(model, known_program(program), target_of(target))
     checked = model.checked
     modules: Counter[str] = Counter()
     for p in checked.parameters:
         modules[p.path.rsplit(".", 1)[0] if "." in p.path else "(model)"] += p.type.size
-    elaborated = lower(model, program, target_of(target))
     with elaborated.context:
         kernels = _kernels(elaborated.module)
     return {

@@ -9,8 +9,11 @@ import numpy as np
 
 from ..compiled import program_of
 from ..core.errors import DataError
+from ..model import Model
 from ..runtime.binding import fit_inputs
-from .evaluate import open_model
+from ..runtime.tensorfile import open_tensors
+from ..training_run import batch_dim
+from .opening import open_model
 
 
 def run(
@@ -21,13 +24,20 @@ def run(
     overrides: dict[str, Any] | None = None,
     target: str | None = None,
     weights: str | Path | None = None,
+    map: str | Path | None = None,
 ) -> dict[str, np.ndarray]:
-    """The outputs by name; written to an .npz file where `output` names one. `inputs`: an .npz file with an array for each input."""
-    model, target = open_model(spec, overrides, target, weights)
-    program = program_of(model, "run", target)
+    """The outputs by name; written to an .npz file where `output` names one. `inputs`: an .npz file with an array for each input; those that
+    the model declares and its outputs do not need (labels) may be there. DataError for any other name."""
+    if output is not None and Path(output).suffix != ".npz":
+        raise DataError(f"the outputs are written to an .npz file, not to {output}")
     given = _arrays(inputs)
+    model, target = open_model(spec, overrides, target, weights, map)
+    program = program_of(model, "run", target)
     ports = program.executable.ports_of("input")
-    fitted = fit_inputs(ports, {p.name: given[p.name] for p in ports if p.name in given})
+    try:
+        fitted = fit_inputs(ports, model.fed(given, ports))
+    except DataError as error:
+        raise _with_rows(error, model, given) from None
     results = program(fitted, seed=model.seed)
     if output is not None:
         np.savez(output, **results)  # type: ignore[arg-type]
@@ -35,8 +45,22 @@ def run(
 
 
 def _arrays(path: str | Path) -> dict[str, np.ndarray]:
+    help = "numpy.savez('inputs.npz', x=...) writes one"
+    if Path(path).suffix != ".npz":
+        raise DataError(f"the inputs are read from an .npz file, not from {path}", help=help)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {k: file[k] for k in file.files}
-    except (OSError, ValueError, AttributeError) as error:
-        raise DataError(f"{path} cannot be read as an .npz file: {error}", help="numpy.savez('inputs.npz', x=...) writes one") from None
+        file = open_tensors(path)
+        return {name: file.read(name) for name in file.entries}
+    except DataError as error:
+        error.help = help
+        raise
+
+
+def _with_rows(error: DataError, model: Model, given: dict[str, np.ndarray]) -> DataError:
+    """The error with a way out, where all that is wrong is the number of rows."""
+    dim = batch_dim(model)
+    declared = {name: shape for name, (_, shape) in zip(model.checked.builder.inputs.values(), model.inputs)}
+    rows = {a.shape[0] for name, a in given.items() if name in declared and a.ndim and a.shape[1:] == declared[name][1:]}
+    if dim is not None and error.help is None and len(rows) == 1 and rows != {model.checked.dims[dim]} and 0 not in rows:
+        error.help = f"for {next(iter(rows))} rows: --set {dim}={next(iter(rows))}"
+    return error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
@@ -13,12 +14,24 @@ from ..runtime.events import Evaluated, Event, Result, Saved, Started, Stepped, 
 
 
 def emit(kind: str, **values: Any) -> None:
-    """One JSON object on standard output."""
-    print(json.dumps({"event": kind, **values}, default=_plain), flush=True)
+    """One JSON object on standard output; numbers that are not finite are null."""
+    print(json.dumps(_plain({"event": kind, **values}), allow_nan=False), flush=True)
 
 
 def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value.item() if hasattr(value, "item") else repr(value)
+    """What JSON knows."""
+    match value:
+        case None | bool() | int() | str():
+            return value
+        case float():
+            return value if math.isfinite(value) else None
+        case Mapping():
+            return {str(k): _plain(v) for k, v in value.items()}
+        case list() | tuple():
+            return [_plain(v) for v in value]
+        case Path():
+            return str(value)
+    return _plain(value.tolist()) if hasattr(value, "tolist") else repr(value)
 
 
 def say(text: str) -> None:

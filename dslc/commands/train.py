@@ -7,18 +7,18 @@ from typing import Any
 
 from ..core.errors import DataError, TrainingError
 from ..model import Model
-from ..runfolder import describe, is_run
-from ..runfolder import load as load_run
+from ..runfolder import checkpoint_of, describe, is_run, open_run
 from ..runtime.events import Interrupted, Listener, Result, silent
 from ..runtime.training import LAST
 from ..training_run import training_loop
+from .opening import bring_in, refuse_folder
 
 
 def train(
     spec: str | Path,
     *,
     overrides: dict[str, Any] | None = None,
-    target: str = "cpu",
+    target: str | None = None,
     run: str | Path | None = None,
     resume: bool = False,
     weights: str | Path | None = None,
@@ -26,24 +26,25 @@ def train(
     listener: Listener = silent,
 ) -> Result:
     """Trains until the end, an early stop or Ctrl-C. The run folder (default: runs/NAME, numbered where it exists) gets checkpoints, log.jsonl,
-    loss.png, report.html. With `resume`, `spec` may be the run folder itself."""
+    loss.png, report.html. With `resume`, `spec` may be the run folder itself, and the target is the run's where none is given."""
     if resume:
-        folder = Path(spec) if is_run(spec) else Path(run or default_folder(spec))
+        folder = Path(spec) if is_run(spec) else Path(run) if run is not None else default_folder(spec)
+        if weights is not None or map is not None:
+            raise DataError("--resume goes on with the run's own weights", help="leave --weights and --map out, or train into a new folder")
         if not is_run(folder):
-            raise DataError(f"there is no run to resume in {folder}")
-        model = load_run(folder, overrides).model
+            raise DataError(f"there is no run to resume in {folder}", help="name the run's folder: dslc train FOLDER --resume")
+        checkpoint_of(folder)
+        model, trained_on = open_run(folder, overrides)
     else:
-        folder = Path(run) if run is not None else fresh_folder(default_folder(spec))
-        if (folder / LAST).exists():
-            raise DataError(f"{folder} holds a run already", help=f"go on with it: dslc train {spec} --run {folder} --resume, or name another folder")
-        model = Model(spec, overrides)
-    if weights is not None:
-        model.params.load_weights(weights, map)
-    loop = training_loop(model, target, folder, listener)
-    describe(folder, model, target)
+        folder, trained_on = _new_folder(spec, run), "cpu"
+        model = Model(Path(spec), overrides)
+    bring_in(model, weights, map)
+    target = target or trained_on
+    loop = training_loop(model, target, folder, listener, start=not resume)
+    _check_memory(model, loop)
     if resume:
         loop.resume()
-    _check_memory(model, loop)
+    describe(folder, model, target)
     result = loop.run()
     from ..report import write_report
 
@@ -53,6 +54,21 @@ def train(
 
 def default_folder(spec: str | Path) -> Path:
     return Path("runs") / Path(spec).stem
+
+
+def _new_folder(spec: str | Path, run: str | Path | None) -> Path:
+    """The folder of a run that starts now. DataError where there is a run in it."""
+    if is_run(spec):
+        raise DataError(f"{spec} is a run", help=f"go on with it: dslc train {spec} --resume")
+    refuse_folder(spec)
+    if run is None:
+        return fresh_folder(default_folder(spec))
+    folder = Path(run)
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file, not a folder")
+    if (folder / LAST).exists():
+        raise DataError(f"{folder} holds a run already", help=f"go on with it: dslc train {folder} --resume, or name another folder")
+    return folder
 
 
 def fresh_folder(folder: Path) -> Path:

@@ -303,5 +303,5 @@ class TrainingLoop:
         if saved is None:
             how = "nothing was saved: the run has no folder"
         else:
-            how = f"saved at step {saved} of {self.steps} in {folder}; to go on, run the same command with --resume"
+            how = f"saved at step {saved} of {self.steps} in {folder}; to go on: dslc train {folder} --resume"
         return Interrupted(*common, saved, how)

@@ -18,6 +18,8 @@ A rules file (`--map RULES`) has one rule a line; `#` starts a comment:
 
 A YAML file says the same as a mapping: `wte.weight: emb.table | ...`, and `drop: [patterns]`.
 
+A checkpoint of dslc is such a file too: its optimizer's states are left out, and an average of the parameters stands in their place.
+
 Every parameter must get exactly one value and every name of the file must find a place; otherwise nothing is written and one DataError
 lists all names of both sides that were left over, and all shapes that differ. States (running statistics) may be left without a value.
 """
@@ -186,7 +188,7 @@ class _Findings:
 
 def load_weights(store: ParameterStore, file: str | Path, map: str | Path | None = None) -> list[str]:
     """Writes the weights of `file` into the store by the rules of `map`; returns the paths written, or raises and writes nothing."""
-    tensors = open_tensors(file)
+    tensors = _without_training(open_tensors(file), store)
     rules = read_rules(map) if map is not None else []
     findings = _Findings()
     values: dict[str, np.ndarray] = {}
@@ -200,6 +202,19 @@ def load_weights(store: ParameterStore, file: str | Path, map: str | Path | None
         raise _mismatch(str(file), findings, missing, list(tensors.entries))
     store.assign(values)
     return list(values)
+
+
+def _without_training(tensors: TensorFile, store: ParameterStore) -> TensorFile:
+    """Of a checkpoint what a model needs: the parameters, their average in their place where the run kept one, and the states that the
+    store has (running statistics, not an optimizer's). Any other file as it is."""
+    if "dslc" not in tensors.metadata:
+        return tensors
+    entries = {name: e for name, e in tensors.entries.items() if not name.startswith(("state/", "average/"))}
+    for name, entry in tensors.entries.items():
+        group, _, path = name.partition("/")
+        if (group == "average" and path in entries) or (group == "state" and path in store):
+            entries[path] = entry
+    return TensorFile(tensors.path, entries, tensors.metadata)
 
 
 def _placed(store: ParameterStore, tensors: TensorFile, name: str, rules: list[Rule], findings: _Findings) -> Iterator[tuple[str, np.ndarray]]:

@@ -118,7 +118,7 @@ def test_control_c_as_a_signal_ends_after_the_step(tmp_path):
     record = Record(signal_at=4)
     result = loop(TrainSettings(steps=30, folder=tmp_path), record).run()
     assert isinstance(result, events.Interrupted) and result.step == 4 and len(record.losses) == 4
-    assert result.how_to_resume == f"saved at step 4 of 30 in {tmp_path}; to go on, run the same command with --resume"
+    assert result.how_to_resume == f"saved at step 4 of 30 in {tmp_path}; to go on: dslc train {tmp_path} --resume"
     assert checkpoint.load(tmp_path / LAST).progress.step == 4
     assert signal.getsignal(signal.SIGINT) is handler
 
