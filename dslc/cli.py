@@ -15,7 +15,7 @@ from .core.errors import DataError, Error, NameError_
 
 INTERRUPTED = 130  # the exit status after Ctrl-C
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 Spec = Annotated[str, typer.Argument(help="a model file (.dsl, .yaml, .onnx) or a run folder")]
 Set = Annotated[list[str], typer.Option("--set", metavar="NAME=VALUE", help="a dim, a let or a train key")]
@@ -24,6 +24,19 @@ Json = Annotated[bool, typer.Option("--json", help="one JSON object a line on st
 Weights = Annotated[str | None, typer.Option(help="a .safetensors or .npz file, or a run folder")]
 Map = Annotated[str | None, typer.Option(help="rules that rename, transpose or split foreign weights")]
 Program = Annotated[str, typer.Option(help="run, eval, train, step or accumulate")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from . import __version__
+
+        print(f"dslc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def dslc(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and end")] = False) -> None:
+    """A declarative neural-network compiler: results to standard output, all else to standard error."""
 
 
 def overrides(given: list[str]) -> dict[str, Any]:
@@ -54,7 +67,11 @@ def train(
     from .commands.train import Interrupted
     from .commands.train import train as command
 
-    given = {**overrides(set), **({"steps": steps} if steps is not None else {}), **({"seed": seed} if seed is not None else {})}
+    given = overrides(set)
+    for name, value in (("steps", steps), ("seed", seed)):
+        if value is not None and name in given:
+            raise NameError_(f"--{name} and --set {name}=... say the same: give one of them")
+        given |= {name: value} if value is not None else {}
     result = command(spec, overrides=given, target=target, run=run, resume=resume, weights=weights, map=map, listener=listener(json))
     if isinstance(result, Interrupted):
         say(f"interrupted: {result.how_to_resume}")

@@ -119,4 +119,8 @@ def checkpoint_of(path: str | Path, best: bool = False) -> Path:
 
 def weights_file(path: str | Path) -> Path:
     """What `--weights` names: a file, or a run folder, whose best checkpoint it stands for."""
-    return checkpoint_of(path, best=True) if is_run(path) else Path(path)
+    if is_run(path):
+        return checkpoint_of(path, best=True)
+    if Path(path).is_dir():
+        raise DataError(f"{path} is a folder without a run", help="weights are a .safetensors or .npz file, or a run folder")
+    return Path(path)

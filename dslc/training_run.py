@@ -26,16 +26,16 @@ def training_loop(model: Model, target: str = "cpu", folder: Path | None = None,
     block = _block(model)
     data = run_data(model)
     settings = settings_of(block, folder)
+    rows, batch = len(data.train), batch_size(model)
+    if not 0 < batch <= rows:  # before anything of that size is compiled
+        raise DataError(f"the data has {rows} rows, a batch takes {batch}", block.data.span if block.data else None)
     if settings.steps is None:
-        rows, batch = len(data.train), batch_size(model)
-        if rows < batch:
-            raise DataError(f"the data has {rows} rows, a batch takes {batch}", block.data.span if block.data else None)
         model.set_steps(settings.total_steps(rows // batch))
+    if start:
+        _start(model, block)  # while the store has no optimizer's states, so that the file's own are left out
     step = program_of(model, "step", target)
     accumulate = program_of(model, "accumulate", target) if settings.accumulate > 1 else None
     evaluation = program_of(model, "eval", target) if data.held_out is not None else None
-    if start:
-        _start(model, block)
     return TrainingLoop(
         step,
         model.params,

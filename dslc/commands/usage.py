@@ -46,7 +46,8 @@ def usage_error(error: Any) -> UsageError:
 def _meant(word: str, known: Iterable[str]) -> str:
     """`; did you mean '--steps'?`, or nothing. The dashes of a long option count for nothing: of `--x`, most is dashes."""
     names = {name.lstrip("-") or name: name for name in known}
-    near = nearest(word.lstrip("-"), names) or nearest(word.lstrip("-").lower(), names)
+    said = word.lstrip("-").lower()
+    near = next((name for name in names if len(said) > 2 and name.startswith(said)), None) or nearest(said, names)
     return f"; did you mean '{names[near]}'?" if near else ""
 
 

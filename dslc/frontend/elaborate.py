@@ -84,6 +84,7 @@ class Builder:
         self.depth = 0
         self.total_steps: int | None = None  # of the run, where the schedules know it
         self.labels: dict[ir.Value, tuple[str, ...]] = {}  # names of axes, for messages
+        self.input_axes: dict[ir.Value, tuple[str, ...]] = {}  # names of axes, as declared
         self.lines: dict[ir.Value, int] = {}  # where a value was defined, for messages
 
     # --- arguments
@@ -181,7 +182,7 @@ def elaborate(source: Source, *, training: bool, model: str | None = None, fetch
         settings = train_block(source, frame)
         generate = generate_block(source, frame)
         _check_overrides(source, frame, settings)
-        input_axes = [(builder.labels.get(v, ()), type_of(v).shape) for v in builder.inputs]
+        input_axes = [(builder.input_axes.get(v, ()), type_of(v).shape) for v in builder.inputs]
         kept = (list(builder.parameters.values()), list(builder.states.values()))
         elaborated = Elaborated(builder.module, made, location, layer.name, training, *kept,
                                 losses, settings, generate, dict(frame.dims), _fans(builder), input_axes, builder, frame)  # fmt: skip

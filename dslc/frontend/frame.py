@@ -252,7 +252,9 @@ class Frame(WholeValues):
             for axis, n in zip(d.axes or (), t.shape):
                 if isinstance(axis, s.Index):
                     self.dims.setdefault(axis.name, n)
-            self.label(value, [axis_text(a) for a in d.axes or ()], d.span)
+            labels = [axis_text(a) for a in d.axes or ()]
+            self.label(value, labels, d.span)
+            self.builder.input_axes.setdefault(value, tuple(labels))  # layers that take the input call its axes by their own names
             self.define(d.name, Tensor(value))
 
     def _dtype(self, d: Any) -> dtypes.DType:
