@@ -35,7 +35,11 @@ def training_loop(model: Model, target: str = "cpu", folder: Path | None = None,
         _start(model, block)  # while the store has no optimizer's states, so that the file's own are left out
     step = program_of(model, "step", target)
     accumulate = program_of(model, "accumulate", target) if settings.accumulate > 1 else None
-    evaluation = program_of(model, "eval", target) if data.held_out is not None else None
+    evaluation, shorter = None, None
+    if data.held_out is not None:
+        evaluation, shorter = program_of(model, "eval", target), sized(model, "eval", target)
+        if shorter is not None and len(data.held_out) % batch:
+            shorter(len(data.held_out) % batch)  # now, so that the run itself compiles nothing
     return TrainingLoop(
         step,
         model.params,
@@ -43,7 +47,7 @@ def training_loop(model: Model, target: str = "cpu", folder: Path | None = None,
         settings,
         evaluation=evaluation,
         accumulate=accumulate,
-        sized=sized(model, "eval", target) if evaluation is not None else None,
+        sized=shorter,
         listener=listener,
         diagnose=diagnose(model),
     )
