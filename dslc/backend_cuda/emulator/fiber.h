@@ -1,0 +1,145 @@
+// One fiber per CUDA thread. The fibers of a block run one at a time on one OS thread and switch only where CUDA threads can wait for each other.
+#pragma once
+#include <sys/mman.h>
+
+#include <cstdarg>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+namespace emulator {
+
+// What goes back to the host when a kernel does what CUDA leaves undefined. dslc/runtime/drivers/emulator.py has the same layout.
+struct Fault {
+    int failed, line, thread;
+    unsigned block[3];
+    char file[256], message[2048];
+};
+
+enum class State : uint8_t { runnable, at_barrier, at_collective, exited };
+enum Order { forward, reverse, shuffled };
+
+struct Fiber {
+    void* stack_pointer;
+    uint3 index;
+    int rank;  // in the block, x fastest
+    State state;
+    const char* file;  // where it waits
+    int line;
+    unsigned mask;  // of the collective it waits at: its lanes, which operation, its argument
+    int operation;
+    void* argument;
+};
+
+struct Block {
+    dim3 grid, shape;
+    uint3 index;
+    int threads, live, waiting;  // `waiting`: how many stand at __syncthreads
+    unsigned phase;              // barriers passed; `votes` of __syncthreads_count are kept by its parity
+    int votes[2];
+    std::vector<Fiber> fibers;
+    std::vector<Fiber*> ready;
+    size_t next_ready;
+    Order order;
+    uint64_t random;
+    void* launcher;  // the stack of the OS thread
+    void (*body)(void**);
+    void** parameters;
+    Fault* fault;
+    char* stacks = nullptr;
+    size_t stacks_size = 0;
+    char* dynamic_shared = nullptr;
+    ~Block() {
+        if (stacks) munmap(stacks, stacks_size);
+        free(dynamic_shared);
+    }
+};
+
+// The only thread-local variables that are no shared memory: shared.h fills the rest of the module's thread-local storage with NaNs.
+inline thread_local Block* block = nullptr;
+inline thread_local Fiber* fiber = nullptr;
+
+constexpr size_t stack_size = 64 << 10;
+
+// Pushes the registers that a call keeps, exchanges stacks, pops the other fiber's registers.
+extern "C" void emulator_switch(void** save, void* to);
+asm(R"(.pushsection .text
+.local emulator_switch
+.type emulator_switch,@function
+emulator_switch:
+ pushq %rbp; pushq %rbx; pushq %r12; pushq %r13; pushq %r14; pushq %r15
+ movq %rsp,(%rdi); movq %rsi,%rsp
+ popq %r15; popq %r14; popq %r13; popq %r12; popq %rbx; popq %rbp; ret
+.popsection)");
+
+// Ends the block with a report about the running thread at its line; the other fibers are dropped where they stand.
+[[noreturn]] inline void fail(const char* file, int line, const char* format, ...) {
+    Fault& fault = *block->fault;
+    fault.failed = 1;
+    fault.line = line;
+    fault.thread = fiber->rank;
+    fault.block[0] = block->index.x, fault.block[1] = block->index.y, fault.block[2] = block->index.z;
+    snprintf(fault.file, sizeof fault.file, "%s", file ? file : "");
+    va_list values;
+    va_start(values, format);
+    int used = vsnprintf(fault.message, sizeof fault.message, format, values);
+    va_end(values);
+    static const char* const names[] = {"runnable", "at __syncthreads", "at a warp collective", "exited"};
+    int shown = 0;
+    const Fiber* last = nullptr;
+    for (auto& f : block->fibers) {  // one line for each run of threads in the same place
+        if (last && last->state == f.state && last->line == f.line) continue;
+        last = &f;
+        if (used < 1800 && shown++ < 8)
+            used += snprintf(fault.message + used, sizeof fault.message - used, "\nfrom thread %d on: %s, line %d", f.rank, names[(int)f.state], f.line);
+    }
+    void* dropped;
+    emulator_switch(&dropped, block->launcher);
+    abort();
+}
+
+inline void make_ready(std::vector<Fiber*>& released) {
+    size_t n = released.size();
+    auto push = [](Fiber* f) { f->state = State::runnable, block->ready.push_back(f); };
+    if (block->order == reverse) {
+        while (n) push(released[--n]);
+        return;
+    }
+    for (size_t i = n; block->order == shuffled && i > 1; i--) {
+        block->random = block->random * 6364136223846793005u + 1442695040888963407u;
+        size_t j = (block->random >> 33) % i;
+        Fiber* other = released[i - 1];
+        released[i - 1] = released[j], released[j] = other;
+    }
+    for (Fiber* f : released) push(f);
+}
+
+// Runs the next runnable fiber; returns when this one is runnable again and its turn has come.
+inline void yield() {
+    Fiber* self = fiber;
+    if (block->next_ready == block->ready.size()) {
+        block->ready.clear(), block->next_ready = 0;
+        fail(self->file, self->line, "deadlock: every thread waits");
+    }
+    fiber = block->ready[block->next_ready++];
+    if (block->next_ready == block->ready.size()) block->ready.clear(), block->next_ready = 0;
+    if (fiber != self) emulator_switch(&self->stack_pointer, fiber->stack_pointer);
+}
+
+inline void entry() {
+    block->body(block->parameters);
+    fiber->state = State::exited;
+    block->live--;
+    if (block->waiting && block->waiting == block->live) {
+        for (auto& f : block->fibers)
+            if (f.state == State::at_barrier) fail(f.file, f.line, "divergent barrier: thread %d exited while others wait at __syncthreads", fiber->rank);
+    }
+    void* finished;
+    if (!block->live) emulator_switch(&finished, block->launcher);
+    yield();
+    abort();
+}
+
+}  // namespace emulator
