@@ -21,6 +21,13 @@ struct Fault {
 enum class State : uint8_t { runnable, at_barrier, at_collective, exited };
 enum Order { forward, reverse, shuffled };
 
+// A copy that was issued and not yet waited for; no source means zeros. `group`: how many groups the thread had closed before.
+struct Copy {
+    void* to;
+    const void* from;
+    int size, group;
+};
+
 struct Fiber {
     void* stack_pointer;
     uint3 index;
@@ -31,6 +38,8 @@ struct Fiber {
     unsigned mask;  // of the collective it waits at: its lanes, which operation, its argument
     int operation;
     void* argument;
+    std::vector<Copy> copies;
+    int groups;
 };
 
 struct Block {

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from dslc.backend_cuda import emulated, source
+from dslc.backend_cuda import emulated
 from dslc.runtime.drivers import emulator
+
+DEVICE = Path(emulated.__file__).parent / "device" / "mma.cuh"
 
 # a lies [m][k], b lies [k][n] (transposed loads): c[16][8] = a[16][16] b[16][8]
 SOURCE = r"""
@@ -38,7 +41,7 @@ extern "C" __global__ void product_half(const unsigned short* a, const unsigned 
 
 @pytest.fixture(scope="module")
 def code() -> bytes:
-    return emulated.build(source.bundle(SOURCE))
+    return emulated.build(SOURCE.replace('#include "device/mma.cuh"', DEVICE.read_text()))
 
 
 @pytest.mark.parametrize("order", emulator.ORDERS)
