@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -36,15 +37,46 @@ class Port:
         return size
 
 
+Operand = tuple[str, int] | tuple[str, int, int]
+
+
 @dataclass(frozen=True)
 class Launch:
-    """One run of one kernel: which, and where its operands are: ("arena", offset), ("slot", index) or ("constant", offset)."""
+    """One run of one kernel: which, and its parameters in order.
+
+    ("arena", offset), ("constant", offset), ("slot", index) and ("slot", index, offset) are pointers, offsets in bytes; on a GPU there are also
+    ("value", n), an int32, and ("tensormap", k), the tensor map of that number.
+    """
 
     kernel: int
-    operands: tuple[tuple[str, int], ...]
+    operands: tuple[Operand, ...]
     grid: tuple[int, int, int] = (1, 1, 1)
     block: tuple[int, int, int] = (1, 1, 1)
     shared_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class TensorMap:
+    """What a GPU's copy engine must know of a tensor (`cuTensorMapEncodeTiled`). Lists begin with the axis that lies densest.
+
+    `place` is a Launch's operand; `dims` are elements, `strides` bytes from the second axis on, `box` the elements that one copy moves; `swizzle` is
+    0, 32, 64 or 128 bytes.
+    """
+
+    place: Operand
+    dtype: str
+    dims: tuple[int, ...]
+    strides: tuple[int, ...]
+    box: tuple[int, ...]
+    swizzle: int = 0
+
+
+@dataclass(frozen=True)
+class Module:
+    """Machine code of some kernels: their symbols, and a cubin or shared object."""
+
+    symbols: tuple[str, ...]
+    code: bytes
 
 
 @dataclass(frozen=True)
@@ -64,7 +96,8 @@ class Executable:
     """A program ready to run on one target.
 
     On the CPU `code` is an ELF object whose `dslc_plan(tid, threads, arena, table, control)` runs everything and `launches` serves reports;
-    on a GPU `code` is a cubin and `launches` is the program. `constants` is copied once to the start of the arena's constant region.
+    on a GPU `code` holds modules (`unpack_modules`) and `launches` is the program. `constants` is copied once to the start of the arena's constant
+    region.
     """
 
     target: str
@@ -79,6 +112,7 @@ class Executable:
     constants: bytes
     code: bytes
     source: str = ""  # the generated CUDA, for people
+    tensor_maps: tuple[TensorMap, ...] = ()
     notes: dict[str, str] = field(default_factory=dict)
 
     def ports_of(self, *roles: str) -> list[Port]:
@@ -86,7 +120,8 @@ class Executable:
         return [p for p in self.ports if p.role in roles]
 
 
-_MAGIC = b"dslc-executable-1\n"
+_FAMILY = b"dslc-executable-"
+_MAGIC = _FAMILY + b"2\n"
 _BLOBS = ("constants", "code")
 
 
@@ -102,8 +137,10 @@ def to_bytes(executable: Executable) -> bytes:
 
 
 def from_bytes(data: bytes) -> Executable:
-    """The executable that `to_bytes` wrote; DataError where the bytes are damaged (the hash finds damage, not malice)."""
+    """The executable that `to_bytes` wrote; DataError where the bytes are damaged (the hash finds damage, not malice) or of another version."""
     start = len(_MAGIC)
+    if data.startswith(_FAMILY) and not data.startswith(_MAGIC):
+        raise DataError("this program was compiled by another version of dslc", help="compile it again")
     body = data[start + 32 :]
     if data[:start] != _MAGIC or hashlib.sha256(body).digest() != data[start : start + 32]:
         raise DataError("this is not a compiled dslc program, or it is damaged", help="compile it again")
@@ -116,6 +153,7 @@ def from_bytes(data: bytes) -> Executable:
     plain["ports"] = tuple(_port(p) for p in plain["ports"])
     plain["kernels"] = tuple(Kernel(**{**k, "lines": tuple(k["lines"])}) for k in plain["kernels"])
     plain["launches"] = tuple(_launch(launch) for launch in plain["launches"])
+    plain["tensor_maps"] = tuple(_tensor_map(m) for m in plain["tensor_maps"])
     return Executable(**plain)
 
 
@@ -125,5 +163,31 @@ def _port(p: dict[str, Any]) -> Port:
 
 
 def _launch(launch: dict[str, Any]) -> Launch:
-    operands = tuple((space, index) for space, index in launch["operands"])
+    operands = tuple(tuple(o) for o in launch["operands"])
     return Launch(launch["kernel"], operands, tuple(launch["grid"]), tuple(launch["block"]), launch["shared_bytes"])
+
+
+def _tensor_map(m: dict[str, Any]) -> TensorMap:
+    return TensorMap(tuple(m["place"]), m["dtype"], tuple(m["dims"]), tuple(m["strides"]), tuple(m["box"]), m["swizzle"])
+
+
+def pack_modules(modules: Sequence[Module]) -> bytes:
+    """Modules as one stretch of bytes: the length of a JSON header, the header, the codes."""
+    header = json.dumps([[m.symbols, len(m.code)] for m in modules]).encode()
+    return len(header).to_bytes(8, "little") + header + b"".join(m.code for m in modules)
+
+
+def unpack_modules(code: bytes) -> list[Module]:
+    """The modules that `pack_modules` wrote; DataError where the bytes are torn."""
+    length = int.from_bytes(code[:8], "little")
+    at, out = 8 + length, []
+    try:
+        header = json.loads(code[8:at])
+    except ValueError:
+        raise DataError("the compiled program holds no modules of machine code", help="compile it again") from None
+    for symbols, size in header:
+        out.append(Module(tuple(symbols), code[at : at + size]))
+        at += size
+    if at != len(code):
+        raise DataError(f"the machine code is torn: {len(code)} bytes where {at} are listed", help="compile it again")
+    return out

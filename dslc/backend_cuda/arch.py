@@ -1,0 +1,42 @@
+"""The GPU architectures that kernels are generated for: what a schedule must know of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dslc.core.errors import TargetError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Arch:
+    """`name` is NVRTC's (`sm_90a`); `sms` the multiprocessors that a full device has; `shared_bytes` what one block may take of their SRAM."""
+
+    name: str
+    sm: int
+    sms: int
+    shared_bytes: int
+    registers: int = 65536  # of a multiprocessor
+    l2_bytes: int = 40 << 20
+
+    @property
+    def hopper(self) -> bool:
+        """Whether TMA, mbarrier transactions and wgmma exist."""
+        return self.name == "sm_90a"
+
+
+ARCHS = {
+    a.name: a
+    for a in (
+        Arch("sm_80", 80, 108, 166_912),
+        Arch("sm_86", 86, 84, 101_376, l2_bytes=6 << 20),
+        Arch("sm_89", 89, 128, 101_376, l2_bytes=72 << 20),
+        Arch("sm_90a", 90, 132, 232_448, l2_bytes=50 << 20),
+    )
+}
+
+
+def arch_of(name: str) -> Arch:
+    """The architecture of that name; TargetError where it is unknown or too old."""
+    if name not in ARCHS:
+        raise TargetError(f"unknown GPU architecture '{name}'{did_you_mean(name, ARCHS)}", help=f"kernels are made for {', '.join(ARCHS)} and newer")
+    return ARCHS[name]
