@@ -2,6 +2,7 @@
 
 A model has four programs: `run` (outputs), `eval` (outputs, losses, metrics), `train` (the same in training mode, with its random draws and
 statistics) and `step` (one training step: gradients, clipping, the optimizer). Accumulating models have `accumulate` beside `step`.
+A model that is causal in time has `prefill` and `decode` too: the output at one position, from whole sequences and from one token at a time.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Recipe:
     training: bool
     roles: tuple[str, ...]
     steps: bool = False  # adds gradients and the optimizer
+    decodes: bool = False  # one position of time, with caches
 
 
 RECIPES = {
@@ -40,6 +42,8 @@ RECIPES = {
     "train": Recipe(True, ("output", "loss", "metric", "state", "param")),
     "step": Recipe(True, ("loss", "metric", "state", "param"), steps=True),
     "accumulate": Recipe(True, ("loss", "metric", "state", "param"), steps=True),
+    "prefill": Recipe(False, ("output",), decodes=True),
+    "decode": Recipe(False, ("output",), decodes=True),
 }
 
 Observer = Callable[[str, Any], None]  # told the name of each stage and the module after it
@@ -61,6 +65,8 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target) -> lis
         from .passes.differentiate import Differentiate
 
         passes += [Differentiate(), Simplify()]
+    if recipe.decodes:
+        passes += [model.decoding(elaborated, prefill=program == "prefill"), Simplify()]
     if target.lowered:
         from .passes.fuse import Fuse
 

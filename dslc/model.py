@@ -16,6 +16,7 @@ from .runtime.store import Entry, ParameterStore
 
 if TYPE_CHECKING:
     from .frontend.elaborate import Elaborated
+    from .passes.incrementalize import Incrementalize
     from .passes.train_step import TrainStep
 
 
@@ -125,3 +126,16 @@ class Model:
             accumulate=settings.accumulate,
             accumulating=program == "accumulate",
         )
+
+    def decoding(self, elaborated: Elaborated, prefill: bool) -> Incrementalize:
+        """The pass that makes a program of one position of time: along the generate block's axis, or that of the tokens [batch, time]."""
+        from .passes.incrementalize import Incrementalize
+
+        builder, block = elaborated.builder, elaborated.generate
+        axes = {builder.inputs[v]: names for v, names in builder.input_axes.items() if v in builder.inputs}
+        outputs = [s.name for s, _ in builder.results if s.role == "output"]
+        wanted = [a[1] for name, a in axes.items() if len(a) >= 2 and (name == "tokens" or "tokens" not in axes)]
+        time = block.axis if block else next(iter(wanted), None)
+        output = block.output if block else "logits" if "logits" in outputs else next(iter(outputs), "")
+        timed = tuple(name for name, a in axes.items() if len(a) >= 2 and a[1] == time)
+        return Incrementalize(timed, output, prefill)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 from dslc.ir.mlir import func, ir
@@ -23,7 +24,7 @@ class Prune:
         kept = [(slot, v) for slot, v in results_of(program) if slot.role in self.roles or slot.name in self.names]
         finish_program(program, kept)
         remove_dead(program.entry_block)
-        _drop_arguments(program)
+        drop_arguments(program)
 
 
 def remove_dead(block: ir.Block) -> None:
@@ -33,13 +34,13 @@ def remove_dead(block: ir.Block) -> None:
             op.operation.erase()
 
 
-def _drop_arguments(program: func.FuncOp) -> None:
-    """Removes every argument that is read nowhere."""
+def drop_arguments(program: func.FuncOp, keep: Container[str] = ()) -> None:
+    """Removes every argument that is read nowhere and whose name is not one to keep."""
     slots = arguments_of(program)
     block = program.entry_block
     kept = []
     for i in range(len(slots) - 1, -1, -1):
-        if list(block.arguments[i].uses):
+        if slots[i].name in keep or list(block.arguments[i].uses):
             kept.append(slots[i])
         else:
             block.erase_argument(i)
