@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from ..core.errors import DataError
 from ..core.executable import Executable, Port
+from .binding import described
 
 if TYPE_CHECKING:
     from .store import ParameterStore
@@ -47,3 +49,34 @@ def metric_values(program: Program, results: Mapping[str, np.ndarray]) -> dict[s
     """Metrics, and losses that have names of their own, as numbers; a metric with axes is averaged."""
     ports = program.executable.ports_of("metric", "loss")
     return {p.name: float(np.mean(results[p.name], dtype=np.float64)) for p in ports if p.name in results and p.name != "loss"}
+
+
+def written_ports(executable: Executable) -> list[str]:
+    """The params and states that the program writes: `notes["writes"]`, one a line; without it all of a training program, else the states."""
+    if "writes" in executable.notes:
+        return [name for name in executable.notes["writes"].split("\n") if name]
+    roles = ("param", "state") if executable.program not in ("eval", "run", "prefill", "step") else ("state",)
+    return [p.name for p in executable.ports_of(*roles)]
+
+
+def check_out(results: Sequence[Port], out: Mapping[str, Any]) -> None:
+    """DataError unless every array of `out` is C-contiguous memory that can be written, for a result of its name, type and shape."""
+    known = {p.name: p for p in results}
+    for name, array in out.items():
+        if name not in known:
+            raise DataError(f"the program has no result '{name}'", notes=[f"its results are: {', '.join(known)}"])
+        port = known[name]
+        if not isinstance(array, np.ndarray) or array.dtype != port.dtype.numpy or array.shape != port.shape:
+            found = described(array.dtype, array.shape) if isinstance(array, np.ndarray) else type(array).__name__
+            raise DataError(f"out['{name}'] is {found}, the result is {described(port.dtype.numpy, port.shape)}")
+        if not (array.flags.c_contiguous and array.flags.writeable and array.flags.aligned):
+            raise DataError(f"out['{name}'] must be a C-contiguous array that can be written")
+
+
+def check_kept(ports: Sequence[Port], store: ParameterStore) -> None:
+    """DataError where a parameter or state of the store is not what the program was compiled for."""
+    for port in ports:
+        entry = store.entry(port.name)
+        if entry.shape != port.shape or entry.dtype != port.dtype:
+            found, declared = described(entry.dtype, entry.shape), described(port.dtype, port.shape)
+            raise DataError(f"the {port.role} '{port.name}' is {found} in the store, {declared} in the program")

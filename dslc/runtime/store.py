@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,8 @@ class ParameterStore(MutableMapping[str, np.ndarray]):
     """Params and states by path, each at one address for the life of the store.
 
     `store[path]` is a view that cannot be written; `store[path] = value` checks shape and type and copies. Programs write through
-    `array(path)` and call `touch(path)`; a program that keeps a packed copy makes it anew when `version(path)` has changed.
+    `array(path)` and call `touch(path)`; a program that keeps a packed copy makes it anew when `version(path)` has changed. A program on a device
+    says `moved(path, fetch)` of what it wrote there: the array is filled when somebody next asks for it.
     Errors: NameError_ for an unknown path, ShapeError and TypeError_ for a value that does not fit.
     """
 
@@ -50,6 +51,8 @@ class ParameterStore(MutableMapping[str, np.ndarray]):
         self._entries: dict[str, Entry] = {}
         self._arrays: dict[str, np.ndarray] = {}
         self._versions: dict[str, int] = {}
+        self._moved: dict[str, Callable[[np.ndarray], None]] = {}  # the newest values lie on a device
+        self._residences: dict[Any, Any] = {}
         self.extend(ports)
 
     def extend(self, ports: Iterable[Port | Entry]) -> list[str]:
@@ -81,9 +84,30 @@ class ParameterStore(MutableMapping[str, np.ndarray]):
         return [e for e in self._entries.values() if role in (None, e.role)]
 
     def array(self, path: str) -> np.ndarray:
-        """The memory itself, for programs. Whoever writes it calls `touch`."""
+        """The memory itself, for programs, with the newest values. Whoever writes it calls `touch`."""
         self.entry(path)
-        return self._arrays[path]
+        array = self._arrays[path]
+        if path in self._moved:
+            self._moved[path](array)
+            del self._moved[path]
+        return array
+
+    def moved(self, path: str, fetch: Callable[[np.ndarray], None]) -> int:
+        """Says that a device wrote this path; `fetch(array)` copies the values to the host. Returns the new version."""
+        self._versions[self.entry(path).path] += 1
+        self._moved[path] = fetch
+        return self._versions[path]
+
+    def gather(self) -> None:
+        """Brings all values that lie on devices to the host: for programs that keep the arrays' addresses."""
+        for path in list(self._moved):
+            self.array(path)
+
+    def residence(self, device: Any, make: Callable[[], Any]) -> Any:
+        """What a device keeps of this store, made at the first call; `device` is the key."""
+        if device not in self._residences:
+            self._residences[device] = make()
+        return self._residences[device]
 
     def version(self, path: str) -> int:
         """How many times the parameter was written."""
@@ -94,6 +118,7 @@ class ParameterStore(MutableMapping[str, np.ndarray]):
         """Says that these paths were written in place."""
         for path in paths:
             self._versions[self.entry(path).path] += 1
+            self._moved.pop(path, None)
 
     def __getitem__(self, path: str) -> np.ndarray:
         view = self.array(path).view()
@@ -101,8 +126,11 @@ class ParameterStore(MutableMapping[str, np.ndarray]):
         return view
 
     def __setitem__(self, path: str, value: Any) -> None:
-        entry = self.entry(path)
-        np.copyto(self._arrays[path], fitted(entry, value), casting="unsafe")
+        self._write(path, fitted(self.entry(path), value))
+
+    def _write(self, path: str, value: np.ndarray) -> None:
+        np.copyto(self._arrays[path], value, casting="unsafe")
+        self._moved.pop(path, None)
         self._versions[path] += 1
 
     def __delitem__(self, path: str) -> None:
@@ -128,14 +156,13 @@ class ParameterStore(MutableMapping[str, np.ndarray]):
 
     def copy_values(self, role: str | None = None) -> dict[str, np.ndarray]:
         """Copies of the values of a role."""
-        return {e.path: self._arrays[e.path].copy() for e in self.entries(role)}
+        return {e.path: self.array(e.path).copy() for e in self.entries(role)}
 
     def assign(self, values: Mapping[str, Any]) -> None:
         """Assigns several paths; nothing is written unless all of them fit."""
         ready = {path: fitted(self.entry(path), value) for path, value in values.items()}
         for path, value in ready.items():
-            np.copyto(self._arrays[path], value, casting="unsafe")
-            self._versions[path] += 1
+            self._write(path, value)
 
     def load_weights(self, file: str | Path, map: str | Path | None = None) -> list[str]:
         """Brings in the weights of a .safetensors or .npz file; `map` is a file of rules, or the rules. Returns the paths written."""

@@ -44,6 +44,7 @@ class Driver(Protocol):
     kind: int  # the device's type in DLPack: 1 memory of the host, 2 a CUDA device
     ordinal: int  # the device's number, in DLPack and in messages
     stops_midway: bool  # a faulty kernel ends a program between launches, and memory stays usable
+    lock: Any  # a context manager: one thread at a time runs programs on the device
 
     def allocate(self, size: int) -> int:
         """The address of `size` bytes, a multiple of ALIGNMENT; BudgetError with the bytes needed and free."""
@@ -102,4 +103,4 @@ def packed_tensor_map(data: bytes) -> Parameter:
     raw = np.zeros(TENSOR_MAP_BYTES + TENSOR_MAP_ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % TENSOR_MAP_ALIGNMENT
     raw[start : start + TENSOR_MAP_BYTES] = np.frombuffer(data, np.uint8)
-    return (ctypes.c_uint8 * TENSOR_MAP_BYTES).from_buffer(raw[start:])
+    return (ctypes.c_uint8 * TENSOR_MAP_BYTES).from_buffer(raw[start:].data)

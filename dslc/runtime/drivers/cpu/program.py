@@ -20,6 +20,7 @@ import numpy as np
 from ....core.errors import DataError, TargetError
 from ....core.executable import Executable, Port
 from ...binding import described, fit_input, fit_inputs
+from ...program import check_out, written_ports
 from . import pool
 from .loader import LoadedObject
 
@@ -98,10 +99,11 @@ class CpuProgram:
         self._table_address = ctypes.addressof(self._table)
         self._fed = [p for p in ports if p.role == "input" or (p.role == "scalar" and p.name not in _HOST)]
         self._inputs = [_Input.of(p) for p in self._fed]
-        self._results = [_Result(p.name, p.slot, p.shape, p.dtype.numpy, p.bytes) for p in executable.ports_of("output", "loss", "metric")]
+        self._result_ports = executable.ports_of("output", "loss", "metric")
+        self._results = [_Result(p.name, p.slot, p.shape, p.dtype.numpy, p.bytes) for p in self._result_ports]
         self._host = self._host_scalars()
         self._kept = executable.ports_of("param", "state")
-        self._written = _written_ports(executable)
+        self._written = written_ports(executable)
         self._store: Any = None
         self._arrays: list[np.ndarray] = []
         self._alone = threads == 1
@@ -145,6 +147,8 @@ class CpuProgram:
         if self._kept and self._store is None:
             raise DataError("the program has parameters or states: bind a ParameterStore first")
         values = self._read(inputs)
+        if self._kept and hasattr(self._store, "gather"):
+            self._store.gather()  # what a device wrote meanwhile
         memory, results = self._make_results(out)
         host = self._host
         with self._lock:
@@ -175,7 +179,7 @@ class CpuProgram:
     def _make_results(self, out: Mapping[str, Any] | None) -> tuple[list[tuple[int, int]], dict[str, np.ndarray]]:
         memory, results = [], {}
         if out:
-            self._check_out(out)
+            check_out(self._result_ports, out)
         for item in self._results:
             if out and item.name in out:
                 array = out[item.name]
@@ -185,18 +189,6 @@ class CpuProgram:
             results[item.name] = array
             memory.append((item.slot, address))
         return memory, results
-
-    def _check_out(self, out: Mapping[str, Any]) -> None:
-        known = {r.name: r for r in self._results}
-        for name, array in out.items():
-            if name not in known:
-                raise DataError(f"the program has no result '{name}'", notes=[f"its results are: {', '.join(known)}"])
-            item = known[name]
-            if not isinstance(array, np.ndarray) or array.dtype != item.dtype or array.shape != item.shape:
-                found = described(array.dtype, array.shape) if isinstance(array, np.ndarray) else type(array).__name__
-                raise DataError(f"out['{name}'] is {found}, the result is {described(item.dtype, item.shape)}")
-            if not (array.flags.c_contiguous and array.flags.writeable and array.flags.aligned):
-                raise DataError(f"out['{name}'] must be a C-contiguous array that can be written")
 
     def _run(self) -> None:
         state = pool.state
@@ -225,14 +217,6 @@ class CpuProgram:
             workers = pool.pool_for(self._code)
             self._control, self._before = workers.control, workers.before_call
         self._generation = pool.state.generation
-
-
-def _written_ports(executable: Executable) -> list[str]:
-    """The params and states that the program writes: `notes["writes"]`, one a line; without it all of a training program, else the states."""
-    if "writes" in executable.notes:
-        return [name for name in executable.notes["writes"].split("\n") if name]
-    roles = ("param", "state") if executable.program not in ("eval", "run", "prefill", "step") else ("state",)
-    return [p.name for p in executable.ports_of(*roles)]
 
 
 _programs: weakref.WeakSet[CpuProgram] = weakref.WeakSet()

@@ -1,0 +1,301 @@
+"""A program on a device: fixed buffers, the launches of its executable, copies of inputs and results; over any Driver.
+
+One allocation holds what is the program's own, in this order, every buffer at a multiple of 256 bytes:
+
+    [constants][arena][scalars][inputs][small results][large results]
+
+Scalars and inputs that come from the host are written to staging memory and copied at once; small results come back at once. Parameters and states
+lie in the store's Residence. No address changes between runs, so that a driver may capture all launches as one graph.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import warnings
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...core.errors import DataError, TargetError
+from ...core.executable import Executable, Launch, Operand, Port, unpack_modules
+from ..binding import described, fit_input, fit_inputs
+from ..program import check_kept, check_out, written_ports
+from ..store import ParameterStore
+from .device import ALIGNMENT, Driver, Parameter, PreparedLaunch, packed_tensor_map
+from .device_arrays import DeviceArray, device_array
+from .residence import Residence
+
+HOST_SCALARS = ("seed", "step", "microbatch")  # every call is given these
+SMALL = 64 << 10  # bytes: results up to this size come back in one copy
+Given = np.ndarray | DeviceArray
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Offsets in the program's memory, by slot; `[feed, fed)` holds scalars and inputs, `[small, big)` the small results."""
+
+    offsets: dict[int, int]
+    arena: int
+    feed: int
+    fed: int
+    small: int
+    big: int
+    bytes: int
+
+    @staticmethod
+    def of(executable: Executable, fed: Sequence[Port], results: Sequence[Port]) -> _Layout:
+        arena = _padded(len(executable.constants))
+        feed = arena + _padded(executable.arena_bytes)
+        offsets: dict[int, int] = {}
+        after_fed = _stack(offsets, fed, feed)
+        after_small = _stack(offsets, [p for p in results if p.bytes <= SMALL], after_fed)
+        end = _stack(offsets, [p for p in results if p.bytes > SMALL], after_small)
+        return _Layout(offsets, arena, feed, after_fed, after_fed, after_small, max(end, ALIGNMENT))
+
+
+def _stack(offsets: dict[int, int], ports: Iterable[Port], at: int) -> int:
+    for port in ports:
+        offsets[port.slot] = at
+        at += _padded(port.bytes)
+    return at
+
+
+def _padded(n: int) -> int:
+    return -(-n // ALIGNMENT) * ALIGNMENT
+
+
+class DeviceProgram:
+    """A Program (`runtime.program`). Calls on one device wait for each other, from whichever thread they come.
+
+    Inputs are numpy arrays, or arrays of torch, cupy, jax or pycuda that lie on this device: those are copied there, not through the host, but for
+    inputs used as indices, whose values are checked on the host.
+    """
+
+    def __init__(self, executable: Executable, driver: Driver):
+        check_target(executable, driver)
+        self.executable, self._driver = executable, driver
+        ports = executable.ports
+        self._scalars = [p for p in ports if p.role == "scalar" and p.name in HOST_SCALARS]
+        self._inputs = [p for p in ports if p.role == "input" or (p.role == "scalar" and p.name not in HOST_SCALARS)]
+        self._results = executable.ports_of("output", "loss", "metric")
+        self._kept = executable.ports_of("param", "state")
+        self._written = written_ports(executable)
+        self._layout = _Layout.of(executable, [*self._scalars, *self._inputs], self._results)
+        self._functions = _load(executable, driver)
+        self._memory = driver.allocate(self._layout.bytes)
+        weakref.finalize(self, driver.release, self._memory)
+        if executable.constants:
+            driver.upload(self._memory, np.frombuffer(executable.constants, np.uint8))
+        self._staging = _Staging(driver, self._layout.fed - self._layout.feed)
+        self._returned = driver.staging(self._layout.big - self._layout.small)
+        self._store: ParameterStore | None = None
+        self._residence: Residence | None = None
+        self._start: Callable[[], None] | None = None
+        self._warned: set[str] = set()
+        if not self._kept:
+            self._prepare({})
+
+    def bind(self, store: ParameterStore) -> None:
+        """Param and state ports use the store's values from now on, on the device. DataError where one does not fit."""
+        check_kept(self._kept, store)
+        with self._driver.lock:
+            residence: Residence = store.residence(self._driver, lambda: Residence(self._driver))
+            addresses = residence.place(self._kept)
+            self._prepare({p.slot: addresses[p.name] for p in self._kept})
+            self._store, self._residence = store, residence
+
+    def __call__(
+        self, inputs: Mapping[str, Any], *, seed: int = 0, step: int = 0, microbatch: int = 0, out: Mapping[str, Any] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Runs once. Gives output, loss and metric ports by name; `out` holds C-contiguous host arrays to write some of them to.
+
+        DataError where an input or an `out` does not fit; TargetError where the device fails. Parameters are then as they were before, unless the
+        device itself is lost.
+        """
+        if self._kept and self._store is None:
+            raise DataError("the program has parameters or states: bind a ParameterStore first")
+        if out:
+            check_out(self._results, out)
+        with self._driver.lock:
+            given = self._read(inputs)
+            self._bring()
+            self._feed(given, {"seed": seed, "step": step, "microbatch": microbatch})
+            try:
+                assert self._start is not None
+                self._start()
+                results = self._collect(out or {})
+            except BaseException:
+                if self._residence is not None:
+                    self._residence.lost(self._written)
+                raise
+            if self._residence is not None and self._store is not None:
+                self._residence.written(self._store, self._written)
+        return results
+
+    # ---- preparation
+
+    def _prepare(self, kept: Mapping[int, int]) -> None:
+        """All launches with their parameters, for these addresses of parameters and states."""
+        slots = {slot: self._memory + offset for slot, offset in self._layout.offsets.items()} | dict(kept)
+        launches = [self._prepared(launch, slots) for launch in self.executable.launches]
+        for launch in launches:
+            self._driver.check(launch)
+        self._start = self._driver.graph(launches)
+
+    def _prepared(self, launch: Launch, slots: Mapping[int, int]) -> PreparedLaunch:
+        kernel = self.executable.kernels[launch.kernel]
+        label = f"{kernel.name} ({', '.join(kernel.lines)})" if kernel.lines else kernel.name
+        if kernel.symbol not in self._functions:
+            raise DataError(f"the compiled program has no function '{kernel.symbol}'", help="compile it again")
+        parameters = tuple(self._parameter(o, slots) for o in launch.operands)
+        return PreparedLaunch(self._functions[kernel.symbol], launch.grid, launch.block, launch.shared_bytes, parameters, label)
+
+    def _parameter(self, operand: Operand, slots: Mapping[int, int]) -> Parameter:
+        space, number = operand[0], operand[1]
+        if space == "value":
+            return ctypes.c_int32(number)
+        if space == "tensormap":
+            described = self.executable.tensor_maps[number]
+            return packed_tensor_map(self._driver.tensor_map(described, self._address(described.place, slots)))
+        return ctypes.c_uint64(self._address(operand, slots))
+
+    def _address(self, operand: Operand, slots: Mapping[int, int]) -> int:
+        space, number, *offset = operand
+        base = {"arena": self._memory + self._layout.arena + number, "constant": self._memory + number}.get(space)
+        return (slots[number] if base is None else base) + sum(offset)
+
+    # ---- a run
+
+    def _read(self, inputs: Mapping[str, Any]) -> list[tuple[Port, Given]]:
+        """All inputs, checked, before anything is copied."""
+        if len(inputs) != len(self._inputs) or not all(p.name in inputs for p in self._inputs):
+            fit_inputs(self._inputs, inputs)  # says which is missing or unknown
+        return [(port, self._read_one(port, inputs[port.name])) for port in self._inputs]
+
+    def _read_one(self, port: Port, value: Any) -> Given:
+        if type(value) is np.ndarray and port.bounds is None and value.dtype == port.dtype.numpy and value.shape == port.shape:
+            return value
+        found = device_array(value, port.name, self._driver.stream_for_dlpack())
+        if found is None:
+            return fit_input(port, value)
+        self._check_device(port, found)
+        if found.stream is not None:
+            self._driver.order_after(int(found.stream))
+        if port.bounds is None and found.contiguous:
+            return found
+        if not found.contiguous and port.name not in self._warned:
+            self._warned.add(port.name)
+            warnings.warn(f"input '{port.name}' is not contiguous: it is copied through the host at every call", stacklevel=4)
+        return fit_input(port, self._to_host(found))
+
+    def _check_device(self, port: Port, found: DeviceArray) -> None:
+        declared = f"declared {described(port.dtype, port.shape)}" + (f" (line {port.line})" if port.line else "")
+        if found.shape != port.shape or found.dtype != port.dtype:
+            raise DataError(f"input '{port.name}' is {described(found.dtype or found.spelled, found.shape)}, {declared}")
+        if self._driver.kind != 2:
+            raise DataError(f"input '{port.name}' lies on a CUDA device, the program runs on {self._driver.device}", help="give it as a numpy array")
+        if found.ordinal is not None and found.ordinal != self._driver.ordinal:
+            raise DataError(f"input '{port.name}' lies on CUDA device {found.ordinal}, the program runs on device {self._driver.ordinal}")
+        if found.address % port.dtype.bytes:
+            raise DataError(f"input '{port.name}' lies at address {found.address:#x}, which is no multiple of its element's {port.dtype.bytes} bytes")
+
+    def _to_host(self, found: DeviceArray) -> np.ndarray:
+        """The array's values; of one with gaps all the memory that it spans is copied."""
+        assert found.dtype is not None
+        if 0 in found.shape:
+            return np.empty(found.shape, found.dtype.numpy)
+        if any(s < 0 for s in found.strides):
+            raise DataError("an array on the device has negative strides", help="make it contiguous first")
+        span = 1 + sum((n - 1) * s for n, s in zip(found.shape, found.strides))
+        flat = np.empty(span, found.dtype.numpy)
+        self._driver.download(flat, found.address)
+        strides = [s * flat.itemsize for s in found.strides]
+        return np.ascontiguousarray(np.lib.stride_tricks.as_strided(flat, found.shape, strides))
+
+    def _bring(self) -> None:
+        if self._residence is None or self._store is None:
+            return
+        if self._driver.stops_midway:
+            for path in self._written:
+                self._store.array(path)  # the host keeps the values of before the run
+        self._residence.bring(self._store, [p.name for p in self._kept])
+
+    def _feed(self, given: Sequence[tuple[Port, Given]], scalars: Mapping[str, int]) -> None:
+        """Scalars and inputs to their buffers. What comes from the host is one copy, where nothing comes from elsewhere in between."""
+        offsets, start = self._layout.offsets, self._layout.feed
+        buffer = self._staging.next()
+        stretches: list[list[int]] = []
+
+        def put(port: Port, array: np.ndarray) -> None:
+            at = offsets[port.slot] - start
+            np.copyto(buffer[at : at + port.bytes].view(port.dtype.numpy).reshape(port.shape), array)
+            if stretches and _padded(stretches[-1][1]) == at:
+                stretches[-1][1] = at + port.bytes
+            elif port.bytes:
+                stretches.append([at, at + port.bytes])
+
+        for port in self._scalars:
+            wrapped = scalars[port.name] % (1 << port.dtype.bits)
+            put(port, np.frombuffer(wrapped.to_bytes(port.dtype.bytes, "little"), port.dtype.numpy).reshape(()))
+        for port, value in given:
+            if isinstance(value, np.ndarray):
+                put(port, value)
+            elif port.bytes:
+                self._driver.copy(self._memory + offsets[port.slot], value.address, port.bytes)
+        for first, last in stretches:
+            self._driver.upload(self._memory + start + first, buffer[first:last])
+        self._staging.used()
+
+    def _collect(self, out: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The results in the caller's arrays or in fresh ones; waits for the run."""
+        layout, results = self._layout, {}
+        if self._returned.size:
+            self._driver.download(self._returned, self._memory + layout.small)
+        for port in self._results:
+            array = out[port.name] if port.name in out else np.empty(port.shape, port.dtype.numpy)
+            offset = layout.offsets[port.slot]
+            if port.bytes > SMALL:
+                self._driver.download(array, self._memory + offset)
+            elif port.bytes:
+                at = offset - layout.small
+                np.copyto(array, self._returned[at : at + port.bytes].view(port.dtype.numpy).reshape(port.shape))
+            results[port.name] = array
+        return results
+
+
+class _Staging:
+    """Two buffers in turn: one may still be read by a copy while the other is filled."""
+
+    def __init__(self, driver: Driver, size: int):
+        self._driver = driver
+        self._buffers = [driver.staging(size) for _ in range(2)]
+        self._marks: list[Any] = [None, None]
+        self._turn = 0
+
+    def next(self) -> np.ndarray:
+        self._turn ^= 1
+        if self._marks[self._turn] is not None:
+            self._driver.wait(self._marks[self._turn])
+        return self._buffers[self._turn]
+
+    def used(self) -> None:
+        self._marks[self._turn] = self._driver.mark()
+
+
+def check_target(executable: Executable, driver: Driver) -> None:
+    """TargetError where the program's machine code is not for this device."""
+    wanted = "cuda-emulated" if driver.arch == "emulated" else f"cuda:{driver.arch}"
+    if executable.target != wanted:
+        raise TargetError(
+            f"this program was compiled for {executable.target}, {driver.device} runs {wanted}", help=f"compile it again with --target {wanted}"
+        )
+
+
+def _load(executable: Executable, driver: Driver) -> dict[str, Any]:
+    functions: dict[str, Any] = {}
+    for module in unpack_modules(executable.code):
+        functions |= driver.load(module.code, module.symbols)
+    return functions
