@@ -7,7 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 
 DEVICE = Path(__file__).parent / "device"
-_INCLUDE = re.compile(r'^#include "device/(\w+\.cuh)"\s*$', re.MULTILINE)
+_INCLUDE = re.compile(r'^#include "device/(\w+\.cuh)"[ \t]*$', re.MULTILINE)
 
 
 @lru_cache(maxsize=64)
@@ -30,8 +30,8 @@ def bundle(text: str) -> str:
             wanted = found.group(1)
             if wanted not in seen:
                 seen.add(wanted)
-                out.append(f'#line 1 "device/{wanted}"\n{inlined(header(wanted), f"device/{wanted}")}\n#line {line} "{name}"')
+                out.append(f'#line 1 "device/{wanted}"\n{inlined(header(wanted), f"device/{wanted}")}\n#line {line + 1} "{name}"')
         out.append(source[rest:])
         return "".join(out)
 
-    return inlined(text.replace("#pragma once\n", ""), "kernels.cu").replace("#pragma once\n", "")
+    return inlined(text, "kernels.cu").replace("#pragma once\n", "\n")

@@ -44,7 +44,12 @@ def compiler_version() -> str:
 
 def key(*parts: str | bytes) -> str:
     """A file name from everything that the value depends on; the compiler's own version is always part of it."""
-    digest = hashlib.sha256(compiler_version().encode())
+    return content_key(compiler_version(), *parts)
+
+
+def content_key(*parts: str | bytes) -> str:
+    """A file name for what the parts alone determine, whichever version of dslc asks."""
+    digest = hashlib.sha256()
     for part in parts:
         data = part.encode() if isinstance(part, str) else part
         digest.update(len(data).to_bytes(8, "little") + data)
