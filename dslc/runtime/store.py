@@ -30,6 +30,15 @@ class Entry:
         return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
 
 
+@dataclass(eq=False)
+class Value:
+    """The values of one path: memory of the host, how often they were written, and how to get them where the newest ones lie on a device."""
+
+    array: np.ndarray
+    version: int = 0
+    fetch: Callable[[np.ndarray], None] | None = None
+
+
 def aligned_zeros(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """A C-contiguous array of zeros whose address is a multiple of `ALIGNMENT`."""
     size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
@@ -49,9 +58,8 @@ class ParameterStore(MutableMapping[str, np.ndarray]):
 
     def __init__(self, ports: Iterable[Port | Entry] = ()):
         self._entries: dict[str, Entry] = {}
-        self._arrays: dict[str, np.ndarray] = {}
-        self._versions: dict[str, int] = {}
-        self._moved: dict[str, Callable[[np.ndarray], None]] = {}  # the newest values lie on a device
+        self._values: dict[str, Value] = {}
+        self._away: set[Value] = set()  # the newest values lie on a device
         self._residences: dict[Any, Any] = {}
         self.extend(ports)
 
@@ -65,13 +73,19 @@ class ParameterStore(MutableMapping[str, np.ndarray]):
             known = self._entries.get(entry.path)
             if known is None:
                 self._entries[entry.path] = entry
-                self._arrays[entry.path] = aligned_zeros(entry.shape, entry.dtype.numpy)
-                self._versions[entry.path] = 0
+                self._values[entry.path] = Value(aligned_zeros(entry.shape, entry.dtype.numpy))
                 added.append(entry.path)
             elif (known.shape, known.dtype) != (entry.shape, entry.dtype):
                 error = ShapeError if known.shape != entry.shape else TypeError_
                 raise error(f"{known.role} '{entry.path}' is {known} in one program and {entry} in another")
         return added
+
+    def beside(self) -> ParameterStore:
+        """A store that shares the memory of all that is here; what it is extended by is its own: caches of a decoder."""
+        made = ParameterStore()
+        made._entries, made._values = dict(self._entries), dict(self._values)
+        made._away, made._residences = self._away, self._residences
+        return made
 
     def entry(self, path: str) -> Entry:
         """Role, type and shape of a path."""
@@ -83,25 +97,39 @@ class ParameterStore(MutableMapping[str, np.ndarray]):
         """All entries of a role, in the order of their declaration."""
         return [e for e in self._entries.values() if role in (None, e.role)]
 
+    def value(self, path: str) -> Value:
+        """What is known of a path's values; stores beside each other share it."""
+        self.entry(path)
+        return self._values[path]
+
     def array(self, path: str) -> np.ndarray:
         """The memory itself, for programs, with the newest values. Whoever writes it calls `touch`."""
-        self.entry(path)
-        array = self._arrays[path]
-        if path in self._moved:
-            self._moved[path](array)
-            del self._moved[path]
-        return array
+        value = self.value(path)
+        if value.fetch is not None:
+            self._fetch(value)
+        return value.array
 
     def moved(self, path: str, fetch: Callable[[np.ndarray], None]) -> int:
         """Says that a device wrote this path; `fetch(array)` copies the values to the host. Returns the new version."""
-        self._versions[self.entry(path).path] += 1
-        self._moved[path] = fetch
-        return self._versions[path]
+        value = self.value(path)
+        value.version += 1
+        value.fetch = fetch
+        self._away.add(value)
+        return value.version
 
     def gather(self) -> None:
         """Brings all values that lie on devices to the host: for programs that keep the arrays' addresses."""
-        for path in list(self._moved):
-            self.array(path)
+        for value in list(self._away):
+            self._fetch(value)
+
+    def _fetch(self, value: Value) -> None:
+        if value.fetch is not None:
+            value.fetch(value.array)
+        self._came(value)
+
+    def _came(self, value: Value) -> None:
+        value.fetch = None
+        self._away.discard(value)
 
     def residence(self, device: Any, make: Callable[[], Any]) -> Any:
         """What a device keeps of this store, made at the first call; `device` is the key."""
@@ -111,14 +139,14 @@ class ParameterStore(MutableMapping[str, np.ndarray]):
 
     def version(self, path: str) -> int:
         """How many times the parameter was written."""
-        self.entry(path)
-        return self._versions[path]
+        return self.value(path).version
 
     def touch(self, *paths: str) -> None:
         """Says that these paths were written in place."""
         for path in paths:
-            self._versions[self.entry(path).path] += 1
-            self._moved.pop(path, None)
+            value = self.value(path)
+            value.version += 1
+            self._came(value)
 
     def __getitem__(self, path: str) -> np.ndarray:
         view = self.array(path).view()
@@ -128,10 +156,9 @@ class ParameterStore(MutableMapping[str, np.ndarray]):
     def __setitem__(self, path: str, value: Any) -> None:
         self._write(path, fitted(self.entry(path), value))
 
-    def _write(self, path: str, value: np.ndarray) -> None:
-        np.copyto(self._arrays[path], value, casting="unsafe")
-        self._moved.pop(path, None)
-        self._versions[path] += 1
+    def _write(self, path: str, array: np.ndarray) -> None:
+        np.copyto(self._values[path].array, array, casting="unsafe")
+        self.touch(path)
 
     def __delitem__(self, path: str) -> None:
         raise TypeError_(f"the parameter '{path}' belongs to the model and cannot be removed")
@@ -152,7 +179,7 @@ class ParameterStore(MutableMapping[str, np.ndarray]):
     @property
     def bytes(self) -> int:
         """Bytes of all arrays."""
-        return sum(a.nbytes for a in self._arrays.values())
+        return sum(v.array.nbytes for v in self._values.values())
 
     def copy_values(self, role: str | None = None) -> dict[str, np.ndarray]:
         """Copies of the values of a role."""

@@ -136,6 +136,26 @@ def test_programs_share_parameters_on_a_device_and_between_devices():
     assert store["count"] == 3
 
 
+def test_stores_beside_each_other_share_parameters_and_keep_their_own_states():
+    driver = FakeDriver(stops_midway=False)
+    parent = ParameterStore([W])
+    parent["w"] = np.full((2, 3), 2, np.float32)
+    one, two = parent.beside(), parent.beside()
+    programs = []
+    for store in (one, two):
+        store.extend([COUNT])
+        programs.append(bound(driver, *ALL, store=store)[0])
+    programs[0]({"x": VALUES})
+    programs[0]({"x": VALUES})
+    programs[1]({"x": VALUES})
+    assert (one["count"], two["count"]) == (2, 1)
+    np.testing.assert_array_equal(parent["w"], 2 - 3 * VALUES)
+    used = driver.allocated
+    del one, store, two, programs
+    gc.collect()
+    assert driver.allocated < used
+
+
 def test_copies_of_values_and_assignments_see_the_device():
     program, store = bound(FakeDriver(), *ALL)
     program({"x": VALUES})
@@ -145,7 +165,7 @@ def test_copies_of_values_and_assignments_see_the_device():
     np.testing.assert_array_equal(store["w"], 0 * VALUES)
     program({"x": VALUES})
     store.gather()
-    np.testing.assert_array_equal(store._arrays["w"], -VALUES)
+    np.testing.assert_array_equal(store.value("w").array, -VALUES)
 
 
 @pytest.mark.parametrize("runs", [0, 2])

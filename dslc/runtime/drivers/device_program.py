@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ctypes
 import warnings
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +25,7 @@ from ..program import check_kept, check_out, written_ports
 from ..store import ParameterStore
 from .device import ALIGNMENT, Driver, Parameter, PreparedLaunch, packed_tensor_map
 from .device_arrays import DeviceArray, device_array
-from .residence import Residence
+from .residence import Block, Residence
 
 HOST_SCALARS = ("seed", "step", "microbatch")  # every call is given these
 SMALL = 64 << 10  # bytes: results up to this size come back in one copy
@@ -85,8 +84,8 @@ class DeviceProgram:
         self._written = written_ports(executable)
         self._layout = _Layout.of(executable, [*self._scalars, *self._inputs], self._results)
         self._functions = _load(executable, driver)
-        self._memory = driver.allocate(self._layout.bytes)
-        weakref.finalize(self, driver.release, self._memory)
+        self._block = Block(driver, self._layout.bytes)
+        self._memory = self._block.address
         if executable.constants:
             driver.upload(self._memory, np.frombuffer(executable.constants, np.uint8))
         self._staging = _Staging(driver, self._layout.fed - self._layout.feed)
@@ -103,7 +102,7 @@ class DeviceProgram:
         check_kept(self._kept, store)
         with self._driver.lock:
             residence: Residence = store.residence(self._driver, lambda: Residence(self._driver))
-            addresses = residence.place(self._kept)
+            addresses = residence.place(store, self._kept)
             self._prepare({p.slot: addresses[p.name] for p in self._kept})
             self._store, self._residence = store, residence
 
@@ -128,8 +127,8 @@ class DeviceProgram:
                 self._start()
                 results = self._collect(out or {})
             except BaseException:
-                if self._residence is not None:
-                    self._residence.lost(self._written)
+                if self._residence is not None and self._store is not None:
+                    self._residence.lost(self._store, self._written)
                 raise
             if self._residence is not None and self._store is not None:
                 self._residence.written(self._store, self._written)
