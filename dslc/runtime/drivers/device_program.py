@@ -247,6 +247,8 @@ class DeviceProgram:
         for first, last in stretches:
             self._driver.upload(self._memory + start + first, buffer[first:last])
         self._staging.used()
+        if not self._results and any(isinstance(value, DeviceArray) for _, value in given):
+            self._driver.synchronize()  # nothing else waits, and the caller may change its arrays
 
     def _collect(self, out: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """The results in the caller's arrays or in fresh ones; waits for the run."""
