@@ -35,10 +35,10 @@ def _compile_cpu(module: Any, name: str) -> Executable:
     return compile_plan(make_plan(module), host())
 
 
-def _load_cpu(executable: Executable) -> Program:
-    from .runtime.drivers.cpu.program import CpuProgram
+def _load(executable: Executable) -> Program:
+    from .runtime.drivers.choice import program_for
 
-    return CpuProgram(executable)
+    return program_for(executable)
 
 
 def _cpu_fingerprint() -> str:
@@ -67,11 +67,72 @@ def _load_reference(executable: Executable) -> Program:
     return ReferenceProgram(executable)
 
 
+def _cuda_target(name: str, about: str, arch: Callable[[], str], missing: Callable[[], str | None]) -> Target:
+    """A target of the CUDA backend for the architecture that `arch()` names."""
+
+    def compile(module: Any, program: str) -> Executable:
+        from .backend_cuda.arch import arch_of
+        from .passes.plan import make_plan
+
+        try:
+            from .backend_cuda.backend import compile_plan
+        except ImportError:
+            raise TargetError("this copy of dslc has no generators of CUDA kernels") from None
+
+        return compile_plan(make_plan(module), arch_of(arch()))
+
+    def fingerprint() -> str:
+        from .backend_cuda.nvrtc import version
+
+        return arch() if arch() == "emulated" else f"{arch()} {version()}"
+
+    return Target(name, about, True, compile, _load, fingerprint, missing)
+
+
+def _found_arch() -> str:
+    from .runtime.drivers.cuda import cuda_driver
+
+    return cuda_driver().arch
+
+
+def _gpu_missing() -> str | None:
+    try:
+        _found_arch()
+    except TargetError as error:
+        return error.message
+    return _nvrtc_missing()
+
+
+def _nvrtc_missing() -> str | None:
+    from .backend_cuda.nvrtc import missing
+
+    return missing()
+
+
+def _emulator_missing() -> str | None:
+    import shutil
+
+    from .backend_cuda.emulated import cuda_headers
+
+    if shutil.which("g++") is None:
+        return "it compiles kernels by g++, which is not installed"
+    try:
+        cuda_headers()
+    except TargetError as error:
+        return error.message
+    return None
+
+
+# Programs for these are compiled with or without a GPU; a run asks for the device.
+ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90a")
 TARGETS = {
     t.name: t
     for t in (
-        Target("cpu", "native code for this processor", True, _compile_cpu, _load_cpu, _cpu_fingerprint, _cpu_missing),
+        Target("cpu", "native code for this processor", True, _compile_cpu, _load, _cpu_fingerprint, _cpu_missing),
         Target("reference", "numpy in float64: slow, the oracle", False, _compile_reference, _load_reference, lambda: "", lambda: None),
+        _cuda_target("cuda", "CUDA kernels for the GPU of this machine", _found_arch, _gpu_missing),
+        *(_cuda_target(f"cuda:{a}", f"CUDA kernels for {a}", lambda a=a: a, _nvrtc_missing) for a in ARCHS),  # type: ignore[misc]
+        _cuda_target("cuda-emulated", "CUDA kernels, run by this processor: slow, with checks", lambda: "emulated", _emulator_missing),
     )
 }
 

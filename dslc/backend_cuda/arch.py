@@ -35,8 +35,13 @@ ARCHS = {
 }
 
 
+EMULATED = Arch("emulated", 80, 108, 166_912)  # the CPU runs the kernels of sm_80
+
+
 def arch_of(name: str) -> Arch:
-    """The architecture of that name; TargetError where it is unknown or too old."""
+    """The architecture of that name, or "emulated"; TargetError where it is unknown or too old."""
+    if name == EMULATED.name:
+        return EMULATED
     if name not in ARCHS:
         raise TargetError(f"unknown GPU architecture '{name}'{did_you_mean(name, ARCHS)}", help=f"kernels are made for {', '.join(ARCHS)} and newer")
     return ARCHS[name]

@@ -8,25 +8,37 @@ from pathlib import Path
 
 from ..compiler import compile_program
 from ..core.errors import DataError
-from ..core.executable import Executable, to_bytes
+from ..core.executable import Executable, to_bytes, unpack_modules
 from ..model import Model
 from ..report import page
+from ..runtime.package import PROGRAM, write_weights
+from .opening import bring_in
 
 
-def build(model: Model, program: str, target: str, folder: Path) -> list[Path]:
-    """Compiles a program into a folder: the executable `program.dslx`, what it consists of in `plan.json`, `report.html`."""
+def build(model: Model, program: str, target: str, folder: Path, weights: str | None = None, map: str | None = None) -> list[Path]:
+    """Compiles a program into a folder: the executable `program.dslx`, what it consists of in `plan.json`, `report.html`; on a GPU its text in
+    `kernels.cu` and its machine code. With `weights`, brought in by the rules of `map`, it is a package for `dslc.runtime.load`."""
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file, not a folder")
+    bring_in(model, weights, map)
     executable = compile_program(model, program, target)
     folder.mkdir(parents=True, exist_ok=True)
     contents = {
-        "program.dslx": to_bytes(executable),
+        PROGRAM: to_bytes(executable),
         "plan.json": json.dumps(_plan(executable), indent=1).encode(),
         "report.html": page(model, executable).encode(),
     }
+    if executable.target.startswith("cuda"):
+        ending = "so" if executable.target == "cuda-emulated" else "cubin"
+        contents["kernels.cu"] = executable.source.encode()
+        contents |= {f"kernels_{k:02d}.{ending}": module.code for k, module in enumerate(unpack_modules(executable.code))}
     for name, content in contents.items():
         (folder / name).write_bytes(content)
-    return [folder / name for name in contents]
+    written = [folder / name for name in contents]
+    if weights is not None:
+        model.params.extend(executable.ports)
+        written.append(write_weights(folder, executable, model.params))
+    return written
 
 
 def _plan(executable: Executable) -> dict[str, object]:

@@ -24,7 +24,7 @@ def examine() -> dict[str, Any]:
         "processor": _processor(),
         "threads": int(os.environ.get("DSLC_THREADS") or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1),
         "packages": {name: _version(name) or (f"not installed (only for: {extra})" if extra else "MISSING") for name, extra in PACKAGES.items()},
-        "targets": {name: _works(name) for name in TARGETS},
+        "targets": {name: _works(name) for name in TARGETS if ":" not in name},
         "cache": str(cache.folder() or "cannot be used"),
     }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,7 +45,10 @@ class Driver(Protocol):
     kind: int  # the device's type in DLPack: 1 memory of the host, 2 a CUDA device
     ordinal: int  # the device's number, in DLPack and in messages
     stops_midway: bool  # a faulty kernel ends a program between launches, and memory stays usable
-    lock: Any  # a context manager: one thread at a time runs programs on the device
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """Within, this thread alone runs programs on the device."""
 
     def allocate(self, size: int) -> int:
         """The address of `size` bytes, a multiple of ALIGNMENT; BudgetError with the bytes needed and free."""

@@ -1,0 +1,53 @@
+"""Which driver runs an executable: by its target."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...core.errors import TargetError
+from ...core.executable import Executable
+
+if TYPE_CHECKING:
+    from ..program import Program
+    from .device import Driver
+
+_VECTORS = {16: ("avx512f", "avx512vl", "avx512bw", "avx512dq"), 8: ("avx2", "fma")}  # by float32 lanes
+
+
+def program_for(executable: Executable, driver: Driver | None = None) -> Program:
+    """The program, loaded. `driver`: the device to use instead of the target's own. TargetError where it cannot run here."""
+    if driver is None and executable.target == "cpu":
+        from .cpu.program import CpuProgram
+
+        _check_processor(executable)
+        return CpuProgram(executable)
+    from .device_program import DeviceProgram
+
+    return DeviceProgram(executable, driver or driver_of(executable.target))
+
+
+def driver_of(target: str) -> Driver:
+    """The driver of "cuda", "cuda:ARCH" or "cuda-emulated"."""
+    if target == "cuda-emulated":
+        from .emulated_device import emulator_driver
+
+        return emulator_driver()
+    if target.split(":")[0] == "cuda":
+        from .cuda import cuda_driver
+
+        return cuda_driver()
+    raise TargetError(f"no driver runs programs for {target}")
+
+
+def _check_processor(executable: Executable) -> None:
+    """TargetError where this processor lacks the vector instructions that the program was compiled with (`notes["machine"]`: MODEL/LANES/...)."""
+    found = re.search(r"/(\d+)/\d+/\d+$", executable.notes.get("machine", ""))
+    try:
+        flags = set(re.findall(r"^flags\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)[0].split())
+    except (OSError, IndexError):
+        return
+    lacking = [name for name in _VECTORS.get(int(found[1]) if found else 0, ()) if name not in flags]
+    if lacking:
+        raise TargetError(f"the program needs a processor with {', '.join(lacking)}, which this one lacks", help="compile it on this machine")

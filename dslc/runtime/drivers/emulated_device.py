@@ -1,0 +1,72 @@
+"""The CUDA emulator as a device: memory of this machine, kernels by `drivers.emulator`, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from ...core.errors import TargetError
+from ...core.executable import TensorMap
+from . import emulator
+from .device import PreparedLaunch
+from .host_memory import HostMemory
+
+SHARED_BYTES = 232_448  # of a block on sm_90a, the most that any schedule may take
+THREADS = 1024
+
+
+@dataclass(frozen=True)
+class Function:
+    """A kernel of a loaded shared object."""
+
+    module: emulator.Module
+    symbol: str
+
+
+class EmulatorDriver(HostMemory):
+    """A `Driver`. `order` and `seed`: in which order threads run, as of `emulator.load`; `workers`: OS threads that share a grid's blocks.
+
+    A faulty kernel is an `emulator.KernelFault`, which names the kernel, its line, the block and the thread.
+    """
+
+    name = "emulator"
+    arch = "emulated"
+    device = "the CUDA emulator"
+
+    def __init__(self, order: str = "forward", seed: int = 0, workers: int = 2, limit: int | None = None):
+        super().__init__(limit)
+        self._options: dict[str, Any] = {"order": order, "seed": seed, "workers": workers}
+
+    def load(self, code: bytes, symbols: Sequence[str]) -> dict[str, Function]:
+        module = emulator.load(code, **self._options)
+        return {s: Function(module, s) for s in symbols}
+
+    def tensor_map(self, described: TensorMap, address: int) -> bytes:
+        raise TargetError("the CUDA emulator has no tensor maps", help="compile for cuda-emulated, whose schedules need none")
+
+    def check(self, launch: PreparedLaunch) -> None:
+        if launch.shared_bytes > SHARED_BYTES:
+            raise TargetError(f"{launch.label} needs {launch.shared_bytes:,} bytes of shared memory a block, a device has {SHARED_BYTES:,}")
+        if launch.block[0] * launch.block[1] * launch.block[2] > THREADS:
+            raise TargetError(f"{launch.label} needs a block of {launch.block}, {THREADS} threads are possible")
+
+    def launch(self, launch: PreparedLaunch) -> None:
+        function: Function = launch.function
+        function.module.launch(function.symbol, launch.grid, launch.block, launch.shared_bytes, launch.parameters)
+
+    def graph(self, launches: Sequence[PreparedLaunch]) -> Callable[[], None]:
+        kept = tuple(launches)
+
+        def run() -> None:
+            for launch in kept:
+                self.launch(launch)
+
+        return run
+
+
+@lru_cache(maxsize=1)
+def emulator_driver() -> EmulatorDriver:
+    """The emulator, one for the process."""
+    return EmulatorDriver()
