@@ -215,14 +215,16 @@ def compile(
     program: Program = "run",
     set: Set = [],  # noqa: B006
     target: Target = None,
+    weights: Weights = None,
+    map: Map = None,
     json: Json = False,
 ) -> None:
-    """Compile a program into a folder: the executable, plan.json, report.html."""
+    """Compile a program into a folder: the executable, plan.json, report.html, kernels of a GPU; with --weights a package that runs alone."""
     from .commands.build import build
     from .commands.inspect import prepared
 
     model, default = prepared(spec, overrides(set))
-    _written(json, Path(out), build(model, program, target or default, Path(out)))
+    _written(json, Path(out), build(model, program, target or default, Path(out), weights, map))
 
 
 @app.command()
