@@ -1,0 +1,87 @@
+"""Text, launch and arrays on the emulator or on the GPU, through the same protocol."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from dslc.backend_cuda.machine_code import machine_code
+from dslc.core.executable import unpack_modules
+from dslc.runtime.drivers.cuda import cuda_driver
+from dslc.runtime.drivers.device import Driver, PreparedLaunch
+from dslc.runtime.drivers.emulated_device import emulator_driver
+
+DRIVERS = {"emulator": emulator_driver, "cuda": cuda_driver}
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Device code with its kernels' names. Texts compile as one part."""
+
+    text: str
+    symbols: tuple[str, ...]
+
+    def functions(self, driver: Driver) -> dict[str, Any]:
+        """The functions, loaded on a device."""
+        return _functions(self, driver)
+
+
+@cache
+def _functions(kernels: Kernels, driver: Driver) -> dict[str, Any]:
+    (first, *rest) = kernels.symbols
+    listed = [(first, kernels.text), *((s, "") for s in rest)]
+    functions: dict[str, Any] = {}
+    for module in unpack_modules(_code(listed, kernels, driver)):
+        functions |= driver.load(module.code, module.symbols)
+    return functions
+
+
+def _code(listed: list[tuple[str, str]], kernels: Kernels, driver: Driver) -> bytes:
+    if driver.arch == "emulated":
+        return machine_code("", listed, "emulated")
+    from dslc.backend_cuda import nvrtc
+    from dslc.backend_cuda.source import bundle
+    from dslc.core.executable import Module, pack_modules
+
+    (cubin,) = nvrtc.build([bundle(kernels.text)], driver.arch)
+    return pack_modules([Module(kernels.symbols, cubin.code)])
+
+
+def placed(driver: Driver, array: np.ndarray) -> int:
+    """The array's values in device memory."""
+    address = driver.allocate(max(array.nbytes, 1))
+    if array.nbytes:
+        driver.upload(address, np.ascontiguousarray(array))
+    return address
+
+
+def prepared(driver: Driver, function: Any, grid: int, block: int, shared: int, *parameters: Any) -> PreparedLaunch:
+    """A launch; integers are addresses, ctypes values are taken as they are."""
+    values = tuple(ctypes.c_uint64(p) if isinstance(p, int) else p for p in parameters)
+    launch = PreparedLaunch(function, (grid, 1, 1), (block, 1, 1), shared, values, "a test's kernel")
+    driver.check(launch)
+    return launch
+
+
+def run(driver: Driver, kernels: Kernels, symbol: str, grid: int, block: int, *parameters: Any, shared: int = 0) -> list[np.ndarray]:
+    """Runs a kernel over arrays and integers; the arrays as they are afterwards."""
+    arrays = [p for p in parameters if isinstance(p, np.ndarray)]
+    addresses = iter([placed(driver, a) for a in arrays])
+    kept = []
+    values: list[Any] = []
+    for p in parameters:
+        if isinstance(p, np.ndarray):
+            kept.append(next(addresses))
+            values.append(kept[-1])
+        else:
+            values.append(ctypes.c_int32(p))
+    driver.launch(prepared(driver, kernels.functions(driver)[symbol], grid, block, shared, *values))
+    out = [np.empty_like(a, order="C") for a in arrays]
+    for array, address in zip(out, kept):
+        driver.download(array, address)
+        driver.release(address)
+    return out
