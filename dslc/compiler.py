@@ -68,9 +68,10 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target) -> lis
     if recipe.decodes:
         passes += [model.decoding(elaborated, prefill=program == "prefill"), Simplify()]
     if target.lowered:
+        from .passes.attention import Attention
         from .passes.fuse import Fuse
 
-        passes.append(Fuse())
+        passes += [Attention(), Fuse()]
     return passes
 
 

@@ -12,7 +12,7 @@ from dslc.ir.types import type_of
 if TYPE_CHECKING:
     from .fuse import Graph
 
-CONTROL = (ops.Scan, ops.Cond)
+CONTROL = (ops.Scan, ops.Cond, ops.Kernel)
 PLACEMENT = (ops.Constant, ops.Iota, ops.View, ops.Reshape)
 POINTWISE = ("elementwise", "generator", "view", "gather", "join")
 CONTRACTIONS = (ops.Contract, ops.Conv)

@@ -7,7 +7,7 @@ from dslc.ir.rows import Unsuited
 from dslc.ir.types import spans_of
 
 from ..stage import Generated, Generator, Request
-from . import composite, contract, fft, map, reduce, scan, scatter, sort
+from . import attention, composite, contract, fft, map, reduce, scan, scatter, sort
 
 GENERATORS: dict[str, Generator] = {
     "contract": contract.generate,
@@ -24,6 +24,11 @@ KINDS = {"nn.contract": "contract", "nn.conv": "contract", "nn.reduce": "reduce"
 
 def generate(kind: str, request: Request) -> Generated:
     """The kernel of a kind. UnsupportedOp, at its line, for an op that no generator knows."""
+    if kind == "attention":
+        try:
+            return attention.generate(request)
+        except Unsuited:
+            return composite.generate(request, _generator_of)
     heavy = {op: KINDS.get(op.operation.name) for op, _ in request.body.makers.values() if op.structure not in composite.POINTWISE}
     if not heavy:
         kind = "map" if len({t.shape for t in request.results}) == 1 else "several"

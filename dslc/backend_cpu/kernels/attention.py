@@ -1,0 +1,448 @@
+"""Streams (`dslc.ir.streams`): contractions, pointwise work and folds of a tile that never lies in memory as a whole.
+
+A task is a block of `x` at one point of the batch; blocks of `y` stream by. T[y, x] = sum over c of Y[y, c] * X[c, x] has lanes along x, so that
+folds along y are vertical, and the finished tile is at once the operand of the second product, O[x, d] += sum over y of P[y, x] * V[y, d]. Running
+maxima correct the sums made with them (online softmax). Sums have one order for any number of threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf, prod
+from typing import Any
+
+from dslc.core.dtypes import FLOAT32
+from dslc.ir.rows import Unsuited
+from dslc.ir.streams import Sink, Stream, bound_of
+from dslc.ir.trace import Apply, Given, Node, invariant
+from dslc.ir.types import type_of
+
+from .. import emit, gemm, vmath
+from ..pull import Point
+from ..scalars import Val
+from ..ssa import computed
+from ..stage import Frame, Generated, Request, Stage
+
+Value = Any  # an ir.Value
+BLOCK_Y = 64
+SWEEP = 4  # rows of the tile that are done at once between the products
+
+
+@dataclass(frozen=True)
+class Area:
+    """A thread's scratch memory: rows of `width` float32 values from byte `offset` on."""
+
+    offset: int
+    rows: int
+    width: int
+
+    @property
+    def end(self) -> int:
+        return self.offset + -(-self.rows * self.width * 4 // 64) * 64
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Tile sizes, and where each thing lies."""
+
+    lanes: int
+    bx: int
+    x: tuple[Area, ...]  # of each source, [terms, x]
+    y: tuple[Area, ...]  # of each source, [y, terms]
+    tiles: tuple[Area, ...]
+    other: dict[int, Area]  # of each contracting sink, [y, features]
+    sums: tuple[Area, ...]  # of each sink, [x, features] or [1, x]
+    correction: dict[int, Area]  # of each sink that leads others
+    size: int
+
+
+def generate(request: Request) -> Generated:
+    """The kernel; Unsuited where the body is no stream of float32."""
+    stream = Stream.of(request.body)
+    values = [op.results[0] for op in (*(s.op for s in stream.sources), *(s.op for s in stream.sinks))]
+    if any(type_of(v).dtype != FLOAT32 for v in values) or 0 in stream.sizes or request.machine.lanes < 4:
+        raise Unsuited("not of float32")
+    layout = _layout(stream, request.machine.lanes)
+    return Generated([Stage(lambda frame: _Kernel(frame, stream, layout).run(), layout.size)])
+
+
+def _layout(stream: Stream, lanes: int) -> Layout:
+    sizes, at = stream.sizes, 0
+    bx = min(4 * lanes, -(-sizes[stream.x] // lanes) * lanes)
+
+    def area(rows: int, width: int) -> Area:
+        nonlocal at
+        made = Area(at, rows, width)
+        at = made.end
+        return made
+
+    def wide(n: int) -> int:
+        return -(-n // lanes) * lanes
+
+    by = BLOCK_Y
+    contracting = [k for k, s in enumerate(stream.sinks) if s.kind == "contract"]
+    x = tuple(area(sizes[s.terms], bx) for s in stream.sources)
+    y = tuple(area(by, wide(sizes[s.terms])) for s in stream.sources)
+    tiles = tuple(area(by, bx) for _ in range(len(stream.sources) + len(contracting) + len(stream.sinks)))
+    other = {k: area(by, wide(sizes[stream.sinks[k].features])) for k in contracting}  # type: ignore[index]
+    sums = tuple(area(bx, wide(sizes[s.features])) if s.features is not None else area(1, bx) for s in stream.sinks)
+    correction = {k: area(1, bx) for k in dict.fromkeys(s.leader for s in stream.sinks if s.leader is not None)}
+    return Layout(lanes, bx, x, y, tiles, other, sums, correction, at + 64)
+
+
+class _Kernel:
+    def __init__(self, frame: Frame, stream: Stream, layout: Layout) -> None:
+        self.f, self.s, self.l = frame, stream, layout
+        self.b = frame.b
+        self.trace, self.sizes = stream.trace, stream.sizes
+        self.lanes, self.bx = layout.lanes, layout.bx
+        # which tile each maximum's operand and each product's operand is kept in
+        first = len(stream.sources)
+        self.product_tile = {k: first + n for n, k in enumerate(layout.other)}
+        self.kept_tile = {k: first + len(layout.other) + k for k in range(len(stream.sinks))}
+
+    def memory(self, area: Area) -> emit.Memory:
+        return emit.memory_of(self.f.scratch, area.offset, FLOAT32, area.rows * area.width)
+
+    def run(self) -> None:
+        batch, blocks = self.sizes[: self.s.x], -(-self.sizes[self.s.x] // self.bx)
+        low, high = emit.share(prod(batch) * blocks, self.f.tid, self.f.threads)
+        self.areas = {a: self.memory(a) for a in (*self.l.x, *self.l.y, *self.l.tiles, *self.l.other.values(), *self.l.sums,
+                                                  *self.l.correction.values())}  # fmt: skip
+
+        def task(t: Value) -> None:
+            place, rest = [], emit.idiv(t, blocks)
+            for n in reversed(batch):
+                place.append(emit.idx(emit.irem(rest, n)))
+                rest = emit.idiv(rest, n)
+            k = emit.irem(t, blocks)
+            half = emit.idiv(k, 2)  # long and short rows take turns, so that threads get equal shares of a triangle
+            even = emit.icmp("eq", emit.irem(k, 2), 0)
+            block = self.b.select(even, emit.idx(half), emit.idx(emit.isub(blocks - 1, half)))
+            self.task(place[::-1], emit.imul(block, self.bx))
+
+        emit.loop(low, high, 1, task)
+
+    # ---- one task
+
+    def task(self, place: list[Value], x0: Value) -> None:
+        self.place, self.x0 = place, x0
+        self.width = emit.imin(self.bx, emit.isub(self.sizes[self.s.x], x0))
+        self.start()
+        low, high = self.range()
+
+        def block(y0: Value) -> None:
+            self.y0 = y0
+            self.height = emit.imin(BLOCK_Y, emit.isub(high, y0))
+            self.pack_block()
+            self.products()
+            self.folds()
+            self.accumulate()
+
+        emit.loop(low, high, BLOCK_Y, block)
+        self.finish()
+
+    def range(self) -> tuple[Value, Value]:
+        """The part of y to which anything in the block of x adds."""
+        low: Any = 0
+        high: Any = self.sizes[self.s.y]
+        for e in self.s.needs:
+            factors = bound_of(e, self.s.x, self.s.y)
+            if factors is None:
+                continue
+            best = emit.iadd(self.x0, emit.isub(self.width, 1)) if factors[0] > 0 else self.x0
+            dims = [*self.place, emit.idx(best), self.b.index(0), *(self.b.index(0) for _ in self.sizes[self.s.y + 1 :])]
+            rest = Point(self.b, self.trace, self.f.operands, dims).scalar(e)
+            if factors[1] < 0:
+                high = emit.imin(high, emit.iadd(rest, 1))
+            else:
+                low = emit.imax(low, emit.isub(0, rest))
+        return low, emit.imax(high, 0)
+
+    def start(self) -> None:
+        """Packs the block's own operands as [terms, x], and clears the sums."""
+        for source, area in zip(self.s.sources, self.l.x):
+            memory = self.areas[area]
+
+            def term(c: Value, source: Any = source, memory: Any = memory) -> None:
+                def columns(x: Value, mask: Value) -> None:
+                    point = self.point(x, 0, mask, {source.terms: c})
+                    memory.store(self.spread(point.value(source.x_node)), [emit.iadd(emit.imul(c, self.bx), x)])
+
+                self.columns(columns)
+
+            emit.loop(0, self.sizes[source.terms], 1, term)
+        for sink, area in zip(self.s.sinks, self.l.sums):
+            value = {"max": -inf, "min": inf}.get(sink.kind, 0.0)
+            memory = self.areas[area]
+            emit.loop(0, area.rows * area.width, self.lanes,
+                      lambda i, m=memory, v=value: m.store(self.b.const("f32", v, self.lanes), [i]))  # fmt: skip
+
+    def columns(self, body: Callable[[Value, Value], None]) -> None:
+        """body(x within the block, mask) for the block's vectors."""
+        n = self.sizes[self.s.x]
+
+        def at(x: Value) -> None:
+            body(x, None if n % self.lanes == 0 else emit.mask_below(emit.isub(self.width, x), self.lanes))
+
+        emit.loop(0, self.width, self.lanes, at)
+
+    def point(self, x: Any, y: Any, mask: Value, more: dict[int, Value] | None = None, given: Any = None) -> Point:
+        """A vector of points along x, at x of the block of x and y of the block of y."""
+        dims = [*self.place, emit.idx(emit.iadd(self.x0, x)), emit.idx(emit.iadd(getattr(self, "y0", self.b.index(0)), y) if more is None else 0)]
+        dims += [(more or {}).get(k, self.b.index(0)) for k in range(len(dims), len(self.sizes))]
+        return Point(self.b, self.trace, self.f.operands, dims, self.s.x, self.lanes, mask, given)
+
+    def spread(self, v: Val) -> Value:
+        ssa = v.ssa if computed(v.dtype) == "f32" else None
+        if ssa is None:
+            raise Unsuited("not of float32")
+        return ssa if v.lanes == self.lanes else self.b.spread(ssa, "f32", self.lanes)
+
+    # ---- one block of y
+
+    def pack_block(self) -> None:
+        for source, area in zip(self.s.sources, self.l.y):
+            self.pack_rows(source.y_node, source.terms, area)
+        for k, area in self.l.other.items():
+            sink = self.s.sinks[k]
+            assert sink.other is not None and sink.features is not None
+            self.pack_rows(sink.other, sink.features, area)
+
+    def pack_rows(self, node: Node, dim: int, area: Area) -> None:
+        """[y, dim] of the block of y, contiguous."""
+        memory, n = self.areas[area], self.sizes[dim]
+
+        def row(y: Value) -> None:
+            def at(c: Value, lanes: int, mask: Value) -> None:
+                dims = [*self.place, self.b.index(0), emit.iadd(self.y0, y)] + [self.b.index(0)] * (len(self.sizes) - self.s.y - 1)
+                dims[dim] = emit.idx(c)
+                value = Point(self.b, self.trace, self.f.operands, dims, dim, lanes, mask).value(node)
+                memory.store(self.spread(value), [emit.iadd(emit.imul(y, area.width), c)])
+
+            emit.vector_loop(0, n, self.lanes, at)
+
+        emit.loop(0, self.height, 1, row)
+
+    def products(self) -> None:
+        """The tiles of all sources."""
+        rows, lanes = 8, self.lanes
+        for source, xa, ya, ta in zip(self.s.sources, self.l.x, self.l.y, self.l.tiles):
+            x_area, y_area, tile, width = self.areas[xa], self.areas[ya], self.areas[ta], ya.width
+            vectors = 2 if (self.bx // lanes) % 2 == 0 else 1
+
+            def strip(y: Value, x_area: Any = x_area, y_area: Any = y_area, tile: Any = tile, width: int = width, vectors: int = vectors,
+                      terms: int = self.sizes[source.terms]) -> None:  # fmt: skip
+                def panel(x: Value) -> None:
+                    zeros = [self.b.const("f32", 0.0, lanes)] * (rows * vectors)
+                    sums = gemm.multiply(
+                        lambda i, c: y_area.load([emit.iadd(emit.imul(emit.iadd(y, i), width), c)]),
+                        lambda c, j: x_area.load([emit.iadd(emit.imul(c, self.bx), x, j * lanes)], lanes),
+                        rows, vectors, terms, zeros)  # fmt: skip
+                    for n, value in enumerate(sums):
+                        tile.store(value, [emit.iadd(emit.imul(emit.iadd(y, n // vectors), self.bx), x, n % vectors * lanes)])
+
+                emit.loop(0, self.bx, vectors * lanes, panel)
+
+            emit.loop(0, self.height, rows, strip)
+
+    def loader(self, running: dict[int, Value], x: Value, y: Value) -> Callable[[Point, Node], Val]:
+        """Answers for scores, from their tiles, and for running folds."""
+
+        def given(_point: Point, node: Node) -> Val:
+            assert isinstance(node, Given)
+            kind, number = node.key
+            if kind == "sink":
+                value = running.get(number)
+                if value is None:
+                    value = self.areas[self.l.sums[number]].load([x], self.lanes)
+                return Val(value, FLOAT32, self.lanes)
+            return Val(self.areas[self.l.tiles[number]].load([emit.iadd(emit.imul(y, self.bx), x)], self.lanes), FLOAT32, self.lanes)
+
+        return given
+
+    def folds(self) -> None:
+        """Maxima first, with the corrections that follow; then sums, and the operands of the products."""
+        leaders = [k for k, s in enumerate(self.s.sinks) if s.kind in ("max", "min")]
+        followers = [k for k in range(len(self.s.sinks)) if k not in leaders]
+
+        def column(x: Value, mask: Value) -> None:
+            for k in leaders:
+                self.lead(k, x, mask)
+            self.follow(followers, leaders, x, mask)
+
+        self.columns(column)
+
+    def rows(self, roots: Sequence[Node], x: Value, mask: Value, running: dict[int, Value], carried: Sequence[Value],
+             body: Callable[[Point, Value, list[Value]], None]) -> list[Value]:  # fmt: skip
+        """body(point, y, carried of this row's turn) over the rows of the tile; what does not move with y is computed before. `carried` is kept
+        once a row of a turn: a list of lists, one after the other."""
+        before = self.point(x, 0, mask, None, self.loader(running, x, self.b.index(0)))
+        still = [(n, before.value(n)) for n in invariant(self.trace, roots, {self.s.y}) if not _is_tile(n)]
+        count = len(carried)
+
+        def turn(step: int) -> Callable[..., list[Value]]:
+            def at(y: Value, *values: Value) -> list[Value]:
+                out = list(values)
+                for u in range(step):
+                    row = emit.iadd(y, u)
+                    point = self.point(x, row, mask, None, self.loader(running, x, row))
+                    for node, value in still:
+                        point.set(node, value)
+                    mine = out[u * count : (u + 1) * count]
+                    body(point, row, mine)
+                    out[u * count : (u + 1) * count] = mine
+                return out
+
+            return at
+
+        whole = emit.imul(emit.idiv(self.height, SWEEP), SWEEP)
+        values = emit.loop(0, whole, SWEEP, turn(SWEEP), list(carried) * SWEEP)
+
+        def single(y: Value, *c: Value) -> list[Value]:
+            return turn(1)(y, *c[:count]) + list(c[count:])
+
+        return emit.loop(whole, self.height, 1, single, values)
+
+    def lead(self, k: int, x: Value, mask: Value) -> None:
+        """A running maximum, the correction of what was summed with the old one; the operand is kept in a tile."""
+        sink, lanes, b = self.s.sinks[k], self.lanes, self.b
+        sums, kept = self.areas[self.l.sums[k]], self.areas[self.l.tiles[self.kept_tile[k]]]
+        old = sums.load([x], lanes)
+        pick = "gt" if sink.kind == "max" else "lt"
+
+        def larger(a: Value, v: Value) -> Value:
+            return b.select(b.compare(pick, a, v, "float", lanes), a, v)
+
+        def row(point: Point, y: Value, mine: list[Value]) -> None:
+            value = self.spread(point.value(sink.value))
+            kept.store(value, [emit.iadd(emit.imul(y, self.bx), x)])
+            mine[0] = larger(mine[0], value)
+
+        parts = self.rows([sink.value], x, mask, {}, [old], row)
+        new = larger(larger(parts[0], parts[1]), larger(parts[2], parts[3]))
+        sums.store(new, [x])
+        if k in self.l.correction:
+            shift = next(s.shift for s in self.s.sinks if s.leader == k)
+            assert shift is not None
+            old_r, new_r = (self.spread(self.shift(shift, k, value, x, mask)) for value in (old, new))
+            point = self.point(x, 0, mask)
+            factor = point.s.exp(Val(b.same("arith.subf", old_r, new_r), FLOAT32, lanes)).ssa  # type: ignore[attr-defined]
+            nothing = b.compare("eq", old, b.const("f32", -inf, lanes), "float", lanes)
+            self.areas[self.l.correction[k]].store(b.select(nothing, b.const("f32", 0.0, lanes), factor), [x])
+
+    def finite(self, value: Value) -> Value:
+        """A running maximum as it enters the exponent: 0 as long as nothing was seen."""
+        nothing = self.b.compare("eq", value, self.b.const("f32", -inf, self.lanes), "float", self.lanes)
+        return self.b.select(nothing, self.b.const("f32", 0.0, self.lanes), value)
+
+    def shift(self, node: Node, k: int, value: Value, x: Value, mask: Value) -> Val:
+        return self.point(x, 0, mask, None, self.loader({k: self.finite(value)}, x, self.b.index(0))).value(node)
+
+    def follow(self, sinks: Sequence[int], leaders: Sequence[int], x: Value, mask: Value) -> None:
+        """Sums, and the operands of the products, of one column of the tile."""
+        folded = [k for k in sinks if self.s.sinks[k].kind == "sum"]
+        kept = [(k, self.s.sinks[k].value) for k in leaders]
+        exponentials = list({id(e): e for k in sinks if isinstance(e := self.s.sinks[k].exponential, Apply)}.values())
+        running = {k: self.finite(self.areas[self.l.sums[k]].load([x], self.lanes)) for k in leaders}
+
+        def row(point: Point, y: Value, mine: list[Value]) -> None:
+            at = [emit.iadd(emit.imul(y, self.bx), x)]
+            for k, node in kept:
+                point.set(node, Val(self.areas[self.l.tiles[self.kept_tile[k]]].load(at, self.lanes), FLOAT32, self.lanes))
+            for node in exponentials:
+                point.set(node, Val(vmath.exp_nonpositive(self.spread(point.value(node.arguments[0]))), FLOAT32, self.lanes))
+            for k in sinks:
+                value = self.spread(point.value(self.s.sinks[k].value))
+                if k in folded:
+                    mine[folded.index(k)] = self.b.same("arith.addf", mine[folded.index(k)], value)
+                else:
+                    self.areas[self.l.tiles[self.product_tile[k]]].store(value, at)
+
+        zeros = [self.b.const("f32", 0.0, self.lanes)] * len(folded)
+        if not sinks:
+            return
+        parts = self.rows([self.s.sinks[k].value for k in sinks], x, mask, running, zeros, row)
+        n = len(folded)
+        for i, k in enumerate(folded):
+            add = [parts[u * n + i] for u in range(SWEEP)]
+            total = self.b.same("arith.addf", self.b.same("arith.addf", add[0], add[1]), self.b.same("arith.addf", add[2], add[3]))
+            sums, sink = self.areas[self.l.sums[k]], self.s.sinks[k]
+            old = sums.load([x], self.lanes)
+            if sink.leader is not None:
+                old = self.b.same("arith.mulf", old, self.areas[self.l.correction[sink.leader]].load([x], self.lanes))
+            sums.store(self.b.same("arith.addf", old, total), [x])
+
+    def accumulate(self) -> None:
+        """O[x, d] = correction[x] * O[x, d] + sum over y of P[y, x] * V[y, d]."""
+        for k, area in self.l.other.items():
+            vectors, at = area.width // self.lanes, 0
+            while at < vectors:
+                count = min(4, vectors - at)
+                self.accumulate_panel(k, self.s.sinks[k], at * self.lanes, count, 4 if count > 2 else 8)
+                at += count
+
+    def accumulate_panel(self, k: int, sink: Sink, d: int, vectors: int, rows: int) -> None:
+        lanes = self.lanes
+        if self.bx % rows:
+            rows = 4
+        other, sums = self.areas[self.l.other[k]], self.areas[self.l.sums[k]]
+        tile, width = self.areas[self.l.tiles[self.product_tile[k]]], self.l.other[k].width
+
+        def strip(x: Value) -> None:
+            starts = []
+            for i in range(rows):
+                old = [sums.load([emit.iadd(emit.imul(emit.iadd(x, i), width), d + j * lanes)], lanes) for j in range(vectors)]
+                if sink.leader is not None:
+                    factor = self.b.spread(self.areas[self.l.correction[sink.leader]].load([emit.iadd(x, i)]), "f32", lanes)
+                    old = [self.b.same("arith.mulf", o, factor) for o in old]
+                starts += old
+            made = gemm.multiply(
+                lambda i, y: tile.load([emit.iadd(emit.imul(y, self.bx), x, i)]),
+                lambda y, j: other.load([emit.iadd(emit.imul(y, width), d + j * lanes)], lanes),
+                rows, vectors, self.height, starts)  # fmt: skip
+            for n, value in enumerate(made):
+                sums.store(value, [emit.iadd(emit.imul(emit.iadd(x, n // vectors), width), d + n % vectors * lanes)])
+
+        emit.loop(0, self.bx, rows, strip)
+
+    # ---- results
+
+    def finish(self) -> None:
+        for number, (node, address, home) in enumerate(self.s.results):
+            sink = self.s.sinks[home]
+            (self.finish_rows if sink.features is None else self.finish_features)(number, node, address, sink)
+
+    def finish_rows(self, number: int, node: Node, address: Any, sink: Sink) -> None:
+        def at(x: Value, mask: Value) -> None:
+            point = self.point(x, 0, mask, {}, self.loader({}, x, self.b.index(0)))
+            point.store(point.value(node), self.f.results[number], address)
+
+        self.columns(at)
+
+    def finish_features(self, number: int, node: Node, address: Any, sink: Sink) -> None:
+        dim = sink.features
+        assert dim is not None
+
+        def row(x: Value) -> None:
+            def at(d: Value, lanes: int, mask: Value) -> None:
+                def given(_point: Point, found: Node) -> Val:
+                    assert isinstance(found, Given)
+                    area = self.l.sums[found.key[1]]
+                    if self.s.sinks[found.key[1]].features is None:
+                        return Val(self.areas[area].load([x]), FLOAT32, 1)
+                    return Val(self.areas[area].load([emit.iadd(emit.imul(x, area.width), d)], lanes), FLOAT32, lanes)
+
+                dims = [*self.place, emit.iadd(self.x0, x)] + [self.b.index(0)] * (len(self.sizes) - self.s.x - 1)
+                dims[dim] = emit.idx(d)
+                point = Point(self.b, self.trace, self.f.operands, dims, dim, lanes, mask, given)
+                point.store(point.value(node), self.f.results[number], address)
+
+            emit.vector_loop(0, self.sizes[dim], self.lanes, at)
+
+        emit.loop(0, self.width, 1, row)
+
+
+def _is_tile(node: Node) -> bool:
+    return isinstance(node, Given) and node.key is not None and node.key[0] == "source"

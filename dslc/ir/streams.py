@@ -1,0 +1,503 @@
+"""Streams: what a kernel of kind `attention` is made of, found from the ops of its body alone.
+
+Sources are contractions that make the tile space (scores); sinks fold values of that space, all along the same axes, and may read finished folds of
+the same kernel where the correction rule holds: `phi(s - r') = phi(s - r) * exp(r - r')` for a running maximum r. Between them stands pointwise work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from . import index, ops
+from .index import Const, Dim, Expr
+from .mlir import ir
+from .rows import Unsuited
+from .trace import Apply, Body, Coordinates, Given, Guard, Node, Product, Test, Trace, children, dims_under, factor_of
+from .types import type_of
+
+Axes = tuple[int | None, ...]  # the axis of the tile space that each axis of a value is; None: of size 1
+
+FOLDS = (ops.Reduce, ops.Contract)
+
+
+# ---- which axis of the tile space is which axis of a value ----------------------------------------------------------------------------
+
+
+def axes_from(root: ir.Value) -> dict[ir.Value, Axes]:
+    """The axes of every value that elementwise ops and permuting views connect with `root`, whose own axes are counted."""
+    found: dict[ir.Value, Axes] = {root: tuple(range(type_of(root).rank))}
+    stack = [root]
+
+    def note(value: ir.Value, axes: Axes) -> None:
+        if value not in found:
+            found[value] = axes
+            stack.append(value)
+
+    while stack:
+        value = stack.pop()
+        axes, shape = found[value], type_of(value).shape
+        for use in value.uses:
+            user = use.owner.opview
+            made = _passed(user, axes, shape)
+            if made is not None:
+                note(user.results[0], made)
+        owner = value.owner
+        if isinstance(owner, ir.Block):
+            continue
+        op = owner.opview
+        if op.structure == "elementwise":
+            for operand in op.operands:
+                if type_of(operand).shape == shape:
+                    note(operand, axes)
+        elif isinstance(op, ops.View):
+            order = permutation(op)
+            if order is not None:
+                back: list[int | None] = [None] * type_of(op.x).rank
+                for k, a in enumerate(order):
+                    if a is not None:
+                        back[a] = axes[k]
+                note(op.x, tuple(back))
+    return found
+
+
+def _passed(user: Any, axes: Axes, shape: tuple[int, ...]) -> Axes | None:
+    """The axes of what an op makes of a value with these axes; None where it is not the same tile."""
+    structure = getattr(user, "structure", None)
+    if structure == "elementwise":
+        return axes if user.type.shape == shape else None
+    if isinstance(user, ops.View):
+        order = permutation(user)
+        return None if order is None else tuple(axes[a] if a is not None else None for a in order)
+    if isinstance(user, ops.Reshape):
+        return _without_units(axes, shape, user.type.shape)
+    return None
+
+
+def _without_units(axes: Axes, old: tuple[int, ...], new: tuple[int, ...]) -> Axes | None:
+    kept = [a for a, n in zip(axes, old) if n != 1]
+    if [n for n in old if n != 1] != [n for n in new if n != 1]:
+        return None
+    rest = iter(kept)
+    return tuple(next(rest) if n != 1 else None for n in new)
+
+
+def permutation(op: Any) -> list[int | None] | None:
+    """For each result axis of a view the operand's axis that it is (None: of size 1); None where the view is no permutation."""
+    shape, source = op.type.shape, type_of(op.x).shape
+    if any(op.offsets):
+        return None
+    order: list[int | None] = [None] * len(shape)
+    for a, row in enumerate(op.matrix):
+        used = [k for k, f in enumerate(row) if f]
+        if not used:
+            if source[a] != 1:
+                return None
+            continue
+        if len(used) > 1 or row[used[0]] != 1 or order[used[0]] is not None or source[a] != shape[used[0]]:
+            return None
+        order[used[0]] = a
+    return None if any(a is None and n != 1 for a, n in zip(order, shape)) else order
+
+
+# ---- sources and sinks -----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Source:
+    """A contraction into the tile space: T[y, x] = sum over `terms` of y_node * x_node."""
+
+    op: Any
+    x_node: Node
+    y_node: Node
+    terms: int  # dim of the space
+
+
+@dataclass(frozen=True)
+class Sink:
+    """A fold along the stream: `kind` "sum", "max", "min" or "contract". `value`: what is folded, `other`: what it is multiplied with.
+
+    `shift`: the row value r of the correction rule (exp(s - r)); `leader`: the number of the sink that r depends on.
+    """
+
+    op: Any
+    kind: str
+    value: Node
+    other: Node | None
+    features: int | None  # dim of the space
+    at: Coordinates  # the point of its result
+    shift: Node | None = None
+    leader: int | None = None
+    exponential: Node | None = None  # exp(s - r) itself, never of more than 0
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A kernel's body as a stream: tasks are blocks of dim `x` at one point of the dims before it, `y` is streamed."""
+
+    trace: Trace
+    x: int
+    y: int
+    sources: tuple[Source, ...]
+    sinks: tuple[Sink, ...]
+    results: tuple[tuple[Node, Expr, int], ...]  # (value, address, the sink whose points it has)
+    needs: tuple[Expr, ...]  # where one is negative, nothing is added to any sink
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return self.trace.sizes
+
+    @staticmethod
+    def of(body: Body) -> Stream:
+        """The stream; Unsuited where the body is none."""
+        return _Finder(body).stream()
+
+
+class _Finder:
+    def __init__(self, body: Body) -> None:
+        self.body = body
+        folds = list(dict.fromkeys(op for op, _ in body.makers.values() if isinstance(op, FOLDS)))
+        self.sources = [op for op in folds if isinstance(op, ops.Contract) and not self._reads(op, folds)]
+        self.sinks = [op for op in folds if op not in self.sources]
+        if not self.sources or not self.sinks:
+            raise Unsuited("no chain of contractions")
+        root = self.sources[0].results[0]
+        self.axes = axes_from(root)
+        if any(s.results[0] not in self.axes for s in self.sources):
+            raise Unsuited("contractions over different points")
+        self.shape = type_of(root).shape
+        streamed = {self.streamed(op) for op in self.sinks}
+        if len(streamed) != 1:
+            raise Unsuited("folds along different axes")
+        self.y_axes = sorted(next(iter(streamed)))
+        x = self._x_axis()
+        self.batch = [a for a in range(len(self.shape)) if a not in self.y_axes and a != x]
+        self.x, self.y = len(self.batch), len(self.batch) + 1
+        self.features: dict[Any, tuple[int, list[int]]] = {}
+        self.terms: dict[Any, int] = {}
+        sizes = [self.shape[a] for a in (*self.batch, x)] + [prod(self.shape[a] for a in self.y_axes)]
+        for op in self.sinks:
+            if isinstance(op, ops.Contract):
+                _, _, own = self._roles(op)
+                self.features[op] = (len(sizes), own)
+                sizes.append(prod(op.sizes[i] for i in own))
+        for op in self.sources:
+            self.terms[op] = len(sizes)
+            sizes.append(prod(op.sizes[i] for i in op.summed))
+        self.trace = Trace(body, sizes, self._provide)
+        self.canon: list[Expr] = [Const(0)] * len(self.shape)
+        for k, a in enumerate((*self.batch, x)):
+            self.canon[a] = Dim(k)
+        for a, e in zip(self.y_axes, index.delinearize(Dim(self.y), [self.shape[a] for a in self.y_axes])):
+            self.canon[a] = e
+
+    def _reads(self, op: Any, folds: Sequence[Any]) -> bool:
+        """Whether an op reads another fold of the body."""
+        stack, seen = list(op.operands), set()
+        while stack:
+            value = stack.pop()
+            if value in seen or value not in self.body.makers:
+                continue
+            seen.add(value)
+            maker, _ = self.body.makers[value]
+            if maker in folds:
+                return True
+            stack += maker.operands
+        return False
+
+    def tile(self, op: Any) -> int:
+        """Which operand of a fold is of the tile space."""
+        places = [k for k, v in enumerate(op.operands) if v in self.axes]
+        if len(places) != 1:
+            raise Unsuited("a fold of no tile, or of two")
+        return places[0]
+
+    def _roles(self, op: Any) -> tuple[int, tuple[int, ...], list[int]]:
+        """Of a contraction of the tile: (operand, its indices, the indices of the result that the tile lacks)."""
+        k = self.tile(op)
+        mine = (op.lhs, op.rhs)[k]
+        return k, mine, [i for i in op.out if i not in mine]
+
+    def streamed(self, op: Any) -> frozenset[int]:
+        k = self.tile(op)
+        axes = self.axes[op.operands[k]]
+        if isinstance(op, ops.Reduce):
+            if op.kind not in ("sum", "max", "min"):
+                raise Unsuited(f"a fold by {op.kind}")
+            places = list(op.axes)
+        else:
+            mine = (op.lhs, op.rhs)[k]
+            places = [p for p, i in enumerate(mine) if i not in op.out]
+        found = frozenset(a for a in (axes[p] for p in places) if a is not None)
+        if not found:
+            raise Unsuited("a fold along no axis of the tile")
+        return found
+
+    def _x_axis(self) -> int:
+        """The largest axis that one operand of the first source has alone, while the other has the streamed ones."""
+        op = self.sources[0]
+        own = [{p for p, i in enumerate(op.out) if i in mine and i not in other} for mine, other in ((op.lhs, op.rhs), (op.rhs, op.lhs))]
+        for mine, other in (own, own[::-1]):
+            if set(self.y_axes) <= other and mine:
+                return max(mine, key=lambda a: (self.shape[a], a))
+        raise Unsuited("the streamed axes belong to both operands")
+
+    def point(self, axes: Axes) -> Coordinates:
+        return tuple(self.trace.tidy(self.canon[a]) if a is not None else Const(0) for a in axes)
+
+    def sink_point(self, op: Any) -> Coordinates:
+        """The point of a sink's result."""
+        axes = self.axes[op.operands[self.tile(op)]]
+        if isinstance(op, ops.Reduce):
+            return self.point(tuple(a for p, a in enumerate(axes) if p not in op.axes))
+        _, mine, own = self._roles(op)
+        dim, _ = self.features[op]
+        place = dict(zip(mine, self.point(axes))) | dict(zip(own, index.delinearize(Dim(dim), [op.sizes[i] for i in own])))
+        return tuple(self.trace.tidy(place[i]) for i in op.out)
+
+    def _provide(self, trace: Trace, value: Any, at: Coordinates, tests: tuple[Test, ...]) -> Node | None:
+        maker = self.body.makers.get(value)
+        if maker is None:
+            return None
+        op = maker[0]
+        if op in self.sources:
+            if tuple(trace.tidy(e) for e in at) != self.point(self.axes[value]):
+                raise Unsuited("a score is read at another place")
+            return Given(type_of(value).dtype, ("source", self.sources.index(op)), at)
+        if op in self.sinks:
+            if tuple(trace.tidy(e) for e in at) != self.sink_point(op):
+                raise Unsuited("a fold is read at another place")
+            return Given(type_of(value).dtype, ("sink", self.sinks.index(op)), at)
+        return None
+
+    # ---- the parts
+
+    def stream(self) -> Stream:
+        sources = tuple(self._source(op) for op in self.sources)
+        sinks = tuple(self._corrected(self._sink(op)) for op in self.sinks)
+        results = tuple(self._result(v) for v in self.body.results)
+        needs: list[Expr] | None = None
+        for sink in sinks:
+            mine = minus_infinity(sink.value) if sink.kind == "max" else zero(sink.value)
+            needs = mine if needs is None else [e for e in needs if e in mine]
+        return Stream(self.trace, self.x, self.y, sources, sinks, results, tuple(dict.fromkeys(self.trace.tidy(e) for e in needs or [])))
+
+    def _operand(self, op: Any, k: int, at: Sequence[Expr]) -> Node:
+        node, extra = self.trace.operand_at(op, op.maps(), k, tuple(at), ())
+        return Guard(node.dtype, extra, node, 0.0) if extra else node
+
+    def _source(self, op: Any) -> Source:
+        terms = self.terms[op]
+        at = (*self.point(self.axes[op.results[0]]), *index.delinearize(Dim(terms), [op.sizes[i] for i in op.summed]))
+        nodes = [self._operand(op, k, at) for k in (0, 1)]
+        under = dims_under(self.trace, nodes)
+        for x, y in (nodes, nodes[::-1]):
+            if self.y not in under[id(x)] and self.x not in under[id(y)]:
+                return Source(op, x, y, terms)
+        raise Unsuited("a score's operand depends on both axes of the tile")
+
+    def _sink(self, op: Any) -> Sink:
+        k, at = self.tile(op), self.sink_point(op)
+        if isinstance(op, ops.Reduce):
+            return Sink(op, op.kind, self.trace.at(op.operands[0], self.point(self.axes[op.operands[0]])), None, None, at)
+        _, mine, _ = self._roles(op)
+        place = dict(zip(mine, self.point(self.axes[op.operands[k]])))
+        domain = (*at, *(place[i] for i in op.summed))
+        value, other = self._operand(op, k, domain), self._operand(op, 1 - k, domain)
+        if self.x in dims_under(self.trace, [other])[id(other)]:
+            raise Unsuited("a factor of the sum depends on both axes of the tile")
+        return Sink(op, "contract", value, other, self.features[op][0], at)
+
+    def _corrected(self, sink: Sink) -> Sink:
+        """The sink with its correction, where it reads finished folds of the kernel."""
+        read = folds_under(self.trace, sink.value)
+        if not read:
+            return sink
+        leader = next(iter(read))
+        first = self.sinks[leader]
+        if len(read) > 1 or not isinstance(first, ops.Reduce) or first.kind != "max" or sink.kind == "max":
+            raise Unsuited("a fold reads two others, or one that is no maximum")
+        shift = shift_of(self.trace, sink.value)
+        if shift is None or self.y in dims_under(self.trace, [shift[0]])[id(shift[0])]:
+            raise Unsuited("no factor corrects this fold when the maximum changes")
+        r, exponential = shift
+        of_score = exponential.arguments[0]
+        own = isinstance(of_score, Apply) and of_score.arguments[0] is self._sink(first).value
+        return Sink(sink.op, sink.kind, sink.value, sink.other, sink.features, sink.at, r, leader, exponential if own else None)
+
+    def _result(self, value: Any) -> tuple[Node, Expr, int]:
+        shape = type_of(value).shape
+        home = self._home(value, shape)
+        at = self.sink_point(self.sinks[home])
+        return self.trace.at(value, at), self.trace.tidy(index.linearize(at, shape)), home
+
+    def _home(self, value: Any, shape: tuple[int, ...]) -> int:
+        """The sink whose points a result has: found through elementwise ops."""
+        stack = [value]
+        while stack:
+            v = stack.pop()
+            if v not in self.body.makers:
+                continue
+            op, _ = self.body.makers[v]
+            if op in self.sinks:
+                return self.sinks.index(op)
+            if op.structure == "elementwise":
+                stack += [o for o in op.operands if type_of(o).shape == shape]
+        raise Unsuited("a result that is no fold's")
+
+
+def folds_under(trace: Trace, node: Node) -> set[int]:
+    """The numbers of the sinks that a node reads."""
+    out, seen, stack = set(), set(), [node]
+    while stack:
+        n = stack.pop()
+        if id(n) in seen:
+            continue
+        seen.add(id(n))
+        if isinstance(n, Given) and n.key and n.key[0] == "sink":
+            out.add(n.key[1])
+        stack += children(n)[0]
+    return out
+
+
+def shift_of(trace: Trace, node: Node) -> tuple[Node, Apply] | None:
+    """(r, exp(s - r)) where the node is exp(s - r) times what no fold enters."""
+    if not isinstance(node, Apply):
+        return None
+    name, arguments = node.op.operation.name, node.arguments
+    reads = [bool(folds_under(trace, a)) for a in arguments]
+    if name == "nn.exp":
+        inner = arguments[0]
+        while isinstance(inner, Apply) and inner.op.operation.name in ("nn.stop_gradient", "nn.cast"):
+            inner = inner.arguments[0]
+        if isinstance(inner, Apply) and inner.op.operation.name == "nn.sub":
+            s, r = inner.arguments
+            return (r, node) if folds_under(trace, r) and not folds_under(trace, s) else None
+        return None
+    if (name == "nn.mul" and sum(reads) == 1) or (name == "nn.div" and reads == [True, False]):
+        return shift_of(trace, arguments[reads.index(True)])
+    if name in ("nn.cast", "nn.neg", "nn.stop_gradient"):
+        return shift_of(trace, arguments[0])
+    if name == "nn.select" and not reads[0] and sum(reads) == 1:
+        other = arguments[2 if reads[1] else 1]
+        return shift_of(trace, arguments[reads.index(True)]) if _number(other) == 0 else None
+    return None
+
+
+# ---- where nothing is added ------------------------------------------------------------------------------------------------------------
+
+
+def _number(node: Node) -> float | None:
+    """The value of a node that is one uniform constant."""
+    if isinstance(node, Apply) and node.op.operation.name == "nn.constant" and node.op.uniform is not None:
+        return float(node.op.uniform)
+    return None
+
+
+def _affine(node: Node) -> Expr | None:
+    """An integer node as an expression of the dims."""
+    if not isinstance(node, Apply):
+        return None
+    name, arguments = node.op.operation.name, node.arguments
+    if name == "nn.iota":
+        return node.at[node.op.axis]
+    if name == "nn.constant":
+        value = _number(node)
+        return Const(int(value)) if value is not None and value == int(value) else None
+    parts = [p for p in map(_affine, arguments) if p is not None]
+    if not parts or len(parts) < len(arguments):
+        return None
+    a, b = parts[0], parts[-1]
+    match name:
+        case "nn.cast":
+            return a
+        case "nn.add":
+            return a + b
+        case "nn.sub":
+            return a - b
+        case "nn.neg":
+            return a * -1
+        case "nn.mul" if isinstance(b, Const):
+            return a * b.value
+    return None
+
+
+def _holds(node: Node, wanted: bool) -> list[Expr]:
+    """Expressions that are not negative wherever a bool node has the wanted value."""
+    if not isinstance(node, Apply):
+        return []
+    name, arguments = node.op.operation.name, node.arguments
+    if name == "nn.not":
+        return _holds(arguments[0], not wanted)
+    if name == ("nn.and" if wanted else "nn.or"):
+        return [e for a in arguments for e in _holds(a, wanted)]
+    if name != "nn.compare":
+        return []
+    a, b = (_affine(v) for v in arguments)
+    if a is None or b is None:
+        return []
+    opposite = {"le": "gt", "lt": "ge", "ge": "lt", "gt": "le", "eq": "ne", "ne": "eq"}
+    return {"le": [b - a], "lt": [b - a - 1], "ge": [a - b], "gt": [a - b - 1], "eq": [a - b, b - a], "ne": []}[
+        node.op.predicate if wanted else opposite[node.op.predicate]]  # fmt: skip
+
+
+def zero(node: Node) -> list[Expr]:
+    """Expressions of which each, where it is negative, makes the node 0."""
+    return _unless(node, 0.0)
+
+
+def minus_infinity(node: Node) -> list[Expr]:
+    """Expressions of which each, where it is negative, makes the node -inf."""
+    return _unless(node, float("-inf"))
+
+
+def _unless(node: Node, value: float) -> list[Expr]:
+    match node:
+        case Guard(tests=tests, value=inner, outside=outside) if outside == value:
+            return [e for t in tests for e in (t.expr, t.expr * -1 + (t.size - 1))] + _unless(inner, value)
+        case Product(a=a, b=b):
+            return _unless(a, value) + _unless(b, value) if value == 0 else []
+        case Apply():
+            return _applied(node, value)
+    return []
+
+
+def _applied(node: Apply, value: float) -> list[Expr]:
+    name, arguments = node.op.operation.name, node.arguments
+    if name == "nn.select":
+        condition, a, b = arguments
+        if _number(b) == value:
+            return _holds(condition, True) + _unless(a, value)
+        if _number(a) == value:
+            return _holds(condition, False) + _unless(b, value)
+        both = _unless(b, value)
+        return [e for e in _unless(a, value) if e in both]
+    if name in ("nn.cast", "nn.stop_gradient") or (name == "nn.neg" and value == 0):
+        if arguments[0].dtype.is_bool:
+            return _holds(arguments[0], True)
+        return _unless(arguments[0], value)
+    if value == 0:
+        if name == "nn.exp":
+            return _unless(arguments[0], float("-inf"))
+        if name == "nn.mul":
+            return _unless(arguments[0], 0.0) + _unless(arguments[1], 0.0)
+        return _unless(arguments[0], 0.0) if name == "nn.div" else []
+    if name in ("nn.add", "nn.sub"):
+        return _unless(arguments[0], value) + (_unless(arguments[1], value) if name == "nn.add" else [])
+    if name in ("nn.mul", "nn.div") and (_number(arguments[1]) or 0) > 0:
+        return _unless(arguments[0], value)
+    return []
+
+
+def bound_of(e: Expr, x: int, y: int) -> tuple[int, int] | None:
+    """(factor of x, factor of y) of an expression that moves by whole steps with both and by one with y; None where it does not."""
+    a, b = factor_of(e, x), factor_of(e, y)
+    if a is None or b not in (1, -1) or any(not isinstance(t, Dim) for t, _ in _terms(e)):
+        return None
+    return a, b
+
+
+def _terms(e: Expr) -> Iterable[tuple[Expr, int]]:
+    return e.terms if isinstance(e, index.Sum) else (() if isinstance(e, Const) else ((e, 1),))

@@ -1,0 +1,15 @@
+# Linear biases by distance.
+model Attention:
+    param   q[2, 2, 40, 8] ~ normal()
+    param   k[2, 2, 40, 8] ~ normal()
+    param   v[2, 2, 40, 8] ~ normal()
+    s[b, h, i, j] = sum[c](q[b, h, i, c] * k[b, h, j, c]) / sqrt(size(c))
+    t[b, h, i, j] = where(j <= i, s[b, h, i, j] - 0.25 * (h + 1) * (i - j), -inf)
+    p[b, h, i, j] = softmax[j](t[b, h, i, j])
+    o[b, h, i, c] = sum[j](p[b, h, i, j] * v[b, h, j, c])
+    output  o
+    loss    mean(o * sin(o + 1))
+
+train:
+    optimizer  sgd(lr=1.0)
+    steps      1

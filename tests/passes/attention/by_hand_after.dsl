@@ -1,0 +1,15 @@
+# exp and sum written out, normalized after.
+model Attention:
+    param   q[2, 2, 40, 8] ~ normal()
+    param   k[2, 2, 40, 8] ~ normal()
+    param   v[2, 2, 40, 8] ~ normal()
+    s[b, h, i, j] = sum[c](q[b, h, i, c] * k[b, h, j, c]) / sqrt(size(c))
+    e[b, h, i, j] = where(j <= i, exp(s[b, h, i, j]), 0.0)
+    n[b, h, i] = sum[j](e[b, h, i, j])
+    o[b, h, i, c] = sum[j](e[b, h, i, j] * v[b, h, j, c]) / n[b, h, i]
+    output  o
+    loss    mean(o * sin(o + 1))
+
+train:
+    optimizer  sgd(lr=1.0)
+    steps      1

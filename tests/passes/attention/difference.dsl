@@ -1,0 +1,17 @@
+# The difference of two softmaxes.
+model Attention:
+    param   q[2, 2, 40, 8] ~ normal()
+    param   k[2, 2, 40, 8] ~ normal()
+    param   v[2, 2, 40, 8] ~ normal()
+    param   r[2, 2, 40, 8] ~ normal()
+    param   z[2, 2, 40, 8] ~ normal()
+    s[b, h, i, j] = sum[c](q[b, h, i, c] * k[b, h, j, c]) / sqrt(size(c))
+    u[b, h, i, j] = sum[c](r[b, h, i, c] * z[b, h, j, c]) / sqrt(size(c))
+    p[b, h, i, j] = softmax[j](where(j <= i, s[b, h, i, j], -inf)) - 0.4 * softmax[j](where(j <= i, u[b, h, i, j], -inf))
+    o[b, h, i, c] = sum[j](p[b, h, i, j] * v[b, h, j, c])
+    output  o
+    loss    mean(o * sin(o + 1))
+
+train:
+    optimizer  sgd(lr=1.0)
+    steps      1

@@ -1,0 +1,109 @@
+"""attention: naive spellings, derived; forward and gradient against the float64 reference; memory linear in the length."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dslc
+from dslc.compiler import lower
+from dslc.ir import ops
+from dslc.ir.program import program_of
+from dslc.passes.attention import notes_of
+from dslc.passes.plan import make_plan
+from dslc.targets import target_of
+
+HERE = Path(__file__).parent
+SPECS = sorted(HERE.glob("*.dsl"))
+# kernels of kind attention: (forward, step); (1, 3) where nothing else is said
+COUNTS: dict[str, tuple[int, int]] = {
+    "by_hand": (1, 4),  # the gradient of the quotient sums rows once more
+    "difference": (3, 6),  # each softmax has its own maximum, then one kernel has both
+    "dropout": (1, 5),  # without re-association
+    "keys_first": (2, 5),  # the weights are normalized in a pass of their own
+    "time_major": (2, 5),
+}
+
+
+def kinds(model: dslc.Model, program: str) -> tuple[Counter[str], list[str]]:
+    elaborated = lower(model, program, target_of("cpu"))
+    block = program_of(elaborated.module).entry_block
+    return Counter(op.kind for op in block.operations if isinstance(op, ops.Kernel)), notes_of(elaborated.module)
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda p: p.stem)
+def test_derived(path: Path) -> None:
+    model = dslc.load(str(path))
+    forward, step = COUNTS.get(path.stem, (1, 3))
+    found, notes = kinds(model, "run")
+    assert (found["attention"], found["contract"], notes) == (forward, 0, [])
+    found, notes = kinds(model, "step")
+    assert (found["attention"], found["contract"], notes) == (step, 0, [])
+
+
+def given(path: Path) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    all_inputs = {"docs": np.sort(rng.integers(0, 4, (2, 40)), axis=1).astype(np.int32), "bias": rng.standard_normal((2, 40, 40)).astype(np.float32),
+                  "x": rng.standard_normal((40, 8)).astype(np.float32)}  # fmt: skip
+    text = path.read_text()
+    return {k: v for k, v in all_inputs.items() if f"input   {k}[" in text}
+
+
+@pytest.mark.parametrize("path", SPECS, ids=lambda p: p.stem)
+def test_same_as_reference(path: Path) -> None:
+    """One step with rate 1 moves each parameter by its gradient."""
+    losses, moved, outputs = [], [], []
+    for target in ("cpu", "reference"):
+        model = dslc.load(str(path))
+        outputs.append(np.array(dslc.compile(model, target=target)(**given(path))["o"]))
+        before = {k: np.array(v) for k, v in model.params.items()}
+        losses.append(dslc.Trainer(model, target=target).step(**given(path)))
+        moved.append({k: before[k] - np.array(v) for k, v in model.params.items()})
+    np.testing.assert_allclose(outputs[0], outputs[1], atol=3e-6, rtol=1e-5)
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5, atol=1e-7)
+    for name, expected in moved[1].items():
+        scale = max(float(np.abs(expected).max()), 1e-6)
+        np.testing.assert_allclose(moved[0][name] / scale, expected / scale, atol=3e-4, err_msg=name)
+
+
+LONG = """model Long:
+    param   q[2, {n}, 16], k[2, {n}, 16], v[2, {n}, 16] ~ normal()
+    s[h, i, j] = sum[c](q[h, i, c] * k[h, j, c]) / sqrt(size(c))
+    p[h, i, j] = softmax[j](where(j <= i, s[h, i, j], -inf))
+    o[h, i, c] = sum[j](p[h, i, j] * v[h, j, c])
+    output  o
+    loss    mean(o * o)
+
+train:
+    optimizer  sgd(lr=1.0)
+    steps      1
+"""
+
+
+@pytest.mark.parametrize("program", ["run", "step"])
+def test_memory_is_linear(program: str) -> None:
+    """Bytes of the arena for lengths of 1024 to 16384, by the plan."""
+    sizes = []
+    for n in (1024, 2048, 4096, 16384):
+        elaborated = lower(dslc.load(LONG.format(n=n)), program, target_of("cpu"))
+        with elaborated.context, elaborated.location:
+            sizes.append(make_plan(elaborated.module).arena_bytes / n)
+    assert max(sizes) <= min(sizes) * 1.05
+    assert max(sizes) < 2 * 16 * 4 * 8  # eight tensors as large as the queries
+
+
+def test_what_stands_in_the_way_is_told() -> None:
+    """Weights that are an output must be written."""
+    model = dslc.load("""model Shown:
+    param   q[2, 40, 8], k[2, 40, 8], v[2, 40, 8] ~ normal()
+    s[h, i, j] = sum[c](q[h, i, c] * k[h, j, c])
+    p[h, i, j] = softmax[j](s[h, i, j])
+    output  o[h, i, c] = sum[j](p[h, i, j] * v[h, j, c])
+    output  p
+""")
+    found, notes = kinds(model, "run")
+    assert found["attention"] == 0
+    assert len(notes) == 1 and "line 3" in notes[0] and "the result of the program" in notes[0]
