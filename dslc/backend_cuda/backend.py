@@ -1,0 +1,236 @@
+"""A plan to CUDA: each distinct kernel is generated once, the plan's calls become a list of launches, all functions one readable source text.
+
+There is no control flow on the device: loops of the plan are unrolled into launches whose addresses move with the turn, a branch is a guard that
+its kernels read. A turn's number is a constant in memory, so that a program is one fixed list of launches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from dslc.core import executable
+from dslc.core.executable import Launch, TensorMap
+from dslc.ir.bodies import body_key, identifier, lines_of, work_of
+from dslc.ir.ops import Kernel
+from dslc.ir.plan import Branch, Call, Copy, Loop, Place, Plan, Step, readers_first
+from dslc.ir.trace import Body
+
+from .arch import Arch
+from .kernels import generate
+from .program_text import Printed, Unit, printed
+from .stage import Function, Generated, Parameter, request_of
+
+ALIGNMENT = 256  # of the workspace, the guards and the constants
+
+
+@dataclass
+class _Compiled:
+    """A distinct kernel: what was generated for it, where its tables are among the constants."""
+
+    generated: Generated
+    tables: list[Place]
+    unit: Unit
+
+
+@dataclass
+class Lowered:
+    """A plan as launches and functions: everything of an Executable but its machine code."""
+
+    units: list[Unit]
+    kernels: tuple[executable.Kernel, ...]
+    launches: tuple[Launch, ...]
+    tensor_maps: tuple[TensorMap, ...]
+    constants: bytes
+    arena_bytes: int
+    text: Printed
+
+
+@dataclass
+class _Scope:
+    """Where the walk over the plan's steps is: turns of the enclosing loops, their places, and guards of the enclosing branches."""
+
+    turns: tuple[int, ...] = ()
+    places: dict[Place, Place] = field(default_factory=dict)
+    guards: tuple[tuple[Place, bool], ...] = ()
+
+
+class _Writer:
+    """Collects the distinct kernels, launches and constants of a plan."""
+
+    def __init__(self, plan: Plan, arch: Arch) -> None:
+        self.plan, self.arch = plan, arch
+        self.constants = bytearray(plan.constants)
+        self.compiled: dict[str, _Compiled] = {}
+        self.units: dict[str, Unit] = {}
+        self.symbols: dict[str, int] = {}
+        self.kernels: list[executable.Kernel] = []
+        self.launches: list[Launch] = []
+        self.maps: list[TensorMap] = []
+        self.workspace = _aligned(plan.arena_bytes)
+        self.workspace_bytes = 0
+        self.guard_count = 0
+        self._turns: dict[int, Place] = {}
+
+    # ---- steps
+
+    def steps(self, steps: Sequence[Step], scope: _Scope) -> None:
+        for step in steps:
+            match step:
+                case Call():
+                    self._call(step, scope)
+                case Copy():
+                    if step.bytes:
+                        self._copy(step.source, step.target, step.bytes, scope)
+                case Loop():
+                    order = range(step.trip)
+                    for turn in reversed(order) if step.backward else order:
+                        inner = replace(scope, turns=(*scope.turns, turn), places={**scope.places, step.turn: self._turn(turn)})
+                        self.steps(step.steps, inner)
+                case Branch():
+                    guard = self._guard(step.condition, scope)
+                    self.steps(step.then, replace(scope, guards=(*scope.guards, (guard, True))))
+                    self.steps(step.otherwise, replace(scope, guards=(*scope.guards, (guard, False))))
+
+    def _turn(self, number: int) -> Place:
+        """A turn's number as an int32 among the constants."""
+        if number not in self._turns:
+            self._turns[number] = self._constant(np.asarray([number], np.int32), 4)
+        return self._turns[number]
+
+    def _guard(self, condition: Place, scope: _Scope) -> Place:
+        """A branch's condition, copied to where nothing overwrites it while the branch runs."""
+        place = Place("guard", self.guard_count)
+        self.guard_count += 1
+        self._copy(condition, place, 1, scope)
+        return place
+
+    def _constant(self, table: np.ndarray, alignment: int = ALIGNMENT) -> Place:
+        start = -(-len(self.constants) // alignment) * alignment
+        self.constants += bytes(start - len(self.constants)) + table.tobytes()
+        return Place("constant", start)
+
+    # ---- calls
+
+    def _call(self, call: Call, scope: _Scope) -> None:
+        """The launches of one kernel. The groups of an update are maps of their own, in an order in which none reads what another overwrote."""
+        body = Body.of(call.kernel.regions[0].blocks[0])
+        tables = [self._constant(t) for t in body.tables]
+        operands = [*call.operands, *tables]
+        update = call.kernel.kind == "update"
+        groups = body.parts() if update else [(body, list(range(len(operands))), list(range(len(call.results))))]
+        order, _ = readers_first([([operands[k] for k in i], [call.results[k] for k in o]) for _, i, o in groups])
+        for part, inputs, outputs in (groups[k] for k in order):
+            places = [operands[k] for k in inputs] + [call.results[k] for k in outputs]
+            kept = self._compiled(call.kernel, "map" if update else call.kernel.kind, part, tuple(map(_is_aligned, places)))
+            self._launch(kept, call.kernel, places, len(inputs), scope)
+
+    def _compiled(self, kernel: Kernel, kind: str, body: Body, aligned: tuple[bool, ...]) -> _Compiled:
+        key = f"{kind} {kernel.schedule} {aligned} {body_key(body)}"
+        found = self.compiled.get(key)
+        if found is None:
+            name = f"k{len(self.compiled):02d}_{identifier(kernel.role)}"
+            generated = generate(kind, request_of(body, self.arch, name, aligned))
+            flops, moved = work_of(body)
+            unit = Unit(name, kind, kernel.role, lines_of(kernel), body, flops, moved, generated.includes)
+            found = self.compiled[key] = _Compiled(generated, [self._constant(t) for t in generated.tables], unit)
+            self.workspace_bytes = max(self.workspace_bytes, generated.workspace_bytes)
+        return found
+
+    def _launch(self, kept: _Compiled, kernel: Kernel, places: Sequence[Place], inputs: int, scope: _Scope) -> None:
+        def place_of(p: Parameter) -> Place:
+            return {"operand": lambda: places[p.number], "result": lambda: places[inputs + p.number], "table": lambda: kept.tables[p.number],
+                    "workspace": lambda: Place("arena", self.workspace + p.number)}[p.source]()  # fmt: skip
+
+        for function in kept.generated.functions:
+            operands = []
+            for p in function.parameters:
+                if p.source == "value":
+                    operands.append(("value", p.number))
+                elif p.source == "map":
+                    operands.append(("tensormap", self._map(p, places[p.number], scope)))
+                else:
+                    operands.append(self._resolved(place_of(p), scope))
+            self._add(kept.unit, function, operands, scope, lines_of(kernel))
+
+    def _map(self, p: Parameter, place: Place, scope: _Scope) -> int:
+        assert p.tensor_map is not None
+        placed = replace(p.tensor_map, place=self._resolved(place, scope))
+        if placed not in self.maps:
+            self.maps.append(placed)
+        return self.maps.index(placed)
+
+    def _add(self, unit: Unit, function: Function, operands: list[tuple], scope: _Scope, lines: tuple[str, ...]) -> None:
+        """One launch; in a branch, of the function's form that reads the guards."""
+        guarded = _guarded(function, [expected for _, expected in scope.guards])
+        guards = [self._resolved(place, scope) for place, _ in scope.guards]
+        number = self.symbols.get(guarded.symbol)
+        if number is None:
+            number = self.symbols[guarded.symbol] = len(self.kernels)
+            main = not any(f.symbol in self.symbols for f in unit.functions)
+            flops, moved = (unit.flops, unit.bytes) if main else (0, 0)
+            self.kernels.append(executable.Kernel(guarded.symbol, unit.kind, lines, flops, moved, guarded.symbol))
+            unit.functions.append(guarded)
+            self.units.setdefault(unit.name, unit)
+        self.launches.append(Launch(number, tuple([*guards, *operands]), guarded.grid, guarded.block, guarded.shared_bytes))
+
+    def _copy(self, source: Place, target: Place, count: int, scope: _Scope) -> None:
+        wide = count % 16 == 0 and _is_aligned(source) and _is_aligned(target)
+        unit = self.units.setdefault("copy", Unit("copy", "copy", "copy", (), None, 0, 0, ()))
+        name, kind, n = ("copy_chunks", "uint4", count // 16) if wide else ("copy_bytes", "unsigned char", count)
+        pointers = (Parameter("from", f"const {kind}*", "operand", 0), Parameter("to", f"{kind}*", "result", 0))
+        parameters = (*pointers, Parameter("count", "int", "value", n))
+        text = "    const int p = blockIdx.x * 256 + threadIdx.x;\n    if (p < count) to[p] = from[p];"
+        function = Function(name, parameters, text, (-(-n // 256), 1, 1), (256, 1, 1), schedule="256 threads a block")
+        self._add(unit, function, [self._resolved(source, scope), self._resolved(target, scope), ("value", n)], scope, ())
+
+    # ---- places
+
+    def _resolved(self, place: Place, scope: _Scope) -> tuple:
+        """A place as a launch's operand: strides of the enclosing loops are made offsets."""
+        place = scope.places.get(place, place)
+        if place.space == "guard":
+            return ("guard", place.index)
+        offset = sum(s * t for s, t in zip(place.strides, scope.turns))
+        if place.space == "slot":
+            return ("slot", place.index, offset) if offset else ("slot", place.index)
+        return (place.space, place.index + offset)
+
+
+def _is_aligned(place: Place) -> bool:
+    """Whether all addresses of a place are multiples of 16 bytes; ports lie at multiples of 256."""
+    return (place.space in ("slot", "guard") or place.index % 16 == 0) and all(s % 16 == 0 for s in place.strides)
+
+
+def _aligned(n: int) -> int:
+    return -(-n // ALIGNMENT) * ALIGNMENT
+
+
+def _guarded(function: Function, expected: Sequence[bool]) -> Function:
+    """The function that does nothing unless every guard is as expected."""
+    if not expected:
+        return function
+    names = [f"guard{k}" for k in range(len(expected))]
+    test = " || ".join(f"!*{n}" if e else f"*{n}" for n, e in zip(names, expected))
+    parameters = tuple(Parameter(n, "const bool*", "guard", k) for k, n in enumerate(names))
+    symbol = function.symbol + "_" + "".join("if_" if e else "unless_" for e in expected).rstrip("_")
+    return replace(function, symbol=symbol, parameters=parameters + function.parameters, text=f"    if ({test}) return;\n{function.text}")
+
+
+def lower_plan(plan: Plan, arch: Arch) -> Lowered:
+    """The plan's functions and launches. UnsupportedOp, at its line, for what the CUDA targets cannot do."""
+    writer = _Writer(plan, arch)
+    writer.steps(plan.steps, _Scope())
+    guards = writer.workspace + _aligned(writer.workspace_bytes)
+    launches = tuple(replace(launch, operands=tuple(_with_guards(launch.operands, guards))) for launch in writer.launches)
+    units = list(writer.units.values())
+    arena = guards + (_aligned(writer.guard_count) if writer.guard_count else 0)
+    return Lowered(units, tuple(writer.kernels), launches, tuple(writer.maps), bytes(writer.constants), arena, printed(plan.name, units, arch))
+
+
+def _with_guards(operands: Sequence[Any], start: int) -> Iterator[Any]:
+    for o in operands:
+        yield ("arena", start + o[1]) if o[0] == "guard" else o

@@ -1,0 +1,79 @@
+// Arithmetic that C++ lacks or leaves open: the primitives of dslc/ir/scalar.py. Nothing here is contracted: kernels are compiled without fmad.
+#pragma once
+
+__device__ __forceinline__ float infinity_f32() { return __int_as_float(0x7f800000); }
+__device__ __forceinline__ double infinity_f64() { return __longlong_as_double(0x7ff0000000000000LL); }
+__device__ __forceinline__ float nan_f32() { return __int_as_float(0x7fc00000); }
+__device__ __forceinline__ double nan_f64() { return __longlong_as_double(0x7ff8000000000000LL); }
+
+// Integers of 32 and 64 bits wrap around.
+__device__ __forceinline__ int wrapping_add(int a, int b) { return (int)((unsigned)a + (unsigned)b); }
+__device__ __forceinline__ int wrapping_subtract(int a, int b) { return (int)((unsigned)a - (unsigned)b); }
+__device__ __forceinline__ int wrapping_multiply(int a, int b) { return (int)((unsigned)a * (unsigned)b); }
+__device__ __forceinline__ long long wrapping_add(long long a, long long b) { return (long long)((unsigned long long)a + (unsigned long long)b); }
+__device__ __forceinline__ long long wrapping_subtract(long long a, long long b) { return (long long)((unsigned long long)a - (unsigned long long)b); }
+__device__ __forceinline__ long long wrapping_multiply(long long a, long long b) { return (long long)((unsigned long long)a * (unsigned long long)b); }
+__device__ __forceinline__ signed char wrap_int4(int x) { return (signed char)(((x & 15) ^ 8) - 8); }
+
+// The lesser and the greater of two; NaN where either is NaN.
+template <typename T> __device__ __forceinline__ T minimum(T a, T b) { return a != a ? a : (a < b ? a : b); }
+template <typename T> __device__ __forceinline__ T maximum(T a, T b) { return a != a ? a : (a > b ? a : b); }
+
+// -1, 0 or 1; NaN gives 0.
+template <typename T> __device__ __forceinline__ T sign_of(T a) { return (T)((a > (T)0) - (a < (T)0)); }
+
+// Division of integers that rounds down; by 0 it gives 0.
+template <typename T> __device__ __forceinline__ T floor_divide(T a, T b) {
+    if (b == (T)0) return (T)0;
+    if (b == (T)-1 && (T)-1 < (T)0) return (T)(0 - (unsigned long long)a);  // the least integer has no negative
+    const T q = (T)(a / b);
+    return (T)(q - ((T)(a % b) != (T)0 && ((a < (T)0) != (b < (T)0))));
+}
+
+// a - b * floor(a / b), with the divisor's sign; by 0 it gives 0.
+template <typename T> __device__ __forceinline__ T floor_modulo(T a, T b) {
+    if (b == (T)0 || (b == (T)-1 && (T)-1 < (T)0)) return (T)0;
+    const T r = (T)(a % b);
+    return (T)(r != (T)0 && ((r < (T)0) != (b < (T)0)) ? r + b : r);
+}
+__device__ __forceinline__ double floor_modulo(double a, double b) {
+    const double r = fmod(a, b);  // exact
+    return r != 0.0 && ((r < 0.0) != (b < 0.0)) ? r + b : r;
+}
+__device__ __forceinline__ float floor_modulo(float a, float b) {
+    const float r = fmodf(a, b);
+    return r != 0.0f && ((r < 0.0f) != (b < 0.0f)) ? r + b : r;
+}
+
+// a to the power of b by squaring, wrapping around; negative exponents count as 0.
+template <typename T> __device__ __forceinline__ T integer_power(T a, T b) {
+    unsigned long long power = 1, base = (unsigned long long)a;
+    for (unsigned long long rest = b < (T)0 ? 0 : (unsigned long long)b; rest; rest >>= 1) {
+        if (rest & 1) power *= base;
+        base *= base;
+    }
+    return (T)power;
+}
+
+// Shifts of a type of BITS bits: by that many or more, or by a negative number, they give 0, or the sign.
+template <int BITS, typename T> __device__ __forceinline__ T shift_left(T a, T b) {
+    return (unsigned long long)b < BITS ? (T)((unsigned long long)a << (unsigned long long)b) : (T)0;
+}
+template <int BITS, typename T> __device__ __forceinline__ T shift_right(T a, T b) {
+    return (T)(a >> ((unsigned long long)b < BITS ? (int)b : BITS - 1) >> ((unsigned long long)b < BITS || (T)-1 < (T)0 ? 0 : 1));
+}
+
+__device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+__device__ __forceinline__ double sigmoid(double x) { return 1.0 / (1.0 + exp(-x)); }
+
+// Integer division by a positive constant where the dividend may be negative.
+template <typename T> __device__ __forceinline__ T divide_down(T a, T b) { return (a >= 0 ? a : a - (b - 1)) / b; }
+template <typename T> __device__ __forceinline__ T modulo_down(T a, T b) { return a - divide_down(a, b) * b; }
+
+// Whether b, at place j, beats a at place i: NaN beats all, of equals the earlier place does.
+template <typename T> __device__ __forceinline__ bool better_argmax(T a, int i, T b, int j) {
+    return b != b ? (a == a || j < i) : a == a && (b > a || (b == a && j < i));
+}
+template <typename T> __device__ __forceinline__ bool better_argmin(T a, int i, T b, int j) {
+    return b != b ? (a == a || j < i) : a == a && (b < a || (b == a && j < i));
+}

@@ -1,0 +1,41 @@
+// Elements between memory and registers, one or several neighbouring ones at once.
+#pragma once
+
+// Types that are computed as they are stored; narrow.cuh has the others.
+template <typename T> __device__ __forceinline__ T decode(T x) { return x; }
+template <typename T> __device__ __forceinline__ void encode(T x, T& to) { to = x; }
+
+template <int BYTES> struct Chunk;
+template <> struct Chunk<1> { using type = unsigned char; };
+template <> struct Chunk<2> { using type = unsigned short; };
+template <> struct Chunk<4> { using type = unsigned; };
+template <> struct Chunk<8> { using type = uint2; };
+template <> struct Chunk<16> { using type = uint4; };
+
+// N elements that lie behind each other, N * sizeof(T) a multiple of 16 or a power of two below; the address is a multiple of that.
+template <int N, typename T, typename C> __device__ __forceinline__ void load(const T* from, C (&to)[N]) {
+    constexpr int BYTES = N * (int)sizeof(T) < 16 ? N * (int)sizeof(T) : 16, COUNT = BYTES / (int)sizeof(T);
+#pragma unroll
+    for (int k = 0; k < N; k += COUNT) {
+        union { typename Chunk<BYTES>::type chunk; T elements[COUNT]; } part = {*reinterpret_cast<const typename Chunk<BYTES>::type*>(from + k)};
+#pragma unroll
+        for (int j = 0; j < COUNT; ++j) to[k + j] = decode(part.elements[j]);
+    }
+}
+
+template <int N, typename T, typename C> __device__ __forceinline__ void store(T* to, const C (&from)[N]) {
+    constexpr int BYTES = N * (int)sizeof(T) < 16 ? N * (int)sizeof(T) : 16, COUNT = BYTES / (int)sizeof(T);
+#pragma unroll
+    for (int k = 0; k < N; k += COUNT) {
+        union Part { typename Chunk<BYTES>::type chunk; T elements[COUNT]; __device__ Part() {} } part;
+#pragma unroll
+        for (int j = 0; j < COUNT; ++j) encode(from[k + j], part.elements[j]);
+        *reinterpret_cast<typename Chunk<BYTES>::type*>(to + k) = part.chunk;
+    }
+}
+
+template <typename T, typename C> __device__ __forceinline__ void store(T* to, C from) {
+    T element;
+    encode(from, element);
+    *to = element;
+}

@@ -1,0 +1,330 @@
+"""Reduce kernels: folds over some axes, with pointwise work before, between and behind them.
+
+A group of threads takes a row through all passes in one launch (`rows`). Where rows are few, every level of folds is two launches, partial states of
+chunks of each row and their fold in the order of the chunks, and the results are a map over what they left in the workspace. The number of chunks
+follows from the shape alone, so sums have one order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from dslc.core.dtypes import DType
+from dslc.ir.rows import Level, Rows, RowSpace, levels_of, nest_of, space_of, vector_dim
+from dslc.ir.space import Space
+from dslc.ir.trace import survey
+from dslc.ir.types import TensorType
+
+from ..arch import Arch
+from ..pull import chunked
+from ..scalars import Arithmetic, Val
+from ..stage import Function, FunctionWriter, Generated, Memory, Request, index_type
+from ..types import accumulator, computed_type
+from . import map as map_kernel
+from .rows import MOST_HELD, Layout, RowWriter, State, combined, start_of
+
+WARP = 32
+MUCH_WORK = 1 << 14  # a reduced space with more points than this is split where rows are few
+MOST_CHUNKS = 256
+
+
+def generate(request: Request) -> Generated:
+    """One function over rows, or two a level and one for each shape of the results."""
+    levels = levels_of(request.body)
+    if not levels:
+        return map_kernel.generate(request)
+    if all(t.size == 0 for t in request.results):
+        return Generated(())
+    space = space_of(levels)
+    nest = nest_of(request.body, space, levels)
+    rows = Rows(request.body, space, levels, nest)
+    layout = choose_layout(rows, request)
+    count, points = prod(nest.sizes[: rows.kept]), prod(nest.sizes[rows.kept :])
+    threads = count * layout.threads
+    few = threads < request.arch.sms * 256 and points >= MUCH_WORK
+    if rows.scattered or few:
+        return _split(request, space, levels, nest)
+    return Generated((_rows_function(request, rows, layout),))
+
+
+def choose_layout(rows: Rows, request: Request) -> Layout:
+    """Threads of a group by the length of a row, chunks by what memory allows."""
+    sizes = rows.nest.sizes
+    dim = vector_dim(rows, WARP)
+    points, count = prod(sizes[rows.kept :]), prod(sizes[: rows.kept])
+    if dim is not None and dim < rows.kept and sizes[dim] >= 8 and points > 0:
+        threads = _shares(points, count, request.arch)
+        return Layout(False, dim, threads, WARP, 1, _turns(points, threads, rows))
+    width = _width(rows, request)
+    chunks = max(points // width, 1)
+    threads = 1
+    limit = 8 if points <= 64 else 16 if points <= 128 else 32 if points <= 3072 else 64 if points <= 6144 else 128 if points <= 16384 else 512
+    while threads < limit and threads < chunks:
+        threads *= 2
+    while threads < 512 and count * threads < request.arch.sms * 512 and chunks >= 4 * threads:
+        threads *= 2
+    return Layout(True, dim, threads, max(1, 256 // threads) if threads <= WARP else 1, width, _turns(chunks, threads, rows, width))
+
+
+def _shares(points: int, count: int, arch: Arch) -> int:
+    """Warps that share the points of 32 neighbouring rows."""
+    threads = 1
+    while threads < 16 and points >= 8 * threads and count * threads < arch.sms * 2048:
+        threads *= 2
+    return threads
+
+
+def _width(rows: Rows, request: Request) -> int:
+    """Neighbouring points along the last reduced dim that a thread takes at once: 16 bytes of the narrowest element that is read so."""
+    last = len(rows.nest.sizes) - 1
+    if last < rows.kept:
+        return 1
+    reads = survey(rows.trace, rows.roots()).reads
+    outputs = [(k, address) for k, (_, address, row) in enumerate(rows.results) if not row]
+    moving = [r for r in reads if chunked(r.address, last, 2)]
+    if not moving:
+        return 1
+    width = min(16 // min(r.dtype.bytes for r in moving), 8)
+    while width > 1:
+        fits = all(chunked(a, last, width) and request.result_aligned(k) for k, a in outputs)
+        useful = any(chunked(r.address, last, width) and request.operand_aligned(r.operand) for r in moving)
+        if rows.nest.sizes[last] % width == 0 and fits and useful and prod(rows.nest.sizes[rows.kept :]) >= 4 * width:
+            return width
+        width //= 2
+    return 1
+
+
+def _turns(chunks: int, threads: int, rows: Rows, width: int = 1) -> int:
+    """Chunks a thread takes where a row's values stay in registers from pass to pass, else 0."""
+    passes = len(rows.levels) + any(not row for _, _, row in rows.results)
+    turns = -(-chunks // threads)
+    return turns if passes > 1 and turns * width <= MOST_HELD // 2 else 0
+
+
+def _memory(w: FunctionWriter, buffers: Callable[[int], Memory] | None = None) -> Callable[[int], Memory]:
+    def memory(k: int) -> Memory:
+        if k < len(w.request.operands):
+            return w.operand(k)
+        assert buffers is not None
+        return buffers(k - len(w.request.operands))
+
+    return memory
+
+
+def _integer(request: Request, rows: Rows) -> str:
+    return index_type(prod(rows.nest.sizes), *(t.size for t in (*request.operands, *request.results)))
+
+
+# ---- rows, each through all passes
+
+
+def _rows_function(request: Request, rows: Rows, layout: Layout) -> Function:
+    w = FunctionWriter(request)
+    writer = RowWriter(w, rows, layout, _memory(w), _integer(request, rows))
+    grid, live = _place_rows(w, writer)
+    keep = writer.kept()
+    number = 0
+    for p, level in enumerate(rows.folds):
+        states = writer.run_pass(p, keep)
+        writer.folded(states)
+        for k, state in enumerate(states):
+            writer.found[number + k] = _result(state)
+        number += len(level)
+    row = [(writer.point(["0"] * len(writer.reduced)), node, address, k) for k, (node, address, is_row) in enumerate(rows.results) if is_row]
+    if row:
+        first = "lane == 0" if layout.across and layout.threads > 1 else "share == 0" if not layout.across and layout.threads > 1 else ""
+        with w.block(f"if ({' && '.join(filter(None, (first, live))) or 'true'})"):
+            point = writer.point(["0"] * len(writer.reduced))
+            values = [(point.value(node), address, k) for _, node, address, k in row]
+            for value, address, k in values:
+                w.line(f"store({w.result(k).name} + {point.index(address)}, {value.text});")
+    if writer.outputs:
+        with w.block(f"if ({live})") if live else w.block(""):
+            writer.run_pass(len(rows.folds), keep)
+    return w.function((grid,), (layout.block,), schedule=_words(layout, writer.points))
+
+
+def _result(state: State) -> Val:
+    k = state.fold.result
+    return Val(state.names[k], state.fold.parts[k] if state.fold.place is not None else state.fold.dtype)
+
+
+def _words(layout: Layout, points: int) -> str:
+    group = f"{layout.threads} threads a row" if layout.across else f"{layout.threads} warps to 32 neighbouring rows"
+    held = f", kept in registers between passes ({layout.turns} x {layout.width} a thread)" if layout.turns else ""
+    return f"{group} of {points} points, {layout.rows} rows a block, {layout.width} points at once{held}"
+
+
+def _place_rows(w: FunctionWriter, writer: RowWriter, chunks: int = 1) -> tuple[int, str]:
+    """Writes which row this thread belongs to, its number in the group, and, with chunks, which one; (blocks, test that the row exists)."""
+    layout, kept = writer.layout, writer.sizes[: writer.rows.kept]
+    count, integer = prod(kept), writer.integer
+    block = "blockIdx.x"
+    if chunks > 1:
+        w.line(f"const int chunk = blockIdx.x % {chunks}u;")
+        block = f"(blockIdx.x / {chunks}u)"
+    if layout.across:
+        blocks, live = -(-count // layout.rows), ""
+        if layout.rows == 1:
+            w.line(f"const {integer} row = {block};")
+            w.line("const int lane = threadIdx.x;")
+        else:
+            live = "live" if count % layout.rows else ""
+            w.line(f"const {integer} place = {block} * {layout.rows} + threadIdx.x / {layout.threads}u;")
+            w.line("const int lane = " + ("0;" if layout.threads == 1 else f"threadIdx.x % {layout.threads}u;"))
+            _live(w, integer, count, live)
+        writer.row_dims = map_kernel.delinearized(w, "row", kept, stem="i")
+        return blocks * chunks, live
+    assert layout.dim is not None
+    groups = -(-kept[layout.dim] // WARP)
+    outer = [groups if d == layout.dim else n for d, n in enumerate(kept)]
+    w.line(f"const int column = threadIdx.x % {WARP}u;")
+    w.line(f"const int share = threadIdx.x / {WARP}u;")
+    dims = map_kernel.delinearized(w, block, outer, stem="i")
+    live = "live" if kept[layout.dim] % WARP else ""
+    w.line(f"const {integer} place = {dims[layout.dim]} * {WARP} + column;")
+    _live(w, integer, kept[layout.dim], live)
+    dims[layout.dim] = "row"
+    writer.row_dims = dims
+    return prod(outer) * chunks, live
+
+
+def _live(w: FunctionWriter, integer: str, count: int, live: str) -> None:
+    """Threads without a row go along with the last one, since all must meet at shuffles and barriers."""
+    if live:
+        w.line(f"const bool live = place < {count};")
+        w.line(f"const {integer} row = live ? place : {count - 1};")
+    else:
+        w.line(f"const {integer} row = place;")
+
+
+# ---- few rows: chunks of the reduced space
+
+
+@dataclass(frozen=True)
+class _Buffer:
+    """A stretch of the workspace."""
+
+    offset: int
+    type: TensorType
+
+
+class _Area:
+    """Where results and partial states of folds lie in the workspace: results for good, the partial states of each level in the same place."""
+
+    def __init__(self, rows: Rows, count: int, chunks: int) -> None:
+        self.results: list[_Buffer] = []
+        offset = 0
+        for fold in (f for level in rows.folds for f in level):
+            dtype = fold.parts[fold.result] if fold.place is not None else fold.dtype
+            self.results.append(_Buffer(offset, TensorType(dtype, (count,))))
+            offset += _bytes(dtype, count)
+        self.partials: list[list[list[_Buffer]]] = []
+        end = offset
+        for level in rows.folds:
+            at = offset
+            found: list[list[_Buffer]] = []
+            for fold in level:
+                found.append([])
+                for t in fold.parts:
+                    found[-1].append(_Buffer(at, TensorType(t, (chunks, count))))
+                    at += _bytes(t, chunks * count)
+            self.partials.append(found)
+            end = max(end, at)
+        self.bytes = end
+
+
+def _bytes(dtype: DType, count: int) -> int:
+    return -(-count * accumulator(dtype).bytes // 256) * 256
+
+
+def _split(request: Request, space: RowSpace, levels: Sequence[Level], nest: Space) -> Generated:
+    """For each level partial states of every row and chunk, then their fold; at the end all results, pointwise."""
+    rows = Rows(request.body, space, levels, nest, len(request.operands))
+    base = choose_layout(rows, request)
+    layout = Layout(base.across, base.dim, min(base.threads, 256), base.rows, base.width, 0)
+    if layout.across and layout.threads > WARP:
+        layout = Layout(True, layout.dim, 256, 1, layout.width, 0)
+    count, points = prod(nest.sizes[: rows.kept]), prod(nest.sizes[rows.kept :])
+    pieces = max(points // layout.width, 1)
+    per_row = layout.threads if layout.across else layout.threads * 2
+    wanted = max(1, min(MOST_CHUNKS, request.arch.sms * 1024 // max(count * layout.threads, 1), pieces // per_row))
+    length = -(-pieces // wanted)
+    chunks = max(-(-pieces // length), 1)
+    area = _Area(rows, count, chunks)
+
+    def buffer(w: FunctionWriter, k: int) -> Memory:
+        b = area.results[k]
+        return w.workspace(f"fold{k}", b.offset, b.type)
+
+    functions: list[Function] = []
+    first = 0
+    for p, level in enumerate(rows.folds):
+        functions.append(_partials(request, rows, layout, p, area, buffer, chunks, length, pieces))
+        functions.append(_folds(request, rows, p, area, buffer, chunks, count, first))
+        first += len(level)
+    for n, sweep in enumerate(map_kernel.sweeps_of(request, rows.buffered, buffer)):
+        functions.append(map_kernel.sweep_function(sweep, f"_results{n}"))
+    return Generated(functions, area.bytes)
+
+
+def _partials(request: Request, rows: Rows, layout: Layout, p: int, area: _Area, buffer: Callable[[FunctionWriter, int], Memory], chunks: int,
+              length: int, pieces: int) -> Function:  # fmt: skip
+    """Level p over one chunk of every row: states [chunk, row]."""
+    w = FunctionWriter(request, f"_part{p}")
+    writer = RowWriter(w, rows, layout, _memory(w, lambda k: buffer(w, k)), _integer(request, rows))
+    writer.outputs = []
+    grid, live = _place_rows(w, writer, chunks)
+    integer = writer.integer
+    low, high = "0", str(pieces)
+    if chunks > 1:
+        low = w.value("low", integer, f"chunk * {length}")
+        high = w.value("high", integer, f"min({low} + {length}, {pieces})")
+    states = writer.run_pass(p, [], low, high)
+    writer.folded(states)
+    first = "lane == 0" if layout.across and layout.threads > 1 else "share == 0" if not layout.across and layout.threads > 1 else ""
+    with w.block(f"if ({' && '.join(filter(None, (first, live))) or 'true'})"):
+        kept = writer.sizes[: rows.kept]
+        position = " + ".join(f"{prod(kept[d + 1 :])} * {name}" if prod(kept[d + 1 :]) > 1 else name for d, name in enumerate(writer.row_dims)) or "0"
+        at = f"chunk * {prod(kept)} + {position}" if chunks > 1 else position
+        for f, (state, buffers) in enumerate(zip(states, area.partials[p])):
+            for part, (name, b) in enumerate(zip(state.names, buffers)):
+                w.line(f"store({w.workspace(f'partial{f}_{part}', b.offset, b.type).name} + {at}, {name});")
+    return w.function((grid,), (layout.block,), schedule=f"{chunks} chunks a row, {_words(layout, writer.points)}")
+
+
+def _folds(request: Request, rows: Rows, p: int, area: _Area, buffer: Callable[[FunctionWriter, int], Memory], chunks: int, count: int,
+           first: int) -> Function:  # fmt: skip
+    """The partial states of each row folded in the order of the chunks, by a warp where rows are few."""
+    w = FunctionWriter(request, f"_fold{p}")
+    warp = count * WARP <= request.arch.sms * 1024 and chunks >= WARP
+    w.line("const int p = blockIdx.x * 256 + threadIdx.x;")
+    w.line(f"const int row = p{f' / {WARP}' if warp else ''};")
+    w.line(f"const int lane = {f'p % {WARP}' if warp else '0'};")
+    w.line(f"if (row >= {count}) return;")
+    s = Arithmetic(w)
+    states = []
+    for f, (fold, buffers) in enumerate(zip(rows.folds[p], area.partials[p])):
+        names = tuple(w.fresh("s") for _ in fold.parts)
+        for name, t, v in zip(names, fold.parts, start_of(s, fold)):
+            w.line(f"{computed_type(t)} {name} = {v.text};")
+        state = State(fold, names)
+        states.append(state)
+        with w.block(f"for (int c = lane; c < {chunks}; c += {WARP if warp else 1})"):
+            other = [s.made(f"{w.workspace(f'partial{f}_{k}', b.offset, b.type).name}[c * {count} + row]", t)
+                     for k, (b, t) in enumerate(zip(buffers, fold.parts))]  # fmt: skip
+            for name, v in zip(names, combined(s, fold, state.values, other)):
+                w.line(f"{name} = {v.text};")
+    if warp:
+        w.line("#pragma unroll")
+        with w.block(f"for (int offset = {WARP // 2}; offset > 0; offset /= 2)"):
+            for state in states:
+                other = [s.made(f"__shfl_xor_sync(0xffffffffu, {v.text}, offset)", v.dtype) for v in state.values]
+                for name, v in zip(state.names, combined(s, state.fold, state.values, other)):
+                    w.line(f"{name} = {v.text};")
+    for k, state in enumerate(states):
+        w.line(f"{'if (lane == 0) ' if warp else ''}store({buffer(w, first + k).name} + row, {state.names[state.fold.result]});")
+    threads = count * WARP if warp else count
+    return w.function((-(-threads // 256),), (256,), schedule=f"{'a warp' if warp else 'a thread'} a row, {chunks} partial states")

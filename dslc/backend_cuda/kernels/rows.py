@@ -1,0 +1,304 @@
+"""Passes over the reduced axes of a reduce kernel: a group of threads makes one row, every pass folds all its points in a fixed order.
+
+Where memory is contiguous along the reduced axes, the threads of a group are neighbours along them and fold their states by shuffles, a butterfly
+in which every lane gets the same bits. Where it is contiguous along a kept axis, the 32 threads of a warp are neighbouring rows, the warps of a
+block share the points of each row, and their states meet in shared memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from dslc.core.dtypes import BOOL, INT32
+from dslc.ir.ops.reduction import KINDS, identity
+from dslc.ir.rows import Fold, Rows
+from dslc.ir.trace import Apply, Given, Node, Read, children, invariant, symbols_of
+
+from ..pull import Point, chunked, moves_with
+from ..scalars import Arithmetic, Val
+from ..stage import FunctionWriter, Memory
+from ..types import computed_type
+from .map import delinearized, load_chunk
+
+# Instructions of an op where they are more than one.
+WEIGHTS = {
+    "nn.exp": 8, "nn.expm1": 20, "nn.log": 16, "nn.log1p": 25, "nn.tanh": 20, "nn.erf": 25, "nn.sigmoid": 16, "nn.sin": 20, "nn.cos": 20,
+    "nn.pow": 60, "nn.div": 8, "nn.sqrt": 8, "nn.rsqrt": 8, "nn.random": 60, "nn.mod": 20, "nn.floordiv": 10, "nn.atan2": 40,
+}  # fmt: skip
+KEEP = 8  # a value that costs at least this is kept in registers for the next pass rather than made again
+MOST_HELD = 64  # registers of a thread that keep values from pass to pass
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How rows are shared out. `across`: a group's threads are neighbours along the reduced axes, else along the kept dim `dim`.
+
+    `threads`: of a group; `rows`: groups of a block; `width`: neighbouring points a thread takes at once; `turns`: chunks that a thread takes of a
+    row, where its values stay in registers between passes, else 0.
+    """
+
+    across: bool
+    dim: int | None
+    threads: int
+    rows: int
+    width: int
+    turns: int
+
+    @property
+    def block(self) -> int:
+        return self.threads * self.rows
+
+
+@dataclass(frozen=True)
+class State:
+    """The running state of a fold: names of the variables that hold its parts."""
+
+    fold: Fold
+    names: tuple[str, ...]
+
+    @property
+    def values(self) -> list[Val]:
+        return [Val(n, t) for n, t in zip(self.names, self.fold.parts)]
+
+
+def start_of(s: Arithmetic, fold: Fold) -> list[Val]:
+    """What an empty fold's state is."""
+    kind = {"argmax": "max", "argmin": "min"}.get(fold.kind, fold.kind)
+    return [s.const(v, t) for v, t in zip((identity(kind, fold.dtype), 0), fold.parts)]
+
+
+def combined(s: Arithmetic, fold: Fold, a: Sequence[Val], b: Sequence[Val]) -> list[Val]:
+    """The fold of two states; of equal extremes the earlier one in the axis is kept, of NaNs the first."""
+    if fold.place is None:
+        return [getattr(s, KINDS[fold.kind][2])(a[0], b[0])]
+    better = s.call(f"better_{fold.kind}", *a, *b, dtype=BOOL)
+    return [s.select(better, y, x) for x, y in zip(a, b)]
+
+
+class RowWriter:
+    """Writes a reduce kernel's function: `rows` through all its passes, or one pass over a chunk of every row."""
+
+    def __init__(self, w: FunctionWriter, rows: Rows, layout: Layout, memory: Callable[[int], Memory], integer: str) -> None:
+        self.w, self.rows, self.layout, self.memory, self.integer = w, rows, layout, memory, integer
+        self.sizes = rows.nest.sizes
+        self.reduced = self.sizes[rows.kept :]
+        self.points = prod(self.reduced)
+        self.found: dict[int, Val] = {}  # results of the folds, by number
+        self.held: dict[int, str] = {}  # arrays of what is kept, by node
+        self.outputs = [(node, address, k) for k, (node, address, row) in enumerate(rows.results) if not row]
+        self.roots = [[f.node for f in level] for level in rows.folds]
+        if self.outputs:
+            self.roots.append([node for node, _, _ in self.outputs])
+        self.row_dims: list[str] = []
+        self.p = 0  # the pass in work
+
+    def given(self, node: Given) -> Val:
+        """The result of a fold that is done."""
+        return self.found[node.key] if node.key is not None else Arithmetic(self.w).const(0, node.dtype)
+
+    def point(self, place: Sequence[str], known: dict[int, Val] | None = None) -> Point:
+        """The point of this thread's row at a place in the reduced space."""
+        return Point(self.w, self.rows.trace, self.memory, [*self.row_dims, *place], self.given, known, self.integer)
+
+    # ---- passes
+
+    def run_pass(self, p: int, keep: Sequence[Node], low: str = "0", high: str | None = None) -> list[State]:
+        """One pass: this thread's states of level p, or, after the last level, the stores of the results that are not of the rows."""
+        self.p = p
+        level = self.rows.folds[p] if p < len(self.rows.folds) else []
+        s = Arithmetic(self.w)
+        states = []
+        for fold in level:
+            names = tuple(self.w.fresh("s") for _ in fold.parts)
+            for name, t, v in zip(names, fold.parts, start_of(s, fold)):
+                self.w.line(f"{computed_type(t)} {name} = {v.text};")
+            states.append(State(fold, names))
+        fixed = self.point(["0"] * len(self.reduced))
+        moving = set(range(self.rows.kept, len(self.sizes)))
+        known = {id(n): fixed.value(n) for n in invariant(self.rows.trace, self.roots[p], moving)}
+        for node in keep:
+            if self._first_pass(node) == p:
+                name = self.held[id(node)] = self.w.fresh("h")
+                self.w.line(f"{computed_type(node.dtype)} {name}[{self.layout.turns * self.layout.width}];")
+        self._loop(p, states, known, keep, low, high)
+        return states
+
+    def _loop(self, p: int, states: list[State], known: dict[int, Val], keep: Sequence[Node], low: str, high: str | None) -> None:
+        """The loop of one pass over this thread's chunks."""
+        w, layout = self.w, self.layout
+        chunks = self.points // layout.width
+        lane = "lane" if layout.across else "share"
+        if layout.turns:
+            with w.unrolled("k", layout.turns):
+                w.line(f"const {self.integer} c = {lane} + k * {layout.threads};")
+                if chunks % layout.threads:
+                    with w.block(f"if (c < {chunks})"):
+                        self._chunk(p, states, known, keep)
+                else:
+                    self._chunk(p, states, known, keep)
+            return
+        bound = high if high is not None else str(chunks)
+        first = lane if low == "0" else f"{low} + {lane}"
+        with w.block(f"for ({self.integer} c = {first}; c < {bound}; c += {layout.threads})"):
+            self._chunk(p, states, known, keep)
+
+    def _chunk(self, p: int, states: list[State], known: dict[int, Val], keep: Sequence[Node]) -> None:
+        """Chunk `c` of the row: its points, one after the other."""
+        w, width, trace = self.w, self.layout.width, self.rows.trace
+        place = delinearized(w, "c", [*self.reduced[:-1], self.reduced[-1] // width] if self.reduced else [], width, "r")
+        last = len(self.sizes) - 1
+        known = dict(known)
+        base = self.point(place, dict(known))
+        earlier = {id(n) for n in keep if p > self._first_pass(n)}
+        if width > 1:
+            for read in self._reads(p):
+                if id(read) in earlier or id(read) in known:
+                    continue
+                still = not any(moves_with(trace, t.expr, last) for t in read.tests)
+                if still and self._aligned(read) and chunked(read.address, last, width):
+                    known[id(read)] = Val(f"{load_chunk(w, base, self.memory, read, width)}[j]", read.dtype)
+        outs = [(w.fresh("out"), node, address, k) for node, address, k in self.outputs] if p == len(self.rows.folds) else []
+        if width > 1:
+            for name, node, _, _ in outs:
+                w.line(f"{computed_type(node.dtype)} {name}[{width}];")
+            with w.unrolled("j", width):
+                self._at(p, [*place[:-1], f"({place[-1]} + j)"], "j", states, known, keep, earlier, outs)
+        else:
+            self._at(p, place, "0", states, known, keep, earlier, outs)
+        for name, _, address, k in outs:
+            if width > 1:
+                w.line(f"store<{width}>({w.result(k).name} + {base.index(address)}, {name});")
+
+    def _at(self, p: int, place: list[str], j: str, states: list[State], known: dict[int, Val], keep: Sequence[Node], earlier: set[int],
+            outs: list[tuple]) -> None:  # fmt: skip
+        """One point: folded into the states, or its results."""
+        w, width = self.w, self.layout.width
+        slot = f"k * {width} + {j}" if width > 1 else "k"
+        known = {**known, **{id(n): Val(f"{self.held[id(n)]}[{slot}]", n.dtype) for n in keep if id(n) in earlier}}
+        point = self.point(place, known)
+        for state in states:
+            x = point.value(state.fold.node)
+            element = [point.s.cast(x, x.dtype, state.fold.parts[0])]
+            if state.fold.place is not None:
+                at = point.integer(state.fold.place)
+                element.append(point.s.cast(at, at.dtype, INT32))
+            for name, v in zip(state.names, combined(point.s, state.fold, state.values, element)):
+                w.line(f"{name} = {v.text};")
+        values = [(name, point.value(node), address, k) for name, node, address, k in outs]
+        for name, value, address, k in values:
+            w.line(f"{name}[j] = {value.text};" if width > 1 else f"store({w.result(k).name} + {point.index(address)}, {value.text});")
+        for node in keep:
+            if self._first_pass(node) == self.p:
+                w.line(f"{self.held[id(node)]}[{slot}] = {point.value(node).text};")
+
+    def _aligned(self, read: Read) -> bool:
+        return self.w.request.operand_aligned(read.operand)
+
+    # ---- a group's states become one
+
+    def folded(self, states: Sequence[State]) -> None:
+        """The states of a row's threads folded, so that each of them has the result."""
+        if not states:
+            return
+        if self.layout.across:
+            self._butterfly(states, min(self.layout.threads, 32))
+            if self.layout.threads > 32:
+                self._through_shared(states, self.layout.threads // 32, "lane / 32", "lane % 32 == 0", "0")
+        elif self.layout.threads > 1:
+            self._through_shared(states, self.layout.threads, "share", "true", "column")
+
+    def _butterfly(self, states: Sequence[State], lanes: int) -> None:
+        w = self.w
+        w.line("#pragma unroll")
+        with w.block(f"for (int offset = {lanes // 2}; offset > 0; offset /= 2)"):
+            s = Arithmetic(w)
+            for state in states:
+                other = []
+                for v in state.values:
+                    other.append(s.made(f"__shfl_xor_sync(0xffffffffu, {v.text}, offset)", v.dtype))
+                for name, v in zip(state.names, combined(s, state.fold, state.values, other)):
+                    w.line(f"{name} = {v.text};")
+
+    def _through_shared(self, states: Sequence[State], parts: int, part: str, writes: str, column: str) -> None:
+        """Every part of a row writes its state to shared memory; all threads fold them in the order of the parts."""
+        w = self.w
+        columns = 1 if column == "0" else self.layout.rows
+        arrays = []
+        for state in states:
+            names = []
+            for v in state.values:
+                name = w.fresh("shared")
+                w.line(f"__shared__ {computed_type(v.dtype)} {name}[{parts * columns}];")
+                names.append(name)
+            arrays.append(names)
+        with w.block(f"if ({writes})") if writes != "true" else w.block(""):
+            for state, names in zip(states, arrays):
+                for name, v in zip(names, state.values):
+                    w.line(f"{name}[{_place_of(part, columns, column)}] = {v.text};")
+        w.line("__syncthreads();")
+        s = Arithmetic(w)
+        for state, names in zip(states, arrays):
+            for name, array in zip(state.names, names):
+                w.line(f"{name} = {array}[{_place_of('0', columns, column)}];")
+        with w.block(f"for (int part = 1; part < {parts}; ++part)"):
+            for state, names in zip(states, arrays):
+                other = [s.made(f"{array}[{_place_of('part', columns, column)}]", v.dtype) for array, v in zip(names, state.values)]
+                for name, v in zip(state.names, combined(s, state.fold, state.values, other)):
+                    w.line(f"{name} = {v.text};")
+
+    # ---- what is kept between passes
+
+    def _first_pass(self, node: Node) -> int:
+        return next(p for p in range(len(self.roots)) if id(node) in self._reach(p))
+
+    def _reach(self, p: int) -> dict[int, Node]:
+        """What pass p computes inside its loops."""
+        moving = set(range(self.rows.kept, len(self.sizes)))
+        fixed = {id(n) for n in invariant(self.rows.trace, self.roots[p], moving)}
+        found: dict[int, Node] = {}
+        stack = list(self.roots[p])
+        while stack:
+            node = stack.pop()
+            if id(node) in found or id(node) in fixed:
+                continue
+            found[id(node)] = node
+            parts, expressions = children(node)
+            stack += parts
+            stack += [self.rows.trace.symbols[n] for e in expressions for n in symbols_of(e)]
+        return found
+
+    def _reads(self, p: int) -> list[Read]:
+        return [n for n in self._reach(p).values() if isinstance(n, Read)]
+
+    def kept(self) -> list[Node]:
+        """The nodes that stay in registers from their first pass on: loads, and what is dear to compute again."""
+        if not self.layout.turns:
+            return []
+        out: dict[int, Node] = {}
+        budget = MOST_HELD // max(self.layout.turns * self.layout.width, 1)
+        earlier: set[int] = set()
+        for p in range(len(self.roots)):
+            stack, seen = list(self.roots[p]), set()
+            reach = self._reach(p)
+            while stack:
+                node = stack.pop()
+                if id(node) in seen or id(node) not in reach:
+                    continue
+                seen.add(id(node))
+                if id(node) in earlier and (isinstance(node, Read) or _weight(node) >= KEEP):
+                    if id(node) in out or len(out) < budget:
+                        out[id(node)] = node
+                        continue
+                stack += children(node)[0]
+            earlier |= set(reach)
+        return list(out.values())
+
+
+def _place_of(part: str, columns: int, column: str) -> str:
+    return part if columns == 1 else f"{column}" if part == "0" else f"{part} * {columns} + {column}"
+
+
+def _weight(node: Node) -> int:
+    return WEIGHTS.get(node.op.operation.name, 1) if isinstance(node, Apply) else 1

@@ -1,0 +1,194 @@
+"""Writes the values of a trace at one point of an iteration space as CUDA C++, each once.
+
+Tests stand only where the trace could not prove them. What neighbouring points read as one chunk of memory is found by `chunked`; a generator
+loads it before a loop over the points and presets it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from dslc.core.dtypes import BOOL, INT32, INT64
+from dslc.ir import index
+from dslc.ir.index import Const, Dim, Expr, FloorDiv, Mod, Sum, Symbol
+from dslc.ir.trace import Apply, Given, Guard, Join, Node, Product, Read, Test, Trace, symbols_of
+
+from .scalars import Arithmetic, Val
+from .stage import Memory
+from .text import Writer
+from .types import computed_type
+
+
+class Point:
+    """One point. `dims[k]` is the text of dim k's index; `memory(k)` gives operand k; `given` answers for `Given` nodes; `known` are node values
+    that are already in the text, by id."""
+
+    def __init__(
+        self,
+        writer: Writer,
+        trace: Trace,
+        memory: Callable[[int], Memory],
+        dims: Sequence[str],
+        given: Callable[[Given], Val] | None = None,
+        known: Mapping[int, Val] | None = None,
+        integer: str = "int",
+    ) -> None:
+        self.writer, self.trace, self.memory, self.dims, self.given, self.index_type = writer, trace, memory, list(dims), given, integer
+        self.s = Arithmetic(writer)
+        self._values: dict[int, Val] = dict(known or {})
+        self._parts: dict[Expr, str] = {}
+        self._tests: dict[Test, str] = {}
+
+    # ---- values
+
+    def value(self, node: Node) -> Val:
+        """The value of a node."""
+        found = self._values.get(id(node))
+        if found is None:
+            found = self._values[id(node)] = self._written(node)
+        return found
+
+    def _written(self, node: Node) -> Val:
+        match node:
+            case Apply():
+                return self._applied(node)
+            case Read():
+                return self._read(node)
+            case Guard(value=value):
+                if any(self.trace.never(t) for t in node.tests):
+                    return self.s.const(node.outside, node.dtype)
+                inside = self.value(value)
+                return self.s.select(Val(self.all_of(node.tests), BOOL), inside, self.s.const(node.outside, node.dtype))
+            case Join():
+                found = self.value(node.branches[-1][1])
+                for tests, branch in reversed(node.branches[:-1]):
+                    found = self.s.select(Val(self.all_of(tests), BOOL), self.value(branch), found)
+                return found
+            case Product():
+                a, b = (self.s.cast(v, v.dtype, node.dtype) for v in (self.value(node.a), self.value(node.b)))
+                return self.s.mul(a, b)
+            case Given():
+                assert self.given is not None
+                return self.given(node)
+        raise TypeError(node)
+
+    def _applied(self, node: Apply) -> Val:
+        values = [self.value(a) for a in node.arguments]
+        self.s.index_of = lambda axis: self.integer(node.at[axis])
+        self.s.position_of = lambda e: self.integer(self.trace.tidy(index.substitute(e, node.at)))
+        return node.op.scalar(self.s, *values)
+
+    def _read(self, node: Read) -> Val:
+        memory = self.memory(node.operand)
+        element = f"decode({memory.name}[{self.index(node.address)}])"
+        if node.tests:
+            zero = self.s.const(0, node.dtype).text
+            element = f"{self.all_of(node.tests)} ? {element} : {zero}"
+        return Val(self.writer.value("x", computed_type(node.dtype), element), node.dtype)
+
+    # ---- index arithmetic
+
+    def index(self, e: Expr) -> str:
+        """The text of an index expression."""
+        match e:
+            case Const(value):
+                return str(value)
+            case Dim(axis):
+                return self.dims[axis]
+            case Symbol(number):
+                read = self.value(self.trace.symbols[number])
+                return read.text if computed_type(read.dtype) == self.index_type else f"({self.index_type}){read.text}"
+            case Sum(terms, constant):
+                parts = [self.index(t) if f == 1 else f"{f} * {self.index(t)}" for t, f in terms]
+                if constant:
+                    parts.append(str(constant))
+                return "(" + " + ".join(parts).replace("+ -", "- ") + ")"
+            case FloorDiv(dividend, divisor) | Mod(dividend, divisor):
+                found = self._parts.get(e)
+                if found is None:
+                    found = self._parts[e] = self.writer.value("q", self.index_type, self._divided(e, dividend, divisor))
+                return found
+        raise TypeError(e)
+
+    def _divided(self, e: Expr, dividend: Expr, divisor: int) -> str:
+        x = self.index(dividend)
+        negative = index.bounds(dividend, self.trace.sizes)[0] < 0
+        if negative or self.index_type != "int":
+            wide = "LL" if self.index_type != "int" else ""
+            if not negative:
+                return f"{x} {'/' if isinstance(e, FloorDiv) else '%'} {divisor}"
+            return f"{'divide_down' if isinstance(e, FloorDiv) else 'modulo_down'}({x}, {divisor}{wide})"
+        return f"{x} {'/' if isinstance(e, FloorDiv) else '%'} {divisor}u"  # unsigned: a multiplication and a shift
+
+    def integer(self, e: Expr) -> Val:
+        """An index expression as a value."""
+        dtype = INT64 if self.index_type != "int" or any(self.trace.symbols[n].dtype.bits > 32 for n in symbols_of(e)) else INT32
+        text = self.index(e)
+        return Val(text if text.isidentifier() or text.isdigit() else self.writer.value("n", computed_type(dtype), text), dtype)
+
+    def all_of(self, tests: Sequence[Test]) -> str:
+        """The conjunction of tests, as text of a bool."""
+        return " && ".join(self._test(t) for t in tests)
+
+    def _test(self, t: Test) -> str:
+        found = self._tests.get(t)
+        if found is None:
+            x = self.index(t.expr)
+            low, high = index.bounds(t.expr, self.trace.sizes)
+            if low >= 0:
+                text = f"{x} < {t.size}"
+            elif high < t.size:
+                text = f"{x} >= 0"
+            else:
+                text = f"(unsigned{'' if self.index_type == 'int' else ' long long'}){x} < {t.size}u"
+            found = self._tests[t] = self.writer.value("inside", "bool", text)
+        return found
+
+
+def chunked(address: Expr, dim: int, width: int) -> bool:
+    """Whether `width` points along a dim, from a multiple of `width` on, read that many neighbouring elements from a multiple of `width` on."""
+    terms, constant = (address.terms, address.constant) if isinstance(address, Sum) else (((address, 1),), 0)
+    if isinstance(address, Const):
+        return False
+    step = 0
+    for t, f in terms:
+        if t == Dim(dim):
+            step += f
+        elif dim in index.dims_of(t) or symbols_of(t):
+            if not _still_in_chunk(t, dim, width):
+                if symbols_of(t) and dim not in index.dims_of(t) and f % width == 0:
+                    continue
+                return False
+            if isinstance(t, Mod):
+                step += f
+            elif f % width:
+                return False
+        elif f % width:
+            return False
+    return step == 1 and constant % width == 0
+
+
+def _still_in_chunk(e: Expr, dim: int, width: int) -> bool:
+    """Whether x // n does not change, and x % n counts up by one, within a chunk."""
+    if not isinstance(e, (FloorDiv, Mod)) or e.divisor % width:
+        return False
+    inner = e.dividend
+    terms, constant = (inner.terms, inner.constant) if isinstance(inner, Sum) else (((inner, 1),), 0)
+    for t, f in terms:
+        if t == Dim(dim):
+            if f != 1:
+                return False
+        elif f % width or dim in index.dims_of(t):
+            return False
+    return constant % width == 0
+
+
+def moves_with(trace: Trace, e: Expr, dim: int) -> bool:
+    """Whether an index expression, or data that it stands for, changes along a dim."""
+    return dim in index.dims_of(e) or any(_depends(trace, trace.symbols[n], dim) for n in symbols_of(e))
+
+
+def _depends(trace: Trace, node: Node, dim: int) -> bool:
+    from dslc.ir.trace import dims_under
+
+    return dim in dims_under(trace, [node])[id(node)]

@@ -1,0 +1,133 @@
+"""What a CUDA kernel generator is given and what it gives: functions in CUDA C++, each with the shape of its launch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dslc.core.executable import TensorMap
+from dslc.ir.trace import Body
+from dslc.ir.types import TensorType, type_of
+
+from .arch import Arch
+from .text import Writer
+from .types import accumulator, memory_type
+
+
+@dataclass(frozen=True)
+class Request:
+    """A kernel to generate. `name`: what its functions' names begin with; `aligned`: for each operand, then each result, whether every address it
+    is called with is a multiple of 16 bytes."""
+
+    name: str
+    body: Body
+    operands: tuple[TensorType, ...]
+    results: tuple[TensorType, ...]
+    arch: Arch
+    aligned: tuple[bool, ...]
+
+    def operand_aligned(self, k: int) -> bool:
+        return k >= len(self.operands) or self.aligned[k]  # what is behind the operands lies in the workspace
+
+    def result_aligned(self, k: int) -> bool:
+        return self.aligned[len(self.operands) + k]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A pointer, number or tensor map that a function takes.
+
+    `source`: "operand", "result" or "table" with its number, "workspace" with an offset in bytes, "value" with an integer, or "map", whose
+    `tensor_map` has the operand or result in its place.
+    """
+
+    name: str
+    type: str  # in CUDA C++, as `const float*`
+    source: str
+    number: int
+    tensor_map: TensorMap | None = None
+
+
+@dataclass(frozen=True)
+class Function:
+    """One launch: a `__global__` function and how it is called. `text` is its body; equal functions of a program are printed once."""
+
+    symbol: str
+    parameters: tuple[Parameter, ...]
+    text: str
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    shared_bytes: int = 0
+    blocks_per_sm: int = 1  # for __launch_bounds__
+    schedule: str = ""  # in words, for the comment above it
+
+
+@dataclass(frozen=True)
+class Generated:
+    """The functions of a kernel in order, the bytes of the workspace they share, constants that they read, headers of the device library."""
+
+    functions: Sequence[Function]
+    workspace_bytes: int = 0
+    tables: Sequence[np.ndarray] = ()
+    includes: Sequence[str] = field(default=())
+
+
+Generator = Callable[[Request], Generated]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """A pointer in the text of a function: its name and the type of its elements."""
+
+    name: str
+    type: TensorType
+
+
+class FunctionWriter(Writer):
+    """A function under construction: a Writer that also collects the parameters."""
+
+    def __init__(self, request: Request, suffix: str = "") -> None:
+        super().__init__()
+        self.request, self.symbol = request, request.name + suffix
+        self.parameters: dict[str, Parameter] = {}
+
+    def operand(self, k: int) -> Memory:
+        """Operand k of the kernel as a parameter."""
+        t = self.request.operands[k]
+        return self._pointer(f"a{k}", "operand", k, t, "const ")
+
+    def result(self, k: int) -> Memory:
+        return self._pointer(f"y{k}", "result", k, self.request.results[k])
+
+    def workspace(self, name: str, offset: int, t: TensorType) -> Memory:
+        """A buffer in the workspace; narrow floats lie there as float32."""
+        return self._pointer(name, "workspace", offset, t.with_dtype(accumulator(t.dtype)))
+
+    def table(self, k: int, t: TensorType) -> Memory:
+        return self._pointer(f"table{k}", "table", k, t, "const ")
+
+    def number(self, name: str, value: int) -> str:
+        self.parameters[name] = Parameter(name, "int", "value", value)
+        return name
+
+    def _pointer(self, name: str, source: str, number: int, t: TensorType, qualifier: str = "") -> Memory:
+        self.parameters[name] = Parameter(name, f"{qualifier}{memory_type(t.dtype)}*", source, number)
+        return Memory(name, t)
+
+    def function(self, grid: Sequence[int], block: Sequence[int], *, shared_bytes: int = 0, blocks_per_sm: int = 1, schedule: str = "") -> Function:
+        """The function as it stands."""
+        g, b = (tuple([*xs, 1, 1][:3]) for xs in (grid, block))
+        return Function(self.symbol, tuple(self.parameters.values()), self.text(), g, b, shared_bytes, blocks_per_sm, schedule)  # type: ignore[arg-type]
+
+
+def request_of(body: Body, arch: Arch, name: str, aligned: Sequence[bool] | None = None) -> Request:
+    """The request for a body, with types taken from its values; without `aligned` everything is taken to be."""
+    operands, results = (tuple(type_of(v) for v in values) for values in (body.operands, body.results))
+    return Request(name, body, operands, results, arch, tuple(aligned) if aligned is not None else (True,) * (len(operands) + len(results)))
+
+
+def index_type(*counts: int) -> str:
+    """The C type of positions in spaces and tensors of these sizes."""
+    return "int" if max(counts, default=0) < 2**31 - 2**20 else "long long"
