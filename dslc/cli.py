@@ -153,7 +153,7 @@ def generate(
 
     given = overrides(set)
     method, shown = ("greedy" if greedy else None), (None if json else show)
-    text = command(run, prompt=prompt, length=length, overrides=given, seed=seed, target=target, method=method, listener=shown, **options)
+    text = command(run, prompt=prompt, length=length, overrides=given, seed=seed, target=target, method=method, listener=shown, note=say, **options)
     if json:
         emit("generated", prompt=prompt, text=text)
     else:

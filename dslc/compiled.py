@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,9 @@ from .core.executable import Executable
 from .model import Model
 from .runtime.program import Program
 from .targets import target_of
+
+if TYPE_CHECKING:
+    from .runtime.generation import NextToken
 
 
 def load_executable(executable: Executable) -> Program:
@@ -91,6 +94,24 @@ class Trainer:
         return result.loss
 
 
+def decoder_of(model: Model, target: str, note: Callable[[str], None] | None = None) -> NextToken:
+    """What generates from a model: the decoder with caches where the model is causal in time, else one that runs a window for every token, and
+    `note` is told why."""
+    from .core.errors import DataError, UnsupportedOp
+    from .runtime.cached import CachedModel
+    from .runtime.generation import WindowModel
+
+    try:
+        prefill, decode = (load_executable(compile_program(model, name, target)) for name in ("prefill", "decode"))
+        return CachedModel(prefill, decode, model.params)
+    except (UnsupportedOp, DataError) as error:
+        if note is not None:
+            place = f" ({error.spans[0]})" if error.spans else ""
+            note(f"every token runs the whole window: {error.message}{place}")
+    block = model.checked.generate
+    return WindowModel(program_of(model, "run", target), None, block.output if block else None)
+
+
 def generate(
     model: Model,
     *,
@@ -102,11 +123,8 @@ def generate(
     **options: Any,
 ) -> list[list[int]]:
     """New tokens for each row of `tokens`, at most `steps`. `sample` is "greedy", "sample" or "beam"; options as of `runtime.sampling.Sampling`."""
-    from .runtime.generation import WindowModel
     from .runtime.generation import generate as run
     from .runtime.sampling import Sampling
 
-    block = model.checked.generate
-    window = WindowModel(program_of(model, "run", target), None, block.output if block else None)
-    rows = np.atleast_2d(np.asarray(tokens)).tolist()
-    return run(window, rows, steps, Sampling(method=sample, **options), seed=seed)
+    rows = [[int(t) for t in row] for row in tokens]
+    return run(decoder_of(model, target), rows, steps, Sampling(method=sample, **options), seed=seed)

@@ -42,8 +42,8 @@ RECIPES = {
     "train": Recipe(True, ("output", "loss", "metric", "state", "param")),
     "step": Recipe(True, ("loss", "metric", "state", "param"), steps=True),
     "accumulate": Recipe(True, ("loss", "metric", "state", "param"), steps=True),
-    "prefill": Recipe(False, ("output",), decodes=True),
-    "decode": Recipe(False, ("output",), decodes=True),
+    "prefill": Recipe(False, ("output", "state", "param"), decodes=True),
+    "decode": Recipe(False, ("output", "state", "param"), decodes=True),
 }
 
 Observer = Callable[[str, Any], None]  # told the name of each stage and the module after it

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..compiled import program_of
+from ..compiled import decoder_of
 from ..core.errors import DataError
 from ..runfolder import is_run
 from ..runfolder import load as load_run
 from ..runtime.data.vocabulary import from_json
-from ..runtime.generation import WindowModel, generate_text
+from ..runtime.generation import generate_text
 from ..runtime.sampling import Sampling
 from ..training_run import batch_dim
 
@@ -26,6 +26,7 @@ def generate(
     seed: int = 0,
     method: str | None = None,
     listener: Callable[[str], None] | None = None,
+    note: Callable[[str], None] | None = None,
     **options: Any,
 ) -> str:
     """The text that follows the prompt. Sampling is what the generate block says, with `method` and the options in its place where given."""
@@ -45,8 +46,7 @@ def generate(
     chosen: dict[str, Any] = dict(block.options) if block and method in (None, block.method) else {}
     chosen |= {k: v for k, v in options.items() if v is not None}
     how = Sampling(method=method or (block.method if block else "sample"), **chosen)
-    program = program_of(loaded.model, "run", target or loaded.target)
-    window = WindowModel(program, None, block.output if block else None)
+    decoder = decoder_of(loaded.model, target or loaded.target, note)
     settings = block.settings if block else {}
     stop = [settings["stop"]] if isinstance(settings.get("stop"), str) else []
-    return generate_text(window, vocabulary, prompt, length or int(settings.get("length", 400)), how, seed=seed, stop=stop, listener=listener)
+    return generate_text(decoder, vocabulary, prompt, length or int(settings.get("length", 400)), how, seed=seed, stop=stop, listener=listener)

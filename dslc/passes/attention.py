@@ -261,7 +261,7 @@ class Space:
             factors = _factors(sink.operands[0])
             for n, f in enumerate(factors):
                 score = f.owner.opview if not isinstance(f.owner, ir.Block) else None
-                if score not in self.scores:
+                if score is None or score not in self.scores:
                     continue
                 rest = factors[:n] + factors[n + 1 :]
                 made = self._partner(sink, score, rest)

@@ -49,10 +49,10 @@ class Incrementalize:
         slot, value = next((s, v) for s, v in results_of(program) if s.name == self.output)
         position = add_argument(program, Slot(POSITION, "input", TensorType(dtypes.INT32, (timed[0][0].type.shape[0],)), bounds=(0, length)))
         with ir.InsertionPoint(list(block.operations)[-1]), ir.Location.unknown():
-            past: _Caches = _Filled(program, position) if self.prefill else _Kept(program, position, dict((v, s) for s, v in timed))
+            past: _Filled | _Kept = _Filled(program, position) if self.prefill else _Kept(program, position, dict((v, s) for s, v in timed))
             rows = Rows(time, batch, past, position, length)
             t = type_of(value)
-            if time.axes(value) != {1} or batch.axes(value) != {0}:
+            if time.axes(value) != {1} or (t.shape[0] > 1 and batch.axes(value) != {0}):
                 raise UnsupportedOp(f"'{self.output}' must have the axes [batch, time, ...], with time running along its second axis")
             row = rows.plain(value, {1: 1}, 0)
             out = ops.reshape(row, (t.shape[0], *t.shape[2:]))
@@ -76,7 +76,7 @@ class _Caches:
         self._count += 1
         return slot, add_argument(self.program, slot)
 
-    def window(self, rows: Rows, value: ir.Value, axis: int, reach: int | None, lane: int) -> ir.Value:
+    def window(self, rows: Rows, value: ir.Value, axis: int, reach: int | None, lane: int | None) -> ir.Value:
         key = (value, axis, reach)
         if key not in self._windows:
             new = rows.plain(value, {axis: 1}, lane)  # a prefill drops it, but its caches are kept
@@ -87,7 +87,7 @@ class _Caches:
         return self._windows[key]
 
     def windowed(
-        self, rows: Rows, value: ir.Value, axis: int, reach: int | None, lane: int, new: ir.Value, old: ir.Value
+        self, rows: Rows, value: ir.Value, axis: int, reach: int | None, lane: int | None, new: ir.Value, old: ir.Value
     ) -> tuple[ir.Value, ir.Value]:
         """(what is asked for, the cache's next value) for a new row and the cache as it is."""
         raise NotImplementedError
@@ -107,7 +107,7 @@ class _Kept(_Caches):
         return self._tokens[value]
 
     def windowed(
-        self, rows: Rows, value: ir.Value, axis: int, reach: int | None, lane: int, new: ir.Value, old: ir.Value
+        self, rows: Rows, value: ir.Value, axis: int, reach: int | None, lane: int | None, new: ir.Value, old: ir.Value
     ) -> tuple[ir.Value, ir.Value]:
         """reach None: the row is written at its position. Else the last reach - 1 rows are kept, and move by one."""
         t = type_of(value)
@@ -115,12 +115,12 @@ class _Kept(_Caches):
             found = ops.Concat.of(old, new, axis=axis)
             return found, ops.slice_axis(found, axis, 1, reach - 1)
         place = ops.Iota.of(axis=axis, shape=t.shape, dtype=dtypes.INT32)
-        here = ops.Compare.of(place, ops.broadcast(self.position, t.shape, [lane]), predicate="eq")
+        here = ops.Compare.of(place, rows.spread(self.position, t, lane), predicate="eq")
         spread = [[0 if a == axis else int(a == k) for k in range(t.rank)] for a in range(t.rank)]
         kept = ops.Select.of(here, ops.view(new, spread, [0] * t.rank, t.shape), old)
         return kept, kept
 
-    def scanned(self, rows: Rows, op: ops.Scan, lanes: Sequence[int]) -> list[ir.Value | None]:
+    def scanned(self, rows: Rows, op: ops.Scan, lanes: Sequence[int | None]) -> list[ir.Value | None]:
         constants, starts, slices = _scan_operands(rows, op, lanes)
         carries, slots = [], []
         for start, lane in zip(starts, lanes):
@@ -131,7 +131,7 @@ class _Kept(_Caches):
         self.results += zip(slots, ends)
         return [None] * op.carries + [ops.reshape(v, (1, *type_of(v).shape)) for v in ends[op.carries :]]
 
-    def folded(self, rows: Rows, op: ops.Cumulative, lane: int) -> ir.Value:
+    def folded(self, rows: Rows, op: ops.Cumulative, lane: int | None) -> ir.Value:
         x = rows.plain(op.operands[0], {op.axis: 1}, lane)
         slot, old = self.state(type_of(x))
         carry = ops.Select.of(rows.first(type_of(x), lane), ops.full_like(x, ops.identity(op.kind, type_of(x).dtype)), old)
@@ -144,16 +144,16 @@ class _Filled(_Caches):
     """The past of a prefill: it has the whole window, and leaves in the caches what the steps from `position` + 1 on need."""
 
     def token(self, rows: Rows, value: ir.Value) -> ir.Value:
-        return rows.last(value, {1: 1}, 0)
+        return rows.last(value, {1: 1}, None if rows.lanes == 1 else 0)
 
     def windowed(
-        self, rows: Rows, value: ir.Value, axis: int, reach: int | None, lane: int, new: ir.Value, old: ir.Value
+        self, rows: Rows, value: ir.Value, axis: int, reach: int | None, lane: int | None, new: ir.Value, old: ir.Value
     ) -> tuple[ir.Value, ir.Value]:
         if reach is None:
             return value, value
         return rows.last(value, {axis: reach}, lane), rows.last(value, {axis: reach - 1}, lane)
 
-    def scanned(self, rows: Rows, op: ops.Scan, lanes: Sequence[int]) -> list[ir.Value | None]:
+    def scanned(self, rows: Rows, op: ops.Scan, lanes: Sequence[int | None]) -> list[ir.Value | None]:
         """The scan runs over the whole window; a row's carries stay as they are after its position."""
         _scan_operands(rows, op, lanes)
         c, k = op.constants, op.carries
@@ -164,19 +164,17 @@ class _Filled(_Caches):
             ends = clone_into(op.regions[0].blocks[0], [*inner[: 1 + c], *inner[2 + c :]])
             live = ops.Compare.of(ops.spread(inner[0], type_of(self.position)), inner[1 + c], predicate="le")
             carried = [
-                ops.Select.of(ops.broadcast(live, type_of(end).shape, [lane]), end, before)
-                for end, before, lane in zip(ends, inner[2 + c : 2 + c + k], lanes)
+                ops.Select.of(rows.spread(live, type_of(end), lane), end, before) for end, before, lane in zip(ends, inner[2 + c : 2 + c + k], lanes)
             ]
             ops.Yield.of(*carried, *ends[k:])
         for last in list(made.results)[:k]:
             self.results.append((self.state(type_of(last))[0], last))
         found: list[ir.Value | None] = [None] * k
         for before, stack in zip(list(op.results)[k:], list(made.results)[k:]):
-            (lane,) = rows.batch.axes(before)
-            found.append(rows.last(stack, {0: 1}, lane))
+            found.append(rows.last(stack, {0: 1}, _lane(rows, before)))
         return found
 
-    def folded(self, rows: Rows, op: ops.Cumulative, lane: int) -> ir.Value:
+    def folded(self, rows: Rows, op: ops.Cumulative, lane: int | None) -> ir.Value:
         x = rows.plain(op.operands[0], {op.axis: 1}, lane)
         slot, _ = self.state(type_of(x))
         found = rows.last(op.results[0], {op.axis: 1}, lane)
@@ -188,7 +186,7 @@ def _windowed(t: TensorType, axis: int, reach: int | None) -> TensorType:
     return t if reach is None else t.with_shape([reach - 1 if a == axis else n for a, n in enumerate(t.shape)])
 
 
-def _scan_operands(rows: Rows, op: ops.Scan, lanes: Sequence[int]) -> tuple[list[ir.Value], list[ir.Value], list[ir.Value]]:
+def _scan_operands(rows: Rows, op: ops.Scan, lanes: Sequence[int | None]) -> tuple[list[ir.Value], list[ir.Value], list[ir.Value]]:
     """A scan's constants, starting carries, and slices of one turn, at the position."""
     if list(op.regions[0].blocks[0].arguments[0].uses):
         raise cannot_follow(op, "a scan that reads the number of its turn")
@@ -204,4 +202,4 @@ def _scan_operands(rows: Rows, op: ops.Scan, lanes: Sequence[int]) -> tuple[list
 
 
 def _lane(rows: Rows, value: ir.Value) -> int | None:
-    return next(iter(rows.batch.axes(value)), None)
+    return None if rows.lanes == 1 else next(iter(rows.batch.axes(value)), None)

@@ -35,15 +35,15 @@ class Past(Protocol):
         """A time input at the position, its time axis of extent 1."""
         ...
 
-    def window(self, rows: Rows, value: ir.Value, axis: int, reach: int | None, lane: int) -> ir.Value:
+    def window(self, rows: Rows, value: ir.Value, axis: int, reach: int | None, lane: int | None) -> ir.Value:
         """All positions up to this one (reach None; later ones are anything finite), or the last `reach`."""
         ...
 
-    def scanned(self, rows: Rows, op: ops.Scan, lanes: Sequence[int]) -> list[ir.Value | None]:
+    def scanned(self, rows: Rows, op: ops.Scan, lanes: Sequence[int | None]) -> list[ir.Value | None]:
         """The values that a scan emits in this turn, with a first axis of extent 1, after the carries (None)."""
         ...
 
-    def folded(self, rows: Rows, op: ops.Cumulative, lane: int) -> ir.Value:
+    def folded(self, rows: Rows, op: ops.Cumulative, lane: int | None) -> ir.Value:
         """A running fold at the position."""
         ...
 
@@ -59,11 +59,14 @@ class Rows:
 
     def at(self, value: ir.Value, want: Want, lane: int | None) -> Piece:
         """The value at the wanted axes. `lane`: its axis over the rows of the batch; a result without one may get a leading one."""
+        lane = None if self.lanes == 1 else lane  # one row has one position, and needs no axis
         key = (value, tuple(sorted(want.items())), lane)
         found = self._memo.get(key)
         if found is None:
             found = self._made(value, want, lane)
-            if lane is not None and found.lead:
+            if found.lead and self.lanes == 1:
+                found = Piece(ops.pick(found.value, 0, 0))
+            elif found.lead and lane is not None:
                 found = Piece(_diagonal(found.value, lane))
             self._memo[key] = found
         return found
@@ -80,17 +83,17 @@ class Rows:
         op = None if isinstance(owner, ir.Block) else owner.opview
         if self.time.touched(value):
             axes = self.time.axes(value)
-            if lane is None or self.batch.axes(value) != {lane}:
+            if self.lanes > 1 and (lane is None or self.batch.axes(value) != {lane}):
                 raise cannot_follow(op, "rows of the batch are mixed") if op else AssertionError("an input without a batch axis")
             open_ = [a for a in axes if want.get(a) != 1]
-            if any(type_of(value).shape[a] != self.length for a in axes) and op:
-                raise cannot_follow(op, "another number of positions than the input has")
+            if op and any(type_of(value).shape[a] < self.length for a in axes):
+                raise cannot_follow(op, "fewer positions than the input has")
             if len(open_) == 1 and len(axes) == 1 and set(want) <= axes and not self._passes(op, open_[0]):
                 return Piece(self.past.window(self, value, open_[0], want.get(open_[0]), lane))
             if op is None:
                 return Piece(self.past.token(self, value))
             if not axes:
-                raise looks_ahead(op, "this depends on every position of time")
+                raise looks_ahead(_folding(self.time, op), "this depends on every position of time")
             if len(open_) == len(axes) > 1:
                 raise cannot_follow(op, "all pairs of positions are needed at once")
         if op is None:
@@ -133,36 +136,46 @@ class Rows:
             piece = Piece(ops.transpose(y, back), True)
         return piece
 
-    def last(self, value: ir.Value, want: Want, lane: int) -> ir.Value:
+    def last(self, value: ir.Value, want: Want, lane: int | None) -> ir.Value:
         """The wanted positions of a whole value that has a batch axis."""
-        return _diagonal(self.taken(Piece(value), want).value, lane)
+        found = self.taken(Piece(value), want).value
+        return ops.pick(found, 0, 0) if lane is None else _diagonal(found, lane)
 
-    def where(self, reach: int | None, t: TensorType, lane: int, axis: int, test: Callable[[ir.Value], ir.Value]) -> ir.Value:
-        """bool of shape t: `test` of the positions along `axis`."""
-        times = self.times(reach) if reach is not None else None
-        if times is None:
-            return test(ops.Iota.of(axis=axis, shape=t.shape, dtype=dtypes.INT32))
-        return ops.broadcast(test(times), t.shape, [lane, axis])
+    def spread(self, x: ir.Value, t: TensorType, lane: int | None, axes: Sequence[int] = ()) -> ir.Value:
+        """x [rows, ...] over the shape of t: the rows along the axis `lane`, the others along `axes`."""
+        if lane is None:
+            return ops.broadcast(ops.pick(x, 0, 0), t.shape, axes)
+        return ops.broadcast(x, t.shape, [lane, *axes])
 
-    def started(self, x: ir.Value, reach: int, lane: int, axis: int, before: float | int | bool) -> ir.Value:
+    def started(self, x: ir.Value, reach: int, lane: int | None, axis: int, before: float | int | bool) -> ir.Value:
         """x, whose `axis` holds the last `reach` positions, with `before` where these lie before the first one."""
         if reach == 1:
             return x
         t = type_of(x)
-        inside = self.where(reach, t, lane, axis, lambda times: ops.Compare.of(times, ops.full_like(times, 0), predicate="ge"))
-        return ops.Select.of(inside, x, ops.full(t, before))
+        times = self.times(reach)
+        inside = ops.Compare.of(times, ops.full_like(times, 0), predicate="ge")
+        return ops.Select.of(self.spread(inside, t, lane, [axis]), x, ops.full(t, before))
 
-    def first(self, t: TensorType, lane: int) -> ir.Value:
+    def first(self, t: TensorType, lane: int | None) -> ir.Value:
         """bool of shape t: true for the rows that are at their first position."""
-        return ops.broadcast(ops.Compare.of(self.position, ops.full_like(self.position, 0), predicate="eq"), t.shape, [lane])
+        return self.spread(ops.Compare.of(self.position, ops.full_like(self.position, 0), predicate="eq"), t, lane)
 
     def reach(self, op: Op, value: ir.Value, axis: int, want: Want, neutral: Sequence[float]) -> tuple[int, float]:
         """How far back a fold over the time axis `axis` of its operand reaches, by the masks, and what the masked rest is."""
         for i in (a for a, n in want.items() if n == 1 and a != axis):
-            found = self.masks.region(value, i, axis)
-            if found is not None and any(found.value == n for n in neutral):
-                return found.reach, float(found.value)
+            for constant in neutral:
+                found = self.masks.reach(value, i, axis, constant)
+                if found is not None:
+                    return found, constant
         raise looks_ahead(op, f"{op._op_name} over time, and no mask is proved to hide what comes later")
+
+
+def _folding(time: Flow, op: Op) -> Op:
+    """The op that lost the axis of time, from one that depends on time without having it."""
+    for value in op.operands:
+        if time.touched(value) and not time.axes(value) and not isinstance(value.owner, ir.Block):
+            return _folding(time, value.owner.opview)
+    return op
 
 
 def _diagonal(x: ir.Value, lane: int) -> ir.Value:
@@ -253,10 +266,9 @@ def _affine(row: Sequence[int], offset: int, without: set[int]) -> index.Expr:
 
 def _bounded(rows: Rows, y: ir.Value, row: list[int], offset: int, want: Want, reach: int, lane: int | None, outside: float) -> ir.Value:
     """y with `outside` where the position that it was read at lies before the first one."""
-    assert lane is not None
     t = type_of(y)
     axis = next(q for q in want if row[q])
-    place = ops.broadcast(rows.times(reach), t.shape, [lane, axis])
+    place = rows.spread(rows.times(reach), t, lane, [axis])
     for q, f in enumerate(row):
         if f and q != axis:
             number = ops.Iota.of(axis=q, shape=t.shape, dtype=dtypes.INT32)
@@ -269,7 +281,7 @@ def _reshape(rows: Rows, op: Op, value: ir.Value, want: Want, lane: int | None) 
     reads = op.maps().reads[0]
     inner = {k: n for a, n in want.items() if (k := exact(reads, a)) is not None}
     source = None if lane is None else exact(reads, lane)
-    if len(inner) != len(want) or (rows.time.touched(value) and source is None):
+    if len(inner) != len(want) or (lane is not None and rows.time.touched(value) and source is None):
         return rows._fallback(op, value, want)
     piece = rows.at(op.operands[0], inner, source)
     shape = _resized(op.shape, want)
@@ -333,7 +345,7 @@ def _contract(rows: Rows, op: Op, value: ir.Value, want: Want, lane: int | None)
         x = piece.value
         for side, summed, reach, before in guards:
             if side == n and reach > 1:
-                x = rows.started(x, reach, here.index(group if group is not None else extra), here.index(summed), before)
+                x = rows.started(x, reach, None if group is None else here.index(group), here.index(summed), before)
         made.append(x)
         all_axes.append(here)
     lead = any(extra in axes for axes in all_axes)
@@ -344,9 +356,9 @@ def _summed_reach(rows: Rows, op: Op, sides: Sequence[Any], summed: int, numbers
     for n, (v, axes) in enumerate(sides):
         local = {axes.index(i): r for i, r in numbers.items() if i in axes}
         for i in (a for a, r in local.items() if r == 1 and axes[a] != summed):
-            found = rows.masks.region(v, i, axes.index(summed))
-            if found is not None and found.value == 0:
-                return found.reach, n
+            found = rows.masks.reach(v, i, axes.index(summed), 0.0)
+            if found is not None:
+                return found, n
     raise looks_ahead(op, "a sum over time, and no mask is proved to hide what comes later")
 
 
@@ -363,7 +375,7 @@ def _reduce(rows: Rows, op: Op, value: ir.Value, want: Want, lane: int | None) -
     piece = rows.at(x, inner, source)
     y = piece.value
     for axis, reach, masked in guards:
-        y = rows.started(y, reach, 0 if source is None else source, axis + piece.lead, masked)
+        y = rows.started(y, reach, source, axis + piece.lead, masked)
     return Piece(ops.Reduce.of(y, kind=op.kind, axes=[a + piece.lead for a in op.axes]), piece.lead)
 
 
@@ -378,14 +390,14 @@ def _softmax(rows: Rows, op: Op, value: ir.Value, want: Want, lane: int | None) 
     piece = rows.at(x, inner, lane)
     y = piece.value
     if op.axis in inner:
-        y = rows.started(y, inner[op.axis], lane or 0, op.axis + piece.lead, -np.inf)
+        y = rows.started(y, inner[op.axis], lane, op.axis + piece.lead, -np.inf)
     return Piece(type(op).of(y, axis=op.axis + piece.lead), piece.lead)
 
 
 def _conv(rows: Rows, op: Op, value: ir.Value, want: Want, lane: int | None) -> Piece:
     x, w = op.operands
     spaces = [a for a in want if a >= 3]
-    if rows.time.touched(w) or len(spaces) != 1 or len(want) != 1 or lane != 0:
+    if rows.time.touched(w) or len(spaces) != 1 or len(want) != 1 or lane not in (0, None):
         return rows._fallback(op, value, want)
     axis, s = spaces[0], spaces[0] - 3
     ahead = (type_of(w).shape[axis] - 1) * op.dilation[s] - op.low[s]
@@ -412,12 +424,12 @@ def _scan(rows: Rows, op: Op, value: ir.Value, want: Want, lane: int | None) -> 
         raise looks_ahead(op, "a scan runs over time from its end")
     if want != {0: 1} or op.trip != rows.length:
         raise cannot_follow(op, "a scan inside of time")
-    lanes = []
+    lanes: list[int | None] = []
     for k in range(op.carries):
         axes = rows.batch.axes(list(op.regions[0].blocks[0].arguments)[1 + op.constants + k])
-        if len(axes) != 1:
+        if len(axes) != 1 and rows.lanes > 1:
             raise cannot_follow(op, "a carry of a scan that has no batch axis")
-        lanes += list(axes)
+        lanes.append(None if rows.lanes == 1 else next(iter(axes)))
     found = rows.past.scanned(rows, op, lanes)
     for result, made in zip(op.results, found):
         if made is not None:
@@ -435,7 +447,7 @@ def _cumulative(rows: Rows, op: Op, value: ir.Value, want: Want, lane: int | Non
         return Piece(ops.Cumulative.of(piece.value, **(op.values() | {"axis": op.axis + piece.lead})), piece.lead)
     if op.reverse:
         raise looks_ahead(op, f"a running {op.kind} from the end of time")
-    if want != {op.axis: 1} or lane is None:
+    if want != {op.axis: 1}:
         raise cannot_follow(op, f"a running {op.kind} inside of time")
     return Piece(rows.past.folded(rows, op, lane))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ class Flow:
     def __init__(self, block: ir.Block, seeds: dict[ir.Value, int]) -> None:
         self._axes: dict[ir.Value, frozenset[int]] = {v: frozenset((a,)) for v, a in seeds.items()}
         self._touched: set[ir.Value] = set(seeds)
+        self._length = min((type_of(v).shape[a] for v, a in seeds.items()), default=0)
         self._walk(block)
 
     def axes(self, value: ir.Value) -> frozenset[int]:
@@ -49,8 +49,15 @@ class Flow:
             found: set[int] = set()
             for read, value in zip(maps.reads, op.operands):
                 for axis in self.axes(value):
-                    found |= {d for d in index.dims_of(read[axis]) if d < rank}
+                    found |= self._along(read[axis], maps.domain, rank)
             self._axes[op.results[0]] = frozenset(found)
+
+    def _along(self, read: index.Expr, domain: Sequence[int], rank: int) -> set[int]:
+        """The result axes that run along what is read: of a window t - u the axis t, the first one that is as long as the input's."""
+        dims = {d for d in index.dims_of(read) if d < rank}
+        factors = index.coefficients(read, len(domain))
+        long = sorted(d for d in dims if factors and factors[0][d] == 1 and domain[d] >= self._length)
+        return {long[0]} if long else dims
 
     def _whole(self, op: Op) -> None:
         """Softmax and its like keep all axes, an argreduce drops one."""
@@ -84,62 +91,50 @@ class Flow:
         self._axes[value] = self.axes(value) | frozenset(axes)
 
 
-@dataclass(frozen=True)
-class Region:
-    """A value at (i, j) is `value` wherever j > i or j <= i - reach."""
-
-    value: float | int | bool
-    reach: int
-
-
 class Masks:
-    """What masks prove: on which part of the past a value is not one constant."""
+    """What masks prove: where, over pairs of positions, a value is a given constant whatever the data is."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[ir.Value, int, int], Region | None] = {}
+        self._known: dict[tuple[ir.Value, int, int, float], np.ndarray | None] = {}
         self._arrays: dict[ir.Value, np.ndarray | None] = {}
 
-    def region(self, value: ir.Value, i: int, j: int) -> Region | None:
-        """The region of a value with the query's time on axis i and the key's on axis j; None where nothing is proved."""
-        key = (value, i, j)
+    def reach(self, value: ir.Value, i: int, j: int, constant: float) -> int | None:
+        """How many positions back, itself included, the value at (i, j) may be another than `constant`, with the query's time on axis i and the
+        key's on axis j; None where it may be for a j > i."""
+        sure = self.sure(value, i, j, constant)
+        if sure is None:
+            return None
+        gap = np.arange(sure.shape[0])[:, None] - np.arange(sure.shape[1])[None, :]
+        open_ = gap[~sure]
+        if open_.size and open_.min() < 0:
+            return None
+        return int(open_.max()) + 1 if open_.size else 0
+
+    def sure(self, value: ir.Value, i: int, j: int, constant: float) -> np.ndarray | None:
+        """bool [size of axis i, size of axis j]: where the value is the constant at all other axes."""
+        key = (value, i, j, constant)
         if key not in self._known:
-            self._known[key] = self._found(value, i, j)
+            self._known[key] = self._found(value, i, j, constant)
         return self._known[key]
 
-    def _found(self, value: ir.Value, i: int, j: int) -> Region | None:
+    def _found(self, value: ir.Value, i: int, j: int, constant: float) -> np.ndarray | None:
         owner = value.owner
-        if isinstance(owner, ir.Block) or not isinstance(owner.opview, Op):
+        op = None if isinstance(owner, ir.Block) else owner.opview
+        if not isinstance(op, Op) or i == j:
             return None
-        op = owner.opview
         if isinstance(op, ops.Constant) and op.uniform is not None:
-            return Region(op.uniform, 0)
+            shape = op.type.shape
+            return np.full((shape[i], shape[j]), op.uniform == constant)
         rule = _RULES.get(type(op))
-        found = rule(self, op, i, j) if rule else None
-        if found is None and op.structure == "elementwise":
-            found = self._elementwise(op, i, j)
-        return found or self._evaluated(value, i, j)
+        found = rule(self, op, i, j, constant) if rule else None
+        return found if found is not None else self._evaluated(value, i, j, constant)
 
-    def _elementwise(self, op: Op, i: int, j: int) -> Region | None:
-        parts = [self.region(v, i, j) for v in op.operands]
-        if any(p is None for p in parts):
-            return None
-        known = [p for p in parts if p is not None]
-        with np.errstate(all="ignore"):
-            value = np.asarray(op.reference(*(np.asarray(p.value).astype(type_of(v).dtype.numpy) for p, v in zip(known, op.operands))))
-        return Region(value.item(), max(p.reach for p in known))
-
-    def _evaluated(self, value: ir.Value, i: int, j: int) -> Region | None:
+    def _evaluated(self, value: ir.Value, i: int, j: int, constant: float) -> np.ndarray | None:
         array = self._array(value)
-        if array is None or i >= array.ndim or j >= array.ndim or i == j:
+        if array is None:
             return None
-        moved = np.moveaxis(array, (i, j), (0, 1))
-        gap = np.arange(moved.shape[0])[:, None] - np.arange(moved.shape[1])[None, :]
-        future = moved[gap < 0]
-        if not future.size or not (future == future.reshape(-1)[0]).all():
-            return None
-        same = (moved == future.reshape(-1)[0]).reshape(*gap.shape, -1).all(axis=2)
-        open_ = gap[~same]
-        return Region(future.reshape(-1)[0].item(), int(open_.max()) + 1 if open_.size else 0)
+        moved = np.moveaxis(array == constant, (i, j), (0, 1))
+        return moved.reshape(*moved.shape[:2], -1).all(axis=2)
 
     def _array(self, value: ir.Value) -> np.ndarray | None:
         """The value where it depends on constants and indices alone, and is small enough."""
@@ -148,96 +143,100 @@ class Masks:
             owner = value.owner
             op = None if isinstance(owner, ir.Block) else owner.opview
             if isinstance(op, Op) and not op.regions and len(op.results) == 1 and type_of(value).size <= STATIC_LIMIT:
-                parts = [self._array(v) for v in op.operands]
-                if all(p is not None for p in parts) and not isinstance(op, ops.Random):
+                parts = [a for v in op.operands if (a := self._array(v)) is not None]
+                if len(parts) == len(op.operands) and not isinstance(op, ops.Random):
                     with np.errstate(all="ignore"):
                         self._arrays[value] = np.asarray(op.reference(*parts)).astype(type_of(value).dtype.numpy)
         return self._arrays[value]
 
 
-def _select(masks: Masks, op: Op, i: int, j: int) -> Region | None:
-    condition = masks.region(op.operands[0], i, j)
-    if condition is None:
-        return None
-    chosen = masks.region(op.operands[1 if condition.value else 2], i, j)
-    return chosen and Region(chosen.value, max(condition.reach, chosen.reach))
+def _either(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
+    return b if a is None else a if b is None else a | b
 
 
-def _absorbing(*values: float | bool) -> Any:
-    """A rule for ops whose result is one of `values` as soon as an operand is it, whatever the other (finite) one is."""
-
-    def rule(masks: Masks, op: Op, i: int, j: int) -> Region | None:
-        parts = [p for v in op.operands if (p := masks.region(v, i, j)) is not None and p.value in values]
-        return min(parts, key=lambda p: p.reach) if parts else None
-
-    return rule
+def _both(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
+    return None if a is None or b is None else a & b
 
 
-def _first(value: float) -> Any:
-    """A rule for ops that keep `value` of their first operand."""
+def _select(masks: Masks, op: Op, i: int, j: int, constant: float) -> np.ndarray | None:
+    condition, yes, no = op.operands
+    a, b = masks.sure(yes, i, j, constant), masks.sure(no, i, j, constant)
+    chosen = _either(_both(masks.sure(condition, i, j, True), a), _both(masks.sure(condition, i, j, False), b))
+    return _either(chosen, _both(a, b))
 
-    def rule(masks: Masks, op: Op, i: int, j: int) -> Region | None:
-        part = masks.region(op.operands[0], i, j)
-        return part if part is not None and part.value == value else None
+
+def _absorbing(value: float) -> Any:
+    """A rule for ops that are `value` as soon as an operand is it, whatever the other (finite) one is, and otherwise need both."""
+
+    def rule(masks: Masks, op: Op, i: int, j: int, constant: float) -> np.ndarray | None:
+        a, b = (masks.sure(v, i, j, constant) for v in op.operands)
+        return _either(a, b) if constant == value else _both(a, b) if isinstance(op, (ops.And, ops.Or)) else None
 
     return rule
 
 
-def _softmax(masks: Masks, op: Op, i: int, j: int) -> Region | None:
-    part = masks.region(op.operands[0], i, j)
-    if part is None or part.value != -np.inf or op.axis != j:
-        return None
-    return Region(0.0 if isinstance(op, ops.Softmax) else -np.inf, part.reach)
+def _carried(constant: float, operand: float) -> Any:
+    """A rule for ops that give `constant` where their first operand is `operand`."""
+
+    def rule(masks: Masks, op: Op, i: int, j: int, wanted: float) -> np.ndarray | None:
+        return masks.sure(op.operands[0], i, j, operand) if wanted == constant else None
+
+    return rule
 
 
-def _view(masks: Masks, op: Op, i: int, j: int) -> Region | None:
+def _same(masks: Masks, op: Op, i: int, j: int, constant: float) -> np.ndarray | None:
+    """Ops whose result is the constant where all operands are it."""
+    found = masks.sure(op.operands[0], i, j, constant)
+    for v in list(op.operands)[1:]:
+        found = _both(found, masks.sure(v, i, j, constant))
+    return found
+
+
+def _not(masks: Masks, op: Op, i: int, j: int, constant: float) -> np.ndarray | None:
+    return masks.sure(op.operands[0], i, j, not constant)
+
+
+def _softmax(masks: Masks, op: Op, i: int, j: int, constant: float) -> np.ndarray | None:
+    zero = 0.0 if isinstance(op, ops.Softmax) else -np.inf
+    return masks.sure(op.operands[0], i, j, -np.inf) if constant == zero and op.axis == j else None
+
+
+def _view(masks: Masks, op: Op, i: int, j: int, constant: float) -> np.ndarray | None:
     reads = op.maps().reads[0]
-    inner = [next((k for k, e in enumerate(reads) if e == index.Dim(a)), None) for a in (i, j)]
-    if None in inner or (isinstance(op, ops.View) and not op.inside):
+    first, second = exact(reads, i), exact(reads, j)
+    if first is None or second is None or (isinstance(op, ops.View) and not op.inside):
         return None
-    sizes = type_of(op.operands[0]).shape
-    if any(sizes[k] != op.type.shape[a] for k, a in zip(inner, (i, j)) if k is not None):
+    sizes, shape = type_of(op.operands[0]).shape, op.type.shape
+    if (sizes[first], sizes[second]) != (shape[i], shape[j]):
         return None
-    return masks.region(op.operands[0], inner[0], inner[1])  # type: ignore[arg-type]
+    return masks.sure(op.operands[0], first, second, constant)
 
 
-def _reduce(masks: Masks, op: Op, i: int, j: int) -> Region | None:
+def _reduce(masks: Masks, op: Op, i: int, j: int, constant: float) -> np.ndarray | None:
     kept = [k for k in range(type_of(op.operands[0]).rank) if k not in op.axes]
-    part = masks.region(op.operands[0], kept[i], kept[j])
-    return part if part is not None and (op.kind in ("max", "min", "any", "all") or part.value == 0) else None
+    return masks.sure(op.operands[0], kept[i], kept[j], constant) if op.kind in ("max", "min", "any", "all") or constant == 0 else None
 
 
-def _contract(masks: Masks, op: Op, i: int, j: int) -> Region | None:
+def _contract(masks: Masks, op: Op, i: int, j: int, constant: float) -> np.ndarray | None:
+    found = None
     for value, axes in zip(op.operands, (op.lhs, op.rhs)):
-        if op.out[i] in axes and op.out[j] in axes:
-            part = masks.region(value, axes.index(op.out[i]), axes.index(op.out[j]))
-            if part is not None and part.value == 0:
-                return part
-    return None
+        if constant == 0 and op.out[i] in axes and op.out[j] in axes:
+            found = _either(found, masks.sure(value, axes.index(op.out[i]), axes.index(op.out[j]), 0.0))
+    return found
 
 
 _RULES: dict[type[Op], Any] = {
-    ops.Select: _select,
-    ops.Mul: _absorbing(0.0),
-    ops.And: _absorbing(False),
-    ops.Or: _absorbing(True),
-    ops.Add: _absorbing(-np.inf),
-    ops.Sub: _first(-np.inf),
-    ops.Div: _first(0.0),
-    ops.Softmax: _softmax,
-    ops.LogSoftmax: _softmax,
-    ops.View: _view,
-    ops.Reshape: _view,
-    ops.Reduce: _reduce,
-    ops.Contract: _contract,
+    ops.Select: _select, ops.Mul: _absorbing(0.0), ops.And: _absorbing(False), ops.Or: _absorbing(True), ops.Add: _absorbing(-np.inf),
+    ops.Sub: _carried(-np.inf, -np.inf), ops.Div: _carried(0.0, 0.0), ops.Exp: _carried(0.0, -np.inf), ops.Sigmoid: _carried(0.0, -np.inf),
+    ops.Not: _not, ops.Cast: _same, ops.StopGradient: _same, ops.Max: _same, ops.Min: _same, ops.Sqrt: _carried(0.0, 0.0), ops.Abs: _carried(0.0, 0.0),
+    ops.Tanh: _carried(0.0, 0.0), ops.Neg: _carried(0.0, 0.0), ops.Softmax: _softmax, ops.LogSoftmax: _softmax, ops.View: _view, ops.Reshape: _view,
+    ops.Reduce: _reduce, ops.Contract: _contract,
 }  # fmt: skip
 
 
 def looks_ahead(op: Op, what: str) -> UnsupportedOp:
     """The error for an op that needs what comes later."""
-    return UnsupportedOp(
-        f"this looks ahead: {what}", spans_of(op.location)[:1], help="a decoder that keeps its past needs a model that is causal in time"
-    )
+    return UnsupportedOp(f"this looks ahead: {what}", spans_of(op.location)[:1], help="a decoder with caches needs a model that is causal in time")
 
 
 def cannot_follow(op: Op, what: str) -> UnsupportedOp:

@@ -1,9 +1,10 @@
-"""Generation by running a window again for every token: needs no more than the `run` program of a causal model."""
+"""Generation of tokens and text, from any model of the next token; `WindowModel` runs a whole window for every token."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 
@@ -17,6 +18,21 @@ Listener = Callable[[int, int], None]
 """`listener(row, token)` for each new token; a beam search tells the tokens of the best beam at the end."""
 
 
+class NextToken(Protocol):
+    """What generation needs of a model. `groups`: it serves at most `batch` sequences at a time well."""
+
+    batch: int
+    groups: bool
+
+    def logits(self, sequences: Sequence[Sequence[int]]) -> np.ndarray:
+        """Logits float32 [rows, vocab] for the token after each sequence."""
+        ...
+
+    def check(self, prompts: Sequence[Sequence[int]]) -> None:
+        """DataError for a prompt that the model cannot start from."""
+        ...
+
+
 class WindowModel:
     """Next-token logits from a `run` program with tokens [batch, time] and logits [batch, time, vocab].
 
@@ -24,6 +40,8 @@ class WindowModel:
     place changes. Other inputs of the program (targets) are fed zeros. Rows beyond the program's batch run in further calls.
     DataError where the program has no such ports.
     """
+
+    groups = False
 
     def __init__(self, program: Program, tokens: str | None = None, output: str | None = None):
         self.program = program
@@ -54,13 +72,18 @@ class WindowModel:
 
     def check(self, prompts: Sequence[Sequence[int]]) -> None:
         """DataError for an empty prompt or an id that the model does not know."""
-        low, high = self.tokens.bounds or (0, self.vocab)
-        for row, prompt in enumerate(prompts):
-            if len(prompt) == 0:
-                raise DataError(f"prompt {row} is empty", help="give at least one token to start from")
-            for at, token in enumerate(prompt):
-                if not low <= token < high:
-                    raise DataError(f"prompt {row} has the id {token} at position {at}; the model knows [{low}, {high})")
+        check_prompts(prompts, self.tokens.bounds or (0, self.vocab))
+
+
+def check_prompts(prompts: Sequence[Sequence[int]], known: tuple[int, int]) -> None:
+    """DataError for an empty prompt, or an id outside of [low, high)."""
+    low, high = known
+    for row, prompt in enumerate(prompts):
+        if len(prompt) == 0:
+            raise DataError(f"prompt {row} is empty", help="give at least one token to start from")
+        for at, token in enumerate(prompt):
+            if not low <= token < high:
+                raise DataError(f"prompt {row} has the id {token} at position {at}; the model knows [{low}, {high})")
 
 
 def _port(ports: list[Port], name: str | None, fits: Callable[[Port], bool], wanted: str) -> Port:
@@ -102,7 +125,7 @@ NEVER = Stop()
 
 
 def generate(
-    model: WindowModel,
+    model: NextToken,
     prompts: Sequence[Sequence[int]],
     length: int,
     how: Sampling | None = None,
@@ -121,7 +144,24 @@ def generate(
     if how.method == "beam":
         return _all_beams(model, started, length, how, stop, listener)
     new: list[list[int]] = [[] for _ in started]
-    live = list(range(len(started)))
+    size = model.batch if model.groups else max(len(started), 1)
+    for first in range(0, len(started), size):
+        _group(model, started, new, list(range(first, min(first + size, len(started)))), length, how, seed, stop, listener)
+    return new
+
+
+def _group(
+    model: NextToken,
+    started: list[list[int]],
+    new: list[list[int]],
+    live: list[int],
+    length: int,
+    how: Sampling,
+    seed: int,
+    stop: Stop,
+    listener: Listener | None,
+) -> None:
+    """Adds to the new tokens of the rows `live`."""
     for step in range(length):
         if not live:
             break
@@ -138,10 +178,9 @@ def generate(
             else:
                 new[row] = ended
         live = still
-    return new
 
 
-def _all_beams(model: WindowModel, prompts: list[list[int]], length: int, how: Sampling, stop: Stop, listener: Listener | None) -> list[list[int]]:
+def _all_beams(model: NextToken, prompts: list[list[int]], length: int, how: Sampling, stop: Stop, listener: Listener | None) -> list[list[int]]:
     found = [_beam(model, prompt, length, how, stop) for prompt in prompts]
     if listener is not None:
         for row, tokens in enumerate(found):
@@ -150,7 +189,7 @@ def _all_beams(model: WindowModel, prompts: list[list[int]], length: int, how: S
     return found
 
 
-def _beam(model: WindowModel, prompt: list[int], length: int, how: Sampling, stop: Stop) -> list[int]:
+def _beam(model: NextToken, prompt: list[int], length: int, how: Sampling, stop: Stop) -> list[int]:
     """Beam search for one prompt: the finished or longest beam of the best score."""
     beams: list[list[int]] = [[]]
     scores = np.zeros(1)
@@ -171,7 +210,7 @@ def _beam(model: WindowModel, prompt: list[int], length: int, how: Sampling, sto
 
 
 def generate_text(
-    model: WindowModel,
+    model: NextToken,
     vocabulary: Vocabulary,
     prompt: str,
     length: int,

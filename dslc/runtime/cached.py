@@ -1,0 +1,96 @@
+"""A decoder with caches: next-token logits from `prefill` and `decode` programs, one token of work a token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..core.errors import DataError
+from .generation import check_prompts
+from .program import Program
+from .store import ParameterStore
+
+
+class CachedModel:
+    """Next-token logits like `WindowModel`, with caches that follow each sequence.
+
+    A call that lengthens the sequences of the last one by a token each runs `decode`; any other runs `prefill` over whole windows first. Sequences
+    may have different lengths. One longer than the model's `time` starts again from its last `keep` tokens, three quarters of a window where
+    nothing is said; up to that length the logits are those of the whole sequence. `store` holds the parameters; the caches lie beside it.
+    """
+
+    groups = True  # at most `batch` sequences at a time: further ones would take each other's caches
+
+    def __init__(self, prefill: Program, decode: Program, store: ParameterStore, keep: int | None = None):
+        self._prefill, self._decode, self._store = prefill, decode, store.beside()
+        for program in (prefill, decode):
+            self._store.extend(program.executable.ports)
+            program.bind(self._store)
+        self.tokens = next(p for p in prefill.executable.ports_of("input") if p.name != "position")
+        inputs = [p.name for p in prefill.executable.ports_of("input")]
+        self.output = prefill.executable.ports_of("output")[0]
+        if len(inputs) != 2 or len(self.tokens.shape) != 2 or not self.tokens.dtype.is_integer or len(self.output.shape) != 2:
+            raise DataError(f"generation needs one input of tokens [batch, time] and logits; the inputs are {', '.join(inputs)}")
+        self.batch, self.time = self.tokens.shape
+        self.vocab = self.output.shape[1]
+        self.keep = min(keep or max(1, self.time * 3 // 4), self.time)
+        self.prefills = 0  # how often a window was filled
+        kind = self.tokens.dtype.numpy
+        self._window, self._token = np.zeros(self.tokens.shape, kind), np.zeros((self.batch, 1), kind)
+        self._position = np.zeros(self.batch, np.int32)
+        self._out = {self.output.name: np.zeros(self.output.shape, self.output.dtype.numpy)}
+        self._held: list[list[int] | None] = [None] * self.batch  # the sequence that each row's caches have seen
+        self._starts = [0] * self.batch  # the place in it of the window's first token
+
+    def logits(self, sequences: Sequence[Sequence[int]]) -> np.ndarray:
+        """Logits float32 [rows, vocab] for the token after each sequence (none of them empty)."""
+        out = np.empty((len(sequences), self.vocab), np.float32)
+        for start in range(0, len(sequences), self.batch):
+            part = [list(s) for s in sequences[start : start + self.batch]]
+            rows = self._rows(part)
+            found = self._step(part, rows) if rows is not None else self._fill(part)
+            out[start : start + len(part)] = found
+        return out
+
+    def check(self, prompts: Sequence[Sequence[int]]) -> None:
+        """DataError for an empty prompt or an id that the model does not know."""
+        check_prompts(prompts, self.tokens.bounds or (0, self.vocab))
+
+    def _rows(self, part: list[list[int]]) -> list[int] | None:
+        """The row that holds each sequence but its last token; None where one is in none, or its window is full."""
+        rows: list[int] = []
+        for tokens in part:
+            before = tokens[:-1]
+            row = next((r for r, held in enumerate(self._held) if held is not None and r not in rows and held == before), None)
+            if row is None or len(tokens) - self._starts[row] > self.time:
+                return None
+            rows.append(row)
+        return rows
+
+    def _step(self, part: list[list[int]], rows: list[int]) -> np.ndarray:
+        self._token[...] = 0
+        self._position[...] = 0
+        held: list[list[int] | None] = [None] * self.batch  # the other rows run on a token of no meaning
+        for tokens, row in zip(part, rows):
+            self._token[row, 0] = tokens[-1]
+            self._position[row] = len(tokens) - 1 - self._starts[row]
+            held[row] = tokens
+        self._held = held
+        return self._run(self._decode, self._token)[rows]
+
+    def _fill(self, part: list[list[int]]) -> np.ndarray:
+        self.prefills += 1
+        self._window[...] = 0
+        self._position[...] = 0
+        self._held = [None] * self.batch
+        for row, tokens in enumerate(part):
+            self._starts[row] = 0 if len(tokens) <= self.time else len(tokens) - self.keep
+            seen = tokens[self._starts[row] :]
+            self._window[row, : len(seen)] = seen
+            self._position[row] = len(seen) - 1
+            self._held[row] = tokens
+        return self._run(self._prefill, self._window)[: len(part)]
+
+    def _run(self, program: Program, tokens: np.ndarray) -> np.ndarray:
+        return program({self.tokens.name: tokens, "position": self._position}, out=self._out)[self.output.name]

@@ -1,0 +1,144 @@
+"""incrementalize: for every causal construct, prefill and decode give what the whole window gives; models that are not causal name the line."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import dslc
+from dslc.compiled import load_executable, program_of
+from dslc.compiler import compile_program
+from dslc.core.errors import UnsupportedOp
+from dslc.model import Model
+
+MODEL = """model M:
+    dims    batch=3, time=12
+    let     vocab=11, width=8
+    input   tokens[batch, time]: int32
+    emb = use embedding(vocab, width)
+    x = emb(tokens)
+{body}
+    logits = linear(x, vocab)
+    output  logits
+generate:
+    over time from logits greedy()
+"""
+
+ATTEND = """    s[b, i, j] = {score}
+    p[b, i, j] = softmax[j](s[b, i, j])
+    y[b, i, d] = sum[j](p[b, i, j] * x[b, j, d])
+    x = y"""
+DOT = "sum[d](x[b, i, d] * x[b, j, d])"
+
+CAUSAL = {
+    "learned positions": "    x = x + positions(time, width)\n    x = x + self_attention(rmsnorm(x), 2, causal=true)",
+    "sinusoidal": "    x = x + sinusoidal_positions(time, width)\n    x = x + self_attention(x, 2, causal=true)",
+    "window": "    repeat 2:\n        x = x + self_attention(x, 2, causal=true, window=4)",
+    "grouped": "    x = x + self_attention(x, 4, kv_heads=2, causal=true)\n    x = x + self_attention(x, 4, kv_heads=1, causal=true)",
+    "rotary": "    repeat 2:\n        x = x + self_attention(layernorm(x), 2, causal=true, rotate=true)",
+    "alibi": ATTEND.format(score=f"where(j <= i, {DOT} - 0.1 * (i - j), -inf)"),
+    "relative table": "    param r[23] ~ normal(1.0)\n" + ATTEND.format(score=f"where(j <= i, {DOT} + r[i - j + 11], -inf)"),
+    "additive mask": ATTEND.format(score=f"{DOT} + where(j <= i, 0, -inf)"),
+    "dilated": ATTEND.format(score=f"where(j <= i and (i - j) % 3 == 0, {DOT}, -inf)"),
+    "softmax by hand": f"""    s[b, i, j] = where(j <= i, {DOT}, -inf)
+    m[b, i] = max[j](s[b, i, j])
+    e[b, i, j] = exp(s[b, i, j] - m[b, i])
+    y[b, i, d] = sum[j](e[b, i, j] / sum[k](e[b, i, k]) * x[b, j, d])
+    x = y""",
+    "retention": f"""    s[b, i, j] = {DOT} * where(j <= i, 0.9 ** float32(i - j), 0)
+    y[b, i, d] = sum[j](s[b, i, j] * x[b, j, d])
+    x = y""",
+    "linear attention by sums": """    kv[b, t, c, d] = x[b, t, c] * x[b, t, d]
+    total[b, t, c, d] = cumsum[t](kv[b, t, c, d])
+    y[b, t, d] = sum[c](x[b, t, c] * total[b, t, c, d])
+    x = y""",
+    "cumulative": "    x[b, t, d] = cumsum[t](x[b, t, d])\n    x[b, t, d] = cumprod[t](1 + 0.1 * x[b, t, d])",
+    "rnn": "    x = rnn(x, 8)",
+    "lstm": "    repeat 2:\n        x = lstm(x, 8)",
+    "gru": "    x = gru(x, 8)",
+    "state space": """    param a[width] ~ normal(1.0)
+    scan t < time carry h[b < batch, d < width] = 0:
+        h[b, d] = sigmoid(a[d]) * h[b, d] + x[b, t, d]
+        emit y[b, t, d] = h[b, d] * x[b, t, d]
+    x = y""",
+    "token shift": "    y[b, t, d] = x[b, t, d] + 0.5 * x[b, t-1, d]\n    z[b, t, d] = y[b, t, d] + y[b, t-2, d]\n    x = z",
+    "window of a sum": "    param w[3, width, width] ~ normal(1.0)\n    y[b, t < time, e] = sum[u, d](x[b, t-u, d] * w[u, d, e])\n    x = y",
+    "conv1d": """    c[b, d, t] = x[b, t, d]
+    e = conv1d(c, 8, kernel=3, pad=2)
+    y[b, t < time, d] = e[b, d, t]
+    x = y""",
+    "mixed": "    x = lstm(x, 8)\n    x = x + self_attention(x, 2, causal=true, window=3, rotate=true)\n    x = swiglu(x, hidden=16)",
+}  # fmt: skip
+
+AHEAD = {
+    "attention without a mask": ("    x = x + self_attention(x, 2)", "a sum over time", "attention.dsl"),
+    "mean": ("    y[b, d] = mean[t](x[b, t, d])\n    z[b, t, d] = x[b, t, d] + y[b, d]\n    x = z", "every position", "M.dsl:7"),
+    "next token": ("    y[b, t < time, d] = x[b, t+1, d]\n    x[b, t, d] = x[b, t, d] * y[b, t, d]", "1 positions ahead", "M.dsl:7"),
+    "reversed scan": ("    x = bidirectional(x, 8)", "", ""),
+    "mask that lets one ahead": (ATTEND.format(score=f"where(j <= i + 1, {DOT}, -inf)"), "a sum over time", "M.dsl:9"),
+}
+
+
+def model_of(body: str, batch: int = 3) -> Model:
+    return dslc.load(MODEL.format(body=body), batch=batch)
+
+
+def differences(model: Model, target: str) -> tuple[float, float, float]:
+    """Largest differences to the whole window: of the prefill, of steps after it, of steps from the first position over used caches."""
+    run = program_of(model, "run", target)
+    store = model.params.beside()
+    prefill, decode = (load_executable(compile_program(model, name, target)) for name in ("prefill", "decode"))
+    for program in (prefill, decode):
+        store.extend(program.executable.ports)
+        program.bind(store)
+    batch, time = next(p.shape for p in run.executable.ports_of("input"))
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, 11, (batch, time)).astype(np.int32)
+    full, rows = run({"tokens": tokens})["logits"], np.arange(batch)
+
+    def step(position: np.ndarray) -> float:
+        found = decode({"tokens": tokens[rows, position][:, None], "position": position})["logits"]
+        return float(np.abs(found - full[rows, position]).max())
+
+    lengths = np.arange(batch) * 2 + 3
+    last = (lengths - 1).astype(np.int32)
+    first = prefill({"tokens": tokens, "position": last})["logits"]
+    after = max(step((lengths + k).astype(np.int32)) for k in range(time - int(lengths.max())))
+    again = max(step(np.full(batch, k, np.int32)) for k in range(time))
+    return float(np.abs(first - full[rows, last]).max()), after, again
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_reference_rows_are_those_of_the_window(name: str) -> None:
+    assert max(differences(model_of(CAUSAL[name]), "reference")) < 1e-6
+
+
+@pytest.mark.parametrize("name", ["learned positions", "window", "lstm", "conv1d", "cumulative", "mixed"])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_native_rows_are_those_of_the_window(name: str, batch: int) -> None:
+    assert max(differences(model_of(CAUSAL[name], batch), "cpu")) < 1e-5
+
+
+@pytest.mark.parametrize("name", AHEAD)
+def test_what_looks_ahead_is_named(name: str) -> None:
+    body, message, place = AHEAD[name]
+    with pytest.raises(UnsupportedOp) as caught:
+        compile_program(model_of(body), "decode", "reference")
+    assert message in caught.value.message
+    assert caught.value.spans and place.replace("M.dsl", "") in str(caught.value.spans[0])
+
+
+def test_a_bounded_mask_gets_a_cache_of_its_window() -> None:
+    ports = compile_program(model_of(CAUSAL["window"]), "decode", "reference").ports_of("state")
+    assert [p.shape for p in ports] == [(3, 2, 3, 4)] * 4
+
+
+def test_grouped_keys_are_kept_before_they_are_repeated() -> None:
+    ports = compile_program(model_of(CAUSAL["grouped"]), "decode", "reference").ports_of("state")
+    assert [p.shape for p in ports] == [(3, 2, 12, 2), (3, 2, 12, 2), (3, 12, 2), (3, 12, 2)]
+
+
+def test_prefill_and_decode_have_the_same_caches() -> None:
+    model = model_of(CAUSAL["mixed"])
+    prefill, decode = (compile_program(model, name, "reference").ports_of("state") for name in ("prefill", "decode"))
+    assert [(p.name, p.shape, p.dtype) for p in prefill] == [(p.name, p.shape, p.dtype) for p in decode]
