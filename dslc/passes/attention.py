@@ -7,6 +7,7 @@ kernel, in which scores are computed anew from their operands. The same rules ma
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -21,6 +22,7 @@ from dslc.ir.types import fuse_locations, spans_of, type_of
 from .kernel_rules import POINTWISE, is_placement
 from .prune import remove_dead
 
+MAX_TERMS = 256  # of a score: beyond, to compute it anew costs more than to read it
 NOTES = "nn.attention"  # attribute of the module: what could not be derived, and why
 
 
@@ -88,17 +90,20 @@ def _line(op: Op) -> str:
 
 
 def _is_score(op: ops.Contract) -> bool:
-    """A contraction of two activations that is at least as large as either, with an axis of each operand alone."""
+    """A contraction that is at least as large as either operand, of few terms, with an axis of each operand alone. One of a weight without a batch
+    axis is a projection: its result is kept."""
     a, b = op.types()
-    size = op.type.size
-    if size < max(a.size, b.size) or not op.type.dtype.is_float or not op.summed:
+    if op.type.size < max(a.size, b.size) or not op.type.dtype.is_float or not op.summed:
+        return False
+    if math.prod(op.sizes[i] for i in op.summed) > MAX_TERMS:
         return False
     own = [any(i in op.out and i not in other for i in mine) for mine, other in ((op.lhs, op.rhs), (op.rhs, op.lhs))]
-    return all(own) and not any(_is_parameter(v) for v in op.operands)
+    batched = any(i in op.lhs and i in op.rhs for i in op.out)
+    return all(own) and (batched or not any(_is_parameter(v) for v in op.operands))
 
 
 def _is_parameter(value: ir.Value) -> bool:
-    """A trained weight, seen through views: its products are activations, which are kept."""
+    """A trained weight, seen through views."""
     while not isinstance(value.owner, ir.Block):
         op = value.owner.opview
         if not isinstance(op, (ops.View, ops.Reshape, ops.Cast)):
@@ -109,8 +114,7 @@ def _is_parameter(value: ir.Value) -> bool:
         return False
     from dslc.ir.program import arguments_of
 
-    slot = arguments_of(owner.opview)[value.arg_number]  # type: ignore[attr-defined]
-    return slot.role == "param" and slot.type.rank < 3
+    return arguments_of(owner.opview)[value.arg_number].role == "param"  # type: ignore[attr-defined]
 
 
 def _expand(roots: Sequence[Op]) -> None:

@@ -107,3 +107,23 @@ def test_what_stands_in_the_way_is_told() -> None:
     found, notes = kinds(model, "run")
     assert found["attention"] == 0
     assert len(notes) == 1 and "line 3" in notes[0] and "the result of the program" in notes[0]
+
+
+BLOCK = """model Block:
+    input   x[2, 40, 32]
+    y = x + self_attention(rmsnorm(x), 4, causal=true)
+    z = y + swiglu(rmsnorm(y), hidden=64)
+    output  z
+    loss    mean(z * z)
+
+train:
+    optimizer  sgd(lr=1.0)
+"""
+
+
+def test_projections_are_kept() -> None:
+    """Products with weights of any rank, longer than their operands or not, are contractions of their own."""
+    found, notes = kinds(dslc.load(BLOCK), "run")
+    assert (found["attention"], found["contract"], notes) == (1, 7, [])
+    found, notes = kinds(dslc.load(BLOCK), "step")
+    assert (found["attention"], notes) == (3, [])
