@@ -22,8 +22,8 @@ from .machine import Machine
 MOST_K = 2048  # longer sums go through blocks of k and an accumulator in scratch
 BLOCK_K = 512
 TASKS = 8  # wanted at least, so that several threads have equal shares
-ROWS_BYTES = 64 << 10  # of the rows of A that meet all panels of a block of B in turn
-BLOCK_BYTES = 512 << 10  # of a packed block of A, which every panel of B reads again; one of B may be twice as large
+ROWS_SHARE = 16  # of the second cache, one part is for the rows of A that meet all panels of a block of B in turn
+BLOCK_SHARE = 2  # and one part for a packed block of A, which every panel of B reads again; one of B may be twice as large
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,6 @@ def choose(shape: Shape, a: Side, b: Side, machine: Machine) -> Schedule:
     lanes = lanes_for(machine, shape.dtype)
     if b.along == "k" and not b.packed and shape.m <= 12 and a.along == "k" and shape.k >= lanes:
         return _dot(shape, lanes)
-    pack_a = a.along == "none" or not a.direct
     rows = (1, 2, 4, 8) if a.along != "k" else range(1, 10)  # rows that lie together: whole vectors, and never across two cache lines
     vectors = -(-shape.n // lanes)
     tiles = [t for t in _tiles(machine) if t[0] <= shape.m and t[1] <= vectors and t[0] in rows]
@@ -118,6 +117,7 @@ def choose(shape: Shape, a: Side, b: Side, machine: Machine) -> Schedule:
     strips, panels = -(-shape.m // mr), -(-shape.n // (nv * lanes))
     uneven = b.stride and b.stride * shape.dtype.bytes % 1024
     long = shape.k > MOST_K
+    pack_a = a.along == "none" or not a.direct or (a.along == "x" and panels >= 4 and not long)
     pays = strips >= 4 and ((panels > 1 and (shape.m >= 256 or not (uneven or long))) or (long and not pack_a))
     pack_b = not b.packed and (b.along != "x" or not b.direct or pays)
     blocks = -(-shape.k // (2 * BLOCK_K if pack_a else BLOCK_K)) if long and (pack_a or pack_b) else 1
@@ -125,7 +125,7 @@ def choose(shape: Shape, a: Side, b: Side, machine: Machine) -> Schedule:
     while kc < shape.k and shape.k % kc and shape.k % kc < lanes:  # a block has at least a vector of terms
         kc += 16
     schedule = Schedule("outer", lanes, mr, nv, strips * mr, nv * lanes, kc, pack_a, pack_b)
-    return _blocked(shape, a, b, schedule, strips, panels)
+    return _blocked(shape, schedule, strips, panels, machine.l2)
 
 
 def _dot(shape: Shape, lanes: int) -> Schedule:
@@ -135,14 +135,14 @@ def _dot(shape: Shape, lanes: int) -> Schedule:
     return Schedule("dot", lanes, mr, columns, shape.m, columns * per_task, shape.k)
 
 
-def _blocked(shape: Shape, a: Side, b: Side, s: Schedule, strips: int, panels: int) -> Schedule:
+def _blocked(shape: Shape, s: Schedule, strips: int, panels: int, l2: int) -> Schedule:
     """Sizes of blocks: large enough that packing pays, small enough for the second cache and for equal shares."""
     size = s.kc * shape.dtype.bytes
     several = s.pack_a or s.kc < shape.k  # a block of A meets a block of B that is as deep
-    most_panels = max(1, (2 if several or not s.pack_b else 1) * BLOCK_BYTES // (size * s.nr))
-    most_strips = max(1, BLOCK_BYTES // (size * s.mr)) if several else strips
+    most_panels = max(1, (2 if several or not s.pack_b else 1) * (l2 // BLOCK_SHARE) // (size * s.nr))
+    most_strips = max(1, l2 // BLOCK_SHARE // (size * s.mr)) if several else strips
     if not several and strips >= 32:  # few rows at a time, so that results and what the epilogue reads pass in whole rows
-        most_strips = max(8, ROWS_BYTES // (size * s.mr))
+        most_strips = max(8, l2 // ROWS_SHARE // (size * s.mr))
     row_blocks, column_blocks = -(-strips // most_strips), -(-panels // most_panels)
     rows_outer = s.pack_a and (not s.pack_b or shape.m > shape.n)
     while shape.batch * row_blocks * column_blocks < TASKS and (row_blocks < strips or column_blocks < panels):
