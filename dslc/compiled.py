@@ -61,11 +61,14 @@ class Compiled:
 
 
 class Trainer:
-    """Training steps under the control of a Python program: `loss = trainer.step(tokens=..., targets=...)`."""
+    """Training steps under the control of a Python program: `loss = trainer.step(tokens=..., targets=...)`. `steps`: the length of the run, for
+    schedules, where the train block does not say it in steps."""
 
-    def __init__(self, model: Model, target: str = "cpu"):
+    def __init__(self, model: Model, target: str = "cpu", steps: int | None = None):
         from .runtime.stepper import Stepper
 
+        if steps is not None:
+            model.set_steps(steps)
         self.model, self.target = model, target
         settings = model.checked.settings
         accumulate = settings.accumulate if settings else 1

@@ -122,6 +122,8 @@ class Frame(WholeValues):
         if name in self.instance.absent:
             condition, place = self.instance.absent[name]
             return NameError_(f"parameter '{name}' exists only if {condition}, and {condition} is false here ({place.file}:{place.line})", span)
+        if name == "steps":
+            return NameError_("the length of the run is not known here", span, help="steps N in the train block, or Trainer(model, steps=N)")
         return NameError_(f"unknown name '{name}'{did_you_mean(name, self.known())}", span)
 
     def define(self, name: str, value: Any) -> None:
