@@ -228,7 +228,8 @@ def _contract(masks: Masks, op: Op, i: int, j: int, constant: float) -> np.ndarr
 _RULES: dict[type[Op], Any] = {
     ops.Select: _select, ops.Mul: _absorbing(0.0), ops.And: _absorbing(False), ops.Or: _absorbing(True), ops.Add: _absorbing(-np.inf),
     ops.Sub: _carried(-np.inf, -np.inf), ops.Div: _carried(0.0, 0.0), ops.Exp: _carried(0.0, -np.inf), ops.Sigmoid: _carried(0.0, -np.inf),
-    ops.Not: _not, ops.Cast: _same, ops.StopGradient: _same, ops.Max: _same, ops.Min: _same, ops.Sqrt: _carried(0.0, 0.0), ops.Abs: _carried(0.0, 0.0),
+    ops.Not: _not, ops.Cast: _same, ops.StopGradient: _same, ops.Max: _same, ops.Min: _same, ops.Sqrt: _carried(0.0, 0.0),
+    ops.Abs: _carried(0.0, 0.0),
     ops.Tanh: _carried(0.0, 0.0), ops.Neg: _carried(0.0, 0.0), ops.Softmax: _softmax, ops.LogSoftmax: _softmax, ops.View: _view, ops.Reshape: _view,
     ops.Reduce: _reduce, ops.Contract: _contract,
 }  # fmt: skip

@@ -21,8 +21,11 @@ def run_plan(built: NativeObject, arrays: list[np.ndarray], threads: int = 1, ar
     launch = code.function("dslc_launch", *pool.LAUNCH)
     pool.configure(threads)
     with pool.state.lock:
-        control = pool.pool_for(code).control if threads > 1 else None
+        workers = pool.pool_for(code) if threads > 1 else None
+        control = workers.control if workers else None
         launch(ctypes.c_void_p(code.symbols["dslc_plan"]), threads, memory.ctypes.data, table.ctypes.data, control)
+        if workers:
+            workers.last = code
     return memory
 
 

@@ -52,12 +52,17 @@ def check_abi(code: LoadedObject) -> None:
 
 
 class Pool:
-    """`threads - 1` workers. `control` is the address of the block they share with `dslc_launch`."""
+    """`threads - 1` workers. `control` is the address of the block they share with `dslc_launch`.
+
+    `last`: the code that ran last. A worker that the system took off its core at a plan's last barrier returns from it later than the caller, so that
+    code stays mapped until a later plan has run.
+    """
 
     def __init__(self, code: LoadedObject, threads: int, pin: bool):
         self.threads, self._code = threads, code
         self._block = aligned_bytes(CONTROL_BYTES)
         self.control = self._block.ctypes.data
+        self.last: LoadedObject | None = None
         self._workers = [threading.Thread(target=self._live, args=(t,), daemon=True, name=f"dslc-{t}") for t in range(1, threads)]
         for worker in self._workers:
             worker.start()

@@ -109,8 +109,7 @@ class CpuProgram:
         self._alone = threads == 1
         self._generation: int | None = None
         self._threads = 0
-        self._control: int | None = None
-        self._before: Any = None
+        self._pool: pool.Pool | None = None
         self._memory = np.empty(0, np.uint8)
         self._lock = threading.Lock()
         _programs.add(self)
@@ -198,9 +197,14 @@ class CpuProgram:
         with state.lock:
             if self._generation != state.generation:
                 self._prepare()
-            if self._before:
-                self._before()
-            self._launch(self._plan, self._threads, self._arena, self._table_address, self._control)
+            workers = self._pool
+            if workers is None:
+                self._launch(self._plan, 1, self._arena, self._table_address, None)
+                return
+            if workers.before_call:
+                workers.before_call()
+            self._launch(self._plan, self._threads, self._arena, self._table_address, workers.control)
+            workers.last = self._code
 
     def _prepare(self) -> None:
         """Memory for this number of threads, and the pool; its lock is held."""
@@ -212,10 +216,7 @@ class CpuProgram:
             self._memory[: len(constants)] = np.frombuffer(constants, np.uint8)
             self._arena = self._memory.ctypes.data
             self._threads = threads
-        self._control = self._before = None
-        if threads > 1:
-            workers = pool.pool_for(self._code)
-            self._control, self._before = workers.control, workers.before_call
+        self._pool = pool.pool_for(self._code) if threads > 1 else None
         self._generation = pool.state.generation
 
 
