@@ -137,6 +137,7 @@ def _call_model(frame: Frame, arguments: list[Any], keywords: dict[str, Any], no
     """A model as a layer: its inputs are ports, its outputs and losses the results."""
     definition = frame.definition
     names = [d.name for st in definition.body if isinstance(st, s.Input) for d in st.declarations]
+    names += [port.name for st in definition.body if isinstance(st, s.Graph) for port in st.graph.inputs]
     if len(arguments) > len(names):
         raise TypeError_(f"{definition.name} takes {len(names)} inputs, {len(arguments)} given", node.span)
     given = dict(zip(names, arguments))
@@ -158,6 +159,8 @@ def _call_model(frame: Frame, arguments: list[Any], keywords: dict[str, Any], no
     finally:
         frame.instance.parameters = kept | {k: v for k, v in frame.instance.parameters.items() if k not in given}
     results = getattr(frame, "given", [])
+    if len(results) == 1 and any(isinstance(st, s.Graph) for st in definition.body):
+        return results[0][1]
     return Results(tuple(n for n, _ in results), tuple(v for _, v in results), definition.name, of_model=True)
 
 

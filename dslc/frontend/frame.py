@@ -295,8 +295,9 @@ class Frame(WholeValues):
     def _assign(self, node: s.Assign) -> None:
         if len(node.targets) == 1:
             target = node.targets[0]
-            if target.axes is None and isinstance(node.value, s.Use):
-                self.define(target.name, self.use(node.value, target.name))
+            if target.axes is None and isinstance(node.value, (s.Use, s.Import)):
+                named = self.use if isinstance(node.value, s.Use) else self.imported
+                self.define(target.name, named(node.value, target.name))
                 return
             value = self.item(node, target, node.value)
             if isinstance(value, Results) and not value.of_model:
@@ -516,6 +517,17 @@ class Frame(WholeValues):
                 raise NameError_(f"{layer.name} has no option '{k}'{did_you_mean(k, formals)}", place)
         return Instance(layer, self.instance_name(name or layer.name), options)
 
+    def imported(self, node: s.Import, name: str = "graph") -> Instance:
+        """An ONNX file as a layer."""
+        from .onnx.layer import imported
+
+        return imported(self, node, name)
+
+    def _graph(self, node: s.Graph) -> None:
+        from .onnx.layer import run_graph
+
+        run_graph(self, node)
+
     def call(self, instance: Instance, arguments: list[Any], keywords: dict[str, Any], node: s.Call) -> Any:
         builder = self.builder
         if builder.depth >= MAX_DEPTH:
@@ -596,5 +608,6 @@ _STATEMENTS: dict[type, Any] = {
     s.Dims: Frame._dims, s.Let: Frame._let, s.Input: Frame._input, s.Param: kept.param, s.State: kept.state, s.Assign: Frame._assign,
     s.Update: kept.update, s.Output: Frame._output, s.Loss: Frame._loss, s.Metric: Frame._metric, s.Return: Frame._return, s.If: Frame._if,
     s.Repeat: Frame._repeat, s.With: Frame._with, s.Wrap: Frame._wrap, s.Emit: Frame._emit, s.Scan: Frame._scan,
+    s.Graph: Frame._graph,
 }  # fmt: skip
 __all__ = ["Frame", "bind_ports", "option_names"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,18 +26,22 @@ Fans = tuple[int, int]
 
 @dataclass(frozen=True)
 class Initializer:
-    """`kind` of `KINDS` with its arguments (and fans that the file gives), or "equation"."""
+    """`kind` of `KINDS` with its arguments (and fans that the file gives), "equation", or "file": `values` of an imported graph."""
 
     kind: str
     arguments: tuple[float, ...] = ()
     fans: tuple[int | None, int | None] = (None, None)
     equation: Any = None
     path: str | None = None  # of the parameter that this one starts equal to
+    values: np.ndarray | None = field(default=None, compare=False, repr=False)
 
     def make(self, path: str, t: TensorType, fans: Fans, seed: int) -> np.ndarray:
         """The values float64 of a tensor: draws are keyed by the seed and the path."""
         if self.kind == "equation":
             return _by_equation(*self.equation)
+        if self.kind == "file":
+            assert self.values is not None
+            return self.values
         given = (self.fans[0] or fans[0], self.fans[1] or fans[1])
         return np.asarray(KINDS[self.kind].make(t.shape, given, philox.stream_hash(self.path or path), seed, *self.arguments), np.float64)
 

@@ -40,6 +40,7 @@ class Source:
     overrides: dict[str, Any]
     texts: dict[str, str]
     scopes: dict[int, FileScope] = field(default_factory=dict)
+    graphs: dict[tuple[str, str | None], s.Model] = field(default_factory=dict)  # imported, by file and pattern of parameters
 
     @property
     def folder(self) -> Path:
@@ -62,8 +63,10 @@ class Source:
 
 
 def load_program(spec: str | Path, overrides: Mapping[str, Any] | None = None) -> Source:
-    """A `.dsl` or `.yaml` file, or the text of a program, with its imports."""
+    """A `.dsl`, `.yaml` or `.onnx` file, the text of a program, or a ModelProto of onnx in memory, with its imports."""
     text = None
+    if not isinstance(spec, (str, Path)) or str(spec).endswith(".onnx"):
+        return _load_graph(spec, overrides)
     if isinstance(spec, str) and ("\n" in spec or (":" in spec and not Path(spec).exists())):
         text, path = spec, None
     else:
@@ -78,6 +81,17 @@ def load_program(spec: str | Path, overrides: Mapping[str, Any] | None = None) -
         program = _parse_path(path, str(spec), source)
         source.file, folder = str(spec), path.parent
     source.main = _scope(program, folder, source, ())
+    return source
+
+
+def _load_graph(spec: Any, overrides: Mapping[str, Any] | None) -> Source:
+    """A program that is nothing but an ONNX graph."""
+    from .onnx.layer import load_graph, load_proto
+
+    path = Path(spec) if isinstance(spec, (str, Path)) else None
+    source = Source(str(spec) if path else "<onnx>", path, None, dict(overrides or {}), {})  # type: ignore[arg-type]
+    definition = load_graph(path, str(spec), source) if path else load_proto(spec, source)
+    source.main = _scope(s.Program(source.file, (definition,), span=definition.span), path.parent if path else Path(), source, ())
     return source
 
 

@@ -430,6 +430,14 @@ class Model(Node):
 
 
 @dataclass(frozen=True)
+class Graph(Node):
+    """The body of a model that is an ONNX graph (`onnx.graph.Graph`). `train`: a pattern of the initializers that are parameters."""
+
+    graph: Any
+    train: str | None = None
+
+
+@dataclass(frozen=True)
 class Setting(Node):
     """`key value, value` of a train or generate block."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dslc.core import dtypes, philox
-from dslc.core.errors import Error, NameError_, ShapeError, Span, TypeError_, UnsupportedOp, did_you_mean
+from dslc.core.errors import Error, NameError_, ShapeError, Span, TypeError_, did_you_mean
 from dslc.ir import ops
 from dslc.ir.mlir import ir
 from dslc.ir.types import TensorType, type_of
@@ -88,7 +88,7 @@ class WholeValues:
             case s.Use():
                 return self.use(node)  # type: ignore[attr-defined]
             case s.Import():
-                raise UnsupportedOp(f'import "{node.path}" is not there yet', node.span)
+                return self.imported(node)  # type: ignore[attr-defined]
         raise TypeError_(f"{unparse(node)} has no value")
 
     def _read(self, node: s.Read) -> Any:
