@@ -9,7 +9,6 @@ loss    = trainer.step(tokens=tokens, targets=targets)
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .core.errors import Error
@@ -29,8 +28,9 @@ _LAZY = {  # imported when used, so that importing dslc is cheap
 }
 
 
-def load(spec: str | Path, **overrides: Any) -> Model:
-    """The model of a `.dsl`, `.yaml` file, or of a program's text; `overrides` replace its dims, lets and train keys. Raises `dslc.Error`."""
+def load(spec: Any, **overrides: Any) -> Model:
+    """The model of a `.dsl`, `.yaml` or `.onnx` file, of a program's text or of an onnx.ModelProto; `overrides` replace its dims, lets and train
+    keys. Raises `dslc.Error`."""
     from .model import Model
 
     return Model(spec, overrides)

@@ -1,4 +1,5 @@
-"""The command line, `dslc train | eval | run | generate | inspect | compile | doctor`: results to standard output, all else to standard error."""
+"""The command line, `dslc train | eval | run | generate | inspect | import | compile | doctor`: results to standard output, all else to
+standard error."""
 
 from __future__ import annotations
 
@@ -206,6 +207,31 @@ def _print_summary(found: dict[str, Any]) -> None:
     print(f"program {found['program']}: {len(found['kernels'])} kernels")
     for k in found["kernels"]:
         print(f"  {k['role']:32} {k['kind']:9} x{k['runs']:<4} {k['lines']}")
+
+
+@app.command("import")
+def import_graph(
+    spec: Annotated[str, typer.Argument(help="an .onnx file")],
+    out: Annotated[str | None, typer.Option("-o", "--out", help="write a model file that uses the graph as a layer")] = None,
+    set: Set = [],  # noqa: B006
+    json: Json = False,
+) -> None:
+    """What an ONNX graph is: ports, dims, operators, parameters; every gap where it cannot be imported."""
+    from .commands.onnx import inspect_graph, write_spec
+
+    found = inspect_graph(spec, overrides(set))
+    emit("graph", **found) if json else _print_graph(found)
+    if out is not None:
+        _written(json, Path(out), [write_spec(spec, overrides(set), Path(out))])
+
+
+def _print_graph(found: dict[str, Any]) -> None:
+    print(f"{found['model']}: {', '.join(f'{d} {v}' for d, v in found['opsets'].items())}; {len(found['parameters'])} parameters")
+    for title, rows in (("inputs", found["inputs"]), ("dims", found["dims"]), ("operators", found["operators"]), ("parameters", found["parameters"])):
+        print(title)
+        for name, text in rows.items():
+            print(f"  {name:32} {text}")
+    print(f"outputs\n  {', '.join(found['outputs'])}")
 
 
 @app.command()

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Model:
     """What `dslc.load` gives. `overrides` replace dims, lets and train keys of the file; every program of the model shares `params`."""
 
-    def __init__(self, spec: str | Path, overrides: Mapping[str, Any] | None = None):
+    def __init__(self, spec: Any, overrides: Mapping[str, Any] | None = None):
         from .frontend.elaborate import load_program
 
         self.overrides = dict(overrides or {})

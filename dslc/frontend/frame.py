@@ -296,8 +296,8 @@ class Frame(WholeValues):
         if len(node.targets) == 1:
             target = node.targets[0]
             if target.axes is None and isinstance(node.value, (s.Use, s.Import)):
-                named = self.use if isinstance(node.value, s.Use) else self.imported
-                self.define(target.name, named(node.value, target.name))
+                use = self.use(node.value, target.name) if isinstance(node.value, s.Use) else self.imported(node.value, target.name)
+                self.define(target.name, use)
                 return
             value = self.item(node, target, node.value)
             if isinstance(value, Results) and not value.of_model:

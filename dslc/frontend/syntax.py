@@ -7,6 +7,7 @@ its place in the file, which takes no part in comparisons: two trees are equal w
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from dslc.core.errors import Span
 
@@ -430,7 +431,7 @@ class Model(Node):
 
 
 @dataclass(frozen=True)
-class Graph(Node):
+class Graph(Statement):
     """The body of a model that is an ONNX graph (`onnx.graph.Graph`). `train`: a pattern of the initializers that are parameters."""
 
     graph: Any

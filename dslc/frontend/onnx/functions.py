@@ -29,7 +29,9 @@ def body_of(call: Call, items: list[Any]) -> Any:
     if schema.has_context_dependent_function:
         given = [_type_of(item).SerializeToString() for item in items]
         versions = [v for v in schema.context_dependent_function_opset_versions if v <= opset]
-        data = schema.get_context_dependent_function_with_opset_version(max(versions), call.node.proto.SerializeToString(), given) if versions else b""
+        data = (
+            schema.get_context_dependent_function_with_opset_version(max(versions), call.node.proto.SerializeToString(), given) if versions else b""
+        )
     else:
         versions = [v for v in schema.function_opset_versions if v <= opset]
         data = schema.get_function_with_opset_version(max(versions)) if versions else b""
@@ -48,7 +50,7 @@ def _type_of(item: Any) -> Any:
     return onnx.TypeProto()
 
 
-def expand(call: Call, function: Any, items: list[Any]) -> list[Any]:
+def expand(call: Call, function: Any, items: list[Any]) -> tuple[Any, ...]:
     """The results of a function's body for a call; its nodes have the call's place."""
     from .run import MOST_CALLS, Scope
 
@@ -61,7 +63,7 @@ def expand(call: Call, function: Any, items: list[Any]) -> list[Any]:
     scope = Scope(names, opsets, call.scope.depth + 1, call.scope.path)
     for node in graph.nodes:
         call.run.node(node, scope)
-    return [names.get(name) for name in function.output]
+    return tuple(names.get(name) for name in function.output)
 
 
 def instance_of(node: Node, function: Any, opsets: Any) -> Graph:

@@ -101,7 +101,7 @@ def run_graph(frame: Frame, node: s.Graph) -> None:
 
 def _output(frame: Frame, port: Port, name: str, item: Any) -> None:
     """A tensor is a result; a sequence is one for each element; an empty optional is none."""
-    if item is NOTHING or item is None:
+    if item is NOTHING:
         return
     if isinstance(item, list):
         for k, one in enumerate(item):
@@ -208,15 +208,15 @@ def _shape(frame: Frame, port: Port, given: tuple[int, ...] | None) -> tuple[int
 
 def _size(frame: Frame, name: str, span: Span) -> int:
     """What `--set` or the caller gives for a dim, else 1."""
-    from ..values import a_size
+    from ..values import as_size
 
-    return a_size(frame._overridden(name, s.Number(1, span=span)), span)
+    return as_size(frame._overridden(name, s.Number(1, "1", span=span)), span)
 
 
 def _bound(frame: Frame, port: Port, given: Any) -> Value:
     """An input whose value is given at compile time."""
     assert port.elem is not None
-    value = frame._overridden(identifier(port.name), s.Number(0, span=port.span)) if isinstance(given, str) else given
+    value = frame._overridden(identifier(port.name), s.Number(0, "0", span=port.span)) if isinstance(given, str) else given
     frame.settable.add(identifier(port.name))
     try:
         return constant(np.asarray(value), port.elem)

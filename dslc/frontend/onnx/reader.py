@@ -59,7 +59,9 @@ class Reader:
             if len(proto.raw_data) != (count * bits + 7) // 8:
                 raise DataError(f"{self.file}: {where} is {elem.name}{list(shape)} and has {len(proto.raw_data)} bytes of data")
         else:
-            stored = sum(len(f) for f in (proto.float_data, proto.int32_data, proto.int64_data, proto.double_data, proto.uint64_data, proto.string_data))
+            stored = sum(
+                len(f) for f in (proto.float_data, proto.int32_data, proto.int64_data, proto.double_data, proto.uint64_data, proto.string_data)
+            )
             if stored * 8 < count:  # up to 4 packed values an entry, and two for a complex one
                 raise DataError(f"{self.file}: {where} is {elem.name}{list(shape)} and has {stored} elements of data")
         try:
@@ -87,7 +89,7 @@ class Reader:
             raise ShapeError(f"{self.file}: {where} is sparse, with the shape {list(shape)}: too large to be made dense")
         flat = indices if indices.ndim == 1 else indices @ np.array([int(np.prod(shape[k + 1 :])) for k in range(len(shape))])
         out = np.zeros(int(np.prod(shape)), values.array.dtype)
-        if flat.shape != (values.array.size,) or (flat.size and not (0 <= flat.min() and flat.max() < out.size)):
+        if flat.shape != (values.array.size,) or (flat.size and not (flat.min() >= 0 and flat.max() < out.size)):
             raise DataError(f"{self.file}: {where} has indices outside its shape {list(shape)}")
         out[flat] = values.array.reshape(-1)
         return Literal(out.reshape(shape), values.elem)
@@ -214,6 +216,14 @@ def read_bytes(path: Path) -> bytes:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
 
 
+def _changed_since(name: str, opset: int) -> bool:
+    """The operator had another meaning in an opset before the oldest that is supported."""
+    from .table import schema_of
+
+    schema = schema_of(name, "", OLDEST) if opset < OLDEST else None
+    return opset < OLDEST and (schema is None or schema.since_version > opset)
+
+
 def opsets_of(proto: Any, file: str) -> dict[str, int]:
     """The version of each domain; refused where it is of the future, or older than version 7 of ai.onnx."""
     import onnx
@@ -221,12 +231,13 @@ def opsets_of(proto: Any, file: str) -> dict[str, int]:
     found = {("" if o.domain == "ai.onnx" else o.domain): int(o.version) for o in proto.opset_import}
     newest = onnx.defs.onnx_opset_version()
     found.setdefault("", newest if proto.functions or found else 1)
-    used = {n.domain for n in proto.graph.node}
     if found[""] > newest:
         raise UnsupportedOp(f"{file} uses opset {found['']} of ai.onnx, the newest known one is {newest}", help="a newer onnx package may know it")
-    if found[""] < OLDEST and used & {"", "ai.onnx"}:
+    changed = {n.op_type for n in proto.graph.node if n.domain in ("", "ai.onnx") and _changed_since(n.op_type, found[""])}
+    if changed:
         raise UnsupportedOp(
-            f"{file} uses opset {found['']} of ai.onnx; opsets from {OLDEST} on are supported", help="onnx.version_converter makes a newer model of it"
+            f"{file} uses opset {found['']} of ai.onnx, where {', '.join(sorted(changed)[:4])} had another meaning than in opset {OLDEST}",
+            help="onnx.version_converter makes a newer model of it",
         )
     return found
 

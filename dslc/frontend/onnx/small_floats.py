@@ -9,7 +9,7 @@ from dslc.ir import ops
 
 from . import types
 from .types import Elem
-from .values import Value, absolute, cast, constant, gather, like, minimum, reduce, round_even, where
+from .values import Value, absolute, cast, constant, gather, like, minimum, reduce, reshape, round_even, where
 
 
 def to_small(x: Value, elem: Elem, saturate: bool) -> Value:
@@ -17,7 +17,7 @@ def to_small(x: Value, elem: Elem, saturate: bool) -> Value:
     small = elem.small
     assert small is not None
     if elem.name == "float8e8m0":
-        return _power_of_two(x, elem)
+        return power_of_two(x, elem, "up", saturate)
     wide = cast(x, types.FLOAT) if x.elem is not types.DOUBLE else x
     size = absolute(wide)
     place = _last_place(size, small.least, small.mantissa, small.most)
@@ -25,8 +25,6 @@ def to_small(x: Value, elem: Elem, saturate: bool) -> Value:
     nan = wide.ne(wide)
     if saturate:
         rounded = minimum(rounded, small.most)
-        if small.infinite or not small.nan:
-            pass
     else:
         rounded = where(rounded > small.most, float("inf") if small.infinite else float("nan"), rounded)
     infinite = size.eq(float("inf"))
@@ -38,7 +36,7 @@ def to_small(x: Value, elem: Elem, saturate: bool) -> Value:
     if small.nan:
         signed = where(nan, float("nan"), signed)
     else:
-        signed = where(nan, small.most, signed)
+        signed = where(nan, -0.0, signed)
     return Value(ops.cast(signed.value, elem.carrier), elem)
 
 
@@ -59,12 +57,13 @@ def _last_place(size: Value, least: int, mantissa: int, most: float) -> Value:
     return cast(gather(constant(places), [count]), size.elem)
 
 
-def _power_of_two(x: Value, elem: Elem) -> Value:
-    """float8e8m0: the power of two above (or equal), between 2 ** -127 and 2 ** 127; no sign, no zero."""
-    wide = cast(x, types.DOUBLE)
-    size = absolute(wide)
-    edges = constant(np.array([2.0**e for e in range(-127, 127)], np.float64))
-    count = reduce(cast(Value(ops.reshape(size.value, (*size.shape, 1)), size.elem) > edges, types.INT32), "sum", [size.rank])
+def power_of_two(x: Value, elem: Elem, mode: str = "up", saturate: bool = True) -> Value:
+    """float8e8m0: a power of two from 2 ** -127 to 2 ** 127, without sign or zero; by `mode` the one above, below or nearest."""
+    size = absolute(cast(x, types.DOUBLE))
+    factor = {"up": 1.0, "down": 2.0, "nearest": 1.5}[mode]
+    edges = constant(np.array([factor * 2.0**e for e in range(-127, 127)], np.float64))
+    column = reshape(size, (*size.shape, 1))
+    count = reduce(cast(column > edges if mode == "up" else column >= edges, types.INT32), "sum", [size.rank])
     powers = gather(constant(np.array([2.0**e for e in range(-127, 128)], np.float64)), [count])
-    made = where(wide.ne(wide), float("nan"), powers)
-    return Value(ops.cast(made.value, dtypes.FLOAT32), elem)
+    lost = size.ne(size) if saturate else size.ne(size) | (size > 2.0**127)
+    return Value(ops.cast(where(lost, float("nan"), powers).value, dtypes.FLOAT32), elem)

@@ -12,10 +12,9 @@ from typing import Any
 from .graph import Node
 
 MODULES = (
-    "elementwise", "movement", "indexing", "reductions", "linear", "pooling", "normalization", "activations", "recurrent", "quantized", "control",
-    "sequences", "draws", "signal", "images", "attention", "training", "extra",
+    "elementwise", "activations", "movement", "indexing", "reductions", "linear", "pooling", "normalization", "recurrent", "quantized", "control",
+    "sequences", "draws", "signal", "images", "training",
 )  # fmt: skip
-SPECIAL = ("SequenceMap",)  # functions of the standard whose body is a template
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""ONNX's element types: how each is carried by a dtype of the dialect, and how results are brought back into its range.
+"""ONNX's element types: how each is carried by a dtype of the dialect, and how results are brought back.
 
-Types that the dialect lacks are carried by a wider one that holds every value: uint16 by int32, 4-bit integers by 8-bit ones, small floats by float32.
-uint64 is carried by int64, bit by bit.
+Types that the dialect lacks are carried by a wider one that holds every value: uint16 by int32, 4-bit integers by 8-bit ones, small floats by
+float32. uint64 is carried by int64, bit by bit.
 """
 
 from __future__ import annotations

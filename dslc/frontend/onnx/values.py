@@ -252,7 +252,7 @@ def cast(x: Value, elem: Elem, saturate: bool = True) -> Value:
 
 def computed(x: Value) -> Value:
     """x in a float type that arithmetic is made in: float32 for narrower floats."""
-    return cast(x, types.FLOAT) if x.elem.is_float and x.elem.carrier.bits < 32 or x.elem.small else x
+    return cast(x, types.FLOAT) if (x.elem.is_float and x.elem.carrier.bits < 32) or x.elem.small else x
 
 
 # --- movement ---------------------------------------------------------------------------------------------------------------------------

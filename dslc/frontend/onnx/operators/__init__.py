@@ -1,1 +1,1 @@
-"""The operators, by group. Each function builds one or more operators of the table from a call and its inputs."""
+"""The operators, by group; importing a module enters its operators into the table."""

@@ -1,123 +1,155 @@
-"""Activation functions."""
+"""Activations, softmax and its kin, dropout."""
 
 from __future__ import annotations
 
-import math
+from math import prod
 
-import numpy as np
+from dslc.ir import ops
 
+from .. import types
 from ..call import Call
 from ..table import operator
-from ..values import Value, absolute, axis_of, cast, erf, exp, iota, log1p, log_softmax, maximum, minimum, reduce, reshape, sigmoid, softmax, tanh, where
+from ..values import (
+    Value,
+    absolute,
+    axis_of,
+    cast,
+    expm1,
+    iota,
+    log_softmax,
+    maximum,
+    minimum,
+    reshape,
+    sigmoid,
+    softmax,
+    tanh,
+    where,
+)  # fmt: skip
+from .draws import uniform
+from .elementwise import gelu, softplus
 
 
 @operator("Relu")
-def relu(n: Call, x: Value) -> Value:
+def _relu(call: Call, x: Value) -> Value:
     return maximum(x, 0)
 
 
 @operator("LeakyRelu")
-def leaky_relu(n: Call, x: Value) -> Value:
-    return where(x < 0.0, x * n.number("alpha", 0.01), x)
+def _leaky(call: Call, x: Value) -> Value:
+    return where(x < 0.0, x * call.number("alpha", 0.01), x)
+
+
+@operator("PRelu", weights=(1,))
+def _prelu(call: Call, x: Value, slope: Value) -> Value:
+    return where(x < 0, x * slope, x)
 
 
 @operator("Elu")
-def elu(n: Call, x: Value) -> Value:
-    return where(x < 0.0, (exp(minimum(x, 0.0)) - 1.0) * n.number("alpha", 1.0), x)
-
-
-@operator("Celu")
-def celu(n: Call, x: Value) -> Value:
-    """Barron 2017: max(0, x) + min(0, alpha (exp(x / alpha) - 1))"""
-    alpha = n.number("alpha", 1.0)
-    return maximum(x, 0.0) + minimum((exp(minimum(x, 0.0) / alpha) - 1.0) * alpha, 0.0)
+def _elu(call: Call, x: Value) -> Value:
+    return where(x < 0.0, expm1(minimum(x, 0.0)) * call.number("alpha", 1.0), x)
 
 
 @operator("Selu")
-def selu(n: Call, x: Value) -> Value:
-    """Klambauer et al. 2017"""
-    alpha, gamma = n.number("alpha", 1.67326319217681884765625), n.number("gamma", 1.05070102214813232421875)
-    return where(x <= 0.0, (exp(minimum(x, 0.0)) - 1.0) * alpha, x) * gamma
+def _selu(call: Call, x: Value) -> Value:
+    alpha, gamma = call.number("alpha", 1.67326319217681884765625), call.number("gamma", 1.05070102214813232421875)
+    return where(x > 0.0, x, expm1(minimum(x, 0.0)) * alpha) * gamma
 
 
-@operator("HardSigmoid")
-def hard_sigmoid(n: Call, x: Value) -> Value:
-    return minimum(maximum(x * n.number("alpha", 0.2) + n.number("beta", 0.5), 0.0), 1.0)
-
-
-@operator("HardSwish")
-def hard_swish(n: Call, x: Value) -> Value:
-    return x * minimum(maximum(x / 6.0 + 0.5, 0.0), 1.0)
-
-
-@operator("Softplus")
-def softplus(n: Call, x: Value) -> Value:
-    return maximum(x, 0.0) + log1p(exp(-absolute(x)))
-
-
-@operator("Softsign")
-def softsign(n: Call, x: Value) -> Value:
-    return x / (absolute(x) + 1.0)
+@operator("Celu")
+def _celu(call: Call, x: Value) -> Value:
+    alpha = call.number("alpha", 1.0)
+    return maximum(x, 0.0) + minimum(expm1(minimum(x, 0.0) / alpha) * alpha, 0.0)
 
 
 @operator("ThresholdedRelu")
-def thresholded_relu(n: Call, x: Value) -> Value:
-    return where(x > n.number("alpha", 1.0), x, 0)
+def _thresholded(call: Call, x: Value) -> Value:
+    return where(x > call.number("alpha", 1.0), x, 0.0)
 
 
-@operator("Shrink")
-def shrink(n: Call, x: Value) -> Value:
-    bias, edge = n.number("bias", 0.0), n.number("lambd", 0.5)
-    if not x.elem.is_float:
-        return where(x > edge, x - bias, where(x < -edge, x + bias, 0))
-    return where(x < -edge, x + bias, where(x > edge, x - bias, 0.0))
+@operator("Softplus")
+def _softplus(call: Call, x: Value) -> Value:
+    return softplus(x)
 
 
-@operator("Mish")
-def mish(n: Call, x: Value) -> Value:
-    """Misra 2019: x tanh(softplus(x))"""
-    return x * tanh(softplus(n, x))
+@operator("Softsign")
+def _softsign(call: Call, x: Value) -> Value:
+    return x / (absolute(x) + 1.0)
+
+
+@operator("HardSigmoid")
+def _hard_sigmoid(call: Call, x: Value) -> Value:
+    return minimum(maximum(x * call.number("alpha", 0.2) + call.number("beta", 0.5), 0.0), 1.0)
+
+
+@operator("HardSwish")
+def _hard_swish(call: Call, x: Value) -> Value:
+    return x * minimum(maximum(x * (1 / 6) + 0.5, 0.0), 1.0)
 
 
 @operator("Gelu")
-def gelu(n: Call, x: Value) -> Value:
-    """Hendrycks and Gimpel 2016, exact or with tanh"""
-    if n.text("approximate", "none") == "tanh":
-        return x * 0.5 * (tanh((x + x * x * x * 0.044715) * math.sqrt(2 / math.pi)) + 1.0)
-    return x * 0.5 * (erf(x * math.sqrt(0.5)) + 1.0)
+def _gelu(call: Call, x: Value) -> Value:
+    return gelu(x, call.text("approximate", "none"))
+
+
+@operator("FastGelu", domain="com.microsoft")
+def _fast_gelu(call: Call, x: Value, bias: Value | None = None) -> Value:
+    return gelu(x + bias if bias is not None else x, "tanh")
+
+
+@operator("Mish")
+def _mish(call: Call, x: Value) -> Value:
+    return x * tanh(softplus(x))
 
 
 @operator("Swish")
-def swish(n: Call, x: Value) -> Value:
-    return x * sigmoid(x * n.number("alpha", 1.0))
+def _swish(call: Call, x: Value) -> Value:
+    return x * sigmoid(x * call.number("alpha", 1.0))
 
 
-def along(x: Value, axis: int, version: int, function: object) -> Value:
-    """softmax and its kin: before opset 13 over all axes from `axis` on, made one."""
-    if version >= 13:
-        return function(x, axis)  # type: ignore[operator]
-    rows = int(np.prod(x.shape[:axis]))
-    flat = reshape(x, [rows, x.size // rows if rows else 0])
-    return reshape(function(flat, 1), x.shape)  # type: ignore[operator]
+@operator("Shrink")
+def _shrink(call: Call, x: Value) -> Value:
+    lambd, bias = call.number("lambd", 0.5), call.number("bias")
+    wide = x if x.elem.is_float else cast(x, types.FLOAT)
+    return cast(where(wide < -lambd, wide + bias, where(wide > lambd, wide - bias, 0.0)), x.elem)
 
 
-@operator("Softmax", "LogSoftmax")
-def softmaxes(n: Call, x: Value) -> Value:
-    axis = axis_of(n.integer("axis", -1 if n.version >= 13 else 1), x.rank)
-    return along(x, axis, n.version, softmax if n.node.op == "Softmax" else log_softmax)
+def _of_rows(call: Call, x: Value, make: object) -> Value:
+    """Along one axis; before opset 13 along all axes from `axis` on, as one."""
+    if call.version >= 13:
+        return make(x, axis_of(call.integer("axis", -1), x.rank))  # type: ignore[operator]
+    axis = call.integer("axis", 1)
+    axis += x.rank if axis < 0 else 0
+    rows = reshape(x, (prod(x.shape[:axis]), prod(x.shape[axis:])))
+    return reshape(make(rows, 1), x.shape)  # type: ignore[operator]
+
+
+@operator("Softmax")
+def _softmax(call: Call, x: Value) -> Value:
+    return _of_rows(call, x, softmax)
+
+
+@operator("LogSoftmax")
+def _log_softmax(call: Call, x: Value) -> Value:
+    return _of_rows(call, x, log_softmax)
 
 
 @operator("Hardmax")
-def hardmax(n: Call, x: Value) -> Value:
-    """1 at the first greatest element along the axis, else 0."""
-    axis = axis_of(n.integer("axis", -1 if n.version >= 13 else 1), x.rank)
-
+def _hardmax(call: Call, x: Value) -> Value:
     def first(x: Value, axis: int) -> Value:
-        place = iota(x.shape, axis)
-        best = x.eq(reduce(x, "max", [axis], keep=True))
-        chosen = reduce(where(best, place, x.shape[axis]), "min", [axis], keep=True)
-        return cast(place.eq(chosen), x.elem)
+        best = Value(ops.ArgReduce.of(x.value, kind="max", axis=axis), types.INT32)
+        return cast(iota(x.shape, axis).eq(reshape(best, [1 if k == axis else n for k, n in enumerate(x.shape)])), x.elem)
 
-    return along(x, axis, n.version, first)
+    return _of_rows(call, x, first)
 
 
+@operator("Dropout")
+def _dropout(call: Call, x: Value, ratio: Value | None = None, training: Value | None = None) -> tuple[Value, Value]:
+    """Active in training programs, and where the node itself says so."""
+    rate = float(call.static(ratio, "ratio")) if ratio is not None else call.number("ratio", 0.5)
+    said = training is not None and bool(call.static(training, "training_mode"))
+    if not (said or (call.training and training is None)) or rate == 0.0:
+        return x, Value(ops.full(x.type.with_dtype(types.BOOL.carrier), True), types.BOOL)
+    if not 0.0 <= rate < 1.0:
+        raise call.mistake(f"ratio must be in [0, 1), it is {rate:g}")
+    kept = uniform(call, x.shape) >= rate
+    return where(kept, x * (1.0 / (1.0 - rate)), 0.0), kept

@@ -1,216 +1,233 @@
-"""Arithmetic, comparison, logic, casts: operators that work at one place."""
+"""Operators at a point: arithmetic, comparison, logic, casts, choice."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from functools import reduce as folded
-from typing import Any
+
+import numpy as np
 
 from dslc.ir import ops
 
 from .. import types
 from ..call import Call
-from ..table import operator
+from ..table import TABLE, Entry, operator
 from ..values import (
     Value,
     absolute,
     binary,
-    broadcast_to,
     cast,
     ceil,
-    compare,
+    constant,
+    exp,
     floor,
     function,
     like,
     maximum,
     minimum,
-    unified,
+    round_even,
+    sign,
     where,
-)
+)  # fmt: skip
 
-_UNARY = {
-    name: function(name)
-    for name in (
-        "Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Erf", "Exp", "Floor", "Log", "Neg", "Round", "Sigmoid",
-        "Sign", "Sin", "Sinh", "Sqrt", "Tan", "Tanh",
-    )
+UNARY = {
+    "Acos": "Acos", "Acosh": "Acosh", "Asin": "Asin", "Asinh": "Asinh", "Atan": "Atan", "Atanh": "Atanh", "Cos": "Cos", "Cosh": "Cosh", "Erf": "Erf",
+    "Exp": "Exp", "Log": "Log", "Neg": "Neg", "Sigmoid": "Sigmoid", "Sin": "Sin", "Sinh": "Sinh", "Sqrt": "Sqrt", "Tan": "Tan", "Tanh": "Tanh",
 }  # fmt: skip
-_BINARY = {"Add": ops.Add.of, "Sub": ops.Sub.of, "Mul": ops.Mul.of}
-_COMPARE = {"Equal": "eq", "Greater": "gt", "GreaterOrEqual": "ge", "Less": "lt", "LessOrEqual": "le"}
-_LOGIC = {"And": ops.And.of, "Or": ops.Or.of, "Xor": ops.Xor.of, "BitwiseAnd": ops.And.of, "BitwiseOr": ops.Or.of, "BitwiseXor": ops.Xor.of}
 
 
-def _enter() -> None:
-    for name, make in _UNARY.items():
-        operator(name)(lambda n, x, make=make: x if x.elem.is_unsigned and n.node.op in ("Abs",) else make(x))
-    for name, make in _BINARY.items():
-        operator(name, weights=(0, 1))(lambda n, a, b, make=make: binary(make, a, b))
-    for name, predicate in _COMPARE.items():
-        operator(name)(lambda n, a, b, predicate=predicate: compare(predicate, a, b))
-    for name, make in _LOGIC.items():
-        operator(name)(lambda n, a, b, make=make: binary(make, a, b))
+def _of_function(apply: Callable[..., Value]) -> Callable[..., Value]:
+    return lambda call, *inputs: apply(*inputs)
 
 
-_enter()
+TABLE.update({("", name): Entry(name, "", _of_function(function(of))) for name, of in UNARY.items()})
 
 
-@operator("Not", "BitwiseNot")
-def negation(n: Call, x: Value) -> Value:
-    return ~x
+def _integral(apply: Callable[[Value], Value]) -> Callable[[Value], Value]:
+    return lambda x: apply(x) if x.elem.is_float else x
 
 
-@operator("Div", weights=(1,))
-def div(n: Call, a: Value, b: Value) -> Value:
-    """Integers are divided towards zero."""
-    if a.elem.is_float:
-        return a / b
-    if a.elem is types.UINT64:
-        return _unsigned(a, b)[0]
+SIMPLE: dict[str, Callable[..., Value]] = {
+    "Abs": lambda x: x if x.elem.is_unsigned and x.elem.is_integer else absolute(x),
+    "Ceil": _integral(ceil),
+    "Floor": _integral(floor),
+    "Round": _integral(round_even),
+    "Add": lambda a, b: a + b,
+    "Sub": lambda a, b: a - b,
+    "Mul": lambda a, b: a * b,
+    "And": lambda a, b: a & b,
+    "Or": lambda a, b: a | b,
+    "Xor": lambda a, b: a ^ b,
+    "BitwiseAnd": lambda a, b: a & b,
+    "BitwiseOr": lambda a, b: a | b,
+    "BitwiseXor": lambda a, b: a ^ b,
+    "Not": lambda x: ~x,
+    "BitwiseNot": lambda x: ~x,
+    "Less": lambda a, b: a < b,
+    "LessOrEqual": lambda a, b: a <= b,
+    "Greater": lambda a, b: a > b,
+    "GreaterOrEqual": lambda a, b: a >= b,
+    "Reciprocal": lambda x: 1.0 / x,
+    "Identity": lambda x: x,
+}
+TABLE.update({("", name): Entry(name, "", _of_function(apply)) for name, apply in SIMPLE.items()})
+
+
+@operator("Sign")
+def _sign(call: Call, x: Value) -> Value:
+    return cast(x.ne(0), x.elem) if x.elem.is_unsigned and x.elem.is_integer else sign(x)
+
+
+@operator("Equal")
+def _equal(call: Call, a: Value, b: Value) -> Value:
+    return ~(a ^ b) if a.elem.is_bool else a.eq(b)
+
+
+@operator("Div")
+def _div(call: Call, a: Value, b: Value) -> Value:
+    return truncated(a, b) if a.elem.is_integer else a / b
+
+
+def truncated(a: Value, b: Value) -> Value:
+    """The quotient of integers, rounded towards zero."""
     if a.elem.is_unsigned:
         return a // b
-    quotient = absolute(a) // absolute(b)
-    return where((a < 0) ^ (b < 0), -quotient, quotient)
-
-
-def _unsigned(a: Value, b: Value) -> tuple[Value, Value]:
-    """Quotient and remainder of uint64 in int64: half the dividend is divided, the rest follows."""
-    x, y = unified(a, b)
-    one = like(x, 1)
-    half = Value(ops.And.of(ops.ShiftRight.of(x.value, one.value), like(x, (1 << 63) - 1).value), x.elem)
-    q = Value(ops.ShiftLeft.of((half // y).value, one.value), x.elem)
-    rest = x - q * y
-    more = rest >= y
-    q, rest = where(more, q + 1, q), where(more, rest - y, rest)
-    large = compare("lt", Value(y.value, types.INT64), 0)  # a divisor of 2 ** 63 and above goes in once at most
-    fits = x >= y
-    return where(large, cast(fits, types.UINT64), q), where(large, where(fits, x - y, x), rest)
+    size = absolute(a) // absolute(b)
+    return where((a < 0) ^ (b < 0), -size, size)
 
 
 @operator("Mod")
-def mod(n: Call, a: Value, b: Value) -> Value:
-    """With `fmod` the sign is the dividend's, else the divisor's."""
-    if a.elem is types.UINT64:
-        return _unsigned(a, b)[1]
-    if not n.integer("fmod"):
+def _mod(call: Call, a: Value, b: Value) -> Value:
+    if not call.integer("fmod"):
         return a % b
-    if a.elem.is_float:
-        a, b = unified(a, b)
-        wide = cast(a, types.DOUBLE) if a.elem is not types.DOUBLE else a
-        by = cast(b, types.DOUBLE) if b.elem is not types.DOUBLE else b
-        rest = absolute(wide) % absolute(by)
-        return cast(where(wide < 0.0, -rest, rest), a.elem)
+    if a.elem.is_integer:
+        return a - truncated(a, b) * b
     rest = absolute(a) % absolute(b)
-    return where(a < 0, -rest, rest)
+    return where(a < 0.0, -rest, rest)
 
 
 @operator("Pow")
-def power(n: Call, a: Value, b: Value) -> Value:
-    """The result has the type of the base."""
-    if a.elem is b.elem:
-        return a**b
-    wide = types.DOUBLE if types.DOUBLE in (a.elem, b.elem) or not (a.elem.is_float and b.elem.is_float) else types.FLOAT
+def _pow(call: Call, a: Value, b: Value) -> Value:
     if a.elem.is_integer and b.elem.is_integer:
-        return a ** cast(b, a.elem)
-    if a.elem.is_float and b.elem.is_integer:
-        wide = a.elem
-    return cast(cast(a, wide) ** cast(b, wide), a.elem)
+        wide = cast(a, types.INT64) ** cast(b, types.INT64)
+        return cast(wide, a.elem)
+    if a.elem.is_integer:
+        return cast(cast(a, b.elem) ** b, a.elem)
+    return a ** cast(b, a.elem)
 
 
-@operator("Sum", "Mean", "Max", "Min", weights=(0, 1))
-def several(n: Call, *xs: Value) -> Value:
-    """Any number of operands."""
-    if n.node.op in ("Max", "Min"):
-        return folded(maximum if n.node.op == "Max" else minimum, xs)
-    total = folded(lambda a, b: a + b, xs)
-    return total / len(xs) if n.node.op == "Mean" else total
+@operator("BitShift")
+def _shift(call: Call, a: Value, b: Value) -> Value:
+    direction, bits = call.text("direction"), a.elem.bits or a.elem.carrier.bits
+    if direction not in ("LEFT", "RIGHT"):
+        raise call.mistake(f"direction must be LEFT or RIGHT, it is '{direction}'")
+    within = b < bits
+    amount = where(within, b, 0)
+    if direction == "LEFT":
+        return where(within, binary(ops.ShiftLeft.of, a, amount), 0)
+    if not a.elem.is_unsigned:
+        return binary(ops.ShiftRight.of, a, minimum(b, bits - 1))
+    shifted = binary(ops.ShiftRight.of, a, amount)
+    if a.elem is types.UINT64:  # the carrier copies its sign: those bits go
+        ones = binary(ops.ShiftLeft.of, like(b, -1), where(amount > 0, like(b, 64) - amount, 0))
+        shifted = where(amount > 0, shifted & ~ones, shifted)
+    return where(within, shifted, 0)
+
+
+def _variadic(name: str, combine: Callable[[Value, Value], Value]) -> None:
+    TABLE["", name] = Entry(name, "", lambda call, *xs: folded(combine, xs))
+
+
+_variadic("Sum", lambda a, b: a + b)
+_variadic("Max", maximum)
+_variadic("Min", minimum)
+
+
+@operator("Mean")
+def _mean(call: Call, *xs: Value) -> Value:
+    return folded(lambda a, b: a + b, xs) / float(len(xs))
+
+
+@operator("Where")
+def _where(call: Call, condition: Value, a: Value, b: Value) -> Value:
+    return where_any(condition, a, b)
+
+
+def where_any(condition: Value, a: Value, b: Value) -> Value:
+    """`where` for truth values too."""
+    if a.elem.is_bool:
+        return (condition & a) | (~condition & b)
+    return where(condition, a, b)
 
 
 @operator("Clip")
-def clip(n: Call, x: Value, low: Value | None = None, high: Value | None = None) -> Value:
-    """Limits are attributes before opset 11."""
-    if n.version < 11:
-        x = maximum(x, n.number("min")) if n.has("min") else x
-        return minimum(x, n.number("max")) if n.has("max") else x
+def _clip(call: Call, x: Value, low: Value | None = None, high: Value | None = None) -> Value:
+    if call.version < 11:
+        return minimum(maximum(x, call.number("min", -3.4028234663852886e38)), call.number("max", 3.4028234663852886e38))
     x = maximum(x, low) if low is not None else x
     return minimum(x, high) if high is not None else x
 
 
-@operator("Where")
-def choice(n: Call, condition: Value, a: Value, b: Value) -> Value:
-    return where(condition, a, b)
-
-
-@operator("Reciprocal")
-def reciprocal(n: Call, x: Value) -> Value:
-    return 1.0 / x
-
-
-@operator("Identity")
-def identity(n: Call, x: Any) -> Any:
-    return x
-
-
 @operator("IsNaN")
-def isnan(n: Call, x: Value) -> Value:
+def _is_nan(call: Call, x: Value) -> Value:
     return x.ne(x)
 
 
 @operator("IsInf")
-def isinf(n: Call, x: Value) -> Value:
-    above, below = x.eq(math.inf), x.eq(-math.inf)
-    if not n.integer("detect_negative", 1):
-        return above
-    return below if not n.integer("detect_positive", 1) else above | below
-
-
-@operator("BitShift")
-def bitshift(n: Call, a: Value, b: Value) -> Value:
-    """Bits that leave the type are lost."""
-    left = n.text("direction") == "LEFT"
-    if not left and a.elem is types.UINT64:
-        x, y = unified(a, b)
-        mask = Value(ops.ShiftLeft.of(like(x, -2).value, (63 - y).value), x.elem)  # the y highest bits
-        moved = Value(ops.ShiftRight.of(x.value, y.value), x.elem)
-        return where(y.eq(0), x, moved & ~mask)
-    return binary(ops.ShiftLeft.of if left else ops.ShiftRight.of, a, b)
+def _is_inf(call: Call, x: Value) -> Value:
+    wide = cast(x, types.FLOAT) if x.elem.small else x
+    up, down = call.integer("detect_positive", 1), call.integer("detect_negative", 1)
+    found = [wide.eq(sign) for sign, wanted in ((float("inf"), up), (float("-inf"), down)) if wanted]
+    return folded(lambda a, b: a | b, found) if found else wide.ne(wide) & wide.eq(wide)
 
 
 @operator("Cast")
-def cast_to(n: Call, x: Value) -> Value:
-    to = n.elem("to", types.FLOAT)
-    if n.text("round_mode", "up") != "up" and to.name == "float8e8m0":
-        raise n.gap("round_mode is not supported")
-    return cast(x, to, bool(n.integer("saturate", 1)))
+def _cast(call: Call, x: Value) -> Value:
+    return _converted(call, x, call.elem("to", x.elem))
 
 
 @operator("CastLike")
-def cast_like(n: Call, x: Value, like_: Value) -> Value:
-    return cast(x, like_.elem, bool(n.integer("saturate", 1)))
+def _cast_like(call: Call, x: Value, like: Value) -> Value:
+    return _converted(call, x, like.elem)
+
+
+def _converted(call: Call, x: Value, elem: types.Elem) -> Value:
+    if x.elem.name == "float8e8m0" or elem.name != "float8e8m0":
+        return cast(x, elem, bool(call.integer("saturate", 1)))
+    from ..small_floats import power_of_two
+
+    return power_of_two(x, elem, call.text("round_mode", "up"), bool(call.integer("saturate", 1)))
 
 
 @operator("BitCast")
-def bitcast(n: Call, x: Value) -> Value:
-    """Between integers of one width; other types where the value is known."""
-    to = n.elem("to", x.elem)
-    bits = {e: e.bits or e.carrier.bits for e in (x.elem, to)}
-    if x.elem.is_integer and to.is_integer and bits[x.elem] == bits[to]:
-        return cast(x, to)
+def _bit_cast(call: Call, x: Value) -> Value:
+    """Between integers by wrapping; to or from floats only what is known at compile time."""
+    elem = call.elem("to", x.elem)
+    if x.elem.is_integer and elem.is_integer:
+        if types.UINT64 in (x.elem, elem):
+            return Value(x.value, elem)
+        return cast(x, elem)
+    if (x.elem.is_bool and elem.is_integer) or elem.is_bool:
+        return cast(x, elem)
     import onnx
 
-    native = onnx.helper.tensor_dtype_to_np_dtype(to.code)
-    return n.constant(x.elem.release(n.data(x)).view(native), to)
+    native = onnx.helper.tensor_dtype_to_np_dtype(elem.code)
+    return constant(np.ascontiguousarray(x.elem.release(call.data(x, "result"))).view(native), elem)
 
 
-@operator("Floor", "Ceil")
-def rounding(n: Call, x: Value) -> Value:
-    return floor(x) if n.node.op == "Floor" else ceil(x)
+@operator("Binarizer", domain="ai.onnx.ml")
+def _binarizer(call: Call, x: Value) -> Value:
+    return cast(x > call.number("threshold"), x.elem)
 
 
-@operator("PRelu", weights=(1,))
-def prelu(n: Call, x: Value, slope: Value) -> Value:
-    """Slopes without the leading axes stand along the channels of older opsets' way of broadcasting."""
-    if slope.rank == 1 and x.rank > 2 and slope.shape[0] == x.shape[1] and slope.shape[0] != x.shape[-1]:
-        slope = Value(ops.reshape(slope.value, [slope.shape[0]] + [1] * (x.rank - 2)), slope.elem)
-    return where(x < 0, x * slope, broadcast_to(x, x.shape))
+def gelu(x: Value, approximate: str) -> Value:
+    """x * Phi(x), or its approximation by tanh."""
+    if approximate == "tanh":
+        inner = (x + x * x * x * 0.044715) * 0.7978845608028654
+        return x * 0.5 * (function("Tanh")(inner) + 1.0)
+    return x * 0.5 * (function("Erf")(x * 0.7071067811865476) + 1.0)
 
 
+def softplus(x: Value) -> Value:
+    """log(1 + exp(x)), without overflow."""
+    return maximum(x, 0.0) + function("Log1p")(exp(-absolute(x)))

@@ -1,6 +1,8 @@
-"""Gathers, scatters, sorting, and operators whose result's shape depends on data."""
+"""Operators whose places depend on data: gathers, scatters, orders, running sums."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -9,135 +11,200 @@ from dslc.ir import ops
 from .. import types
 from ..call import Call
 from ..table import operator
-from ..values import Value, axis_of, cast, constant, full, gather, iota, maximum, minimum, reshape, slice_axis, sort, transpose, where
+from ..values import (
+    Value,
+    axis_of,
+    broadcast_to,
+    cast,
+    constant,
+    cumulative,
+    expand_axes,
+    gather,
+    iota,
+    maximum,
+    minimum,
+    reshape,
+    slice_axis,
+    sort,
+    transpose,
+    where,
+)  # fmt: skip
+from .elementwise import where_any
 
 
-def wrapped_index(ids: Value, size: int) -> Value:
-    """Indices from the end counted from the front, as int32 or int64."""
-    ids = ids if ids.elem in (types.INT32, types.INT64) else cast(ids, types.INT64)
-    return where(ids < 0, ids + size, ids)
+def places(indices: Value, size: int) -> Value:
+    """Indices counted from the front, in int32 where the axis allows."""
+    wide = cast(indices, types.INT32) if size < 2**31 else indices
+    return wide if indices.elem.is_unsigned else where(wide < 0, wide + size, wide)
 
 
 @operator("Gather", weights=(0,))
-def gathered(n: Call, x: Value, ids: Value) -> Value:
-    axis = axis_of(n.integer("axis", 0), x.rank)
-    known = n.known(ids)
-    if known is not None and known.size == 1:  # one place, mostly of a shape
-        at = int(known.reshape(-1)[0])
-        if not -x.shape[axis] <= at < x.shape[axis]:
-            raise n.misfit(f"index {at} of axis {axis} of {x}")
-        picked = slice_axis(x, axis, at % x.shape[axis], 1)
-        return reshape(picked, [*x.shape[:axis], *ids.shape, *x.shape[axis + 1 :]])
-    order = [axis, *(k for k in range(x.rank) if k != axis)]
-    y = gather(transpose(x, order), [wrapped_index(ids, x.shape[axis])])
-    rank = ids.rank
-    back = [*range(rank, rank + axis), *range(rank), *range(rank + axis, y.rank)]
-    return transpose(y, back)
+def _gather(call: Call, x: Value, indices: Value) -> Value:
+    axis = axis_of(call.integer("axis"), x.rank)
+    order = [axis, *[k for k in range(x.rank) if k != axis]]
+    made = gather(transpose(x, order), [places(indices, x.shape[axis])])
+    rank = indices.rank
+    back = [*range(rank, rank + axis), *range(rank), *range(rank + axis, made.rank)]
+    return transpose(made, back)
+
+
+@operator("ArrayFeatureExtractor", domain="ai.onnx.ml")
+def _features(call: Call, x: Value, indices: Value) -> Value:
+    rows = reshape(x, (x.size // x.shape[-1], x.shape[-1]))
+    taken = gather(transpose(rows, [1, 0]), [places(reshape(indices, (indices.size,)), x.shape[-1])])
+    return reshape(transpose(taken, [1, 0]), (*(x.shape[:-1] or (1,)), indices.size))
+
+
+def _coordinates(x: Sequence[int], indices: Value, axis: int) -> list[Value]:
+    """The place in a tensor of shape x of each element of `indices`, which count along one axis."""
+    return [places(indices, x[axis]) if k == axis else iota(indices.shape, k) for k in range(len(x))]
 
 
 @operator("GatherElements")
-def gather_elements(n: Call, x: Value, ids: Value) -> Value:
-    axis = axis_of(n.integer("axis", 0), x.rank)
-    return gather(x, places(x, ids, axis))
-
-
-def places(x: Value, ids: Value, axis: int) -> list[Value]:
-    """Indices for every axis: the given ones along `axis`, each element's own place along the others."""
-    index = cast(wrapped_index(ids, x.shape[axis]), types.INT32)
-    return [index if k == axis else iota(ids.shape, k) for k in range(x.rank)]
+def _gather_elements(call: Call, x: Value, indices: Value) -> Value:
+    axis = axis_of(call.integer("axis"), x.rank)
+    return gather(x, _coordinates(x.shape, indices, axis))
 
 
 @operator("GatherND")
-def gather_nd(n: Call, x: Value, ids: Value) -> Value:
-    batch = n.integer("batch_dims", 0)
-    return gather(x, columns(x, ids, batch), batch=batch)
+def _gather_nd(call: Call, x: Value, indices: Value) -> Value:
+    batch, depth = call.integer("batch_dims"), indices.shape[-1]
+    return gather(x, _columns(indices, x.shape[batch : batch + depth]), batch=batch)
 
 
-def columns(x: Value, ids: Value, batch: int = 0) -> list[Value]:
-    """The last axis of indices taken apart: one tensor for each indexed axis of x."""
-    out = []
-    for k in range(ids.shape[-1]):
-        column = reshape(slice_axis(ids, ids.rank - 1, k, 1), ids.shape[:-1])
-        out.append(wrapped_index(column, x.shape[batch + k]))
-    return out
+def _columns(indices: Value, sizes: Sequence[int]) -> list[Value]:
+    """The coordinates that lie along the last axis."""
+    last = indices.rank - 1
+    return [places(reshape(slice_axis(indices, last, k, 1), indices.shape[:-1]), n) for k, n in enumerate(sizes)]
 
 
-def scatter_into(n: Call, x: Value, ids: list[Value], updates: Value, kind: str) -> Value:
-    """x with updates folded in. "none": the last update of a point wins."""
-    shape, depth = x.shape, len(ids)
-    sizes = list(shape[:depth])
+def scattered(call: Call, x: Value, updates: Value, ids: list[Value], how: str) -> Value:
+    """x with updates [i..., w...] put at ids [i...]; of several at one place the last counts, or all by `how`."""
+    sizes = x.shape[: len(ids)]
 
-    def scattered(u: Value, how: str) -> Value:
-        return Value(ops.Scatter.of(u.value, *[i.value for i in ids], kind=how, batch=0, sizes=sizes), u.elem)
+    def folded(u: Value, kind: str) -> Value:
+        return Value(ops.Scatter.of(u.value, *[i.value for i in ids], kind=kind, batch=0, sizes=sizes), u.elem)
 
+    if how == "add":
+        return x + folded(updates, "sum")
+    if how == "mul":
+        return x * folded(updates, "prod")
+    if how in ("max", "min"):
+        return (maximum if how == "max" else minimum)(x, folded(updates, how))
+    if how != "none":
+        raise call.gap(f"reduction '{how}' is not supported")
     if updates.size == 0:
         return x
-    if kind == "none":
-        count = int(np.prod(ids[0].shape))
-        turn = reshape(iota([count], 0), ids[0].shape)
-        last = scattered(turn, "max")  # which update came last; the type's least value where none did
-        hit = last >= 0
-        rows = reshape(updates, [count, *updates.shape[ids[0].rank :]])
-        taken = gather(rows, [last])
-        hit = reshape(hit, [*hit.shape, *[1] * (x.rank - hit.rank)])
-        return where(hit, taken, x)
-    wide = cast(x, types.INT32) if x.elem.is_bool else x
-    given = cast(updates, types.INT32) if x.elem.is_bool else updates
-    folded = scattered(given, {"add": "sum", "mul": "prod", "max": "max", "min": "min"}[kind])
-    made = {"add": lambda: wide + folded, "mul": lambda: wide * folded, "max": lambda: maximum(wide, folded), "min": lambda: minimum(wide, folded)}
-    return cast(made[kind](), x.elem)
+    count = ids[0].size
+    last = folded(reshape(constant(np.arange(1, count + 1, dtype=np.int32)), ids[0].shape), "max")  # where nothing lands: below 1
+    found = gather(reshape(updates, (count, *updates.shape[ids[0].rank :])), [last - 1])
+    hit = last >= 1
+    return where_any(broadcast_to(expand_axes(hit, range(hit.rank, x.rank)), x.shape), found, x)
 
 
-@operator("Scatter", "ScatterElements")
-def scatter_elements(n: Call, x: Value, ids: Value, updates: Value) -> Value:
-    axis = axis_of(n.integer("axis", 0), x.rank)
-    return scatter_into(n, x, places(x, ids, axis), updates, n.text("reduction", "none"))
+@operator("ScatterElements", "Scatter")
+def _scatter_elements(call: Call, x: Value, indices: Value, updates: Value) -> Value:
+    axis = axis_of(call.integer("axis"), x.rank)
+    return scattered(call, x, updates, _coordinates(x.shape, indices, axis), call.text("reduction", "none"))
 
 
 @operator("ScatterND")
-def scatter_nd(n: Call, x: Value, ids: Value, updates: Value) -> Value:
-    return scatter_into(n, x, columns(x, ids), updates, n.text("reduction", "none"))
+def _scatter_nd(call: Call, x: Value, indices: Value, updates: Value) -> Value:
+    return scattered(call, x, updates, _columns(indices, x.shape[: indices.shape[-1]]), call.text("reduction", "none"))
 
 
 @operator("TensorScatter")
-def tensor_scatter(n: Call, past: Value, update: Value, start: Value | None = None) -> Value:
-    """A cache with new entries written from `start` on, row by row; `mode` "circular" goes round its end."""
-    axis = axis_of(n.integer("axis", -2), past.rank)
-    size, count = past.shape[axis], update.shape[axis]
-    begin = reshape(cast(start, types.INT32), [past.shape[0], *[1] * (past.rank - 1)]) if start is not None else full([1] * past.rank, 0, types.INT32)
-    offset = iota(past.shape, axis) - begin
-    if n.text("mode", "linear") == "circular":
-        offset = offset % size
-    ids = [where(offset < 0, count, offset) if k == axis else iota(past.shape, k) for k in range(past.rank)]
-    return where((offset >= 0) & (offset < count), gather(update, ids), past)
+def _tensor_scatter(call: Call, cache: Value, update: Value, starts: Value | None = None) -> Value:
+    """Rows of a cache from a start on, which may be another in each sample."""
+    axis = axis_of(call.integer("axis", -2), cache.rank)
+    size = cache.shape[axis]
+    at = iota(update.shape, axis)
+    if starts is not None:
+        at = at + broadcast_to(reshape(cast(starts, types.INT32), (update.shape[0], *[1] * (update.rank - 1))), update.shape)
+    if call.text("mode", "linear") == "circular":
+        at = at % size
+    return scattered(call, cache, update, [at if k == axis else iota(update.shape, k) for k in range(cache.rank)], "none")
+
+
+@operator("OneHot")
+def _one_hot(call: Call, indices: Value, depth: Value, values: Value) -> Value:
+    count = call.static_ints(depth, "depth")[0]
+    axis = axis_of(call.integer("axis", -1), indices.rank + 1)
+    wide = cast(indices, types.INT64)
+    wide = where(wide < 0, wide + count, wide)
+    shape = [*indices.shape[:axis], count, *indices.shape[axis:]]
+    hit = cast(iota(shape, axis), types.INT64).eq(broadcast_to(expand_axes(wide, [axis]), shape))
+    off, on = (broadcast_to(reshape(slice_axis(values, 0, k, 1), ()), shape) for k in (0, 1))
+    return where_any(hit, on, off)
+
+
+@operator("ArgMax")
+def _arg_max(call: Call, x: Value) -> Value:
+    return _arg(call, x, "max")
+
+
+@operator("ArgMin")
+def _arg_min(call: Call, x: Value) -> Value:
+    return _arg(call, x, "min")
+
+
+def _arg(call: Call, x: Value, kind: str) -> Value:
+    axis = axis_of(call.integer("axis"), x.rank)
+    last, n = call.integer("select_last_index"), x.shape[axis]
+    turned = slice_axis(x, axis, n - 1, n, -1) if last else x
+    found = Value(ops.ArgReduce.of(turned.value, kind=kind, axis=axis), types.INT32)
+    found = cast((n - 1) - found if last else found, types.INT64)
+    return expand_axes(found, [axis]) if call.integer("keepdims", 1) else found
 
 
 @operator("TopK")
-def top_k(n: Call, x: Value, k: Value | None = None) -> tuple[Value, Value]:
-    """Equal elements: the lower index first."""
-    axis = axis_of(n.integer("axis", -1), x.rank)
-    count = n.static_ints(k, "k")[0] if k is not None else n.integer("k")
+def _top_k(call: Call, x: Value, k: Value | None = None) -> tuple[Value, Value]:
+    count = call.static_ints(k, "k")[0] if k is not None else call.integer("k")
+    axis = axis_of(call.integer("axis", -1), x.rank)
     if not 0 <= count <= x.shape[axis]:
-        raise n.misfit(f"the {count} largest of {x.shape[axis]}")
-    source = x ^ -(1 << 63) if x.elem is types.UINT64 else x
-    values, order = sort(source, axis, descending=bool(n.integer("largest", 1)))
-    values = values ^ -(1 << 63) if x.elem is types.UINT64 else values
+        raise call.misfit(f"k is {count}, axis {axis} of {x} has {x.shape[axis]}")
+    values, order = sort(x, axis, descending=bool(call.integer("largest", 1)))
     return slice_axis(values, axis, 0, count), cast(slice_axis(order, axis, 0, count), types.INT64)
 
 
-@operator("NonZero", note="the input must be known at compile time")
-def non_zero(n: Call, x: Value) -> Value:
-    return constant(np.stack(np.nonzero(n.data(x))).astype(np.int64))
+def _running(call: Call, x: Value, axis: Value, kind: str) -> Value:
+    along = axis_of(call.static_ints(axis, "axis")[0], x.rank)
+    return cumulative(x, kind, along, reverse=bool(call.integer("reverse")), exclusive=bool(call.integer("exclusive")))
 
 
-@operator("Unique", note="the input must be known at compile time")
-def unique(n: Call, x: Value) -> tuple[Value, ...]:
-    data = n.data(x)
-    axis = n.integer("axis", None)
-    data = data.reshape(-1) if axis is None else data
-    values, first, inverse, counts = np.unique(data, return_index=True, return_inverse=True, return_counts=True, axis=axis if axis is not None else 0)
-    if not n.integer("sorted", 1):
-        order = np.argsort(first)
-        rank = np.argsort(order)
-        values, first, counts, inverse = np.take(values, order, axis or 0), first[order], counts[order], rank[inverse.reshape(-1)]
-    return (constant(values, x.elem), *(constant(v.reshape(-1).astype(np.int64)) for v in (first, inverse, counts)))
+@operator("CumSum")
+def _cum_sum(call: Call, x: Value, axis: Value) -> Value:
+    return _running(call, x, axis, "sum")
+
+
+@operator("CumProd")
+def _cum_prod(call: Call, x: Value, axis: Value) -> Value:
+    return _running(call, x, axis, "prod")
+
+
+# --- results whose shape depends on data --------------------------------------------------------------------------------------------------
+
+
+@operator("NonZero", note="only of tensors known at compile time", folded=True)
+def _non_zero(call: Call, x: Value) -> Value:
+    return constant(np.array(np.nonzero(call.data(x)), np.int64).reshape(x.rank, -1))
+
+
+@operator("Compress", note="only with a condition known at compile time", folded=True)
+def _compress(call: Call, x: Value, condition: Value) -> Value:
+    kept = np.flatnonzero(call.data(condition)).astype(np.int32)
+    axis = call.integer("axis", None)
+    x, along = (reshape(x, (x.size,)), 0) if axis is None else (x, axis_of(axis, x.rank))
+    from .movement import take
+
+    return take(x, along, kept)
+
+
+@operator("Unique", note="only of tensors known at compile time", folded=True)
+def _unique(call: Call, x: Value) -> tuple[Value, ...]:
+    axis = call.integer("axis", None)
+    values, first, inverse, counts = np.unique(call.data(x), return_index=True, return_inverse=True, return_counts=True, axis=axis)
+    order = np.arange(len(first)) if call.integer("sorted", 1) else np.argsort(first)
+    values = np.take(values, order, axis=axis or 0)
+    inverse = np.argsort(order)[inverse.reshape(-1)]
+    return (constant(values, x.elem), *(constant(v.astype(np.int64)) for v in (first[order], inverse, counts[order])))

@@ -1,15 +1,14 @@
-"""Operators that move elements: shapes, slices, padding, joins."""
+"""Shapes, and operators that only move elements."""
 
 from __future__ import annotations
 
-from typing import Any
+from math import prod
 
 import numpy as np
 
-from dslc.ir import ops
-
 from .. import types
 from ..call import Call
+from ..graph import Literal
 from ..table import operator
 from ..values import (
     Value,
@@ -29,302 +28,246 @@ from ..values import (
     slice_axis,
     transpose,
     where,
-)
+)  # fmt: skip
+
+MOST_ELEMENTS = 1 << 33  # of one result
 
 
-@operator("Constant")
-def constant_of(n: Call) -> Any:
-    for name in ("value", "sparse_value"):
-        if n.has(name):
-            literal = n.literal(name)
-            return literal if literal.elem is types.STRING else constant(literal.array, literal.elem)
-    for name, elem in (("value_float", types.FLOAT), ("value_int", types.INT64), ("value_floats", types.FLOAT), ("value_ints", types.INT64)):
-        if n.has(name):
-            return constant(np.array(n.node.attributes[name]), elem)
-    raise n.gap("a constant of this kind is not supported")
+def checked(call: Call, shape: list[int]) -> list[int]:
+    """A shape that is no nonsense."""
+    if any(n < 0 for n in shape) or prod(shape) > MOST_ELEMENTS:
+        raise call.misfit(f"a result of the shape {shape}")
+    return shape
 
 
 @operator("Shape")
-def shape_of(n: Call, x: Value) -> Value:
-    start, end = n.integer("start", 0), n.integer("end", None)
-    return constant(np.array(x.shape[start:end], np.int64))
+def _shape(call: Call, x: Value) -> Value:
+    start, end = call.integer("start"), call.integer("end", None)
+    return constant(np.array(x.shape, np.int64)[start:end])
 
 
 @operator("Size")
-def size_of(n: Call, x: Value) -> Value:
-    return constant(np.array(x.size, np.int64))
+def _size(call: Call, x: Value) -> Value:
+    return constant(np.int64(x.size))
+
+
+@operator("Constant")
+def _constant(call: Call) -> Value | Literal:
+    for name, dtype in (("value_float", np.float32), ("value_floats", np.float32), ("value_int", np.int64), ("value_ints", np.int64)):
+        if call.has(name):
+            return constant(np.asarray(call.node.attributes[name], dtype))
+    if call.has("value_string") or call.has("value_strings"):
+        texts = call.node.attributes.get("value_string", call.node.attributes.get("value_strings"))
+        return Literal(np.asarray(texts, object), types.STRING)
+    found = call.node.attributes.get("value", call.node.attributes.get("sparse_value"))
+    if not isinstance(found, Literal):
+        raise call.mistake("it has no value")
+    return found if found.elem is types.STRING else constant(found.array, found.elem)
+
+
+@operator("ConstantOfShape")
+def _constant_of_shape(call: Call, shape: Value) -> Value:
+    literal = call.literal("value")
+    sizes = checked(call, call.static_ints(shape, "shape"))
+    elem = literal.elem if literal else types.FLOAT
+    number = elem.carry(literal.array.reshape(-1)[:1])[0].item() if literal else 0.0
+    return full(sizes, number, elem)
+
+
+@operator("Range")
+def _range(call: Call, start: Value, limit: Value, delta: Value) -> Value:
+    first, last, step = (np.asarray(call.static(x, what)).reshape(()) for x, what in ((start, "start"), (limit, "limit"), (delta, "delta")))
+    if step == 0:
+        raise call.mistake("delta is 0")
+    count = max(int(np.ceil((last - first) / step)), 0)
+    checked(call, [count])
+    return constant((first + np.arange(count) * step).astype(first.dtype), start.elem)
+
+
+@operator("EyeLike")
+def _eye_like(call: Call, x: Value) -> Value:
+    if x.rank != 2:
+        raise call.misfit(f"{x} is no matrix")
+    elem = call.elem("dtype", x.elem)
+    return cast((iota(x.shape, 1) - iota(x.shape, 0)).eq(call.integer("k")), elem)
 
 
 @operator("Reshape")
-def reshaped(n: Call, x: Value, shape: Value) -> Value:
-    """0 keeps an axis (unless `allowzero`), -1 is what is left."""
-    wanted = n.static_ints(shape, "shape")
-    if not n.integer("allowzero", 0):
-        wanted = [x.shape[k] if v == 0 and k < x.rank else v for k, v in enumerate(wanted)]
-    if wanted.count(-1) == 1:
-        known = int(np.prod([v for v in wanted if v != -1]))
-        wanted[wanted.index(-1)] = x.size // known if known else 0
+def _reshape(call: Call, x: Value, shape: Value) -> Value:
+    wanted = call.static_ints(shape, "shape")
+    if not call.integer("allowzero"):
+        if any(n == 0 and k >= x.rank for k, n in enumerate(wanted)):
+            raise call.misfit(f"{x} reshaped to {wanted}")
+        wanted = [x.shape[k] if n == 0 else n for k, n in enumerate(wanted)]
+    if wanted.count(-1) > 1:
+        raise call.misfit(f"{x} reshaped to {wanted}")
+    if -1 in wanted:
+        rest = prod(n for n in wanted if n != -1)
+        wanted[wanted.index(-1)] = x.size // rest if rest else 0
+    if prod(checked(call, wanted)) != x.size:
+        raise call.misfit(f"{x} has {x.size} elements, reshaped to {wanted}")
     return reshape(x, wanted)
 
 
+@operator("Transpose")
+def _transpose(call: Call, x: Value) -> Value:
+    return transpose(x, call.ints("perm", list(range(x.rank))[::-1]))
+
+
 @operator("Flatten")
-def flatten(n: Call, x: Value) -> Value:
-    axis = n.integer("axis", 1)
-    axis = axis + x.rank if axis < 0 else axis
-    return reshape(x, [int(np.prod(x.shape[:axis])), int(np.prod(x.shape[axis:]))])
+def _flatten(call: Call, x: Value) -> Value:
+    axis = call.integer("axis", 1)
+    axis += x.rank if axis < 0 else 0
+    return reshape(x, (prod(x.shape[:axis]), prod(x.shape[axis:])))
 
 
 @operator("Squeeze")
-def squeeze(n: Call, x: Value, axes: Value | None = None) -> Value:
-    given = n.either("axes", axes)
-    gone = axes_of(given, x.rank) if given is not None else [k for k, size in enumerate(x.shape) if size == 1]
-    if any(x.shape[a] != 1 for a in gone):
-        raise n.misfit(f"axes {gone} of {x} are not all of size 1")
-    return reshape(x, [size for k, size in enumerate(x.shape) if k not in gone])
+def _squeeze(call: Call, x: Value, axes: Value | None = None) -> Value:
+    given = call.either("axes", axes)
+    gone = axes_of(given, x.rank) if given is not None else [k for k, n in enumerate(x.shape) if n == 1]
+    if any(x.shape[k] != 1 for k in gone):
+        raise call.misfit(f"axes {gone} of {x} are not of size 1")
+    return reshape(x, [n for k, n in enumerate(x.shape) if k not in gone])
 
 
 @operator("Unsqueeze")
-def unsqueeze(n: Call, x: Value, axes: Value | None = None) -> Value:
-    given = n.either("axes", axes, [])
+def _unsqueeze(call: Call, x: Value, axes: Value | None = None) -> Value:
+    given = call.either("axes", axes, [])
     return expand_axes(x, axes_of(given, x.rank + len(given)))
 
 
-@operator("Transpose")
-def transposed(n: Call, x: Value) -> Value:
-    return transpose(x, n.ints("perm", list(range(x.rank))[::-1]))
-
-
-@operator("Expand")
-def expand(n: Call, x: Value, shape: Value) -> Value:
-    return broadcast_to(x, broadcast_shape(x.shape, n.static_ints(shape, "shape")))
-
-
-@operator("Tile")
-def tile(n: Call, x: Value, repeats: Value) -> Value:
-    times = n.static_ints(repeats, "repeats")
-    if len(times) != x.rank or min(times, default=0) < 0:
-        raise n.misfit(f"{x} repeated {times} times")
-    for axis, count in enumerate(times):
-        x = full([0 if k == axis else size for k, size in enumerate(x.shape)], 0, x.elem) if count == 0 else concat([x] * count, axis)
-    return x
-
-
 @operator("Concat")
-def joined(n: Call, *xs: Value) -> Value:
-    axis = axis_of(n.integer("axis"), xs[0].rank)
-    kept = [x for x in xs if x.shape[axis]]
-    return concat(kept or list(xs[:1]), axis)
+def _concat(call: Call, *xs: Value) -> Value:
+    return concat(xs, axis_of(call.integer("axis"), xs[0].rank))
+
+
+def split_sizes(call: Call, total: int, sizes: list[int] | None, count: int) -> list[int]:
+    """The lengths of the parts: as given, or equal ones of which the last may be shorter."""
+    if sizes is None:
+        each = -(-total // count)
+        sizes = [max(min(each, total - k * each), 0) for k in range(count)]
+    if sum(sizes) != total or min(sizes, default=0) < 0:
+        raise call.misfit(f"an axis of {total} cannot be split into {sizes}")
+    return sizes
 
 
 @operator("Split")
-def split(n: Call, x: Value, sizes: Value | None = None) -> list[Value]:
-    axis = axis_of(n.integer("axis", 0), x.rank)
-    given = n.either("split", sizes)
-    if given is None:
-        count = n.integer("num_outputs", n.count)
-        part = -(-x.shape[axis] // count)
-        given = [min(part, max(0, x.shape[axis] - k * part)) for k in range(count)]
-    if sum(given) != x.shape[axis] or min(given, default=0) < 0:
-        raise n.misfit(f"axis {axis} of {x} cannot be split into {given}")
-    out, start = [], 0
-    for size in given:
-        out.append(slice_axis(x, axis, start, size))
-        start += size
-    return tuple(out)  # type: ignore[return-value]
+def _split(call: Call, x: Value, split: Value | None = None) -> tuple[Value, ...]:
+    axis = axis_of(call.integer("axis"), x.rank)
+    sizes = split_sizes(call, x.shape[axis], call.either("split", split), call.integer("num_outputs", call.count))
+    starts = [sum(sizes[:k]) for k in range(len(sizes))]
+    return tuple(slice_axis(x, axis, start, size) for start, size in zip(starts, sizes))
 
 
 @operator("Slice")
-def sliced(n: Call, x: Value, starts: Value | None = None, ends: Value | None = None, axes: Value | None = None, steps: Value | None = None) -> Value:
-    """Bounds are attributes before opset 10."""
-    begin, end = n.either("starts", starts), n.either("ends", ends)
-    if begin is None or end is None or len(begin) != len(end):
-        raise n.mistake("starts and ends are needed, one for each axis")
-    where_ = axes_of(n.either("axes", axes, list(range(len(begin)))), x.rank)
-    step = n.static_ints(steps, "steps") if steps is not None else [1] * len(begin)
-    for axis, low, high, by in zip(where_, begin, end, step):
-        if by == 0:
-            raise n.misfit("a step of 0")
-        taken = range(x.shape[axis])[slice(low, high, by)]
-        x = slice_axis(x, axis, taken.start if taken else 0, len(taken), by)
+def _slice(
+    call: Call, x: Value, starts: Value | None = None, ends: Value | None = None, axes: Value | None = None, steps: Value | None = None
+) -> Value:
+    first, last = call.either("starts", starts, []), call.either("ends", ends, [])
+    along = axes_of(call.either("axes", axes, list(range(len(first)))), x.rank)
+    by = call.static_ints(steps, "steps") if steps is not None else [1] * len(first)
+    for axis, start, end, step in zip(along, first, last, by, strict=True):
+        taken = range(x.shape[axis])[slice(start, end, step)]
+        x = slice_axis(x, axis, taken.start if len(taken) else 0, len(taken), step)
     return x
 
 
 @operator("Pad")
-def padded(n: Call, x: Value, pads: Value | None = None, number: Value | None = None, axes: Value | None = None) -> Value:
-    mode = n.text("mode", "constant")
-    amounts = n.either("pads", pads)
-    where_ = axes_of(n.static_ints(axes, "axes"), x.rank) if axes is not None else list(range(x.rank))
-    before, after = [0] * x.rank, [0] * x.rank
-    if amounts is None or len(amounts) != 2 * len(where_):
-        raise n.misfit(f"{len(amounts or [])} pads for {len(where_)} axes")
-    for k, axis in enumerate(where_):
-        before[axis], after[axis] = amounts[k], amounts[k + len(where_)]
+def _pad(call: Call, x: Value, pads: Value | None = None, value: Value | None = None, axes: Value | None = None) -> Value:
+    amounts = call.either("pads", pads, [])
+    along = axes_of(call.static_ints(axes, "axes"), x.rank) if axes is not None else list(range(x.rank))
+    if len(amounts) != 2 * len(along):
+        raise call.misfit(f"{len(amounts)} amounts of padding for {len(along)} axes")
+    mode = call.text("mode", "constant")
     if mode == "constant":
-        return _constant_pad(n, x, before, after, number)
-    for axis in range(x.rank):
-        size = x.shape[axis]
-        if before[axis] or after[axis]:
-            at = np.arange(-before[axis], size + after[axis])
-            places = {"reflect": lambda at=at, size=size: _reflected(at, size), "edge": lambda at=at, size=size: np.clip(at, 0, size - 1),
-                      "wrap": lambda at=at, size=size: at % size}  # fmt: skip
-            if mode not in places:
-                raise n.gap(f"mode '{mode}' is not supported")
-            x = take(x, places[mode](), axis)
+        before, after = [0] * x.rank, [0] * x.rank
+        for k, axis in enumerate(along):
+            before[axis], after[axis] = amounts[k], amounts[len(along) + k]
+        if value is not None and (known := call.known(value)) is None:
+            inside = pad(full(x.shape, True, types.BOOL), before, after, 0)
+            from .elementwise import where_any
+
+            return where_any(inside, pad(x, before, after), broadcast_to(reshape(value, ()), inside.shape))
+        number = known.reshape(-1)[0].item() if value is not None and known is not None and known.size else call.number("value")
+        return pad(x, before, after, number)
+    places = {"reflect": _reflected, "edge": lambda i, n: np.clip(i, 0, n - 1), "wrap": lambda i, n: i % n}
+    if mode not in places:
+        raise call.gap(f"padding of mode '{mode}' is not supported")
+    for k, axis in enumerate(along):
+        n = x.shape[axis]
+        at = np.arange(-amounts[k], n + amounts[len(along) + k])
+        if n == 0 and at.size:
+            raise call.misfit(f"padding of mode '{mode}' of {x}")
+        x = take(x, axis, places[mode](at, n)) if at.tolist() != list(range(n)) else x
     return x
 
 
-def _constant_pad(n: Call, x: Value, before: list[int], after: list[int], number: Value | None) -> Value:
-    known = n.known(number) if number is not None else None
-    if number is None or known is not None:
-        fill = float(known.reshape(-1)[0]) if known is not None else n.number("value", 0.0)
-        if x.elem.is_bool:
-            return cast(pad(cast(x, types.UINT8), before, after, fill), types.BOOL)
-        return pad(x, before, after, fill if x.elem.is_float else int(fill))
-    inside = pad(full(x.shape, 1, types.UINT8), before, after)
-    return where(cast(inside, types.BOOL), pad(x, before, after), reshape(number, []))
+def _reflected(i: np.ndarray, n: int) -> np.ndarray:
+    period = max(2 * (n - 1), 1)
+    i = np.abs(i) % period
+    return np.where(i >= n, period - i, i)
 
 
-def _reflected(at: np.ndarray, size: int) -> np.ndarray:
-    """Without repeating the edge."""
-    if size == 1:
-        return np.zeros_like(at)
-    at = np.abs(at) % (2 * size - 2)
-    return np.where(at >= size, 2 * size - 2 - at, at)
+def take(x: Value, axis: int, at: np.ndarray) -> Value:
+    """x at known places along one axis: a view where the places are evenly spaced."""
+    steps = set(np.diff(at).tolist())
+    if len(steps) <= 1:
+        return slice_axis(x, axis, int(at[0]) if at.size else 0, int(at.size), steps.pop() if steps else 1)
+    order = [axis, *[k for k in range(x.rank) if k != axis]]
+    moved = gather(transpose(x, order), [constant(at.astype(np.int32))])
+    return transpose(moved, [order.index(k) for k in range(x.rank)])
 
 
-def take(x: Value, places: np.ndarray, axis: int) -> Value:
-    """x at known places along an axis: slices joined where the places run evenly, else a gather."""
-    places = np.asarray(places)
-    runs: list[tuple[int, int, int]] = []  # start, count, step
-    for at in places.tolist():
-        if runs and (runs[-1][1] == 1 or at == runs[-1][0] + runs[-1][1] * runs[-1][2]) and abs(at - runs[-1][0]) <= max(x.shape[axis], 1):
-            start, count, step = runs[-1]
-            runs[-1] = (start, count + 1, at - start if count == 1 else step)
-        else:
-            runs.append((at, 1, 1))
-    if len(runs) <= 8:
-        return concat([slice_axis(x, axis, start, count, step) for start, count, step in runs], axis) if runs else slice_axis(x, axis, 0, 0)
-    order = [axis, *(k for k in range(x.rank) if k != axis)]
-    picked = gather(transpose(x, order), [constant(places.astype(np.int32))])
-    return transpose(picked, [order.index(k) for k in range(x.rank)])
+@operator("Expand")
+def _expand(call: Call, x: Value, shape: Value) -> Value:
+    wanted = call.static_ints(shape, "shape")
+    return broadcast_to(x, checked(call, list(broadcast_shape(x.shape, wanted))))
 
 
-@operator("ConstantOfShape")
-def constant_of_shape(n: Call, shape: Value) -> Value:
-    sizes = n.static_ints(shape, "shape")
-    literal = n.literal("value")
-    if literal is None:
-        return full(sizes, 0.0, types.FLOAT)
-    number = literal.elem.carry(literal.array).reshape(-1)[0]
-    return full(sizes, number.item() if not literal.elem.is_float else float(number), literal.elem)
+@operator("Tile")
+def _tile(call: Call, x: Value, repeats: Value) -> Value:
+    times = call.static_ints(repeats, "repeats")
+    if len(times) != x.rank:
+        raise call.misfit(f"{len(times)} repeats for {x}")
+    checked(call, [t * n for t, n in zip(times, x.shape)])
+    spread = broadcast_to(reshape(x, [k for n in x.shape for k in (1, n)]), [k for t, n in zip(times, x.shape) for k in (t, n)])
+    return reshape(spread, [t * n for t, n in zip(times, x.shape)])
 
 
-@operator("Range")
-def arange(n: Call, start: Value, limit: Value, step: Value) -> Value:
-    low, high, by = (n.static(v, "bounds").reshape(-1)[0] for v in (start, limit, step))
-    count = max(int(np.ceil((float(high) - float(low)) / float(by))), 0)
-    if count > 1 << 26:
-        raise n.misfit(f"{count} elements are absurd")
-    return constant(low + by * np.arange(count, dtype=low.dtype if low.dtype.kind in "if" else np.float64), start.elem)
+@operator("DepthToSpace")
+def _depth_to_space(call: Call, x: Value) -> Value:
+    b, (n, c, h, w) = call.integer("blocksize"), x.shape
+    if call.text("mode", "DCR") == "DCR":
+        y = transpose(reshape(x, (n, b, b, c // (b * b), h, w)), [0, 3, 4, 1, 5, 2])
+    else:
+        y = transpose(reshape(x, (n, c // (b * b), b, b, h, w)), [0, 1, 4, 2, 5, 3])
+    return reshape(y, (n, c // (b * b), h * b, w * b))
 
 
-@operator("EyeLike")
-def eye_like(n: Call, x: Value) -> Value:
-    shape = x.shape
-    hit = (iota(shape, 0) + n.integer("k", 0)).eq(iota(shape, 1))
-    return cast(hit, n.elem("dtype", x.elem))
+@operator("SpaceToDepth")
+def _space_to_depth(call: Call, x: Value) -> Value:
+    b, (n, c, h, w) = call.integer("blocksize"), x.shape
+    if call.text("mode", "DCR") == "DCR":
+        y = transpose(reshape(x, (n, c, h // b, b, w // b, b)), [0, 3, 5, 1, 2, 4])
+    else:
+        y = transpose(reshape(x, (n, c, h // b, b, w // b, b)), [0, 1, 3, 5, 2, 4])
+    return reshape(y, (n, c * b * b, h // b, w // b))
 
 
 @operator("Trilu")
-def trilu(n: Call, x: Value, k: Value | None = None) -> Value:
-    """The upper or lower triangle, from diagonal k on."""
-    row, column = iota(x.shape, x.rank - 2), iota(x.shape, x.rank - 1)
-    shift: Any = 0
-    if k is not None:
-        known = n.known(k)
-        shift = int(known.reshape(-1)[0]) if known is not None else cast(reshape(k, []), types.INT32)
-    keep = column >= row + shift if n.integer("upper", 1) else column <= row + shift
-    if x.elem.is_bool:
-        return x & keep
-    return where(keep, x, 0)
-
-
-@operator("SpaceToDepth", "DepthToSpace")
-def space_and_depth(n: Call, x: Value) -> Value:
-    size = n.integer("blocksize")
-    b, c, h, w = x.shape
-    if n.node.op == "SpaceToDepth":
-        parts = reshape(x, [b, c, h // size, size, w // size, size])
-        return reshape(transpose(parts, [0, 3, 5, 1, 2, 4]), [b, c * size * size, h // size, w // size])
-    if n.text("mode", "DCR") == "DCR":
-        parts = transpose(reshape(x, [b, size, size, c // size**2, h, w]), [0, 3, 4, 1, 5, 2])
-    else:
-        parts = transpose(reshape(x, [b, c // size**2, size, size, h, w]), [0, 1, 4, 2, 5, 3])
-    return reshape(parts, [b, c // size**2, h * size, w * size])
+def _trilu(call: Call, x: Value, k: Value | None = None) -> Value:
+    diagonal = call.static_ints(k, "k")[0] if k is not None else 0
+    away = iota(x.shape, x.rank - 1) - iota(x.shape, x.rank - 2)
+    kept = away >= diagonal if call.integer("upper", 1) else away <= diagonal
+    return kept & x if x.elem.is_bool else where(kept, x, 0)
 
 
 @operator("ReverseSequence")
-def reverse_sequence(n: Call, x: Value, lengths: Value) -> Value:
-    """The first elements of each row, turned round."""
-    time, batch = n.integer("time_axis", 0), n.integer("batch_axis", 1)
-    order = [batch, time, *(k for k in range(x.rank) if k not in (batch, time))]
+def _reverse_sequence(call: Call, x: Value, lengths: Value) -> Value:
+    time, batch = call.integer("time_axis", 0), call.integer("batch_axis", 1)
+    order = [batch, time, *[k for k in range(x.rank) if k not in (batch, time)]]
     moved = transpose(x, order)
-    rows, steps = moved.shape[:2]
-    at, length = iota([rows, steps], 1), reshape(cast(lengths, types.INT32), [rows, 1])
-    picked = gather(moved, [where(at < length, length - 1 - at, at)], batch=1)
-    return transpose(picked, [order.index(k) for k in range(x.rank)])
-
-
-@operator("OneHot")
-def one_hot(n: Call, indices: Value, depth: Value, values: Value) -> Value:
-    count = n.static_ints(depth, "depth")[0]
-    axis = n.integer("axis", -1)
-    axis = axis + indices.rank + 1 if axis < 0 else axis
-    ids = expand_axes(cast(indices, types.INT64), [axis])
-    ids = where(ids < 0, ids + count, ids)
-    shape = [*indices.shape[:axis], count, *indices.shape[axis:]]
-    hit = iota(shape, axis, types.INT64).eq(ids)
-    off, on = (reshape(slice_axis(values, 0, k, 1), []) for k in range(2))
-    return where(hit, on, off)
-
-
-@operator("Compress", note="the condition must be known at compile time")
-def compress(n: Call, x: Value, condition: Value) -> Value:
-    kept = np.flatnonzero(n.data(condition))
-    if not n.has("axis"):
-        return take(reshape(x, [x.size]), kept, 0)
-    return take(x, kept, axis_of(n.integer("axis"), x.rank))
-
-
-@operator("CenterCropPad")
-def center_crop_pad(n: Call, x: Value, shape: Value) -> Value:
-    wanted = n.static_ints(shape, "shape")
-    for axis, size in zip(axes_of(n.ints("axes", list(range(x.rank))), x.rank), wanted):
-        have = x.shape[axis]
-        if size <= have:
-            x = slice_axis(x, axis, (have - size) // 2, size)
-        else:
-            low = (size - have) // 2
-            before, after = ([amount if k == axis else 0 for k in range(x.rank)] for amount in (low, size - have - low))
-            x = pad(x, before, after)
-    return x
-
-
-@operator("Col2Im")
-def col2im(n: Call, x: Value, image: Value, block: Value) -> Value:
-    """Blocks summed back into an image: the adjoint of taking them out."""
-    sizes, kernel = n.static_ints(image, "image shape"), n.static_ints(block, "block shape")
-    space = len(sizes)
-    stride, dilation = n.ints("strides", [1] * space), n.ints("dilations", [1] * space)
-    pads = n.ints("pads", [0] * 2 * space)
-    counts = [(sizes[k] + pads[k] + pads[k + space] - dilation[k] * (kernel[k] - 1) - 1) // stride[k] + 1 for k in range(space)]
-    batch, channels = x.shape[0], x.shape[1] // int(np.prod(kernel))
-    columns = reshape(x, [batch, channels, *kernel, *counts])
-    rank = columns.rank
-    rows = [[int(a == k) for k in range(rank)] for a in range(2)]
-    for a in range(space):
-        row = [0] * rank
-        row[2 + a], row[2 + space + a] = dilation[a], stride[a]
-        rows.append(row)
-    offsets = [0, 0, *(-pads[a] for a in range(space))]
-    return Value(ops.Fold.of(columns.value, strides=[f for row in rows for f in row], offsets=offsets, shape=[batch, channels, *sizes]), x.elem)
+    shape = moved.shape[:2]
+    at, n = iota(shape, 1), broadcast_to(expand_axes(cast(lengths, types.INT32), [1]), shape)
+    turned = gather(moved, [where(at < n, n - at - 1, at)], batch=1)
+    return transpose(turned, [order.index(k) for k in range(x.rank)])
