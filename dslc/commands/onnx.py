@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import DataError
+from ..frontend import syntax
 from ..frontend.onnx.graph import Graph, Port
 from ..frontend.onnx.layer import identifier
 from ..model import Model
@@ -33,7 +34,9 @@ def inspect_graph(spec: str, overrides: dict[str, Any]) -> dict[str, Any]:
 
 
 def _graph(model: Model) -> Graph:
-    return model.source.model(None).definition.body[0].graph
+    statement = model.source.model(None).definition.body[0]
+    assert isinstance(statement, syntax.Graph)
+    return statement.graph
 
 
 def _described(port: Port) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from dslc.core import dtypes
 from dslc.ir import ops
 
 from . import types
@@ -66,4 +65,4 @@ def power_of_two(x: Value, elem: Elem, mode: str = "up", saturate: bool = True) 
     count = reduce(cast(column > edges if mode == "up" else column >= edges, types.INT32), "sum", [size.rank])
     powers = gather(constant(np.array([2.0**e for e in range(-127, 128)], np.float64)), [count])
     lost = size.ne(size) if saturate else size.ne(size) | (size > 2.0**127)
-    return Value(ops.cast(where(lost, float("nan"), powers).value, dtypes.FLOAT32), elem)
+    return Value(where(lost, float("nan"), powers).value, elem)

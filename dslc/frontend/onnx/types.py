@@ -98,7 +98,7 @@ ALL = (
     Elem(21, "uint4", dtypes.UINT8, 4, False),
     Elem(22, "int4", dtypes.INT8, 4),
     Elem(23, "float4e2m1", dtypes.FLOAT32, small=SmallFloat(1, 0, 6.0, False, nan=False)),
-    Elem(24, "float8e8m0", dtypes.FLOAT32, small=SmallFloat(0, -127, 2.0**127, False)),
+    Elem(24, "float8e8m0", dtypes.FLOAT64, small=SmallFloat(0, -127, 2.0**127, False)),
     Elem(25, "uint2", dtypes.UINT8, 2, False),
     Elem(26, "int2", dtypes.INT8, 2),
     Elem(27, "float6e2m3", dtypes.FLOAT32, small=SmallFloat(3, 0, 7.5, False, nan=False)),

@@ -9,7 +9,7 @@ from dslc.ir import ops
 from .. import types
 from ..call import Call
 from ..table import operator
-from ..values import Value, axis_of, cast, computed, concat, constant, expand_axes, gather, iota, like, pad, reshape, slice_axis
+from ..values import Value, axis_of, cast, concat, constant, expand_axes, gather, iota, like, pad, reshape, slice_axis
 
 
 def _transformed(re: Value, im: Value, axis: int, inverse: bool) -> tuple[Value, Value]:
@@ -29,7 +29,7 @@ def _dft(call: Call, x: Value, length: Value | None = None, axis: Value | None =
     """Real [..., 1] or complex [..., 2]; one-sided ones give, or take, the first half."""
     given = call.static_ints(axis, "axis")[0] if axis is not None else call.integer("axis", 1 if call.version < 20 else -2)
     along = axis_of(given, x.rank)
-    wide, last = computed(x), x.rank - 1
+    wide, last = cast(x, types.DOUBLE), x.rank - 1  # whose zeros are zeros after rounding
     inverse, onesided = bool(call.integer("inverse")), bool(call.integer("onesided"))
     parts = [reshape(slice_axis(wide, last, k, 1), wide.shape[:-1]) for k in range(x.shape[-1])]
     re, im = (parts[0], parts[1]) if len(parts) > 1 else (parts[0], like(parts[0], 0.0))
