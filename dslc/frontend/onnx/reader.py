@@ -41,6 +41,12 @@ class Reader:
     def head(self) -> Span:
         return Span(self.file, 1, 1, 1, 1)
 
+    def named(self, *names: Any) -> None:
+        """Names are texts: protobuf gives bytes where they are no UTF-8."""
+        for name in names:
+            if not isinstance(name, str):
+                raise DataError(f"{self.file}: the name {name!r} is no text")
+
     # --- values
 
     def literal(self, proto: Any, where: str) -> Literal:
@@ -97,6 +103,7 @@ class Reader:
     def attribute(self, proto: Any, opsets: Mapping[str, int], depth: int, owner: str) -> Any:
         from onnx import AttributeProto as A
 
+        self.named(proto.name, proto.ref_attr_name)
         if proto.ref_attr_name:
             raise DataError(f"{self.file}: attribute '{proto.name}' of {owner} refers to an attribute of a function, and stands in none")
         where = f"attribute '{proto.name}' of {owner}"
@@ -132,6 +139,7 @@ class Reader:
     def node(self, proto: Any, opsets: Mapping[str, int], depth: int) -> Node:
         if depth > MOST_DEPTH:
             raise UnsupportedOp(f"{self.file}: graphs lie in each other more than {MOST_DEPTH} deep")
+        self.named(proto.name, proto.op_type, proto.domain, *proto.input, *proto.output)
         domain = "" if proto.domain == "ai.onnx" else proto.domain
         inputs, outputs = tuple(proto.input), tuple(proto.output)
         plain = [f"{a.name}={_shown(a)}" for a in proto.attribute]
@@ -149,6 +157,7 @@ class Reader:
     def port(self, name: str, proto: Any, span: Span) -> Port:
         """An input's or output's type; of a sequence or optional the element's."""
         kind = proto.WhichOneof("value")
+        self.named(name, *(d.dim_param for d in proto.tensor_type.shape.dim))
         shown = {"tensor_type": "tensor", "sequence_type": "sequence", "optional_type": "optional"}.get(kind)
         if kind is None:
             return Port(name, "tensor", None, None, span)
@@ -170,6 +179,7 @@ class Reader:
 
     def graph(self, proto: Any, opsets: Mapping[str, int], depth: int = 0) -> Graph:
         """A graph whose nodes are in an order in which they can run."""
+        self.named(proto.name, *(t.name for t in proto.initializer), *(t.values.name for t in proto.sparse_initializer))
         inputs = tuple(self.port(p.name, p.type, self.place(f"input {p.name}", depth)) for p in proto.input)
         constants = {t.name: self.literal(t, f"initializer '{t.name}'") for t in proto.initializer}
         constants |= {t.values.name: self.sparse(t, f"initializer '{t.values.name}'") for t in proto.sparse_initializer}

@@ -1,4 +1,5 @@
-"""Which initializers are parameters: float tensors that reach the weights of an operator, directly or through operators that only rearrange."""
+"""Which initializers are parameters: float tensors that reach the weights of an operator, directly or through operators that only rearrange, and
+what is added to a product as its bias."""
 
 from __future__ import annotations
 
@@ -8,6 +9,8 @@ from .graph import Graph, Node
 from .table import entry_of
 
 PASSING = {"Identity", "Transpose", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Split", "Slice", "Concat", "Expand", "Pad"}
+
+PRODUCTS = {"MatMul", "Gemm", "Einsum", "Conv", "ConvTranspose"}
 
 
 def weights_and_states(graph: Graph) -> tuple[set[str], set[str]]:
@@ -19,6 +22,7 @@ def weights_and_states(graph: Graph) -> tuple[set[str], set[str]]:
 
 
 def _mark(nodes: Sequence[Node], graph: Graph, weights: set[str], states: set[str]) -> None:
+    makers = {name: node for node in nodes for name in node.outputs}
     for node in reversed(nodes):
         for value in node.attributes.values():
             for inner in value if isinstance(value, tuple) else (value,):
@@ -27,6 +31,8 @@ def _mark(nodes: Sequence[Node], graph: Graph, weights: set[str], states: set[st
         if node.key in graph.functions:
             weights |= _of_function(node, graph)
             continue
+        if node.key == ("", "Add") and len(node.inputs) == 2:
+            weights |= {bias for bias, product in (node.inputs, node.inputs[::-1]) if product in makers and makers[product].op in PRODUCTS}
         entry = entry_of(node)
         if entry is None:
             continue

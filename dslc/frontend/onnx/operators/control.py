@@ -16,6 +16,7 @@ from ..values import Value, axis_of, broadcast_to, concat, constant, expand_axes
 from .elementwise import where_any
 
 MOST_UNROLLED = 16  # turns of a loop that are written out
+MOST_TURNS = 1 << 22
 
 
 def _run(call: Call, graph: Graph, inputs: Sequence[Any], path: str) -> list[Any]:
@@ -45,6 +46,8 @@ def _if(call: Call, condition: Value) -> tuple[Any, ...]:
 def _loop(call: Call, trip: Value | None, condition: Value | None, *starts: Any) -> tuple[Any, ...]:
     body = call.graph("body")
     most = int(call.static(trip, "number of turns").reshape(-1)[0]) if trip is not None else None
+    if most is not None and most > MOST_TURNS:
+        raise call.gap(f"a loop of {most} turns is not supported")
     if condition is not None and not call.static(condition, "condition").reshape(-1)[0]:
         most = 0
     carried, emitted = list(starts), [[] for _ in body.outputs[1 + len(starts) :]]  # type: list[Any], list[list[Any]]

@@ -35,13 +35,14 @@ from ..values import (
 )  # fmt: skip
 from ..values import floor as floored
 from .linear import of_channels
-from .movement import take
+from .movement import MOST_MADE, checked, take
 
 
 @operator("Upsample")
 def _upsample(call: Call, x: Value, scales: Value | None = None) -> Value:
     factors = call.static(scales, "scales").reshape(-1).tolist() if scales is not None else call.floats("scales")
     for axis, factor in enumerate(factors):
+        checked(call, [floor(x.shape[axis] * factor), x.shape[axis]], MOST_MADE)
         line = Line(x.shape[axis], floor(x.shape[axis] * factor), factor, "asymmetric", (0.0, 1.0))
         x = _along(call, x, axis, line, call.text("mode", "nearest"), "floor")
     return x
@@ -145,7 +146,9 @@ def _resize(call: Call, x: Value, roi: Value | None = None, scales: Value | None
     cut = call.static(roi, "roi").reshape(-1).tolist() if transformation == "tf_crop_and_resize" and roi is not None else []
     elem, missing = x.elem, np.zeros([1] * x.rank, bool)
     wide = computed(x) if x.elem.is_float else cast(x, types.FLOAT) if call.text("mode", "nearest") != "nearest" else x
+    checked(call, out)
     for k, axis in enumerate(axes):
+        checked(call, [out[k], x.shape[axis]], MOST_MADE)
         line = Line(x.shape[axis], out[k], given[k], transformation, (cut[k], cut[k + len(axes)]) if cut else (0.0, 1.0))
         wide = _along(call, wide, axis, line, call.text("mode", "nearest"), call.text("nearest_mode", "round_prefer_floor"))
         if cut:

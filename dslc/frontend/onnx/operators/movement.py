@@ -31,11 +31,12 @@ from ..values import (
 )  # fmt: skip
 
 MOST_ELEMENTS = 1 << 33  # of one result
+MOST_MADE = 1 << 26  # of one that is made at compile time
 
 
-def checked(call: Call, shape: list[int]) -> list[int]:
+def checked(call: Call, shape: list[int], most: int = MOST_ELEMENTS) -> list[int]:
     """A shape that is no nonsense."""
-    if any(n < 0 for n in shape) or prod(shape) > MOST_ELEMENTS:
+    if any(n < 0 for n in shape) or prod(shape) > most:
         raise call.misfit(f"a result of the shape {shape}")
     return shape
 
@@ -80,7 +81,7 @@ def _range(call: Call, start: Value, limit: Value, delta: Value) -> Value:
     if step == 0:
         raise call.mistake("delta is 0")
     count = max(int(np.ceil((last - first) / step)), 0)
-    checked(call, [count])
+    checked(call, [count], MOST_MADE)
     return constant((first + np.arange(count) * step).astype(first.dtype), start.elem)
 
 
@@ -144,6 +145,8 @@ def _concat(call: Call, *xs: Value) -> Value:
 def split_sizes(call: Call, total: int, sizes: list[int] | None, count: int) -> list[int]:
     """The lengths of the parts: as given, or equal ones of which the last may be shorter."""
     if sizes is None:
+        if count != call.count:
+            raise call.mistake(f"num_outputs is {count}, the node has {call.count} outputs")
         each = -(-total // count)
         sizes = [max(min(each, total - k * each), 0) for k in range(count)]
     if sum(sizes) != total or min(sizes, default=0) < 0:
@@ -195,6 +198,7 @@ def _pad(call: Call, x: Value, pads: Value | None = None, value: Value | None = 
         raise call.gap(f"padding of mode '{mode}' is not supported")
     for k, axis in enumerate(along):
         n = x.shape[axis]
+        checked(call, [max(n + amounts[k] + amounts[len(along) + k], 0)], MOST_MADE)
         at = np.arange(-amounts[k], n + amounts[len(along) + k])
         if n == 0 and at.size:
             raise call.misfit(f"padding of mode '{mode}' of {x}")

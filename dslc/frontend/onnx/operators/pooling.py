@@ -16,6 +16,7 @@ from ..call import Call
 from ..table import operator
 from ..values import Value, absolute, cast, computed, constant, gather, iota, pad, reduce, reshape
 from .linear import window_pads
+from .movement import MOST_MADE, checked
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def windows(call: Call, x: Value) -> Windows:
             if (count - 1) * s >= n + before:  # a window that starts behind the tensor does not count
                 count -= 1
         counts.append(count)
+    checked(call, [*counts, *kernel], MOST_MADE)
     return Windows(tuple(x.shape[2:]), tuple(kernel), tuple(strides), tuple(dilations), tuple(pads), tuple(counts))
 
 

@@ -63,7 +63,7 @@ def _split(call: Call, x: Value, split: Value | None = None) -> tuple[list[Value
     sizes = call.static_ints(split, "split")
     if split.rank == 0:
         sizes = [min(sizes[0], total - k) for k in range(0, total, max(sizes[0], 1))]
-    sizes = split_sizes(call, total, sizes, 0)
+    sizes = split_sizes(call, total, sizes, call.count)
     return ([slice_axis(x, axis, sum(sizes[:k]), n) for k, n in enumerate(sizes)],)
 
 

@@ -10,6 +10,7 @@ from .. import types
 from ..call import Call
 from ..table import operator
 from ..values import Value, axis_of, cast, concat, constant, expand_axes, gather, iota, like, pad, reshape, slice_axis
+from .movement import MOST_MADE, checked
 
 
 def _transformed(re: Value, im: Value, axis: int, inverse: bool) -> tuple[Value, Value]:
@@ -72,6 +73,7 @@ def _stft(call: Call, x: Value, step: Value, window: Value | None = None, length
 @operator("MelWeightMatrix")
 def _mel(call: Call, bins: Value, length: Value, rate: Value, low: Value, high: Value) -> Value:
     count, n, sampling = (int(call.static(v, what).reshape(-1)[0]) for v, what in ((bins, "bins"), (length, "dft_length"), (rate, "sample_rate")))
+    checked(call, [count, n], MOST_MADE)
     first, last = (float(call.static(v, what).reshape(-1)[0]) for v, what in ((low, "lower_edge_hertz"), (high, "upper_edge_hertz")))
     mels = np.linspace(2595 * np.log10(1 + first / 700), 2595 * np.log10(1 + last / 700), count + 2, endpoint=False)
     edges = np.floor((n + 1) * (700 * (10 ** (mels / 2595) - 1)) / sampling).astype(int)
@@ -93,7 +95,7 @@ WINDOWS = {"HannWindow": (0.5, -0.5, 0.0), "HammingWindow": (25 / 46, -21 / 46, 
 
 @operator(*WINDOWS)
 def _window(call: Call, size: Value) -> Value:
-    n = call.static_ints(size, "size")[0]
+    n = checked(call, call.static_ints(size, "size")[:1], MOST_MADE)[0]
     a, b, c = WINDOWS[call.node.op]
     turn = 2 * np.pi * np.arange(n) / (n if call.integer("periodic", 1) else max(n - 1, 1))
     elem = call.elem("output_datatype", types.FLOAT)
