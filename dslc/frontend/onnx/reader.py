@@ -20,7 +20,7 @@ MOST_BYTES = 1 << 31  # protobuf's own limit of one message
 MOST_ELEMENTS = 1 << 40
 MOST_RANK = 32
 MOST_DEPTH = 16  # of graphs in graphs
-OLDEST = 7  # of ai.onnx: before it broadcasting was another
+OLDEST = 6  # of ai.onnx
 
 
 class Reader:

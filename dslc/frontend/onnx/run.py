@@ -14,6 +14,7 @@ from . import functions, types
 from .call import Call, NeedsValue
 from .graph import Graph, Literal, Node
 from .known import Known
+from .older import aligned
 from .table import Entry, entry_of, schema_of
 from .values import Value, constant
 
@@ -136,7 +137,7 @@ class Run:
         entry = entry_of(node)
         if entry is not None:
             self._check_call(call, entry, items)
-            return entry.build(call, *items)
+            return entry.build(call, *aligned(call, items))
         body = functions.body_of(call, items) if functions.has_body(node, call.scope.opsets) else None
         if body is None:
             raise UnsupportedOp(f"{node.title}: there is no operator {node.op}" + (f" of domain '{node.domain}'" if node.domain else ""), node.span)

@@ -21,6 +21,8 @@ def moments(x: Value, axes: Sequence[int]) -> tuple[Value, Value]:
 
 @operator("BatchNormalization", weights=(1, 2), states=(3, 4), note="in training programs: statistics of the batch, which the running ones follow")
 def _batch_norm(call: Call, x: Value, scale: Value, bias: Value, mean: Value, variance: Value) -> tuple[Value, ...]:
+    if call.version < 9 and not call.integer("spatial", 1):
+        raise call.gap("statistics of each element (spatial=0) are not supported")
     momentum, epsilon = call.number("momentum", 0.9), call.number("epsilon", 1e-5)
     follows = call.training and mean.value in call.run.state_paths
     wide, stats = computed(x), (cast(mean, computed(mean).elem), cast(variance, computed(variance).elem))

@@ -1,12 +1,14 @@
-"""One step of an optimizer, as an operator."""
+"""Training as operators: gradients of a graph, one step of an optimizer."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dslc.ir import ops
+
 from ..call import Call
 from ..table import operator
-from ..values import Value, cast, reshape, sqrt
+from ..values import Value, cast, reduce, reshape, sqrt
 
 DOMAIN = "ai.onnx.preview.training"
 
@@ -23,6 +25,21 @@ def _groups(inputs: tuple[Value, ...], count: int) -> list[tuple[Value, ...]]:
 
 def _columns(rows: Sequence[tuple[Value, ...]]) -> tuple[Value, ...]:
     return tuple(v for column in zip(*rows) for v in column)
+
+
+@operator("Gradient", domain=DOMAIN)
+def _gradient(call: Call, *given: Value) -> tuple[Value, ...]:
+    """Of the sum of a value of the graph with respect to others; through inputs named in `zs` nothing flows that is not theirs."""
+    names, target = call.texts("xs", []), call.text("y")
+    scope = call.scope.names
+    found = [scope.get(name) for name in [target, *names]]
+    values = [v for v in found if isinstance(v, Value) and v.elem.is_float]
+    if len(values) != len(found) or not names:
+        raise call.mistake(f"it names '{target}' and {names}, which are no float tensors of the graph")
+    total = reduce(values[0], "sum", list(range(values[0].rank)))
+    call.run.builder.has_gradients = True
+    made = ops.Grad.of(total.value, *[v.value for v in values[1:]])
+    return tuple(Value(g, v.elem) for g, v in zip(made if isinstance(made, list) else [made], values[1:]))
 
 
 @operator("Momentum", domain=DOMAIN)
