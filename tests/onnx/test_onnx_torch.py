@@ -13,6 +13,10 @@ from torch.nn import functional as F
 
 import dslc
 from dslc import onnx_backend
+from dslc.compiler import lower
+from dslc.ir import ops
+from dslc.ir.program import program_of
+from dslc.targets import target_of
 
 
 class Residual(nn.Module):
@@ -207,6 +211,14 @@ def test_equals_onnxruntime(name):
     (expected,) = session.run(None, arrays)
     (found,) = onnx_backend.run_model(proto, arrays)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["decoder", "llama"])
+def test_decomposed_attention_is_seen_as_attention(name):
+    lowered = lower(dslc.load(exported(name)[2]), "run", target_of("cpu"))
+    with lowered.context:
+        kernels = [op for op in program_of(lowered.module).entry_block.operations if isinstance(op, ops.Kernel)]
+        assert [k.kind for k in kernels].count("attention") == 1
 
 
 SPEC = """
