@@ -13,21 +13,19 @@ from typing import Any
 import numpy as np
 
 from dslc.core import executable
-from dslc.core.executable import Executable, Launch, Module, TensorMap, pack_modules
+from dslc.core.executable import Executable, Launch, TensorMap
 from dslc.ir.bodies import body_key, identifier, lines_of, work_of
 from dslc.ir.ops import Kernel
 from dslc.ir.plan import Branch, Call, Copy, Loop, Place, Plan, Step, readers_first
 from dslc.ir.trace import Body
 
-from . import emulated, nvrtc
 from .arch import EMULATED, Arch
 from .kernels import generate
+from .machine_code import machine_code
 from .program_text import Printed, Unit, printed
-from .source import bundle
 from .stage import Function, Generated, Parameter, request_of
 
 ALIGNMENT = 256  # of the workspace, the guards and the constants
-FUNCTIONS_A_TEXT = 6  # of a program, which compile together: few enough for several at once, many enough that the headers do not count
 
 
 @dataclass
@@ -243,19 +241,7 @@ def compile_plan(plan: Plan, arch: Arch) -> Executable:
     """The plan as CUDA kernels for an architecture, or for the emulator. UnsupportedOp, at its line, for what the CUDA targets cannot do; KernelError
     where the CUDA compiler refuses a kernel; TargetError where a compiler is missing."""
     lowered = lower_plan(plan, arch)
-    modules = [_emulated(lowered)] if arch == EMULATED else _cubins(lowered.text, arch)
+    text = lowered.text
     target = "cuda-emulated" if arch == EMULATED else f"cuda:{arch.name}"
     return Executable(target, plan.name, "", "", plan.ports, lowered.kernels, lowered.launches, lowered.arena_bytes, 0, lowered.constants,
-                      pack_modules(modules), lowered.text.whole, lowered.tensor_maps, {"arch": arch.name})  # fmt: skip
-
-
-def _emulated(lowered: Lowered) -> Module:
-    symbols = tuple(k.symbol for k in lowered.kernels)
-    return Module(symbols, emulated.build(bundle(lowered.text.whole)))
-
-
-def _cubins(text: Printed, arch: Arch) -> list[Module]:
-    """Cubins of a few functions each, the same for every program that has these functions."""
-    groups = [text.functions[k : k + FUNCTIONS_A_TEXT] for k in range(0, len(text.functions), FUNCTIONS_A_TEXT)]
-    made = nvrtc.build([bundle(text.prelude + "\n" + "\n\n".join(body for _, body in group) + "\n") for group in groups], arch.name)
-    return [Module(tuple(symbol for symbol, _ in group), cubin.code) for group, cubin in zip(groups, made)]
+                      machine_code(text.prelude, text.functions, arch.name), text.whole, lowered.tensor_maps, {"arch": arch.name})  # fmt: skip
