@@ -81,6 +81,8 @@ class Point:
     def _read(self, node: Read) -> Val:
         memory = self.memory(node.operand)
         element = f"decode({memory.name}[{self.index(node.address)}])"
+        if node.dtype.bits == 4:
+            element = f"wrap_int4({element})"  # only four bits of the byte are said to hold the value
         if node.tests:
             zero = self.s.const(0, node.dtype).text
             element = f"{self.all_of(node.tests)} ? {element} : {zero}"
@@ -97,7 +99,9 @@ class Point:
                 return self.dims[axis]
             case Symbol(number):
                 read = self.value(self.trace.symbols[number])
-                return read.text if computed_type(read.dtype) == self.index_type else f"({self.index_type}){read.text}"
+                if computed_type(read.dtype) == self.index_type:
+                    return read.text
+                return f"near_index({read.text})" if read.dtype.bits > 32 else f"({self.index_type}){read.text}"
             case Sum(terms, constant):
                 parts = [self.index(t) if f == 1 else f"{f} * {self.index(t)}" for t, f in terms]
                 if constant:

@@ -8,14 +8,12 @@ exchanged before and after.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import cos, pi, prod, sin
 from typing import Any
 
-import numpy as np
-
 from dslc.core.dtypes import FLOAT32, FLOAT64, DType
 from dslc.ir import index
+from dslc.ir.fourier import FourierPlan, plan_of, tables_of
 from dslc.ir.index import Dim
 from dslc.ir.trace import Trace
 from dslc.ir.types import type_of
@@ -29,52 +27,6 @@ from .whole import Whole
 
 Value = Any  # an ir.Value
 Complex = tuple[Val, Val]
-
-LARGEST_RADIX = 13  # a larger prime factor makes the length go through a chirp
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A length `n`, done by passes of `size` points with these radices; `chirp` where size is not n."""
-
-    n: int
-    size: int
-    radices: tuple[int, ...]
-
-    @property
-    def chirp(self) -> bool:
-        return self.size != self.n
-
-
-def plan_of(n: int) -> Plan:
-    radices = _radices(n)
-    if radices is not None:
-        return Plan(n, n, radices)
-    size = 1 << (2 * n - 2).bit_length()
-    return Plan(n, size, _radices(size) or ())
-
-
-def _radices(n: int) -> tuple[int, ...] | None:
-    """Factors up to LARGEST_RADIX whose product is n, fours first; None where there are larger primes."""
-    out = []
-    for r in (4, 2, 3, 5, 7, 11, 13):
-        while n % r == 0:
-            out.append(r)
-            n //= r
-    return tuple(out) if n == 1 else None
-
-
-def tables_of(plan: Plan, dtype: DType) -> list[np.ndarray]:
-    """exp(-2 pi i k / size), and for a chirp exp(-pi i j^2 / n) and the transform of its conjugate; real parts, then imaginary ones, each."""
-    found = [np.exp(-2j * pi * np.arange(plan.size) / plan.size)]
-    if plan.chirp:
-        squares = np.arange(plan.n, dtype=np.int64) ** 2 % (2 * plan.n)
-        chirp = np.exp(-1j * pi * squares / plan.n)
-        wide = np.zeros(plan.size, complex)
-        wide[: plan.n] = chirp.conj()
-        wide[plan.size - plan.n + 1 :] = chirp[1:][::-1].conj()
-        found += [chirp, np.fft.fft(wide) / plan.size]
-    return [np.concatenate([z.real, z.imag]).astype(dtype.numpy) for z in found]
 
 
 def generate(request: Request) -> Generated:
@@ -94,7 +46,7 @@ def generate(request: Request) -> Generated:
 class _Rows:
     """The emission: `lanes` rows at a time through two buffers of points in scratch."""
 
-    def __init__(self, frame: Frame, whole: Whole, plan: Plan, dtype: DType, lanes: int) -> None:
+    def __init__(self, frame: Frame, whole: Whole, plan: FourierPlan, dtype: DType, lanes: int) -> None:
         self.frame, self.whole, self.plan, self.dtype, self.lanes = frame, whole, plan, dtype, lanes
         op, self.b = whole.op, frame.b
         self.s = Arithmetic(frame.b)

@@ -20,7 +20,7 @@ template <typename T> __device__ __forceinline__ T minimum(T a, T b) { return a 
 template <typename T> __device__ __forceinline__ T maximum(T a, T b) { return a != a ? a : (a > b ? a : b); }
 
 // -1, 0 or 1; NaN gives 0.
-template <typename T> __device__ __forceinline__ T sign_of(T a) { return (T)((a > (T)0) - (a < (T)0)); }
+template <typename T> __device__ __forceinline__ T sign_of(T a) { return a != a ? a : (T)((a > (T)0) - (a < (T)0)); }  // NaN stays NaN
 
 // Division of integers that rounds down; by 0 it gives 0.
 template <typename T> __device__ __forceinline__ T floor_divide(T a, T b) {
@@ -66,6 +66,11 @@ template <int BITS, typename T> __device__ __forceinline__ T shift_right(T a, T 
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 __device__ __forceinline__ double sigmoid(double x) { return 1.0 / (1.0 + exp(-x)); }
 
+// An index from data in 32 bits: one that is far outside every tensor stays outside.
+__device__ __forceinline__ int near_index(long long i) {
+    const long long most = 0x7ff00000;
+    return (int)(i > most ? most : i < -most ? -most : i);
+}
 // Integer division by a positive constant where the dividend may be negative.
 template <typename T> __device__ __forceinline__ T divide_down(T a, T b) { return (a >= 0 ? a : a - (b - 1)) / b; }
 template <typename T> __device__ __forceinline__ T modulo_down(T a, T b) { return a - divide_down(a, b) * b; }

@@ -7,13 +7,16 @@ from dslc.ir.rows import Unsuited
 from dslc.ir.types import spans_of
 
 from ..stage import Generated, Generator, Request
-from . import composite, map, reduce, scatter
+from . import composite, fft, map, reduce, scan, scatter, sort
 
 GENERATORS: dict[str, Generator] = {
     "contract": reduce.generate,
+    "fft": fft.generate,
     "map": map.generate,
     "reduce": reduce.generate,
+    "scan": scan.generate,
     "scatter": scatter.generate,
+    "sort": sort.generate,
 }
 KINDS = {"nn.contract": "contract", "nn.conv": "contract", "nn.reduce": "reduce", "nn.argreduce": "reduce", "nn.fold": "reduce", "nn.fft": "fft",
          "nn.cumulative": "scan", "nn.scatter": "scatter", "nn.sort": "sort"}  # fmt: skip

@@ -171,4 +171,7 @@ def load_chunk(w: FunctionWriter, base: Point, memory: Callable[[int], Memory], 
     w.line(f"{computed_type(read.dtype)} {name}[{width}]{' = {}' if read.tests else ''};")
     test = f"if ({base.all_of(read.tests)}) " if read.tests else ""
     w.line(f"{test}load<{width}>({source} + {base.index(read.address)}, {name});")
+    if read.dtype.bits == 4:
+        with w.unrolled("j", width):
+            w.line(f"{name}[j] = wrap_int4({name}[j]);")
     return name

@@ -55,7 +55,7 @@ def run(cases: Sequence[Case], threads: Sequence[int] = (1, 2)) -> list[Case]:
         case.arrays = [a if isinstance(a, np.ndarray) else sample(a[0], a[1], rng) for a in case.operands]
     with nn.context(), ir.Location.unknown():
         module = ir.Module.create()
-        plan, outputs = _plan(module, cases)
+        plan, outputs = plan_of(module, cases)
         executable = compile_plan(plan, host())
     code = LoadedObject(executable.code)
     found = [_run(code, executable, plan, cases, outputs, n) for n in threads]
@@ -68,7 +68,8 @@ def run(cases: Sequence[Case], threads: Sequence[int] = (1, 2)) -> list[Case]:
     return list(cases)
 
 
-def _plan(module: ir.Module, cases: Sequence[Case]) -> tuple[Plan, list[list[TensorType]]]:
+def plan_of(module: ir.Module, cases: Sequence[Case]) -> tuple[Plan, list[list[TensorType]]]:
+    """A plan that calls every case's kernel, with a port for each operand and result, and the types of the results; fills in `expected`."""
     calls, ports, outputs = [], [], []
     for case in cases:
         types = [TensorType(dtypes.of_numpy(a.dtype), a.shape) for a in case.arrays]
@@ -82,7 +83,7 @@ def _plan(module: ir.Module, cases: Sequence[Case]) -> tuple[Plan, list[list[Ten
         places = []
         for k, t in enumerate([*types, *results]):
             places.append(Place("slot", len(ports)))
-            ports.append(Port(f"{case.name}.{k}", "input", t.dtype, t.shape, len(ports)))
+            ports.append(Port(f"{case.name}.{k}", "input" if k < len(types) else "output", t.dtype, t.shape, len(ports)))
         calls.append(Call(kernel, tuple(places[: len(types)]), tuple(places[len(types) :])))
         outputs.append(results)
         wide = [reference.widen(a) for a in case.arrays]

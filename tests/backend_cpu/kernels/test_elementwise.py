@@ -37,8 +37,7 @@ def operands(name, cls, dtype):
     return arrays[: 2 if issubclass(cls, Binary) else 1]
 
 
-@cached
-def cases():
+def all_cases():
     found = [
         Case(f"{name}.{t}", "map", operands(name, cls, t), cls.of, 1e-10 if t == dtypes.FLOAT64 else 2e-6)
         for name, cls in OPS.items()
@@ -65,6 +64,9 @@ def cases():
         found.append(Case(f"{name}.zero", "map", by_zero, OPS[name].of))
     found.append(Case("select", "map", [sample(t, (SIZE,), rng) for t in (dtypes.BOOL, dtypes.INT8, dtypes.INT8)], Select.of))
     return found
+
+
+cases = cached(all_cases)
 
 
 @pytest.mark.parametrize("op", [*OPS, "cast", "compare", "select"])
