@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -28,19 +28,24 @@ def compiled(cases: Sequence[Case], arch: str = EMULATED.name) -> Executable:
         return compile_plan(plan, arch_of(arch))
 
 
+def given(executable: Executable, cases: Sequence[Case]) -> dict[str, np.ndarray]:
+    """The inputs of the program of some cases."""
+    arrays = iter([a for case in cases for a in case.arrays])
+    return {p.name: next(arrays) for p in executable.ports if p.role == "input"}
+
+
+def results_of(cases: Sequence[Case], found: Mapping[str, np.ndarray]) -> None:
+    """Fills in the results of the cases from those of their program."""
+    for case in cases:
+        case.results = [found[f"{case.name}.{k}"] for k in range(len(case.arrays), len(case.arrays) + len(case.expected))]
+
+
 def run(cases: Sequence[Case], orders: Sequence[str] = ("forward", "reverse", "shuffled")) -> None:
     """Compiles all cases and fills in their results, which every order of the threads must give to the bit."""
     executable = compiled(cases)
-    inputs = [p for p in executable.ports if p.role == "input"]
-    outputs = [p for p in executable.ports if p.role == "output"]
-    given = iter([a for case in cases for a in case.arrays])
-    feed = {p.name: next(given) for p in inputs}
-    found = []
-    for order in orders:
-        results = DeviceProgram(executable, EmulatorDriver(order=order, seed=1))(feed)
-        found.append({p.name: np.array(results[p.name]) for p in outputs})
+    feed = given(executable, cases)
+    found = [{k: np.array(v) for k, v in DeviceProgram(executable, EmulatorDriver(order=order, seed=1))(feed).items()} for order in orders]
     for other in found[1:]:
         for name, value in other.items():
             assert value.tobytes() == found[0][name].tobytes(), f"{name} differs with the order of the threads"
-    for case in cases:
-        case.results = [found[0][p.name] for p in outputs if p.name.startswith(f"{case.name}.")]
+    results_of(cases, found[0])
