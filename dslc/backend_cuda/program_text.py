@@ -60,7 +60,7 @@ def function_text(unit: Unit, function: Function, first: bool) -> str:
     """A function under its comment."""
     comment = _comment(unit, function) if first else [f"// {unit.role}, the next step of {unit.name}: {function.schedule}"]
     block = function.block[0] * function.block[1] * function.block[2]
-    bounds = f"__launch_bounds__({block}{f', {function.blocks_per_sm}' if function.blocks_per_sm > 1 else ''})"
+    bounds = f"__launch_bounds__({block}, {function.blocks_per_sm})"
     parameters = ", ".join(f"{p.type} {p.name}" for p in function.parameters)
     return "\n".join([*comment, f'extern "C" __global__ void {bounds} {function.symbol}({parameters}) {{', function.text, "}"])
 

@@ -7,9 +7,10 @@ from dslc.ir.rows import Unsuited
 from dslc.ir.types import spans_of
 
 from ..stage import Generated, Generator, Request
-from . import composite, fft, map, reduce, scan, scatter, sort
+from . import attention, composite, fft, map, reduce, scan, scatter, sort
 
 GENERATORS: dict[str, Generator] = {
+    "attention": attention.generate,
     "contract": reduce.generate,
     "fft": fft.generate,
     "map": map.generate,
@@ -27,8 +28,8 @@ def generate(kind: str, request: Request) -> Generated:
     heavy = {op: KINDS.get(op.operation.name) for op, _ in request.body.makers.values() if op.structure not in composite.POINTWISE}
     if not heavy:
         kind = "map" if len({t.shape for t in request.results}) == 1 else "several"
-    fits = all(k == kind for k in heavy.values()) and (kind in ("map", "reduce") or len(heavy) == 1) and kind in GENERATORS
-    if fits:
+    alone = all(k == kind for k in heavy.values()) and (kind in ("map", "reduce") or len(heavy) == 1) and kind in GENERATORS
+    if alone or kind == "attention":
         try:
             return GENERATORS[kind](request)
         except Unsuited:
