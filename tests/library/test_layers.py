@@ -101,6 +101,8 @@ CASES = [
     Case("depthwise", "x[2, 4, 6, 6]", "depthwise_conv2d(x, kernel=3, pad=1)", lambda i, p: F.conv2d(i["x"], p["depthwise_conv2d.w"][:, None], padding=1, groups=4)),
     Case("conv_transpose1d", "x[2, 3, 5]", "conv_transpose1d(x, 4, kernel=4, stride=2, pad=1)", lambda i, p: F.conv_transpose1d(i["x"], p["conv_transpose1d.w"], stride=2, padding=1)),
     Case("conv_transpose2d", "x[2, 3, 4, 5]", "conv_transpose2d(x, 4, kernel=3, stride=2, pad=1)", lambda i, p: F.conv_transpose2d(i["x"], p["conv_transpose2d.w"], stride=2, padding=1)),
+    Case("conv_transpose2d_dilated", "x[2, 3, 4, 5]", "conv_transpose2d(x, 4, kernel=3, stride=2, pad=1, dilation=2, extra=1, bias=true)", lambda i, p: F.conv_transpose2d(i["x"], p["conv_transpose2d.w"], p["conv_transpose2d.b"], stride=2, padding=1, dilation=2, output_padding=1)),
+    Case("conv_transpose3d", "x[1, 2, 3, 4, 3]", "conv_transpose3d(x, 3, kernel=3, stride=2, pad=1)", lambda i, p: F.conv_transpose3d(i["x"], p["conv_transpose3d.w"], stride=2, padding=1)),
     Case("maxpool1d", "x[2, 3, 8]", "maxpool1d(x, 3, stride=2, pad=1)", lambda i, p: F.max_pool1d(i["x"], 3, 2, 1)),
     Case("maxpool2d", "x[2, 3, 6, 6]", "maxpool2d(x, 3, stride=2, pad=1)", lambda i, p: F.max_pool2d(i["x"], 3, 2, 1)),
     Case("maxpool3d", "x[1, 2, 4, 4, 4]", "maxpool3d(x, 2)", lambda i, p: F.max_pool3d(i["x"], 2)),

@@ -31,19 +31,30 @@ layer depthwise_conv2d(x[n, c, p, q], kernel=3, stride=1, pad=0, dilation=1):
     let   P = (p + 2*pad - reach) // stride + 1, Q = (q + 2*pad - reach) // stride + 1
     return y[n, c, i < P, j < Q] = sum[u, v](x[n, c, i*stride + u*dilation - pad, j*stride + v*dilation - pad] * w[c, u, v])
 
-# the adjoint of a strided convolution: each input spreads its filter over the output
-layer conv_transpose1d(x[n, c, p], out, kernel=3, stride=1, pad=0, bias=false):
+# the adjoint of a strided convolution: each input spreads its filter over the output, which is `extra` longer at its end
+layer conv_transpose1d(x[n, c, p], out, kernel=3, stride=1, pad=0, dilation=1, extra=0, bias=false):
+    let   reach = dilation * (kernel - 1) + 1
     param w[c, out, kernel] ~ he_normal()
     param b[out] ~ zeros() if bias
-    let   P = (p - 1) * stride - 2*pad + kernel
+    let   P = (p - 1) * stride - 2*pad + reach + extra
     up[n, c, i < (p - 1) * stride + 1] = where(i % stride == 0, x[n, c, i // stride], 0)
-    y[n, o, i < P] = sum[c, u < kernel](up[n, c, i + u + pad - (kernel - 1)] * w[c, o, kernel - 1 - u])
+    y[n, o, i < P] = sum[c, u < kernel](up[n, c, i + u*dilation + pad - (reach - 1)] * w[c, o, kernel - 1 - u])
     return z[n, o, i] = y[n, o, i] + b[o] if bias else y[n, o, i]
 
-layer conv_transpose2d(x[n, c, p, q], out, kernel=3, stride=1, pad=0, bias=false):
+layer conv_transpose2d(x[n, c, p, q], out, kernel=3, stride=1, pad=0, dilation=1, extra=0, bias=false):
+    let   reach = dilation * (kernel - 1) + 1
     param w[c, out, kernel, kernel] ~ he_normal()
     param b[out] ~ zeros() if bias
-    let   P = (p - 1) * stride - 2*pad + kernel, Q = (q - 1) * stride - 2*pad + kernel
+    let   P = (p - 1) * stride - 2*pad + reach + extra, Q = (q - 1) * stride - 2*pad + reach + extra
     up[n, c, i < (p - 1) * stride + 1, j < (q - 1) * stride + 1] = where(i % stride == 0 and j % stride == 0, x[n, c, i // stride, j // stride], 0)
-    y[n, o, i < P, j < Q] = sum[c, u < kernel, v < kernel](up[n, c, i + u + pad - (kernel - 1), j + v + pad - (kernel - 1)] * w[c, o, kernel - 1 - u, kernel - 1 - v])
+    y[n, o, i < P, j < Q] = sum[c, u < kernel, v < kernel](up[n, c, i + u*dilation + pad - (reach - 1), j + v*dilation + pad - (reach - 1)] * w[c, o, kernel - 1 - u, kernel - 1 - v])
     return z[n, o, i, j] = y[n, o, i, j] + b[o] if bias else y[n, o, i, j]
+
+layer conv_transpose3d(x[n, c, p, q, r], out, kernel=3, stride=1, pad=0, dilation=1, extra=0, bias=false):
+    let   reach = dilation * (kernel - 1) + 1
+    param w[c, out, kernel, kernel, kernel] ~ he_normal()
+    param b[out] ~ zeros() if bias
+    let   P = (p - 1) * stride - 2*pad + reach + extra, Q = (q - 1) * stride - 2*pad + reach + extra, R = (r - 1) * stride - 2*pad + reach + extra
+    up[n, c, i < (p - 1) * stride + 1, j < (q - 1) * stride + 1, k < (r - 1) * stride + 1] = where(i % stride == 0 and j % stride == 0 and k % stride == 0, x[n, c, i // stride, j // stride, k // stride], 0)
+    y[n, o, i < P, j < Q, k < R] = sum[c, u < kernel, v < kernel, s < kernel](up[n, c, i + u*dilation + pad - (reach - 1), j + v*dilation + pad - (reach - 1), k + s*dilation + pad - (reach - 1)] * w[c, o, kernel - 1 - u, kernel - 1 - v, kernel - 1 - s])
+    return z[n, o, i, j, k] = y[n, o, i, j, k] + b[o] if bias else y[n, o, i, j, k]
