@@ -1,4 +1,4 @@
-"""The command line, `dslc train | eval | run | generate | inspect | import | compile | doctor`: results to standard output, all else to
+"""The command line, `dslc train | eval | run | generate | inspect | import | export | compile | doctor`: results to standard output, all else to
 standard error."""
 
 from __future__ import annotations
@@ -232,6 +232,23 @@ def _print_graph(found: dict[str, Any]) -> None:
         for name, text in rows.items():
             print(f"  {name:32} {text}")
     print(f"outputs\n  {', '.join(found['outputs'])}")
+
+
+@app.command()
+def export(
+    spec: Spec,
+    out: Annotated[str, typer.Option("-o", "--out", help="the .onnx file to write")],
+    set: Set = [],  # noqa: B006
+    weights: Weights = None,
+    map: Map = None,
+    json: Json = False,
+) -> None:
+    """Write a model's outputs, with its weights, as an ONNX graph."""
+    from .commands.opening import open_model
+    from .onnx_export import export as command
+
+    model, _ = open_model(spec, overrides(set), None, weights, map)
+    _written(json, Path(out), [command(model, Path(out))])
 
 
 @app.command()
