@@ -5,7 +5,8 @@ of the scores S[x, y] = sum over c of X[x, c] * Y[y, c] in registers, writes the
 back, and holds some features of O[x, d] += sum over y of P[x, y] * V[y, d]. Running maxima correct the sums made with them (online softmax); tiles
 where a mask of inequalities leaves nothing are not visited. Sums have one order.
 
-All products are float32 FMA; operands of 16 bits are widened to float32 on their way into shared memory. Tensor cores are not used.
+All products are float32 FMA; operands of 16 bits are widened to float32 on their way into shared memory, and nothing is rounded in between. Tensor
+cores are not used.
 """
 
 from __future__ import annotations
@@ -226,13 +227,9 @@ class _Kernel:
         def given(node: Given) -> Val:
             kind, number = node.key
             text = f"s{number}[i][j]" if kind == "source" else running.get(number, f"o{number}[i]")
-            return self._rounded(text, node)
+            return Val(text, node.dtype)
 
         return given
-
-    def _rounded(self, text: str, node: Given) -> Val:
-        """A float32 value in the node's own type."""
-        return self._point(self._dims("0", "0")).s.cast(Val(text, FLOAT32), FLOAT32, node.dtype)
 
     def _known_of_row(self) -> dict[int, Val]:
         return {k: Val(f"{name}[i]", node.dtype) for k, (name, node) in self.by_row.items()}
@@ -295,7 +292,7 @@ class _Kernel:
             for k in self.followers:
                 self._correct(k, sinks[k])
             known = self._known(roots, x, self._given(running))
-            kept = {id(sinks[k].value): Val(f"t{k}[i][j]", FLOAT32) for k in self.leaders if sinks[k].value.dtype == FLOAT32}
+            kept = {id(sinks[k].value): Val(f"t{k}[i][j]", sinks[k].value.dtype) for k in self.leaders}
             with w.unrolled("j", self.columns):
                 y, test = self._column()
                 point = self._point(self._dims(x, y), known | kept, self._given(running))
@@ -345,7 +342,7 @@ class _Kernel:
 
         def given(found: Given) -> Val:
             k = found.key[1]
-            return self._rounded(f"o{k}[i]" if self.s.sinks[k].features is None else f"o{k}[i][f * {width} + e]", found)
+            return Val(f"o{k}[i]" if self.s.sinks[k].features is None else f"o{k}[i][f * {width} + e]", found.dtype)
 
         before = self._point(self._dims(x, "0"), self._known_of_row(), given)
         known = self._known_of_row() | {id(v): before.value(v) for v in invariant(self.trace, [node], {dim})}

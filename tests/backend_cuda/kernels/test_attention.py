@@ -16,9 +16,18 @@ from dslc.backend_cuda.kernels import attention_layout
 from dslc.backend_cuda.kernels.attention_layout import TILES, Tile
 from dslc.backend_cuda.source import bundle
 from dslc.compiler import compile_program, lower
+from dslc.core import dtypes
+from dslc.ir import ops
+from dslc.ir.mlir import ir
+from dslc.ir.types import type_of
 from dslc.passes.plan import make_plan
 from dslc.targets import TARGETS, target_of
+from tests.backend_cpu.kernels.harness import Case, check
+from tests.backend_cpu.kernels.test_contract import product
 from tests.passes.attention.test_attention import HERE, LONG, given
+
+from .emulated import compiled as compiled_cases
+from .emulated import run
 
 emulated = pytest.mark.skipif(TARGETS["cuda-emulated"].missing() is not None, reason="needs g++ and NVIDIA's headers")
 compiled = pytest.mark.skipif(nvrtc.missing() is not None, reason="needs NVRTC and NVIDIA's headers")
@@ -74,8 +83,30 @@ def test_tiles(tile: Tile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     path = tmp_path / "ragged.dsl"
     path.write_text(RAGGED)
     same_as_reference(path)
-    outputs = [dslc.compile(dslc.load(str(path)), target=target)()["o"] for target in ("cuda-emulated", "reference")]
-    np.testing.assert_allclose(*outputs, atol=3e-6, rtol=1e-5)
+
+
+I, J, B, H = range(4)
+
+
+def softmax_of_scores(q: ir.Value, k: ir.Value, v: ir.Value) -> list[ir.Value]:
+    """The body of a streaming kernel: weighted values and maxima."""
+    s = product([B, I, H], [B, J, H], [B, I, J])(q, k)
+    m = ops.Reduce.of(s, kind="max", axes=[2])
+    e = ops.Exp.of(ops.Sub.of(s, ops.broadcast(m, type_of(s).shape, [0, 1])))
+    o = product([B, I, J], [B, J, H], [B, I, H])(e, v)
+    return [ops.Div.of(o, ops.broadcast(ops.Reduce.of(e, kind="sum", axes=[2]), type_of(o).shape, [0, 1])), m]
+
+
+@emulated
+def test_types_and_orders_of_threads() -> None:
+    """Operands of 32 and 16 bits; every order of the threads gives the same bits."""
+    tolerances = {dtypes.FLOAT32: 1e-5, dtypes.BFLOAT16: 2**-8, dtypes.FLOAT16: 2**-11}  # half a unit in the last place of what is stored
+    shapes = ((2, 21, 24), (2, 35, 24), (2, 35, 24))
+    cases = [Case(t.name, "attention", [(t, shape) for shape in shapes], softmax_of_scores, bound) for t, bound in tolerances.items()]
+    run(cases)
+    for case in cases:
+        check(case)
+    assert len(compiled_cases(cases).kernels) == len(cases)
 
 
 def lowered(text: str, program: str, arch: str) -> Lowered:
