@@ -207,6 +207,12 @@ def _print_summary(found: dict[str, Any]) -> None:
     print(f"program {found['program']}: {len(found['kernels'])} kernels")
     for k in found["kernels"]:
         print(f"  {k['role']:32} {k['kind']:9} x{k['runs']:<4} {k['lines']}")
+    if memory := found["memory"]:
+        print(
+            f"memory: {memory['arena']:,} bytes of arena (no packing needs fewer than {memory['arena_bound']:,}), {memory['ports']:,} bytes of ports"
+        )
+        if "plan" in memory:
+            print(f"  {memory['plan']}")
 
 
 @app.command("import")

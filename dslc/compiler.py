@@ -8,7 +8,7 @@ A model that is causal in time has `prefill` and `decode` too: the output at one
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .core import cache
@@ -49,8 +49,8 @@ RECIPES = {
 Observer = Callable[[str, Any], None]  # told the name of each stage and the module after it
 
 
-def pipeline(model: Model, elaborated: Any, program: str, target: Target) -> list[Pass]:
-    """The passes from the elaborated module to what the target compiles."""
+def pipeline(model: Model, elaborated: Any, program: str, target: Target, aside: int = 0) -> list[Pass]:
+    """The passes from the elaborated module to what the target compiles. `aside`: bytes that a budget must leave to the target's kernels."""
     from .passes.hoist import Hoist
     from .passes.prune import Prune
     from .passes.simplify import Simplify
@@ -70,8 +70,17 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target) -> lis
     if target.lowered:
         from .passes.attention import Attention
         from .passes.fuse import Fuse
+        from .passes.recompute import Recompute
 
-        passes += [Attention(), Fuse()]
+        passes.append(Attention())
+        if recipe.steps or elaborated.builder.has_gradients:
+            passes.append(Recompute())
+        passes.append(Fuse())
+        settings = elaborated.settings
+        if recipe.steps and settings is not None and settings.memory is not None:
+            from .passes.checkpoint import Checkpoint
+
+            passes.append(Checkpoint(settings.memory, aside, settings.memory_span or settings.span))
     return passes
 
 
@@ -85,11 +94,19 @@ def pass_names(passes: Sequence[Pass]) -> list[str]:
     return names
 
 
-def lower(model: Model, program: str, target: Target, observer: Observer | None = None, after: str | None = None, fetch: Sequence[str] = ()) -> Any:
-    """The model's module after every pass, or after the one named `after`; a fresh module each time."""
+def lower(
+    model: Model,
+    program: str,
+    target: Target,
+    observer: Observer | None = None,
+    after: str | None = None,
+    fetch: Sequence[str] = (),
+    aside: int = 0,
+) -> Any:
+    """The model's module after every pass, or after the one named `after`; a fresh module each time. `aside` as in `pipeline`."""
     elaborated = model.elaborate(RECIPES[program].training, fetch)
     with elaborated.context, elaborated.location:
-        passes = pipeline(model, elaborated, program, target)
+        passes = pipeline(model, elaborated, program, target, aside)
         names = pass_names(passes)
         known = ["elaborate", *names]
         if after is not None and after not in known:
@@ -105,6 +122,29 @@ def lower(model: Model, program: str, target: Target, observer: Observer | None 
     return elaborated
 
 
+def _within_budget(model: Model, program: str, target: Target, fetch: Sequence[str]) -> Executable:
+    """The executable; where what its kernels need behind the arena is too much for the budget, once more with that set aside."""
+    settings = model.checked.settings
+    budget = settings.memory if settings is not None and RECIPES[program].steps and target.lowered else None
+    aside = 0
+    while True:
+        elaborated = lower(model, program, target, fetch=fetch, aside=aside)
+        with elaborated.context, elaborated.location:
+            executable = _noted(target.compile(elaborated.module, program), elaborated.module)
+        over = executable.arena_bytes + sum(p.bytes for p in executable.ports) - budget if budget is not None else 0
+        if over <= 0:
+            return executable
+        aside += over
+
+
+def _noted(executable: Executable, module: Any) -> Executable:
+    """The executable with what the checkpoint pass tells of its plan."""
+    from .passes.checkpoint import NOTE
+
+    attributes = module.operation.attributes
+    return replace(executable, notes={**executable.notes, "memory": attributes[NOTE].value}) if NOTE in attributes else executable
+
+
 def compile_program(model: Model, program: str, target_name: str, fetch: Sequence[str] = ()) -> Executable:
     """The executable of one program on one target, from the cache where it was compiled before. `fetch`: named values that are outputs too."""
     if program not in RECIPES:
@@ -117,9 +157,6 @@ def compile_program(model: Model, program: str, target_name: str, fetch: Sequenc
             return from_bytes(stored)
         except Error:
             pass  # damaged: compile again
-    elaborated = lower(model, program, target, fetch=fetch)
-    with elaborated.context, elaborated.location:
-        executable = target.compile(elaborated.module, program)
-    executable = model.signed(executable)
+    executable = model.signed(_within_budget(model, program, target, fetch))
     cache.put(name, to_bytes(executable))
     return executable

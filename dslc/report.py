@@ -30,11 +30,14 @@ def page(model: Model, executable: Executable) -> str:
     checked = model.checked
     total = sum(p.type.size for p in checked.parameters)
     flops, moved = _work(executable)
+    ports = sum(p.bytes for p in executable.ports)
     facts = [
         ("program", f"{executable.program} on {executable.target}"),
         ("parameters", f"{total:,} in {len(checked.parameters)} tensors, {_bytes(sum(p.type.bytes for p in checked.parameters))}"),
         ("work", f"{flops / 1e9:,.3g} GFLOP, {_bytes(moved)} moved at least"),
         ("memory", f"{_bytes(executable.arena_bytes)} arena for intermediates, {_bytes(executable.scratch_bytes)} scratch a thread"),
+        ("in all", f"{_bytes(executable.arena_bytes + ports)} with parameters, states, inputs and results"),
+        *([("budget", html.escape(executable.notes["memory"]))] if "memory" in executable.notes else []),
         ("kernels", f"{len(executable.kernels)} distinct, {len(executable.launches)} launches"),
         ("code", _bytes(len(executable.code))),
     ]

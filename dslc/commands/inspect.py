@@ -62,6 +62,7 @@ def summary(model: Model, program: str, target: str) -> dict[str, Any]:
         modules[p.path.rsplit(".", 1)[0] if "." in p.path else "(model)"] += p.type.size
     with elaborated.context:
         kernels = _kernels(elaborated.module)
+        memory = _memory(elaborated.module) if target_of(target).lowered else {}
     return {
         "model": model.name,
         "inputs": [{"axes": list(axes), "shape": list(shape)} for axes, shape in model.inputs],
@@ -72,7 +73,18 @@ def summary(model: Model, program: str, target: str) -> dict[str, Any]:
         "states": [{"path": p.path, "type": str(p.type)} for p in checked.states],
         "program": program,
         "kernels": kernels,
+        "memory": memory,
     }
+
+
+def _memory(module: Any) -> dict[str, Any]:
+    """Bytes of the plan: its arena, the least that any packing needs, the ports; under a budget what the checkpoint pass tells."""
+    from ..passes.checkpoint import NOTE
+    from ..passes.plan import make_plan
+
+    plan = make_plan(module)
+    told = {"plan": module.operation.attributes[NOTE].value} if NOTE in module.operation.attributes else {}
+    return {"arena": plan.arena_bytes, "arena_bound": plan.lower_bound, "ports": sum(p.bytes for p in plan.ports), **told}
 
 
 def _kernels(module: Any) -> list[dict[str, Any]]:

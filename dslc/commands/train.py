@@ -41,7 +41,6 @@ def train(
     bring_in(model, weights, map)
     target = target or trained_on
     loop = training_loop(model, target, folder, listener, start=not resume)
-    _check_memory(model, loop)
     if resume:
         loop.resume()
     describe(folder, model, target)
@@ -79,20 +78,6 @@ def fresh_folder(folder: Path) -> Path:
     while (folder.with_name(f"{folder.name}-{n}") / LAST).exists():
         n += 1
     return folder.with_name(f"{folder.name}-{n}")
-
-
-def _check_memory(model: Model, loop: Any) -> None:
-    """`memory 2 GiB`: the plan's arena with parameters and states must fit."""
-    block = model.checked.settings
-    if block is None or block.memory is None:
-        return
-    executable = loop.stepper.train.executable
-    needed = executable.arena_bytes + model.params.bytes
-    if needed > block.memory:
-        from ..core.errors import BudgetError
-
-        raise BudgetError(f"memory {block.memory / 2**30:.3g} GiB is not enough; this plan takes {needed / 2**30:.3g} GiB", block.span,
-                          help="make the batch smaller; recomputation under a budget is not there yet")  # fmt: skip
 
 
 __all__ = ["Interrupted", "TrainingError", "train"]

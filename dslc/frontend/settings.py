@@ -57,6 +57,7 @@ class TrainBlock:
     clip: Invocation | None = None
     precision: str = "float32"
     memory: int | None = None
+    memory_span: Span | None = None
     seed: int = 0
     accumulate: int = 1
     average: Invocation | None = None
@@ -71,7 +72,7 @@ class TrainBlock:
 
     @staticmethod
     def keys() -> list[str]:
-        return [f.name for f in fields(TrainBlock) if f.name not in ("name", "span", "lets", "minimize")]
+        return [f.name for f in fields(TrainBlock) if f.name not in ("name", "span", "memory_span", "lets", "minimize")]
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,8 @@ def train_block(source: Source, frame: Frame) -> TrainBlock | None:
             if line.key in values:
                 raise NameError_(f"'{line.key}' is set twice", line.span)
             values[line.key] = _setting(frame, line)
+            if line.key == "memory":
+                values["memory_span"] = line.span
     for key in known_keys:
         if key in source.overrides:
             given = source.overrides[key]

@@ -18,7 +18,7 @@ from dslc.ir.op import Op
 from dslc.ir.program import results_of
 from dslc.ir.types import TensorType, fuse_locations, type_of
 
-from .kernel_rules import CONTROL, is_placement, kind_of
+from .kernel_rules import AGAIN, CONTROL, is_placement, kind_of
 from .prune import remove_dead
 
 MAX_OPS = 60  # of a kernel: beyond, compile time grows and nothing is gained
@@ -34,12 +34,12 @@ class Fuse:
     def run(self, module: ir.Module) -> None:
         for op in module.body.operations:
             if isinstance(op, func.FuncOp):
-                _expand_composites(op.entry_block)
+                expand_composites(op.entry_block)
                 updated = {v for slot, v in results_of(op) if slot.role in ("param", "state")}
                 _fuse_block(op.entry_block, updated)
 
 
-def _expand_composites(block: ir.Block) -> None:
+def expand_composites(block: ir.Block) -> None:
     """softmax and log_softmax in reductions and elementwise ops."""
     for op in list(block.operations):
         if isinstance(op, (ops.Softmax, ops.LogSoftmax)):
@@ -48,7 +48,7 @@ def _expand_composites(block: ir.Block) -> None:
             op.operation.erase()
         elif isinstance(op, Op):
             for region in op.regions:
-                _expand_composites(region.blocks[0])
+                expand_composites(region.blocks[0])
 
 
 @dataclass
@@ -68,6 +68,7 @@ class Graph:
     groups: dict[int, set[int]] = field(default_factory=dict)
     types: dict[ir.Value, TensorType] = field(default_factory=dict)  # asked for so far: MLIR is slow to tell them
     results: list[tuple[ir.Value, ...]] = field(default_factory=list)  # of each core op
+    again: set[int] = field(default_factory=set)  # ops that compute a value anew
 
     @staticmethod
     def of(block: ir.Block) -> Graph:
@@ -81,6 +82,8 @@ class Graph:
             n = len(graph.core)
             graph.core.append(op)
             graph.results.append(tuple(op.results))
+            if AGAIN in op.attributes:
+                graph.again.add(n)
             graph.uses.append(list(graph._sources(op)))
             for producer, _ in graph.uses[n]:
                 graph.consumers[producer].add(n)
@@ -140,6 +143,11 @@ class Graph:
                     stack.append(s)
         return False
 
+    def undoes(self, a: int, b: int) -> bool:
+        """True where merging group a into group b puts a value that is computed anew beside what it was to be computed from."""
+        anew = self.again & self.groups[b]
+        return any(p in self.groups[a] and p not in self.again for n in anew for p, _ in self.uses[n])
+
     def merge(self, a: int, b: int) -> None:
         for n in self.groups[a]:
             self.group_of[n] = b
@@ -151,19 +159,25 @@ def _fuse_block(block: ir.Block, updated: set[ir.Value]) -> None:
         if isinstance(op, (ops.Scan, ops.Cond)):
             for region in op.regions:
                 _fuse_block(region.blocks[0], set())
-    graph = Graph.of(block)
-    _merge_along_values(graph)
-    _merge_siblings(graph)
+    graph = grouped(block)
     _merge_updates(graph, updated)
     _emit(graph, updated)
     remove_dead(block)
+
+
+def grouped(block: ir.Block) -> Graph:
+    """The ops of a block as groups that are kernels, updates of parameters aside."""
+    graph = Graph.of(block)
+    _merge_along_values(graph)
+    _merge_siblings(graph)
+    return graph
 
 
 def _can_merge(graph: Graph, a: int, b: int) -> bool:
     if len(graph.groups[a]) + len(graph.groups[b]) > MAX_OPS:
         return False
     union = graph.groups[a] | graph.groups[b]
-    return kind_of(graph, union) is not None and not graph.makes_cycle(a, b)
+    return not graph.undoes(a, b) and kind_of(graph, union) is not None and not graph.makes_cycle(a, b)
 
 
 def _merge_along_values(graph: Graph) -> None:
@@ -193,6 +207,7 @@ def _merge_siblings(graph: Graph) -> None:
             g, h = graph.group_of[a], graph.group_of[b]
             if (
                 g != h
+                and graph.again.isdisjoint(graph.groups[g] | graph.groups[h])
                 and kind_of(graph, graph.groups[g]) == "map" == kind_of(graph, graph.groups[h])
                 and _independent(graph, g, h)
                 and _can_merge(graph, g, h)
@@ -223,7 +238,7 @@ def _emit(graph: Graph, updated: set[ir.Value]) -> None:
     end = list(graph.block.operations)[-1]
     replaced: dict[ir.Value, ir.Value] = {}
     old = [op for op in graph.block.operations if op.operation != end.operation and not isinstance(op, CONTROL)]
-    for g in _ordered(graph):
+    for g in ordered(graph):
         members = sorted(graph.groups[g])
         if isinstance(graph.core[members[0]], CONTROL):
             op = graph.core[members[0]]
@@ -238,7 +253,7 @@ def _emit(graph: Graph, updated: set[ir.Value]) -> None:
         op.operation.erase()
 
 
-def _ordered(graph: Graph) -> list[int]:
+def ordered(graph: Graph) -> list[int]:
     """Groups in topological order, as near to program order as that allows."""
     import heapq
 
@@ -276,6 +291,8 @@ def _kernel(graph: Graph, members: list[int], end: Op, replaced: dict[ir.Value, 
         with ir.InsertionPoint(block):
             for op in body:
                 copy = op.operation.clone()
+                if AGAIN in copy.attributes:
+                    del copy.attributes[AGAIN]
                 for k, operand in enumerate(copy.operands):
                     copy.operands[k] = swap[operand]
                 swap.update(zip(op.results, copy.results))

@@ -18,6 +18,7 @@ POINTWISE = ("elementwise", "generator", "view", "gather", "join")
 CONTRACTIONS = (ops.Contract, ops.Conv)
 ALONE = {ops.Cumulative: "scan", ops.Scatter: "scatter", ops.Sort: "sort", ops.FFT: "fft", ops.ArgReduce: "reduce", ops.Fold: "reduce"}
 
+AGAIN = "nn.again"  # marks an op that computes an early value anew, which must not go back into the kernel of what it reads
 
 # of the scalar primitives, those that cost about one instruction
 CHEAP = (ops.Compare, ops.And, ops.Or, ops.Not, ops.Add, ops.Sub, ops.Mul, ops.Cast, ops.Abs, ops.Select, ops.Min, ops.Max)

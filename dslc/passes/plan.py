@@ -21,7 +21,7 @@ ALIGNMENT = 64  # bytes
 def make_plan(module: ir.Module) -> Plan:
     """The plan of a module of kernels, scans and conds."""
     program = program_of(module)
-    planner = _Planner(program)
+    planner = Planner(program)
     return planner.plan()
 
 
@@ -49,30 +49,35 @@ class _Home:
 
 
 @dataclass
-class _Planner:
+class Planner:
     program: func.FuncOp
     homes: dict[ir.Value, _Home] = field(default_factory=dict)
     buffers: list[_Buffer] = field(default_factory=list)
     clock: int = 0
 
     def plan(self) -> Plan:
-        slots = arguments_of(self.program)
-        ports, slot_of = _ports(slots, [s for s, _ in results_of(self.program)])
-        for slot, value in zip(slots, self.program.entry_block.arguments):
-            self.homes[value] = _Home(slot_of[slot.name], None)
+        ports, slot_of = self.place_arguments()
         results = results_of(self.program)
-        self._place_results(results, slot_of)
+        self.place_results(results, slot_of)
         steps = self._block(self.program.entry_block, 0)
-        steps += self._final_copies(results, slot_of)
+        steps += self.final_copies(results, slot_of)
         packed = pack([Interval(b.bytes, b.first, b.last) for b in self.buffers])
         placer = _Placer(packed.offsets)
         buffers = tuple(Buffer(o, b.bytes, b.first, b.last, b.origin) for o, b in zip(packed.offsets, self.buffers))
         name = ir.StringAttr(self.program.attributes["sym_name"]).value
         return Plan(name, ports, tuple(placer.step(s) for s in steps), packed.total, b"", buffers, packed.lower_bound)
 
+    def place_arguments(self) -> tuple[tuple[Port, ...], dict[str, int]]:
+        """Arguments lie in their slots; the ports, and the slots by name."""
+        slots = arguments_of(self.program)
+        ports, slot_of = _ports(slots, [s for s, _ in results_of(self.program)])
+        for slot, value in zip(slots, self.program.entry_block.arguments):
+            self.homes[value] = _Home(slot_of[slot.name], None)
+        return ports, slot_of
+
     # --- results
 
-    def _place_results(self, results: Sequence[tuple[Slot, ir.Value]], slot_of: dict[str, int]) -> None:
+    def place_results(self, results: Sequence[tuple[Slot, ir.Value]], slot_of: dict[str, int]) -> None:
         """Results are written straight to their slots: outputs always, next values where nothing reads the old value later."""
         circular = _circular(self.program, results)
         for slot, value in results:
@@ -81,7 +86,7 @@ class _Planner:
             if slot.role in ("output", "loss", "metric") or (value not in circular and _in_place(self.program, slot, value)):
                 self.homes[value] = _Home(slot_of[slot.name], None)
 
-    def _final_copies(self, results: Sequence[tuple[Slot, ir.Value]], slot_of: dict[str, int]) -> list[Step]:
+    def final_copies(self, results: Sequence[tuple[Slot, ir.Value]], slot_of: dict[str, int]) -> list[Step]:
         """Results that lie elsewhere are copied at the end: outputs first, then next values."""
         steps: list[Step] = []
         outputs = [(s, v) for s, v in results if s.role in ("output", "loss", "metric")]
@@ -120,19 +125,19 @@ class _Planner:
     # --- steps
 
     def _block(self, block: ir.Block, depth: int) -> list[Step]:
-        steps: list[Step] = []
-        for op in list(block.operations)[:-1]:
-            self.clock += 1
-            match op:
-                case ops.Kernel():
-                    steps.append(self._call(op))
-                case ops.Scan():
-                    steps += self._scan(op, depth)
-                case ops.Cond():
-                    steps += self._cond(op, depth)
-                case _:
-                    raise AssertionError(f"{op.operation.name} is no kernel")
-        return steps
+        return [step for op in list(block.operations)[:-1] for step in self.steps_of(op, depth)]
+
+    def steps_of(self, op: Any, depth: int) -> list[Step]:
+        """What one op of a block does; every value that it makes has its home."""
+        self.clock += 1
+        match op:
+            case ops.Kernel():
+                return [self._call(op)]
+            case ops.Scan():
+                return self._scan(op, depth)
+            case ops.Cond():
+                return self._cond(op, depth)
+        raise AssertionError(f"{op.operation.name} is no kernel")
 
     def _call(self, op: ops.Kernel) -> Step:
         operands: tuple[Any, ...] = tuple(self._home(v) for v in op.operands)

@@ -1,0 +1,255 @@
+"""Which tasks of a timeline run again, and where, so that the arena stays under a number of bytes in little extra time.
+
+Any plan that is the program's order with repeats put in is right, as a reader sees the latest run. Plans to begin with are the program itself, the
+kept sets of least cuts under a sweep of prices for a held byte, and segments between the narrowest moments of the program; each is repaired until
+it fits (repeats before the next use of what lies idle at the fullest moment), then repeats that are not needed are taken out. The least cuts also
+give the lower bound: by Lagrange's relaxation of the bytes held at one moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from .mincut import ENDLESS, Network
+from .packing import Packing, pack
+from .timeline import Timeline, profile
+
+CANDIDATES = 8  # values that are tried at each fullest moment
+SMALL = 1 / 500  # of the most that is held: what is smaller is not computed again on its own
+MOMENTS = 3  # at which the bound is taken
+SWEEP = 9  # prices of a held byte at each
+TICKS = 1e9  # of a second: the unit of the cuts' capacities
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A plan, its packed arena, its extra seconds, and the seconds that no plan of this order can go below."""
+
+    plan: list[int]
+    packing: Packing
+    extra: float
+    bound: float
+
+
+def choose(line: Timeline, room: int) -> Choice | None:
+    """The plan with the least extra time that was found whose packed arena takes at most `room` bytes; None where there is none."""
+    base = pack(line.intervals(line.base))
+    if base.total <= room:
+        return Choice(line.base, base, 0.0, 0.0)
+    moments = fullest_moments(line, room)
+    bound, kept_sets = lower_bound(line, room, moments)
+    seeds = [line.base, *(expanded(line, kept, at) for kept, at in kept_sets), *segmented(line)]
+    target = room
+    for _ in range(4):
+        fitting = [p for s in _distinct(seeds) if (p := repaired(line, s, target)) is not None]
+        fitting.sort(key=line.extra)
+        pruned = sorted((_pruned(line, p, target) for p in fitting[:4]), key=line.extra)
+        packed = [(p, pack(line.intervals(p))) for p in pruned]
+        for plan, packing in packed:
+            if packing.total <= room:
+                return Choice(plan, packing, line.extra(plan), min(bound, line.extra(plan)))
+        if not packed:
+            break
+        target -= min(packing.total for _, packing in packed) - room
+    plan, packing = least(line)
+    return Choice(plan, packing, line.extra(plan), min(bound, line.extra(plan))) if packing.total <= room else None
+
+
+def least(line: Timeline) -> tuple[list[int], Packing]:
+    """The plan of the smallest arena that is found, without regard to time."""
+    best, packing = line.base, pack(line.intervals(line.base))
+    floor = max(t.inside + sum(line.sizes[b] for b in (*t.reads, *t.writes)) for t in line.tasks)
+    for seed in _distinct([line.base, *segmented(line)]):
+        plan = min(_repairs(line, seed, floor), key=line.peak)
+        plan = _pruned(line, plan, line.peak(plan))
+        packed = pack(line.intervals(plan))
+        if packed.total < packing.total:
+            best, packing = plan, packed
+    return best, packing
+
+
+def _distinct(plans: Iterable[list[int]]) -> list[list[int]]:
+    return [list(p) for p in dict.fromkeys(tuple(p) for p in plans)]
+
+
+# --- plans to begin with
+
+
+def expanded(line: Timeline, kept: set[int], at: int) -> list[int]:
+    """Before task `at` the program as it is; then what was made before and is not kept is made again before its first use, and held."""
+    there = {b for b, n in line.maker.items() if n < at and b in kept}
+    plan = list(range(at))
+
+    def ensure(buffers: Sequence[int], reader: int) -> None:
+        for b in buffers:
+            if line.maker[b] < at and b not in there:
+                task = line.tasks[line.maker[b]]
+                if task.repeats and reader <= task.until:
+                    ensure(task.reads, reader)
+                    plan.append(line.maker[b])
+                there.update(task.writes)
+
+    for n in range(at, len(line.tasks)):
+        ensure(line.tasks[n].reads, n)
+        plan.append(n)
+    return plan
+
+
+def segmented(line: Timeline) -> list[list[int]]:
+    """Plans that keep what crosses every k-th of the narrowest moments before the fullest one: the borders of blocks, wherever they lie."""
+    held = line.held(line.base)
+    fullest = max(range(len(held)), key=held.__getitem__)
+    early_last: dict[int, int] = {}
+    for n in range(fullest + 1):
+        for b in line.tasks[n].reads:
+            early_last[b] = n
+    crossing = [{b for b, last in early_last.items() if line.maker[b] < t <= last} for t in range(fullest + 1)]
+    widths = [sum(line.sizes[b] for b in c) for c in crossing]
+    borders = [t for t in range(1, fullest) if widths[t] < widths[t - 1] and widths[t] <= widths[t + 1]]
+    if not borders:
+        return []
+    narrow = sorted(widths[t] for t in borders)[len(borders) // 2]
+    borders = [t for t in borders if widths[t] <= narrow]
+    plans = []
+    for k in (1, 2, 3, 4, 6):
+        kept = set().union(*(crossing[t] for t in borders[k - 1 :: k]))
+        plans.append(expanded(line, kept, fullest))
+    return plans
+
+
+# --- making a plan fit
+
+
+def repaired(line: Timeline, plan: Sequence[int], target: int) -> list[int] | None:
+    """The plan with repeats put in until at most `target` bytes are held; None where none helps any more."""
+    *_, last = _repairs(line, plan, target)
+    return last if line.peak(last) <= target else None
+
+
+def _repairs(line: Timeline, plan: Sequence[int], target: int) -> Iterator[list[int]]:
+    """The plan, then with one repeat more each time, until at most `target` bytes are held or none helps any more."""
+    plan = list(plan)
+    yield plan
+    smallest = max(line.sizes.values(), default=0) * SMALL
+    for _ in range(2 * len(line.tasks)):
+        lives = line.lives(plan)
+        held = profile(lives, len(plan))
+        fullest = max(range(len(held)), key=held.__getitem__)
+        if held[fullest] <= target:
+            return
+        next_use: dict[int, int] = {}
+        for t in range(fullest + 1, len(plan)):
+            for b in line.tasks[plan[t]].reads:
+                next_use.setdefault(b, t)
+        now = line.tasks[plan[fullest]].reads
+        idle = []
+        for b, size, first, last in lives:
+            if b < 0 or not first < fullest < last or size < smallest or b in now or b not in next_use:
+                continue
+            task, reader = line.tasks[line.maker[b]], next_use[b]
+            following = next((n for n in plan[reader:] if n > plan[fullest]), plan[reader])
+            if task.repeats and max(following, plan[reader]) <= task.until:
+                idle.append((task.seconds / size, line.maker[b], reader))
+        over = sum(max(0, h - target) for h in held)
+        best: tuple[float, list[int]] | None = None
+        for _, n, reader in sorted(set(idle))[:CANDIDATES]:
+            tried = [*plan[:reader], n, *plan[reader:]]
+            after = line.held(tried)
+            gain = (over - sum(max(0, h - target) for h in after)) / line.tasks[n].seconds
+            if gain > 0 and (best is None or gain > best[0]):
+                best = gain, tried
+        if best is None:
+            return
+        plan = best[1]
+        yield plan
+
+
+def _pruned(line: Timeline, plan: list[int], target: int) -> list[int]:
+    """The plan without the repeats that it fits without, the dearest first."""
+    changed = True
+    while changed:
+        changed = False
+        seen: set[int] = set()
+        repeats = []
+        for t, n in enumerate(plan):
+            if n in seen:
+                repeats.append(t)
+            seen.add(n)
+        dropped: set[int] = set()
+        for t in sorted(repeats, key=lambda t: -line.tasks[plan[t]].seconds):
+            tried = [n for k, n in enumerate(plan) if k != t and k not in dropped]
+            if line.peak(tried) <= target:
+                dropped.add(t)
+                changed = True
+        plan = [n for k, n in enumerate(plan) if k not in dropped]
+    return plan
+
+
+# --- the bound
+
+
+def fullest_moments(line: Timeline, room: int) -> list[int]:
+    """The fullest task, and the fullest ones of the parts before and after it that hold more than `room`."""
+    held = line.held(line.base)
+    order = sorted((n for n in range(len(held) - 1) if held[n] > room), key=lambda n: -held[n])
+    chosen: list[int] = []
+    for n in order:
+        if len(chosen) < MOMENTS and all(abs(n - m) > len(held) // 12 for m in chosen):
+            chosen.append(n)
+    return chosen
+
+
+def lower_bound(line: Timeline, room: int, moments: Sequence[int]) -> tuple[float, list[tuple[set[int], int]]]:
+    """Seconds that any plan under `room` bytes must add, and the sets of buffers kept (with the moment) that the sweep of prices met."""
+    best, met = 0.0, []
+    for at in moments:
+        task = line.tasks[at]
+        now = set(task.reads)
+        free = room - task.inside - sum(line.sizes[b] for b in (*now, *task.writes))
+        low, high, price = 0.0, 0.0, line.seconds / max(line.peak(line.base), 1)
+        for _ in range(SWEEP):
+            kept, again = _cut(line, at, now, price)
+            held = sum(line.sizes[b] for b in kept - now)
+            cost = sum(line.tasks[n].seconds for n in again)
+            best = max(best, cost + price * (held - free))
+            met.append((kept, at))
+            if held > free:
+                low, price = price, price * 4 if not high else (price * high) ** 0.5
+            else:
+                high, price = price, (low * price) ** 0.5 if low else price / 4
+    return best, met
+
+
+def _cut(line: Timeline, at: int, now: set[int], price: float) -> tuple[set[int], set[int]]:
+    """The buffers held while task `at` runs and the earlier tasks run again after it, at the least seconds + price * bytes."""
+    net = Network()
+    there: dict[int, int] = {}  # the node of a buffer's being there after `at`
+    runs: dict[int, int] = {}
+    needed = {b for n in range(at + 1, len(line.tasks)) for b in line.tasks[n].reads if line.maker[b] < at}
+    waiting = sorted(needed)
+    for b in waiting:
+        there[b] = net.node()
+        net.edge(there[b], 1, ENDLESS)
+    made: dict[int, int] = {}  # the node of a buffer's being made again
+    while waiting:
+        b = waiting.pop()
+        n = line.maker[b]
+        task = line.tasks[n]
+        made[b] = net.node()
+        net.edge(made[b], there[b], 0 if b in now else round(price * line.sizes[b] * TICKS))
+        if not (task.repeats and at < task.until):
+            net.edge(0, made[b], ENDLESS)
+            continue
+        if n not in runs:
+            runs[n] = net.node()
+            net.edge(0, runs[n], max(1, round(task.seconds * TICKS)))
+            for source in task.reads:
+                if source not in there:
+                    there[source] = net.node()
+                    waiting.append(source)
+                net.edge(there[source], runs[n], ENDLESS)
+        net.edge(runs[n], made[b], ENDLESS)
+    late = net.sink_side()
+    kept = {b for b in there if there[b] in late and made[b] not in late} | now
+    return kept, {n for n, node in runs.items() if node in late}

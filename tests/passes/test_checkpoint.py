@@ -1,0 +1,192 @@
+"""checkpoint and recompute: the same losses to the bit in less memory, budgets that are kept, refusals that name the least, plans that are proved."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+
+import dslc
+from dslc.compiled import load_executable
+from dslc.compiler import compile_program, lower
+from dslc.core.errors import BudgetError
+from dslc.ir.program import program_of
+from dslc.model import Model
+from dslc.passes import recompute
+from dslc.passes.certificate import certify
+from dslc.passes.packing import Interval, pack
+from dslc.passes.plan import make_plan
+from dslc.passes.rematerialize import choose, least
+from dslc.passes.timeline import Task, Timeline
+from dslc.runtime.store import ParameterStore
+from dslc.targets import target_of
+
+GPT = """
+model GPT:
+    dims    batch=4, time=64
+    input   tokens[batch, time]: int32
+    input   targets[batch, time]: int32
+    emb = use embedding(32, 64)
+    x = emb(tokens) + positions(time, 64)
+    repeat 2:
+        x = x + dropout(self_attention(rmsnorm(x), 2, causal=true), 0.1)
+        x = x + swiglu(rmsnorm(x), hidden=256)
+    logits[b, t, v] = sum[d](rmsnorm(x)[b, t, d] * emb.table[v, d])
+    loss    cross_entropy(logits, targets)
+train:
+    optimizer  adamw(lr=1e-3)
+    steps      10
+"""
+STEPS = 2
+
+
+def losses(executable, model):
+    """The losses of a few steps from the model's starting values."""
+    program = load_executable(executable)
+    store = ParameterStore(executable.ports)
+    store.assign(dict(model.params.items()))
+    program.bind(store)
+    rng = np.random.default_rng(0)
+    given = {name: rng.integers(0, 32, (4, 64)).astype(np.int32) for name in ("tokens", "targets")}
+    return [float(program(given, seed=0, step=k)["loss"]) for k in range(STEPS)]
+
+
+def model_under(memory=None):
+    return dslc.load(GPT, **({} if memory is None else {"memory": f"{memory} B"}))
+
+
+@pytest.fixture(scope="module")
+def free():
+    """The executable without a budget, its losses, its timeline, and the smallest arena that is found."""
+    model = model_under()
+    executable = compile_program(model, "step", "cpu")
+    elaborated = lower(model, "step", target_of("cpu"))
+    with elaborated.context, elaborated.location:
+        line = Timeline.of(program_of(elaborated.module))
+    return executable, losses(executable, model), line, least(line)[1].total
+
+
+def test_the_timeline_holds_what_the_plan_does(free):
+    executable, _, line, _ = free
+    assert 0 <= executable.arena_bytes - pack(line.intervals(line.base)).total <= 4096  # what kernels need behind it
+    assert line.slots == sum(p.bytes for p in executable.ports)
+
+
+@pytest.mark.parametrize("eighth", range(8))
+def test_budgets_from_the_least_to_the_unbounded(free, eighth):
+    """Arena and ports stay under the budget, and the losses are the same to the bit: dropout's draws too."""
+    executable, expected, line, smallest = free
+    assert smallest < 0.8 * executable.arena_bytes
+    least_budget = smallest + 64  # what kernels need behind the arena
+    budget = line.slots + least_budget + (executable.arena_bytes - least_budget) * eighth // 7
+    model = model_under(budget)
+    under = compile_program(model, "step", "cpu")
+    assert under.arena_bytes + sum(p.bytes for p in under.ports) <= budget
+    assert (len(under.launches) > len(executable.launches)) == (eighth < 7)
+    assert losses(under, model) == expected
+
+
+def test_a_budget_that_cannot_be_met_names_the_least_that_can():
+    with pytest.raises(BudgetError, match="4 KiB is not enough; the least that is possible is") as raised:
+        compile_program(model_under(4096), "step", "cpu")
+    error = raised.value
+    assert len(error.notes) == 6 and "parameters, states, inputs and results" in error.notes[0]
+    assert all(re.match(r"\S+:\d+ holds [\d.]+ (K|M)iB at the fullest moment", note) for note in error.notes[1:])
+    number, unit = re.search(r"possible is ([\d.]+) (\w+)", error.message).groups()
+    compile_program(dslc.load(GPT, memory=f"{number} {unit}"), "step", "cpu")
+
+
+def test_the_error_points_at_the_line():
+    with pytest.raises(BudgetError) as raised:
+        compile_program(dslc.load(GPT + "    memory 1 MiB\n"), "step", "cpu")
+    assert raised.value.spans[0].line == GPT.count("\n") + 1
+
+
+def test_reports_tell_the_budget_the_peak_and_the_bound(free, tmp_path):
+    from dslc.commands.inspect import summary
+    from dslc.report import write_report
+
+    executable, _, line, smallest = free
+    model = model_under(line.slots + (smallest + executable.arena_bytes) // 2)
+    told = summary(model, "step", "cpu")["memory"]
+    assert told["arena"] + told["ports"] <= line.slots + (smallest + executable.arena_bytes) // 2 and told["arena_bound"] <= told["arena"]
+    assert re.search(r"budget .* are taken, .* kernels run again, which adds .*%.* less than .*%", told["plan"])
+    write_report(model, "cpu", tmp_path / "report.html", "step")
+    assert told["plan"] in (tmp_path / "report.html").read_text()
+
+
+def test_recomputing_in_consumers_saves_memory_and_keeps_the_bits(monkeypatch, free):
+    """The elementwise values of the network would be kept from the forward to the backward pass otherwise."""
+    _, expected, _, _ = free
+    small = recompute.Recompute(least=1 << 14)
+    made = {}
+    for name, run in (("on", small.run), ("off", lambda module: None)):
+        monkeypatch.setattr(recompute.Recompute, "run", lambda self, module, run=run: run(module))
+        model = model_under()
+        elaborated = lower(model, "step", target_of("cpu"))
+        with elaborated.context, elaborated.location:
+            made[name] = model.signed(target_of("cpu").compile(elaborated.module, "step"))
+        assert losses(made[name], model) == expected
+        monkeypatch.undo()
+    assert made["on"].arena_bytes < 0.9 * made["off"].arena_bytes
+
+
+# --- chains
+
+
+def chain(length, size=1000):
+    """A forward chain whose values are all read again on the way back; each gradient reads the last one."""
+    forward = [Task((n - 1,) if n else (), (n,), 0, 0, 1.0, (True,)) for n in range(length)]
+    back = [Task((length + k - 1, length - 1 - k), (length + k,), 0, 0, 2.0, (True,)) for k in range(length)]
+    back[0] = Task((length - 1,), (length,), 0, 0, 2.0, (True,))
+    end = Task((2 * length - 1,), (), 0, 0, 0.0, (), repeats=False)
+    buffers = range(2 * length)
+    return Timeline((*forward, *back, end), dict.fromkeys(buffers, size), dict.fromkeys(buffers, ""), {b: b for b in buffers}, 0)
+
+
+@pytest.mark.parametrize("kept", [16, 12, 9])
+def test_a_chain_under_a_budget(kept):
+    line = chain(16)
+    choice = choose(line, kept * 1000)
+    certify(line, choice.plan, choice.packing)
+    assert choice.packing.total <= kept * 1000 and 0 < choice.bound <= choice.extra
+
+
+def test_tampered_plans_are_refused():
+    line = chain(12)
+    choice = choose(line, 8000)
+    certify(line, choice.plan, choice.packing)
+    repeat = next(t for t, n in enumerate(choice.plan) if n in choice.plan[:t])
+    with pytest.raises((AssertionError, KeyError, StopIteration)):
+        certify(line, [*choice.plan[:repeat], *choice.plan[repeat + 1 :]], choice.packing)
+    squeezed = dataclasses.replace(choice.packing, offsets=[0] * len(choice.packing.offsets))
+    with pytest.raises(AssertionError, match="overwritten"):
+        certify(line, choice.plan, squeezed)
+
+
+def test_what_is_overwritten_is_not_read_by_a_repeat():
+    """The first task reads a slot that the second overwrites: it cannot run again after that."""
+    line = chain(6)
+    tasks = [dataclasses.replace(t, until=2) if n == 0 else t for n, t in enumerate(line.tasks)]
+    choice = choose(dataclasses.replace(line, tasks=tuple(tasks)), 5000)
+    assert choice is None or choice.plan.count(0) == 1
+
+
+@pytest.mark.parametrize("example", ["char_gpt", "char_lstm", "digits_cnn", "digits_mlp", "xor"])
+def test_packing_is_within_5_percent_of_the_bound(example):
+    model = Model(f"examples/{example}.dsl", {"depth": 2} if example == "char_gpt" else {})
+    if model.steps is None:
+        model.set_steps(100)
+    elaborated = lower(model, "step", target_of("cpu"))
+    with elaborated.context, elaborated.location:
+        plan = make_plan(elaborated.module)
+    assert plan.arena_bytes <= 1.05 * plan.lower_bound
+
+
+def test_packing_repairs_what_first_fit_leaves():
+    rng = np.random.default_rng(3)
+    firsts = rng.integers(0, 60, 80)
+    packed = pack([Interval(int(b) * 64, int(f), int(f + n)) for b, f, n in zip(rng.integers(1, 60, 80), firsts, rng.integers(0, 25, 80))])
+    assert packed.total <= 1.05 * packed.lower_bound
