@@ -21,6 +21,7 @@ inline int barrier(int vote, const char* file, int line) {
             if (f.line != line || strcmp(f.file, file)) fail(file, line, "divergent barrier: threads meet at different __syncthreads");
             released.push_back(&f);
         }
+        b.barriers++;
         b.waiting = 0, b.phase++, b.votes[b.phase & 1] = 0;
         make_ready(released);
     }
@@ -50,6 +51,7 @@ template <typename A, typename All> inline void collective(unsigned mask, int op
     }
     if (complete) {
         all(arguments, mask);
+        block->meetings[fiber->rank / 32]++;
         std::vector<Fiber*> released;
         for (int i = 0; i < lanes; i++)
             if (arguments[i]) released.push_back(&warp[i]);

@@ -16,6 +16,7 @@ struct Fault {
     int failed, line, thread;
     unsigned block[3];
     char file[256], message[2048];
+    uint64_t places[2];  // where in the module's code, of a race: the later access, the earlier one
 };
 
 enum class State : uint8_t { runnable, at_barrier, at_collective, exited };
@@ -42,6 +43,12 @@ struct Fiber {
     int groups;
 };
 
+// This module's thread-local storage on this OS thread: every `__shared__` variable, and `block` and `fiber`.
+struct SharedRange {
+    void* from;
+    size_t size;
+};
+
 struct Block {
     dim3 grid, shape;
     uint3 index;
@@ -60,7 +67,13 @@ struct Block {
     char* stacks = nullptr;
     size_t stacks_size = 0;
     char* dynamic_shared = nullptr;
+    size_t dynamic_size = 0;
+    SharedRange shared{};
+    unsigned barriers = 0, meetings[32] = {};  // of all blocks so far: barriers of the block, collectives of each warp
+    void* shadow = nullptr;                    // who has accessed each byte of shared memory (checks.cpp)
+    bool checking = false;                     // the race checker is at work: its own accesses do not count
     ~Block() {
+        free(shadow);
         if (stacks) munmap(stacks, stacks_size);
         free(dynamic_shared);
     }

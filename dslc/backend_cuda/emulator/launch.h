@@ -13,9 +13,6 @@ namespace emulator {
 
 inline void* dynamic_shared() { return block->dynamic_shared; }
 
-struct SharedRange { void* from; size_t size; };
-
-// This module's thread-local storage on this OS thread: every `__shared__` variable, and `block` and `fiber`.
 inline SharedRange static_shared() {
     block = nullptr;  // a first access makes the storage exist
     SharedRange found{nullptr, 0};
@@ -48,6 +45,7 @@ inline void run_block(Block& b, const Grid& g, unsigned long long rank, SharedRa
     memset(b.dynamic_shared, 0xff, g.shared_bytes);
     b.index = make_uint3(rank % g.grid.x, rank / g.grid.x % g.grid.y, rank / g.grid.x / g.grid.y);
     b.threads = b.live = int(g.shape.x * g.shape.y * g.shape.z);
+    b.barriers++;
     b.waiting = 0, b.phase = 0, b.votes[0] = b.votes[1] = 0, b.random = g.seed * 0x9e3779b97f4a7c15u + rank;
     b.ready.clear(), b.next_ready = 0;
     b.fibers.assign(b.threads, Fiber{});
@@ -80,6 +78,7 @@ inline void run_grid(const Grid& g, int workers, Fault* fault) {
         b.grid = g.grid, b.shape = g.shape, b.order = g.order, b.body = g.body, b.parameters = g.parameters, b.fault = &mine;
         b.stacks_size = stack_size * g.shape.x * g.shape.y * g.shape.z;
         b.stacks = (char*)mmap(nullptr, b.stacks_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        b.shared = shared, b.dynamic_size = g.shared_bytes;
         b.dynamic_shared = (char*)aligned_alloc(1024, (g.shared_bytes + 2047) / 1024 * 1024);
         for (unsigned long long rank; !stop && (rank = next++) < blocks;) {
             run_block(b, g, rank, shared);

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from dslc.core.errors import Error, TargetError
 
@@ -32,6 +34,7 @@ class _Fault(ctypes.Structure):  # as in backend_cuda/emulator/fiber.h
         ("block", ctypes.c_uint * 3),
         ("file", ctypes.c_char * 256),
         ("message", ctypes.c_char * 2048),
+        ("places", ctypes.c_uint64 * 2),
     ]
 
 
@@ -40,6 +43,7 @@ class Module:
     """A loaded shared object. `order`: in which order threads that may run do run ("forward", "reverse", "shuffled" by `seed`)."""
 
     library: ctypes.CDLL
+    code: bytes
     order: int
     seed: int
     workers: int
@@ -59,7 +63,27 @@ class Module:
         entry(shape, ctypes.c_size_t(shared_bytes), self.order, ctypes.c_uint(self.seed), self.workers, pointers, ctypes.byref(fault))
         if fault.failed:
             x, y, z = fault.block
-            raise KernelFault(symbol, fault.file.decode(), fault.line, (x, y, z), fault.thread, fault.message.decode(errors="replace"))
+            file, line, message = fault.file.decode(), fault.line, fault.message.decode(errors="replace")
+            if fault.places[0]:
+                (file, line), (other, at) = _lines(self.code, list(fault.places))
+                message += f"\nthe earlier access is at {other}:{at}"
+            raise KernelFault(symbol, file, line, (x, y, z), fault.thread, message)
+
+
+def _lines(code: bytes, places: Sequence[int]) -> list[tuple[str, int]]:
+    """File and line of places in a module's code, by binutils; ("?", 0) where they are not known."""
+    with tempfile.NamedTemporaryFile(suffix=".so") as file:
+        file.write(code)
+        file.flush()
+        try:
+            done = subprocess.run(["addr2line", "-e", file.name, *map(hex, places)], capture_output=True, text=True)
+        except FileNotFoundError:
+            return [("?", 0)] * len(places)
+    out = []
+    for said in done.stdout.splitlines():
+        name, _, line = said.split(" ")[0].rpartition(":")
+        out.append((Path(name).name, int(line)) if line.isdigit() else ("?", 0))
+    return out
 
 
 def load(code: bytes, order: str = "forward", seed: int = 0, workers: int = 2) -> Module:
@@ -67,6 +91,6 @@ def load(code: bytes, order: str = "forward", seed: int = 0, workers: int = 2) -
     with tempfile.NamedTemporaryFile(suffix=".so", delete=False) as file:
         file.write(code)
     try:
-        return Module(ctypes.CDLL(file.name), ORDERS.index(order), seed, workers)
+        return Module(ctypes.CDLL(file.name), code, ORDERS.index(order), seed, workers)
     finally:
         os.unlink(file.name)  # the loader keeps its mapping

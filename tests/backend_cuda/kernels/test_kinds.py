@@ -2,17 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
+from typing import Any
 
+import numpy as np
 import pytest
 
+from dslc.backend_cuda import emulated
+from dslc.backend_cuda.source import bundle
+from dslc.core.dtypes import BFLOAT16, FLOAT32, INT32, INT64
+from dslc.core.executable import pack_modules, unpack_modules
+from dslc.ir.ops import Mul, Neg, Reduce, Softmax
+from dslc.runtime.drivers.device_program import DeviceProgram
+from dslc.runtime.drivers.emulated_device import EmulatorDriver
 from tests.backend_cpu.kernels import test_composite, test_contract, test_elementwise, test_movement, test_reduce, test_whole
 from tests.backend_cpu.kernels.harness import Case, check
+from tests.backend_cpu.kernels.test_whole import fourier, running, scatter, sort
 
-from .emulated import compiled, run
+from .emulated import compiled, given, run
 
+F = FLOAT32
+IDS = np.random.default_rng(5).integers(-2, 900, 1500).astype(np.int32)
+
+
+def total(kind: str, axes: list[int]) -> Callable[..., Any]:
+    return lambda x: Reduce.of(x, kind=kind, axes=axes)
+
+
+# Sizes at which schedules differ: lines past a tile, rows that are split, lists of points, chunks of elements.
+LARGE = [
+    Case("scan_block", "scan", [(F, (3, 700))], running("sum", 1), 1e-6),
+    Case("scan_block_exclusive", "scan", [(F, (2, 300, 3))], running("sum", 1, True, True), 1e-6),
+    Case("scan_block_max", "scan", [(INT32, (2, 513))], running("max", 1)),
+    Case("scan_block_narrow", "scan", [(BFLOAT16, (2, 300))], running("sum", 1)),
+    Case("sort_steps", "sort", [(F, (2, 5000))], sort(1, False)),
+    Case("sort_steps_wide", "sort", [(INT64, (1, 4097))], sort(1, True)),
+    Case("sort_equal", "sort", [np.random.default_rng(6).integers(0, 4, (2, 3000)).astype(np.float32)], sort(1, True)),
+    Case("fft_long", "fft", [(F, (2, 4096)), (F, (2, 4096))], fourier(1), 3e-4),
+    Case("all", "reduce", [(F, (300, 700))], lambda x: total("sum", [0, 1])(Mul.of(x, x)), 2e-5),
+    Case("columns", "reduce", [(F, (3000, 40))], total("sum", [0]), 2e-5),
+    Case("columns_max", "reduce", [(F, (3000, 3))], lambda x: [total("max", [0])(x), Neg.of(x)]),
+    Case("softmax_long", "reduce", [(F, (2, 20000))], test_reduce.expanded(Softmax, 1), 1e-5),
+    Case("chunks", "map", [(F, (300, 1024)), (F, (300, 1024))], Mul.of),
+    Case("chunks_narrow", "map", [(BFLOAT16, (300, 1024))], Neg.of),
+    Case("scatter_listed", "scatter", [(F, (1500, 64)), IDS], scatter("sum", 0, [900]), 1e-5),
+]  # fmt: skip
 MODULES = {"composite": test_composite, "contract": test_contract, "movement": test_movement, "reduce": test_reduce, "whole": test_whole}
-CASES = {name: module.CASES for name, module in MODULES.items()} | {"elementwise": test_elementwise.all_cases()}
+CASES = {name: module.CASES for name, module in MODULES.items()} | {"elementwise": test_elementwise.all_cases(), "large": LARGE}
 
 
 @cache
@@ -21,7 +59,7 @@ def results(group: str) -> dict[str, Case]:
     return {case.name: case for case in CASES[group]}
 
 
-@pytest.mark.parametrize("group, name", [(group, case.name) for group in MODULES for case in CASES[group]])
+@pytest.mark.parametrize("group, name", [(group, case.name) for group in (*MODULES, "large") for case in CASES[group]])
 def test_kernel(group: str, name: str) -> None:
     check(results(group)[name])
 
@@ -32,8 +70,17 @@ def test_elementwise_ops() -> None:
         check(case)
 
 
+@pytest.mark.parametrize("group", ["large", "reduce"])
+def test_no_races(group: str) -> None:
+    """The kernels that use shared memory, under the race checker."""
+    executable = compiled(CASES[group])
+    (module,) = unpack_modules(executable.code)
+    checked = replace(executable, code=pack_modules([replace(module, code=emulated.build(bundle(executable.source), races=True))]))
+    DeviceProgram(checked, EmulatorDriver("shuffled", seed=2))(given(executable, CASES[group]))
+
+
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
-@pytest.mark.parametrize("group", MODULES)
+@pytest.mark.parametrize("group", [*MODULES, "large"])
 def test_compiles_without_a_spill(group: str, arch: str) -> None:
     """The build refuses spills."""
     assert compiled(CASES[group], arch).kernels
