@@ -1,0 +1,93 @@
+"""Generation with caches: the tokens are those of whole windows, in batches of different lengths, past a full window, and after other sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+import dslc
+from dslc.compiled import decoder_of, program_of
+from dslc.runtime.cached import CachedModel
+from dslc.runtime.generation import WindowModel, generate
+from dslc.runtime.sampling import Sampling
+
+TEXT = """model M:
+    dims    batch=3, time=16
+    let     vocab=29, width=16
+    input   tokens[batch, time]: int32
+    emb = use embedding(vocab, width)
+    x = 50 * emb(tokens) + positions(time, width)
+    {body}
+    logits = linear(x, vocab)
+    output  logits
+generate:
+    over time from logits greedy()
+"""
+BODIES = {
+    "attention": "x = x + self_attention(rmsnorm(x), 2, causal=true, rotate=true)",
+    "window": "x = x + self_attention(rmsnorm(x), 2, causal=true, window=4)",
+    "lstm": "x = lstm(x, 16)",
+    "mixed": "x = gru(x, 16) + self_attention(x, 2, causal=true, window=5)",
+}
+PROMPTS = [[3, 1, 4], [1], [5, 9, 2, 6, 5], [8, 8], [9, 7, 9, 3]]
+TOLERANCE = 1e-5  # float32 logits of order 1, sums of at most 64 terms
+
+
+def model_of(name: str) -> dslc.Model:
+    return dslc.load(TEXT.format(body=BODIES[name]))
+
+
+def window_of(model: dslc.Model, target: str = "cpu") -> WindowModel:
+    return WindowModel(program_of(model, "run", target), None, "logits")
+
+
+def close(window: WindowModel, prompt: Sequence[int], ours: Sequence[int], theirs: Sequence[int]) -> bool:
+    """True where the first token that differs was a tie."""
+    at = next((n for n, (a, b) in enumerate(zip(ours, theirs)) if a != b), None)
+    if at is None:
+        return len(ours) == len(theirs)
+    logits = window.logits([[*prompt, *theirs[:at]]])[0]
+    return abs(float(logits[ours[at]] - logits[theirs[at]])) <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", BODIES)
+def test_greedy_tokens_are_those_of_whole_windows(name: str) -> None:
+    """Five prompts of several lengths through a batch of three, to the end of the window."""
+    model = model_of(name)
+    cached, window = decoder_of(model, "cpu"), window_of(model)
+    assert isinstance(cached, CachedModel)
+    ours, theirs = (generate(m, PROMPTS, 11, Sampling(method="greedy")) for m in (cached, window))
+    assert all(close(window, p, a, b) for p, a, b in zip(PROMPTS, ours, theirs))
+    assert cached.prefills == 2  # one for each three prompts
+
+
+def test_a_full_window_starts_again_from_its_last_tokens() -> None:
+    model = model_of("mixed")
+    cached, window = decoder_of(model, "cpu"), window_of(model)
+    assert isinstance(cached, CachedModel)
+    sequence = [int(t) for t in np.random.default_rng(0).integers(0, 29, 40)]
+    start, fills = 0, 1
+    for length in range(10, 41):
+        if length - start > cached.time:
+            start, fills = length - cached.keep, fills + 1
+        found, wanted = cached.logits([sequence[:length]]), window.logits([sequence[start:length]])
+        np.testing.assert_allclose(found, wanted, atol=TOLERANCE, rtol=TOLERANCE)
+    assert cached.prefills == fills == 6
+
+
+def test_rows_change_places_and_other_sequences_fill_anew() -> None:
+    model = model_of("lstm")
+    cached, window = decoder_of(model, "cpu"), window_of(model)
+    assert isinstance(cached, CachedModel)
+    for sequences in ([[1, 2], [3], [4, 5, 6]], [[4, 5, 6, 7], [1, 2, 9]], [[1, 2, 9, 9]], [[7, 7]]):
+        np.testing.assert_allclose(cached.logits(sequences), window.logits(sequences), atol=TOLERANCE, rtol=TOLERANCE)
+    assert cached.prefills == 2
+
+
+def test_a_model_that_looks_ahead_runs_windows_and_says_so_once() -> None:
+    told: list[str] = []
+    model = dslc.load(TEXT.format(body="x = x + self_attention(x, 2)"))
+    assert isinstance(decoder_of(model, "cpu", told.append), WindowModel)
+    assert len(told) == 1 and "looks ahead" in told[0] and "attention.dsl" in told[0]
