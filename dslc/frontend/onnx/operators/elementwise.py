@@ -209,10 +209,13 @@ def _bit_cast(call: Call, x: Value) -> Value:
         return cast(x, elem)
     if (x.elem.is_bool and elem.is_integer) or elem.is_bool:
         return cast(x, elem)
+    known = call.known(x)
+    if known is None:
+        raise call.gap(f"the bits of {x} as {elem.name} are there only where they are known at compile time")
     import onnx
 
     native = onnx.helper.tensor_dtype_to_np_dtype(elem.code)
-    return constant(np.ascontiguousarray(x.elem.release(call.data(x, "result"))).view(native), elem)
+    return constant(np.ascontiguousarray(x.elem.release(known)).view(native), elem)
 
 
 @operator("Binarizer", domain="ai.onnx.ml")
