@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
+import zlib
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -40,9 +41,11 @@ def unsupported() -> dict[str, str]:
 
 
 def target_of(name: str) -> str:
-    """The expansions of operators by the standard's functions run on the reference target, which is quicker; all others on the CPU, and so does
-    quantization, whose ties are decided by float32."""
-    return "reference" if name.endswith("_expanded") and name not in unsupported() and "quantize" not in name else "cpu"
+    """Every second test runs on the CPU, all that the list names among them; the others on the reference target, which is quicker, as do the
+    expansions of operators by the standard's functions. Quantization is always on the CPU: its ties are decided by float32."""
+    if name in unsupported() or "quantize" in name:
+        return "cpu"
+    return "reference" if name.endswith("_expanded") or zlib.crc32(name.encode()) % 2 else "cpu"
 
 
 def failure(name: str, target: str) -> str | None:
