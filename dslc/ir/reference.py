@@ -61,11 +61,11 @@ def _run_block(block: ir.Block, env: dict[ir.Value, np.ndarray], watch: Watch | 
 def _run_op(op: Op, operands: list[np.ndarray], watch: Watch | None) -> Sequence[np.ndarray]:
     match op:
         case Kernel():
-            return _run_region(op.regions[0], operands, watch)
+            return run_region(op.regions[0], operands, watch)
         case Scan():
             return _run_scan(op, operands, watch)
         case Cond():
-            return _run_region(op.regions[0 if operands[0] else 1], operands[1:], watch)
+            return run_region(op.regions[0 if operands[0] else 1], operands[1:], watch)
         case Grad():
             raise RuntimeError("nn.grad must be expanded by `differentiate` before a program runs")
         case Constant():
@@ -81,7 +81,8 @@ def _settle(x: np.ndarray, dtype: DType) -> np.ndarray:
     return np.asarray(x, np.float64) if dtype.is_float else np.asarray(x, dtype.numpy)
 
 
-def _run_region(region: ir.Region, operands: Sequence[np.ndarray], watch: Watch | None) -> list[np.ndarray]:
+def run_region(region: ir.Region, operands: Sequence[np.ndarray], watch: Watch | None = None) -> list[np.ndarray]:
+    """What a region yields for these widened values of its arguments."""
     block = region.blocks[0]
     return _run_block(block, dict(zip(block.arguments, operands)), watch)
 
@@ -95,7 +96,7 @@ def _run_scan(op: Scan, operands: list[np.ndarray], watch: Watch | None) -> list
     stacks = [np.zeros(type_of(v).shape, np.float64 if type_of(v).dtype.is_float else type_of(v).dtype.numpy) for v in list(op.results)[op.carries :]]
     turns = range(op.trip - 1, -1, -1) if op.backward else range(op.trip)
     for t in turns:
-        given = _run_region(op.regions[0], [np.asarray(t, np.int32), *constants, *carries, *(x[t] for x in slices)], watch)
+        given = run_region(op.regions[0], [np.asarray(t, np.int32), *constants, *carries, *(x[t] for x in slices)], watch)
         carries = given[: op.carries]
         for stack, value in zip(stacks, given[op.carries :]):
             stack[t] = value

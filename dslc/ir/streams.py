@@ -443,6 +443,19 @@ def _holds(node: Node, wanted: bool) -> list[Expr]:
         node.op.predicate if wanted else opposite[node.op.predicate]]  # fmt: skip
 
 
+def implied(node: Node) -> list[Expr]:
+    """Expressions that make a bool node true where none of them is negative; none where that is not known."""
+    if not isinstance(node, Apply):
+        return []
+    name, arguments = node.op.operation.name, node.arguments
+    if name == "nn.compare":
+        return _holds(node, True) if node.op.predicate not in ("eq", "ne") else []
+    parts = [implied(a) for a in arguments] if name in ("nn.and", "nn.or") else []
+    if name == "nn.and":
+        return [e for p in parts for e in p] if all(parts) else []
+    return next((p for p in parts if p), [])
+
+
 def zero(node: Node) -> list[Expr]:
     """Expressions of which each, where it is negative, makes the node 0."""
     return _unless(node, 0.0)

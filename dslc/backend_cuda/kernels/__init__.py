@@ -7,10 +7,19 @@ from dslc.ir.rows import Unsuited
 from dslc.ir.types import spans_of
 
 from ..stage import Generated, Generator, Request
-from . import attention, composite, fft, map, reduce, scan, scatter, sort
+from . import attention, attention_mma, composite, fft, map, reduce, scan, scatter, sort
+
+
+def _attention(request: Request) -> Generated:
+    """By tensor cores where the products are of 16 bits."""
+    try:
+        return attention_mma.generate(request)
+    except Unsuited:
+        return attention.generate(request)
+
 
 GENERATORS: dict[str, Generator] = {
-    "attention": attention.generate,
+    "attention": _attention,
     "contract": reduce.generate,
     "fft": fft.generate,
     "map": map.generate,

@@ -1,0 +1,77 @@
+// The products of streaming kernels on tensor cores: a warp has 16 ROWS rows of the tile. Tiles of 16-bit elements lie in shared memory as rows of
+// 16-byte chunks, each chunk moved within its row, so that eight rows of one column of chunks are read without conflicts.
+#pragma once
+#include "device/mma.cuh"
+
+// Where chunk `chunk` of row `row` lies, counted in chunks; CHUNKS of a row are a multiple of 8.
+template <int CHUNKS> __device__ __forceinline__ int chunk_place(int row, int chunk) { return row * CHUNKS + (chunk ^ (row & 7)); }
+
+// 2 to the power of x, within 2 units in the last place of float32; what is below the least normal number is 0.
+#ifndef DSLC_EMULATED
+__device__ __forceinline__ float power_of_two(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+#else
+inline float power_of_two(float x) {
+    const float y = std::exp2(x);
+    return y < 1.17549435e-38f ? 0.0f : y;
+}
+#endif
+
+// s += x y^T over STEPS steps of 16 terms: rows `row` on of x, all rows of y.
+template <typename T, int CHUNKS, int STEPS, int ROWS, int COLUMNS>
+__device__ __forceinline__ void multiply_rows_mma(float (&s)[ROWS][COLUMNS][4], const uint4* x, const uint4* y, int row) {
+    const int lane = threadIdx.x % 32u;
+#pragma unroll
+    for (int k = 0; k < STEPS; ++k) {
+        unsigned a[ROWS][4];
+#pragma unroll
+        for (int m = 0; m < ROWS; ++m) load_matrix_x4(a[m], x + chunk_place<CHUNKS>(row + 16 * m + lane % 16, 2 * k + lane / 16));
+#pragma unroll
+        for (int n = 0; n < COLUMNS; n += 2) {
+            unsigned b[4];
+            load_matrix_x4(b, y + chunk_place<CHUNKS>(8 * n + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2));
+            const unsigned low[2] = {b[0], b[1]}, high[2] = {b[2], b[3]};
+#pragma unroll
+            for (int m = 0; m < ROWS; ++m) {
+                mma_m16n8k16(s[m][n], a[m], low, T());
+                mma_m16n8k16(s[m][n + 1], a[m], high, T());
+            }
+        }
+    }
+}
+
+// Two neighbouring values, rounded.
+template <typename T> __device__ __forceinline__ unsigned packed(float low, float high) {
+    union { unsigned word; T elements[2]; } both = {0};
+    encode(low, both.elements[0]);
+    encode(high, both.elements[1]);
+    return both.word;
+}
+
+// o += p v: the columns of p, rounded to T, are the rows of v.
+template <typename T, int CHUNKS, int ROWS, int COLUMNS, int FEATURES>
+__device__ __forceinline__ void multiply_weights_mma(float (&o)[ROWS][FEATURES][4], const float (&p)[ROWS][COLUMNS][4], const uint4* v) {
+    const int lane = threadIdx.x % 32u;
+#pragma unroll
+    for (int k = 0; k < COLUMNS / 2; ++k) {
+        unsigned a[ROWS][4];
+#pragma unroll
+        for (int m = 0; m < ROWS; ++m)
+#pragma unroll
+            for (int u = 0; u < 4; ++u) a[m][u] = packed<T>(p[m][2 * k + u / 2][u % 2 * 2], p[m][2 * k + u / 2][u % 2 * 2 + 1]);
+#pragma unroll
+        for (int n = 0; n < FEATURES; n += 2) {
+            unsigned b[4];
+            load_matrix_x4_trans(b, v + chunk_place<CHUNKS>(16 * k + lane % 16, n + lane / 16));
+            const unsigned low[2] = {b[0], b[1]}, high[2] = {b[2], b[3]};
+#pragma unroll
+            for (int m = 0; m < ROWS; ++m) {
+                mma_m16n8k16(o[m][n], a[m], low, T());
+                mma_m16n8k16(o[m][n + 1], a[m], high, T());
+            }
+        }
+    }
+}

@@ -1,0 +1,140 @@
+"""Streaming kernels on tensor cores, from kernels that the pass makes of naive spellings: on the emulator, and compiled without a spill."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dslc
+from dslc.backend_cuda import emulated, nvrtc
+from dslc.backend_cuda.arch import ARCHS, EMULATED, Arch
+from dslc.backend_cuda.kernels import attention_mma
+from dslc.backend_cuda.program_text import Printed, Unit, printed
+from dslc.backend_cuda.source import bundle
+from dslc.backend_cuda.stage import Generated, Request, request_of
+from dslc.compiler import lower
+from dslc.core.dtypes import DType
+from dslc.ir import ops
+from dslc.ir.program import program_of
+from dslc.ir.reference import run_region, widen
+from dslc.ir.trace import Body
+from dslc.runtime.drivers import emulator
+from dslc.targets import TARGETS, target_of
+
+SPECS = sorted((Path(__file__).parents[2] / "passes" / "attention").glob("*.dsl"))
+needs_emulator = pytest.mark.skipif(TARGETS["cuda-emulated"].missing() is not None, reason="needs g++ and NVIDIA's headers")
+needs_nvrtc = pytest.mark.skipif(nvrtc.missing() is not None, reason="needs NVRTC and NVIDIA's headers")
+
+
+@contextmanager
+def kernels_of(text: str) -> Iterator[list[ops.Kernel]]:
+    """The attention kernels of a model's training step, while its module lives."""
+    elaborated = lower(dslc.load(text), "step", target_of("cpu"))
+    with elaborated.context, elaborated.location:
+        yield [op for op in program_of(elaborated.module).entry_block.operations if isinstance(op, ops.Kernel) and op.kind == "attention"]
+
+
+def text_of(units: Sequence[tuple[Request, Generated]], arch: Arch) -> Printed:
+    parts = []
+    for request, generated in units:
+        unit = Unit(request.name, "attention", request.name, (), request.body, 0, 0, generated.includes)
+        unit.functions += generated.functions
+        parts.append(unit)
+    return printed("test", parts, arch)
+
+
+def some(dtype: DType, shape: Sequence[int], k: int) -> np.ndarray:
+    rng = np.random.default_rng(k)
+    if dtype.is_integer:
+        return rng.integers(0, 4, shape).astype(dtype.numpy)
+    return rng.standard_normal(shape).astype(dtype.numpy)
+
+
+def launched(code: bytes, request: Request, generated: Generated, operands: Sequence[np.ndarray], order: str = "forward") -> list[np.ndarray]:
+    results = [np.full(t.shape, 7, t.dtype.numpy) for t in request.results]
+    loaded = emulator.load(code, order=order)
+    arrays = {"operand": [np.ascontiguousarray(a) for a in operands], "result": results}
+    for f in generated.functions:
+        given = [ctypes.c_void_p(arrays[p.source][p.number].ctypes.data) for p in f.parameters]
+        loaded.launch(f.symbol, f.grid, f.block, f.shared_bytes, given)
+    return results
+
+
+SMALL = replace(EMULATED, shared_bytes=28_000)  # small tiles: several of them, and quick to compile
+
+
+def check(texts: Mapping[str, str], tolerance: float, order: str = "forward", arch: Arch = EMULATED) -> None:
+    """Runs every attention kernel of some models' steps on arbitrary operands; errors are relative to the largest value of a result."""
+    units, wanted = [], []
+    with ExitStack() as modules:
+        for name, text in texts.items():
+            kernels = modules.enter_context(kernels_of(text.replace("o * sin(o + 1)", "o * o")))  # a sine of large numbers has no figures left
+            assert kernels
+            for n, kernel in enumerate(kernels):
+                request = request_of(Body.of(kernel.regions[0].blocks[0]), arch, f"{name}{n}")
+                operands = [some(t.dtype, t.shape, k) for k, t in enumerate(request.operands[: len(kernel.operands)])]
+                units.append((request, attention_mma.generate(request)))
+                wanted.append((operands + list(request.body.tables), run_region(kernel.regions[0], [widen(a) for a in operands])))
+        code = emulated.build(bundle(text_of(units, arch).whole))
+    for (request, generated), (operands, expected) in zip(units, wanted):
+        for got, want in zip(launched(code, request, generated, operands, order), expected):
+            assert np.isfinite(want).all()
+            np.testing.assert_allclose(got.astype(np.float64), want, atol=tolerance * max(1e-3, np.abs(want).max()), rtol=0, err_msg=request.name)
+
+
+def narrowed(text: str, dtype: str) -> str:
+    """A spelling with all parameters and float inputs of a 16-bit type."""
+    return re.sub(r"(?m)^(    (?:param|input)   \w+\[[^\]]*\])(?!:)", rf"\1: {dtype}", text)
+
+
+@needs_emulator
+@pytest.mark.parametrize(
+    ("dtype", "names"), [("bfloat16", ("cross", "bias_input", "difference", "dropout")), ("float16", ("causal", "grouped", "sigmoid"))]
+)
+def test_tensor_cores(dtype: str, names: Sequence[str]) -> None:
+    """Scores and weights are rounded to 8 or 11 bits, and so are results."""
+    texts = {name: narrowed((SPECS[0].parent / f"{name}.dsl").read_text(), dtype) for name in names}
+    check(texts, 2.0 ** (-5 if dtype == "bfloat16" else -8), arch=SMALL)
+
+
+LONG = """model Long:
+    param   q[2, {n}, {d}]{t}, k[2, {n}, {d}]{t}, v[2, {n}, {d}]{t} ~ normal()
+    s[h, i, j] = sum[c](q[h, i, c] * k[h, j, c]) / sqrt(size(c))
+    p[h, i, j] = softmax[j](where(j <= i, s[h, i, j], -inf))
+    o[h, i, c] = sum[j](p[h, i, j] * v[h, j, c])
+    output  o
+    loss    mean(o * o)
+
+train:
+    optimizer  sgd(lr=1.0)
+    steps      1
+"""
+
+
+@needs_emulator
+@pytest.mark.parametrize("order", emulator.ORDERS)
+def test_ragged_lengths(order: str) -> None:
+    """Several tiles, the last one not full; whole tiles are skipped and others need no mask; one product a function where registers are short."""
+    check({"odd": LONG.format(n=200, d=72, t=": bfloat16"), "apart": LONG.format(n=257, d=256, t=": bfloat16")}, 2.0**-5, order)
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
+def test_compiles_without_spills(arch: str) -> None:
+    """Head sizes of models, forward and backward; NVRTC's build refuses spills."""
+    texts = []
+    for d in (64, 128, 256):
+        with kernels_of(LONG.format(n=1024, d=d, t=": bfloat16")) as kernels:
+            requests = [request_of(Body.of(k.regions[0].blocks[0]), ARCHS[arch], f"k{n}") for n, k in enumerate(kernels)]
+            units = [(r, attention_mma.generate(r)) for r in requests]
+            assert all(f.shared_bytes <= ARCHS[arch].shared_bytes for _, g in units for f in g.functions)
+            texts.append(bundle(text_of(units, ARCHS[arch]).whole))
+    for cubin in nvrtc.build(texts, arch):
+        assert all(r.stack_bytes == 0 for r in cubin.kernels.values())
