@@ -51,26 +51,33 @@ template <typename T> __device__ __forceinline__ unsigned packed(float low, floa
     return both.word;
 }
 
-// o += p v: the columns of p, rounded to T, are the rows of v.
-template <typename T, int CHUNKS, int ROWS, int COLUMNS, int FEATURES>
+// o += p v: the columns of p are the rows of v. Unless p is ROUNDED to T already, it is the sum of a rounded part and of a rounded rest.
+template <typename T, int CHUNKS, bool ROUNDED, int ROWS, int COLUMNS, int FEATURES>
 __device__ __forceinline__ void multiply_weights_mma(float (&o)[ROWS][FEATURES][4], const float (&p)[ROWS][COLUMNS][4], const uint4* v) {
     const int lane = threadIdx.x % 32u;
 #pragma unroll
     for (int k = 0; k < COLUMNS / 2; ++k) {
-        unsigned a[ROWS][4];
+        unsigned a[ROWS][4], rest[ROWS][4];
 #pragma unroll
         for (int m = 0; m < ROWS; ++m)
 #pragma unroll
-            for (int u = 0; u < 4; ++u) a[m][u] = packed<T>(p[m][2 * k + u / 2][u % 2 * 2], p[m][2 * k + u / 2][u % 2 * 2 + 1]);
+            for (int u = 0; u < 4; ++u) {
+                const float low = p[m][2 * k + u / 2][u % 2 * 2], high = p[m][2 * k + u / 2][u % 2 * 2 + 1];
+                a[m][u] = packed<T>(low, high);
+                if (!ROUNDED) rest[m][u] = packed<T>(low - rounded_to<T>(low), high - rounded_to<T>(high));
+            }
 #pragma unroll
         for (int n = 0; n < FEATURES; n += 2) {
             unsigned b[4];
             load_matrix_x4_trans(b, v + chunk_place<CHUNKS>(16 * k + lane % 16, n + lane / 16));
-            const unsigned low[2] = {b[0], b[1]}, high[2] = {b[2], b[3]};
+            const unsigned left[2] = {b[0], b[1]}, right[2] = {b[2], b[3]};
 #pragma unroll
             for (int m = 0; m < ROWS; ++m) {
-                mma_m16n8k16(o[m][n], a[m], low, T());
-                mma_m16n8k16(o[m][n + 1], a[m], high, T());
+                mma_m16n8k16(o[m][n], a[m], left, T());
+                mma_m16n8k16(o[m][n + 1], a[m], right, T());
+                if (ROUNDED) continue;
+                mma_m16n8k16(o[m][n], rest[m], left, T());
+                mma_m16n8k16(o[m][n + 1], rest[m], right, T());
             }
         }
     }

@@ -2,8 +2,9 @@
 
 A block has some rows x at one point of the batch and streams blocks of y through shared memory, the next one by asynchronous copies while one is
 worked on. T[x, y] = sum over c of X[x, c] Y[y, c] lies in the registers of the four lanes that share a row, where the folds along y are made in
-float32 and where it is, rounded, the left operand of the second product, O[x, f] += sum over y of P[x, y] V[y, f]. Running maxima correct the sums
-made with them (online softmax). A tile in which no mask and no end is has code without tests. Sums have one order.
+float32 and where it is the left operand of the second product, O[x, f] += sum over y of P[x, y] V[y, f]: where no cast rounds P, as the sum of a
+rounded part and a rounded rest, so that nothing is rounded to 16 bits but results. Running maxima
+correct the sums made with them (online softmax). A tile in which no mask and no end is has code without tests. Sums have one order.
 
 Where the sums of all products do not fit the registers, each product has a function of its own, which makes the scores anew.
 """
@@ -17,7 +18,7 @@ from math import prod
 from dslc.core.dtypes import DType
 from dslc.ir.rows import Unsuited
 from dslc.ir.streams import Stream
-from dslc.ir.trace import Given, Node, children
+from dslc.ir.trace import Apply, Given, Node, children
 from dslc.ir.types import type_of
 
 from ..arch import Arch
@@ -26,7 +27,8 @@ from .attention_mma_text import StreamWriter
 from .attention_mma_tiles import Plan, areas_of, bare, plans_for
 
 INCLUDES = ("async.cuh", "mma.cuh", "stream_mma.cuh")
-REGISTERS = 255  # a thread; about 90 of them go into operands, addresses and what the score function needs
+DRAWN = 24  # registers more, where the score function draws random numbers
+REGISTERS = 255  # a thread; about 100 of them go into operands, addresses and what the score function needs
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,10 @@ def plans_of(arch: Arch, stream: Stream, part: Part, narrow: DType) -> list[Plan
     contracting = [stream.sizes[f] for k in part.sinks if (f := stream.sinks[k].features) is not None]
     x, tasks = stream.sizes[stream.x], prod(stream.sizes[: stream.x])
     arrays = max(len(part.sources), len(contracting))
+    drawn = DRAWN if _draws(stream, part) else 0
     for plan in plans_for(narrow):
         sums = sum(plan.feature_registers(n) for n in contracting)
-        if sums + plan.rows * plan.columns * arrays > REGISTERS - 90 or plan.bx >= 2 * max(x, 32):
+        if sums + plan.rows * plan.columns * arrays + drawn > REGISTERS - 100 or plan.bx >= 2 * max(x, 32):
             continue
         if plan.bx > 64 and tasks * -(-x // plan.bx) < arch.sms:
             continue
@@ -125,3 +128,16 @@ def plans_of(arch: Arch, stream: Stream, part: Part, narrow: DType) -> list[Plan
         if areas.bytes <= arch.shared_bytes:
             found.append(plan)
     return found
+
+
+def _draws(stream: Stream, part: Part) -> bool:
+    seen: set[int] = set()
+    stack = [stream.sinks[k].value for k in part.sinks]
+    while stack:
+        node = stack.pop()
+        if id(node) not in seen:
+            seen.add(id(node))
+            if isinstance(node, Apply) and node.op.operation.name == "nn.random":
+                return True
+            stack += children(node)[0]
+    return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import prod
 
-from dslc.core.dtypes import BOOL, FLOAT32
+from dslc.core.dtypes import BOOL
 from dslc.ir.index import Expr
 from dslc.ir.streams import Sink, Stream, bound_of, implied
 from dslc.ir.trace import Apply, Given, Guard, Node, Read, children, dims_under, invariant, survey
@@ -15,7 +15,7 @@ from ..scalars import Arithmetic, Val
 from ..stage import Function, FunctionWriter, Memory, Request, index_type
 from ..text import Writer
 from ..types import computed_type
-from .attention_mma_tiles import Plan, Tile, areas_of, element_type
+from .attention_mma_tiles import Plan, Tile, areas_of, bare, element_type
 from .map import delinearized, load_chunk
 
 LOG2E = "1.4426950408889634f"
@@ -270,7 +270,9 @@ class StreamWriter:
         """One product: corrects its sums for the new maximum, and adds the block."""
         w, plan, tile = self.w, self.plan, self.areas.other[k]
         self._shrink(k)
-        w.line(f"multiply_weights_mma<{element_type(plan)}, {tile.chunks}>(sum{k}, weight{k}, now_{tile.name});")
+        value = bare(self.sinks[k].value)
+        rounded = isinstance(value, Apply) and value.op.operation.name == "nn.cast" and value.dtype == plan.type
+        w.line(f"multiply_weights_mma<{element_type(plan)}, {tile.chunks}, {str(rounded).lower()}>(sum{k}, weight{k}, now_{tile.name});")
 
     def _whole(self) -> str | None:
         """The test that nothing in the tile is masked by inequalities or past the end; None where it always holds."""
@@ -335,8 +337,7 @@ class StreamWriter:
             kind, number = node.key
             if kind == "sink":
                 return Val(running[number], node.dtype)
-            value = Val(self.plan.element(f"score{number}"), FLOAT32)
-            return Arithmetic(self.w).cast(value, FLOAT32, node.dtype)
+            return Val(self.plan.element(f"score{number}"), node.dtype)
 
         return given
 

@@ -99,9 +99,9 @@ def narrowed(text: str, dtype: str) -> str:
     ("dtype", "names"), [("bfloat16", ("cross", "bias_input", "difference", "dropout")), ("float16", ("causal", "grouped", "sigmoid"))]
 )
 def test_tensor_cores(dtype: str, names: Sequence[str]) -> None:
-    """Scores and weights are rounded to 8 or 11 bits, and so are results."""
+    """Results are rounded to 8 or 11 bits, and nothing else."""
     texts = {name: narrowed((SPECS[0].parent / f"{name}.dsl").read_text(), dtype) for name in names}
-    check(texts, 2.0 ** (-5 if dtype == "bfloat16" else -8), arch=SMALL)
+    check(texts, 2.0 ** (-8 if dtype == "bfloat16" else -11), arch=SMALL)
 
 
 LONG = """model Long:
@@ -122,7 +122,7 @@ train:
 @pytest.mark.parametrize("order", emulator.ORDERS)
 def test_ragged_lengths(order: str) -> None:
     """Several tiles, the last one not full; whole tiles are skipped and others need no mask; one product a function where registers are short."""
-    check({"odd": LONG.format(n=200, d=72, t=": bfloat16"), "apart": LONG.format(n=257, d=256, t=": bfloat16")}, 2.0**-5, order)
+    check({"odd": LONG.format(n=200, d=72, t=": bfloat16"), "apart": LONG.format(n=257, d=256, t=": bfloat16")}, 2.0**-8, order)
 
 
 @needs_nvrtc
