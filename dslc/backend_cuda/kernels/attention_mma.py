@@ -27,7 +27,7 @@ from .attention_mma_text import StreamWriter
 from .attention_mma_tiles import Plan, areas_of, bare, plans_for
 
 INCLUDES = ("async.cuh", "mma.cuh", "stream_mma.cuh")
-DRAWN = 24  # registers more, where the score function draws random numbers
+DRAWN = 64  # registers more, where the score function draws random numbers
 REGISTERS = 255  # a thread; about 100 of them go into operands, addresses and what the score function needs
 
 
