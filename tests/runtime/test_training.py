@@ -114,13 +114,16 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(tmp_path):
 
 
 def test_control_c_as_a_signal_ends_after_the_step(tmp_path):
-    handler = signal.getsignal(signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with it ignored
     record = Record(signal_at=4)
-    result = loop(TrainSettings(steps=30, folder=tmp_path), record).run()
+    try:
+        result = loop(TrainSettings(steps=30, folder=tmp_path), record).run()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert isinstance(result, events.Interrupted) and result.step == 4 and len(record.losses) == 4
     assert result.how_to_resume == f"saved at step 4 of 30 in {tmp_path}; to go on: dslc train {tmp_path} --resume"
     assert checkpoint.load(tmp_path / LAST).progress.step == 4
-    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_an_interrupt_inside_a_step_saves_nothing_torn(tmp_path):
