@@ -345,3 +345,9 @@ def test_a_cpu_program_sees_what_a_device_wrote():
 
 def test_sizes_fit():
     assert N == X.bytes // 4 == Y.bytes // 4 and LOSS.bytes == 4 and STEP.bytes == 8
+
+
+def test_times_are_one_a_launch():
+    program, _ = bound(FakeDriver(), *ALL)
+    found = program.times(2)
+    assert len(found) == len(program.executable.launches) == 3 and all(t >= 0 for t in found)

@@ -92,6 +92,7 @@ class DeviceProgram:
         self._returned = driver.staging(self._layout.big - self._layout.small)
         self._store: ParameterStore | None = None
         self._residence: Residence | None = None
+        self._launches: list[PreparedLaunch] = []
         self._start: Callable[[], None] | None = None
         self._warned: set[str] = set()
         if not self._kept:
@@ -134,15 +135,29 @@ class DeviceProgram:
                 self._residence.written(self._store, self._written)
         return results
 
+    def times(self, turns: int = 20) -> list[float]:
+        """Seconds of each of the executable's launches, the mean of `turns` runs behind each other after a first one. Values in memory go astray."""
+        found = []
+        with self._driver.lock:
+            for launch in self._launches:
+                self._driver.launch(launch)
+                first = self._driver.mark()
+                for _ in range(turns):
+                    self._driver.launch(launch)
+                last = self._driver.mark()
+                self._driver.wait(last)
+                found.append(self._driver.elapsed(first, last) / turns)
+        return found
+
     # ---- preparation
 
     def _prepare(self, kept: Mapping[int, int]) -> None:
         """All launches with their parameters, for these addresses of parameters and states."""
         slots = {slot: self._memory + offset for slot, offset in self._layout.offsets.items()} | dict(kept)
-        launches = [self._prepared(launch, slots) for launch in self.executable.launches]
-        for launch in launches:
+        self._launches = [self._prepared(launch, slots) for launch in self.executable.launches]
+        for launch in self._launches:
             self._driver.check(launch)
-        self._start = self._driver.graph(launches)
+        self._start = self._driver.graph(self._launches)
 
     def _prepared(self, launch: Launch, slots: Mapping[int, int]) -> PreparedLaunch:
         kernel = self.executable.kernels[launch.kernel]
