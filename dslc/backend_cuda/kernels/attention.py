@@ -54,7 +54,7 @@ class _Kernel:
 
     def function(self) -> Function:
         w, tile = self.w, self.l.tile
-        w.line("extern __shared__ __align__(16) float shared[];")
+        w.line("extern __shared__ __align__(16) float areas[];")
         w.line(f"const int lane = threadIdx.x % {LANES}u;")
         w.line(f"const int group = threadIdx.x / {LANES}u;")
         blocks = self._place()
@@ -151,7 +151,7 @@ class _Kernel:
                 value = self._wide(point, node)
                 tests = ([f"c + e < {n}"] if n % 4 else []) + ([f"{start} + row < {count}"] if ragged else [])
                 w.line(f"out[e] = {' && '.join(tests)} ? {value} : 0.0f;" if tests else f"out[e] = {value};")
-            w.line(f"store<4>(shared + {area.offset} + row * {area.stride} + c, out);")
+            w.line(f"store<4>(areas + {area.offset} + row * {area.stride} + c, out);")
 
     def _wide(self, point: Point, node: Node) -> str:
         v = point.value(node)
@@ -219,7 +219,7 @@ class _Kernel:
         for k, area in self.l.weights.items():
             other, held = self.l.streamed[self.l.sink_operand[k]][0], self.l.held[k]
             sizes = f"{self.groups}, {tile.y}, {area.stride}, {other.stride}, {other.width}, {held.width}"
-            w.line(f"add_weighted_rows<{sizes}>(o{k}, {_at(area, 'group')}, shared + {other.offset}, lane);")
+            w.line(f"add_weighted_rows<{sizes}>(o{k}, {_at(area, 'group')}, areas + {other.offset}, lane);")
 
     def _given(self, running: dict[int, str]) -> Any:
         """Answers for scores at (i, j) and for running folds of row i."""
@@ -367,4 +367,4 @@ class _Kernel:
 
 def _at(area: Area, row: str) -> str:
     """The text of a pointer to a row in shared memory."""
-    return f"(shared + {area.offset} + {row} * {area.stride})"
+    return f"(areas + {area.offset} + {row} * {area.stride})"
