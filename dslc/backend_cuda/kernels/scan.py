@@ -1,7 +1,7 @@
 """Cumulative kernels: a running fold along one axis, with pointwise work before it. Sums and products of float32 run in float64.
 
-A thread takes a line where there are many, or where neighbouring threads read neighbouring elements; else a block does, 256 places at a time: a scan
-within each warp, the warps' totals in order, and the total of the places before. The order of a sum follows from the shape alone.
+A thread takes a line where neighbouring lines lie beside each other, or lines are short; else a block does, 256 places at a time: a scan within each
+warp, the warps' totals in order, and the total of the places before. The order of a sum follows from the shape alone.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def generate(request: Request) -> Generated:
     lines = Lines(request, "nn.cumulative")
     if request.results[0].size == 0:
         return Generated(())
-    few = lines.count < request.arch.sms * THREADS and lines.length > WARP
-    return Generated((_by_block(lines) if few else _by_thread(lines),))
+    dense = lines.behind == 1 and lines.length > WARP
+    return Generated((_by_block(lines) if dense else _by_thread(lines),))
 
 
 def _kept(lines: Lines) -> DType:
