@@ -112,6 +112,11 @@ class FunctionWriter(Writer):
         self.parameters[name] = Parameter(name, "int", "value", value)
         return name
 
+    def tensor_map(self, name: str, operand: int, described: TensorMap) -> str:
+        """What the copy engine must know of an operand; the place of `described` is ("offset", bytes behind the operand's address)."""
+        self.parameters[name] = Parameter(name, "const __grid_constant__ TensorMap", "map", operand, described)
+        return name
+
     def _pointer(self, name: str, source: str, number: int, t: TensorType, qualifier: str = "") -> Memory:
         self.parameters[name] = Parameter(name, f"{qualifier}{memory_type(t.dtype)}*", source, number)
         return Memory(name, t)

@@ -25,6 +25,7 @@
 
 #include "fiber.h"
 #include "collectives.h"
+#include "warpgroup.h"
 #include "intrinsics.h"
 #include "launch.h"
 

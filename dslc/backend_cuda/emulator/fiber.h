@@ -7,6 +7,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
+#include <functional>
+#include <map>
 #include <vector>
 
 namespace emulator {
@@ -19,7 +22,7 @@ struct Fault {
     uint64_t places[2];  // where in the module's code, of a race: the later access, the earlier one
 };
 
-enum class State : uint8_t { runnable, at_barrier, at_collective, exited };
+enum class State : uint8_t { runnable, at_barrier, at_collective, at_mbarrier, at_named_barrier, exited };
 enum Order { forward, reverse, shuffled };
 
 // A copy that was issued and not yet waited for; no source means zeros. `group`: how many groups the thread had closed before.
@@ -27,6 +30,15 @@ struct Copy {
     void* to;
     const void* from;
     int size, group;
+};
+
+// Matrix products of a warpgroup that were issued and not yet waited for. An accumulator in flight is kept here; what its threads see is NaNs.
+struct Warpgroup {
+    struct Accumulator { float* of_thread[128]; std::vector<float> values; int pending; };
+    struct Product { float* accumulator; int group; std::function<void(float*)> run; };
+    std::map<float*, Accumulator> accumulators;
+    std::deque<Product> products;
+    int groups;
 };
 
 struct Fiber {
@@ -72,6 +84,9 @@ struct Block {
     unsigned barriers = 0, meetings[32] = {};  // of all blocks so far: barriers of the block, collectives of each warp
     void* shadow = nullptr;                    // who has accessed each byte of shared memory (checks.cpp)
     bool checking = false;                     // the race checker is at work: its own accesses do not count
+    std::deque<std::function<void()>> bulk_copies;  // issued, not yet done
+    std::vector<Warpgroup> warpgroups;
+    int named_waiting[16];  // warps that have arrived at each named barrier, in threads
     ~Block() {
         free(shadow);
         if (stacks) munmap(stacks, stacks_size);
@@ -108,7 +123,7 @@ emulator_switch:
     va_start(values, format);
     int used = vsnprintf(fault.message, sizeof fault.message, format, values);
     va_end(values);
-    static const char* const names[] = {"runnable", "at __syncthreads", "at a warp collective", "exited"};
+    static const char* const names[] = {"runnable", "at __syncthreads", "at a warp collective", "at an mbarrier", "at a named barrier", "exited"};
     int shown = 0;
     const Fiber* last = nullptr;
     for (auto& f : block->fibers) {  // one line for each run of threads in the same place
@@ -138,9 +153,20 @@ inline void make_ready(std::vector<Fiber*>& released) {
     for (Fiber* f : released) push(f);
 }
 
-// Runs the next runnable fiber; returns when this one is runnable again and its turn has come.
+// Does one of the bulk copies that are under way: the oldest, or any of them where the order is shuffled.
+inline void do_bulk_copy() {
+    auto& copies = block->bulk_copies;
+    size_t which = 0;
+    if (block->order == shuffled) block->random = block->random * 6364136223846793005u + 1442695040888963407u, which = (block->random >> 33) % copies.size();
+    auto copy = std::move(copies[which]);
+    copies.erase(copies.begin() + which);
+    copy();
+}
+
+// Runs the next runnable fiber; returns when this one is runnable again and its turn has come. Bulk copies land once nothing else can run.
 inline void yield() {
     Fiber* self = fiber;
+    while (block->next_ready == block->ready.size() && !block->bulk_copies.empty()) do_bulk_copy();
     if (block->next_ready == block->ready.size()) {
         block->ready.clear(), block->next_ready = 0;
         fail(self->file, self->line, "deadlock: every thread waits");
@@ -159,6 +185,11 @@ inline void entry() {
             if (f.state == State::at_barrier) fail(f.file, f.line, "divergent barrier: thread %d exited while others wait at __syncthreads", fiber->rank);
     }
     void* finished;
+    if (!block->live) {
+        if (!block->bulk_copies.empty()) fail(fiber->file, fiber->line, "the block ends while %zu bulk copies are under way", block->bulk_copies.size());
+        for (auto& w : block->warpgroups)
+            if (!w.products.empty()) fail(fiber->file, fiber->line, "the block ends while %zu products of a warpgroup are under way", w.products.size());
+    }
     if (!block->live) emulator_switch(&finished, block->launcher);
     yield();
     abort();

@@ -49,6 +49,8 @@ inline void run_block(Block& b, const Grid& g, unsigned long long rank, SharedRa
     b.waiting = 0, b.phase = 0, b.votes[0] = b.votes[1] = 0, b.random = g.seed * 0x9e3779b97f4a7c15u + rank;
     b.ready.clear(), b.next_ready = 0;
     b.fibers.assign(b.threads, Fiber{});
+    b.bulk_copies.clear(), b.warpgroups.assign((b.threads + 127) / 128, Warpgroup{});
+    memset(b.named_waiting, 0, sizeof b.named_waiting);
     block = &b;
     std::vector<Fiber*> all;
     for (int i = 0; i < b.threads; i++) {

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from ...core import dtypes
 from ...core.errors import TargetError
 from ...core.executable import TensorMap
 from . import emulator
-from .device import PreparedLaunch
+from .device import TENSOR_MAP_BYTES, PreparedLaunch
 from .host_memory import HostMemory
 
 SHARED_BYTES = 232_448  # of a block on sm_90a, the most that any schedule may take
@@ -44,7 +46,17 @@ class EmulatorDriver(HostMemory):
         return {s: Function(module, s) for s in symbols}
 
     def tensor_map(self, described: TensorMap, address: int) -> bytes:
-        raise TargetError("the CUDA emulator has no tensor maps", help="compile for cuda-emulated, whose schedules need none")
+        """As `TensorMap` of `backend_cuda/device/tma.cuh` lies; TargetError for what CUDA's driver refuses too."""
+        size = dtypes.BY_NAME[described.dtype].bytes
+        rank, span = len(described.dims), described.box[0] * size
+        steps = (*described.strides, *[0] * (5 - rank))
+        if address % 16 or any(s % 16 for s in described.strides) or not all(1 <= n <= 256 for n in described.box) or not 1 <= rank <= 5:
+            raise TargetError("the copy engine cannot take this tensor map", notes=[str(described)])
+        if span % 16 or (described.swizzle and span > described.swizzle):
+            raise TargetError(f"a tensor map whose box is {span} bytes wide, with a swizzle of {described.swizzle}", notes=[str(described)])
+        padding = (0,) * (5 - rank)
+        packed = struct.pack("=Q4Q5I5I3I", address, *steps[:4], *described.dims, *padding, *described.box, *padding, rank, size, described.swizzle)
+        return packed + bytes(TENSOR_MAP_BYTES - len(packed))
 
     def check(self, launch: PreparedLaunch) -> None:
         if launch.shared_bytes > SHARED_BYTES:

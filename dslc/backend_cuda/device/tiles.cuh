@@ -1,0 +1,110 @@
+// Products of tiles that threads put into shared memory (sm_80). A tile has one row an element of its own dim (ALONG_TERMS), or one row a term; its rows
+// are CHUNKS chunks of 16 bytes, exchanged within each 128 bytes so that neither stores nor the loads below meet bank conflicts.
+#pragma once
+#include "device/narrow.cuh"
+#include "device/mma.cuh"
+#include "device/gemm.cuh"
+
+template <int CHUNKS> __device__ __forceinline__ int tile_place(int row, int chunk) {
+    constexpr int SPAN = CHUNKS < 8 ? CHUNKS : 8;
+    return row * CHUNKS + (chunk ^ row / (8 / SPAN) % SPAN);
+}
+
+// The fragment of 16 elements of the own dim and 16 terms, as `mma_m16n8k16` takes its first operand.
+template <bool ALONG_TERMS, int CHUNKS, typename T> __device__ __forceinline__ void load_rows(unsigned (&a)[4], const T* tile, int row, int term) {
+    const int lane = threadIdx.x % 32, inner = lane % 8, low = lane / 8 % 2, high = lane / 16;
+    if constexpr (ALONG_TERMS) load_matrix_x4(a, tile + 8 * tile_place<CHUNKS>(row + 8 * low + inner, term / 8 + high));
+    else load_matrix_x4_trans(a, tile + 8 * tile_place<CHUNKS>(term + 8 * high + inner, row / 8 + low));
+}
+// The same 16 x 16 as two second operands of 8 columns each: the first in b[0] and b[1].
+template <bool ALONG_TERMS, int CHUNKS, typename T> __device__ __forceinline__ void load_columns(unsigned (&b)[4], const T* tile, int column, int term) {
+    const int lane = threadIdx.x % 32, inner = lane % 8, low = lane / 8 % 2, high = lane / 16;
+    if constexpr (ALONG_TERMS) load_matrix_x4(b, tile + 8 * tile_place<CHUNKS>(column + 8 * high + inner, term / 8 + low));
+    else load_matrix_x4_trans(b, tile + 8 * tile_place<CHUNKS>(term + 8 * low + inner, column / 8 + high));
+}
+
+// A warp's d[16 M][64] += a b over DEPTH terms of 16 bits, from `row` and `column` of the tiles on; sums lie as mma_m16n8k16 leaves them, 8 columns in
+// 4 registers.
+template <int ROWS, int COLUMNS, int DEPTH, bool A_ALONG, bool B_ALONG, int M, typename T>
+__device__ __forceinline__ void multiply_tiles(float (&d)[M][32], const T* a, const T* b, int row, int column) {
+#pragma unroll
+    for (int term = 0; term < DEPTH; term += 16) {
+        unsigned left[M][4];
+#pragma unroll
+        for (int m = 0; m < M; ++m) load_rows<A_ALONG, (A_ALONG ? DEPTH : ROWS) / 8>(left[m], a, row + 16 * m, term);
+#pragma unroll
+        for (int n = 0; n < 4; ++n) {
+            unsigned pair[4];
+            load_columns<B_ALONG, (B_ALONG ? DEPTH : COLUMNS) / 8>(pair, b, column + 16 * n, term);
+#pragma unroll
+            for (int half = 0; half < 2; ++half) {
+                const unsigned right[2] = {pair[2 * half], pair[2 * half + 1]};
+#pragma unroll
+                for (int m = 0; m < M; ++m) {
+                    float (&sums)[4] = reinterpret_cast<float (&)[4]>(d[m][8 * n + 4 * half]);
+                    mma_m16n8k16(sums, left[m], right, T());
+                }
+            }
+        }
+    }
+}
+
+template <typename T> __device__ __forceinline__ T multiply_add(T a, T b, T c) {
+    if constexpr (sizeof(T) == 4) return fmaf(a, b, c);
+    else return fma(a, b, c);
+}
+
+// V terms of 8 elements of a thread's share of a tile, V elements being 16 bytes: element i is number `unit` + STEP i along terms, else V neighbours
+// at V * (unit + STEP i / V).
+template <bool ALONG_TERMS, int CHUNKS, int STEP, int V, typename T>
+__device__ __forceinline__ void load_share(T (&x)[8][V], const T* tile, int first, int unit, int term) {
+    if constexpr (ALONG_TERMS) {
+#pragma unroll
+        for (int i = 0; i < 8; ++i) load<V>(tile + V * tile_place<CHUNKS>(first + unit + STEP * i, term / V), x[i]);
+    } else {
+#pragma unroll
+        for (int k = 0; k < V; ++k)
+#pragma unroll
+            for (int i = 0; i < 8 / V; ++i) {
+                T part[V];
+                load<V>(tile + V * tile_place<CHUNKS>(term + k, first / V + unit + STEP * i), part);
+#pragma unroll
+                for (int j = 0; j < V; ++j) x[i * V + j][k] = part[j];
+            }
+    }
+}
+// Which element of its own dim a thread's element i is, counted from the warp's first.
+template <bool ALONG_TERMS, int STEP, int V> __device__ __forceinline__ int share_place(int unit, int i) {
+    return ALONG_TERMS ? unit + STEP * i : V * (unit + STEP * (i / V)) + i % V;
+}
+
+// A warp's d[32][64] += a b over DEPTH terms in the type's own arithmetic, each thread 8 x 8 of it: lanes are 4 x 8.
+template <int ROWS, int COLUMNS, int DEPTH, bool A_ALONG, bool B_ALONG, typename T>
+__device__ __forceinline__ void multiply_tiles(T (&d)[8][8], const T* a, const T* b, int row, int column) {
+    constexpr int V = 16 / (int)sizeof(T);
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int term = 0; term < DEPTH; term += V) {
+        T left[8][V], right[8][V];
+        load_share<A_ALONG, (A_ALONG ? DEPTH : ROWS) / V, 4, V>(left, a, row, lane / 8, term);
+        load_share<B_ALONG, (B_ALONG ? DEPTH : COLUMNS) / V, 8, V>(right, b, column, lane % 8, term);
+#pragma unroll
+        for (int k = 0; k < V; ++k)
+#pragma unroll
+            for (int i = 0; i < 8; ++i)
+#pragma unroll
+                for (int j = 0; j < 8; ++j) d[i][j] = multiply_add(left[i][k], right[j][k], d[i][j]);
+    }
+}
+
+// Writes 16 of the warp's 32 rows, its first or second half, as `stage_sums` of device/gemm.cuh does.
+template <bool A_ALONG, bool B_ALONG, int HALF, typename T> __device__ __forceinline__ void stage_share(T* staged, const T (&d)[8][8]) {
+    constexpr int V = 16 / (int)sizeof(T);
+    const int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int i = 4 * HALF; i < 4 * HALF + 4; ++i) {
+        const int row = share_place<A_ALONG, 4, V>(lane / 8, i) - 16 * HALF;
+#pragma unroll
+        for (int j = 0; j < 8; ++j) staged[staged_place<V>(row, share_place<B_ALONG, 8, V>(lane % 8, j))] = d[i][j];
+    }
+}

@@ -1,0 +1,163 @@
+// Matrix products of a warpgroup (sm_90a): the operands lie in shared memory, the sums in registers; products run beside the threads.
+#pragma once
+#include "device/narrow.cuh"
+#include "device/tma.cuh"
+
+// d[64][N] += a[64][16] b[16][N]. Thread t of the warpgroup, of warp w and lane l, has in d[i] row 16 w + l / 4 + 8 (i / 2 % 2), column 8 (i / 4) +
+// 2 (l % 4) + i % 2. Operands lie in rows of 128 bytes whose 16-byte chunks are exchanged as the copy engine does it (swizzle of 128 bytes):
+// not TRANS: rows of 64 neighbours along k, groups of 8 rows `stride` bytes apart. TRANS: rows of 64 neighbours along m or n, one row a k, groups
+// of 8 k `stride` bytes apart, the next 64 of m or n `leading` bytes apart. Tiles begin at multiples of 1024 bytes.
+#ifndef DSLC_EMULATED
+
+__device__ __forceinline__ unsigned long long matrix_descriptor(const void* tile, int leading, int stride) {
+    return (unsigned long long)((shared_address(tile) & 0x3ffff) >> 4) | (unsigned long long)(leading >> 4) << 16 |
+           (unsigned long long)(stride >> 4) << 32 | 1ull << 62;
+}
+// Before the first product, and after other code has touched accumulators. Then products, a commit, and a wait until at most N groups are under way.
+__device__ __forceinline__ void wgmma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void wgmma_commit() { asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory"); }
+template <int N> __device__ __forceinline__ void wgmma_wait() { asm volatile("wgmma.wait_group.sync.aligned %0;" :: "n"(N) : "memory"); }
+
+#define DSLC_R32 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define DSLC_R64 DSLC_R32 ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define DSLC_R96 DSLC_R64 ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95"
+#define DSLC_R128 DSLC_R96 ", %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+#define DSLC_D8(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3]), "+f"(d[i + 4]), "+f"(d[i + 5]), "+f"(d[i + 6]), "+f"(d[i + 7])
+#define DSLC_D32(i) DSLC_D8(i), DSLC_D8(i + 8), DSLC_D8(i + 16), DSLC_D8(i + 24)
+#define DSLC_D64 DSLC_D32(0), DSLC_D32(32)
+#define DSLC_D96 DSLC_D64, DSLC_D32(64)
+#define DSLC_D128 DSLC_D96, DSLC_D32(96)
+
+// Both operands in shared memory; the sums begin at 0 where `accumulate` is 0. R: registers of the sums, P0 ...: the numbers behind them.
+#define DSLC_WGMMA(N, TYPE, SPELLED, R, SUMS, P0, P1, P2, P3, P4)                                                                                       \
+    template <bool TRANS_A, bool TRANS_B>                                                                                                               \
+    __device__ __forceinline__ void wgmma(float (&d)[N / 2], unsigned long long a, unsigned long long b, int accumulate, TYPE) {                        \
+        asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " P2 ", 0;\nwgmma.mma_async.sync.aligned.m64n" #N "k16.f32." SPELLED "." SPELLED " {" R "}, "    \
+                     P0 ", " P1 ", p, 1, 1, " P3 ", " P4 ";\n}" : SUMS : "l"(a), "l"(b), "r"(accumulate), "n"((int)TRANS_A), "n"((int)TRANS_B));         \
+    }
+// The first operand in registers, as the first of `mma_m16n8k16` lies for the warp's 16 rows.
+#define DSLC_WGMMA_REGISTERS(N, TYPE, SPELLED, R, SUMS, P0, P1, P2, P3, P4, P5, P6)                                                                     \
+    template <bool TRANS_B>                                                                                                                             \
+    __device__ __forceinline__ void wgmma_registers(float (&d)[N / 2], const unsigned (&a)[4], unsigned long long b, int accumulate, TYPE) {            \
+        asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " P5 ", 0;\nwgmma.mma_async.sync.aligned.m64n" #N "k16.f32." SPELLED "." SPELLED " {" R "}, {"   \
+                     P0 ", " P1 ", " P2 ", " P3 "}, " P4 ", p, 1, 1, " P6 ";\n}"                                                                         \
+                     : SUMS : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate), "n"((int)TRANS_B));                                  \
+    }
+DSLC_WGMMA(64, __nv_bfloat16, "bf16", DSLC_R32, DSLC_D32(0), "%32", "%33", "%34", "%35", "%36")
+DSLC_WGMMA_REGISTERS(64, __nv_bfloat16, "bf16", DSLC_R32, DSLC_D32(0), "%32", "%33", "%34", "%35", "%36", "%37", "%38")
+DSLC_WGMMA(64, __half, "f16", DSLC_R32, DSLC_D32(0), "%32", "%33", "%34", "%35", "%36")
+DSLC_WGMMA_REGISTERS(64, __half, "f16", DSLC_R32, DSLC_D32(0), "%32", "%33", "%34", "%35", "%36", "%37", "%38")
+DSLC_WGMMA(128, __nv_bfloat16, "bf16", DSLC_R64, DSLC_D64, "%64", "%65", "%66", "%67", "%68")
+DSLC_WGMMA_REGISTERS(128, __nv_bfloat16, "bf16", DSLC_R64, DSLC_D64, "%64", "%65", "%66", "%67", "%68", "%69", "%70")
+DSLC_WGMMA(128, __half, "f16", DSLC_R64, DSLC_D64, "%64", "%65", "%66", "%67", "%68")
+DSLC_WGMMA_REGISTERS(128, __half, "f16", DSLC_R64, DSLC_D64, "%64", "%65", "%66", "%67", "%68", "%69", "%70")
+DSLC_WGMMA(192, __nv_bfloat16, "bf16", DSLC_R96, DSLC_D96, "%96", "%97", "%98", "%99", "%100")
+DSLC_WGMMA_REGISTERS(192, __nv_bfloat16, "bf16", DSLC_R96, DSLC_D96, "%96", "%97", "%98", "%99", "%100", "%101", "%102")
+DSLC_WGMMA(192, __half, "f16", DSLC_R96, DSLC_D96, "%96", "%97", "%98", "%99", "%100")
+DSLC_WGMMA_REGISTERS(192, __half, "f16", DSLC_R96, DSLC_D96, "%96", "%97", "%98", "%99", "%100", "%101", "%102")
+DSLC_WGMMA(256, __nv_bfloat16, "bf16", DSLC_R128, DSLC_D128, "%128", "%129", "%130", "%131", "%132")
+DSLC_WGMMA_REGISTERS(256, __nv_bfloat16, "bf16", DSLC_R128, DSLC_D128, "%128", "%129", "%130", "%131", "%132", "%133", "%134")
+DSLC_WGMMA(256, __half, "f16", DSLC_R128, DSLC_D128, "%128", "%129", "%130", "%131", "%132")
+DSLC_WGMMA_REGISTERS(256, __half, "f16", DSLC_R128, DSLC_D128, "%128", "%129", "%130", "%131", "%132", "%133", "%134")
+
+#else
+
+// Products are done when they are waited for, from what then lies in shared memory: a stage given back too early, or read before its copy has landed,
+// gives wrong sums. Each group of 16 terms is summed in double and rounded once.
+inline unsigned long long matrix_descriptor(const void* tile, int leading, int stride, EMULATOR_HERE) {
+    size_t place = (const char*)tile - emulator::block->dynamic_shared;
+    if (place >= 1 << 18) emulator::fail(file, line, "wgmma: an operand that does not lie in dynamic shared memory");
+    return (unsigned long long)(place >> 4) | (unsigned long long)(leading >> 4) << 16 | (unsigned long long)(stride >> 4) << 32 | 1ull << 62;
+}
+template <typename T> inline float matrix_element(unsigned long long descriptor, bool transposed, int x, int k) {
+    size_t start = (descriptor & 0x3fff) << 4, leading = (descriptor >> 16 & 0x3fff) << 4, stride = (descriptor >> 32 & 0x3fff) << 4;
+    size_t place = transposed ? start + x / 64 * leading + k / 8 * stride + k % 8 * 128 + x % 64 * 2 : start + x / 8 * stride + x % 8 * 128 + k * 2;
+    unsigned short bits;
+    memcpy(&bits, emulator::block->dynamic_shared + (place ^ (place >> 3 & 0x70)), 2);
+    return (float)emulator::bits_as<T>(bits);
+}
+inline void wgmma_fence(EMULATOR_HERE) {
+    int none = 0;
+    emulator::warpgroup(64, &none, [](int**) {}, file, line);
+}
+inline void wgmma_commit(EMULATOR_HERE) {
+    int none = 0, number = emulator::fiber->rank / 128;
+    emulator::warpgroup(65, &none, [=](int**) { emulator::block->warpgroups[number].groups++; }, file, line);
+}
+template <int N> inline void wgmma_wait(EMULATOR_HERE) {
+    int none = 0, number = emulator::fiber->rank / 128;
+    emulator::warpgroup(66, &none, [=](int**) {
+        auto& group = emulator::block->warpgroups[number];
+        while (!group.products.empty() && group.products.front().group < group.groups - N) {
+            auto product = std::move(group.products.front());
+            group.products.pop_front();
+            auto& sums = group.accumulators[product.accumulator];
+            product.run(sums.values.data());
+            if (--sums.pending) continue;
+            size_t each = sums.values.size() / 128;
+            for (int t = 0; t < 128; t++) memcpy(sums.of_thread[t], sums.values.data() + t * each, each * 4);
+            group.accumulators.erase(product.accumulator);
+        }
+    }, file, line);
+}
+// Puts a product in the queue. `first(row, k)` and `second(column, k)` give the operands when it is done; values: [thread][R].
+template <int R, typename First, typename Second> inline void wgmma_issue(float* const (&d)[128], int number, int accumulate, First first, Second second) {
+    auto& group = emulator::block->warpgroups[number];
+    auto& sums = group.accumulators[d[0]];
+    if (!sums.pending++) {
+        sums.values.resize(128 * R);
+        for (int t = 0; t < 128; t++) {
+            sums.of_thread[t] = d[t];
+            memcpy(sums.values.data() + t * R, d[t], R * 4);
+            memset(d[t], 0xff, R * 4);
+        }
+    }
+    group.products.push_back({d[0], group.groups, [=](float* values) {
+        static thread_local double a[64][16], b[2 * R][16];
+        for (int row = 0; row < 64; row++) for (int k = 0; k < 16; k++) a[row][k] = first(row, k);
+        for (int column = 0; column < 2 * R; column++) for (int k = 0; k < 16; k++) b[column][k] = second(column, k);
+        for (int t = 0; t < 128; t++)
+            for (int i = 0; i < R; i++) {
+                int row = t / 32 * 16 + t % 32 / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + t % 4 * 2 + i % 2;
+                double total = accumulate ? values[t * R + i] : 0.0;
+                for (int k = 0; k < 16; k++) total += a[row][k] * b[column][k];
+                values[t * R + i] = (float)total;
+            }
+    }});
+}
+template <bool TRANS_A, bool TRANS_B, int R, typename T>
+inline void wgmma(float (&d)[R], unsigned long long a, unsigned long long b, int accumulate, T, EMULATOR_HERE) {
+    struct Argument { float* d; unsigned long long a, b; int accumulate; } mine{d, a, b, accumulate};
+    int number = emulator::fiber->rank / 128;
+    emulator::warpgroup(67, &mine, [=](Argument** q) {
+        float* sums[128];
+        for (int t = 0; t < 128; t++) {
+            sums[t] = q[t]->d;
+            if (q[t]->a != a || q[t]->b != b || !q[t]->accumulate != !accumulate) emulator::fail(file, line, "wgmma: operands differ within the warpgroup");
+        }
+        if ((a >> 3 | b >> 3) & 7) emulator::fail(file, line, "wgmma: an operand whose 8 rows do not begin at a multiple of 1024 bytes");
+        wgmma_issue<R>(sums, number, accumulate, [=](int row, int k) { return matrix_element<T>(a, TRANS_A, row, k); },
+                       [=](int column, int k) { return matrix_element<T>(b, TRANS_B, column, k); });
+    }, file, line);
+}
+template <bool TRANS_B, int R, typename T>
+inline void wgmma_registers(float (&d)[R], const unsigned (&a)[4], unsigned long long b, int accumulate, T, EMULATOR_HERE) {
+    struct Argument { float* d; const unsigned* a; unsigned long long b; } mine{d, a, b};
+    int number = emulator::fiber->rank / 128;
+    emulator::warpgroup(68, &mine, [=](Argument** q) {
+        float* sums[128];
+        std::vector<float> rows(64 * 16);
+        for (int t = 0; t < 128; t++) {
+            sums[t] = q[t]->d;
+            if (q[t]->b != b) emulator::fail(file, line, "wgmma: operands differ within the warpgroup");
+            for (int r = 0; r < 8; r++) {
+                int row = t / 32 * 16 + t % 32 / 4 + r / 2 % 2 * 8, k = r / 4 * 8 + t % 4 * 2 + r % 2;
+                rows[row * 16 + k] = (float)emulator::bits_as<T>((unsigned short)(q[t]->a[r / 2] >> 16 * (r % 2)));
+            }
+        }
+        wgmma_issue<R>(sums, number, accumulate, [=](int row, int k) { return rows[row * 16 + k]; },
+                       [=](int column, int k) { return matrix_element<T>(b, TRANS_B, column, k); });
+    }, file, line);
+}
+
+#endif

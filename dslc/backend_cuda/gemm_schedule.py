@@ -1,0 +1,84 @@
+"""How a contraction is shared out on a GPU: tiles, stages, warps, splits of the terms; chosen by a count of cycles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .arch import Arch
+
+DEPTH = 64  # terms of a Hopper tile
+STAGING = 8 * 16 * 64 * 4  # bytes: 16 rows of 64 float32 sums for each of 8 consumer warps
+BARRIERS = 256  # bytes behind them
+TENSOR_CORE = 2048  # products of 16-bit elements a cycle of a multiprocessor, with wgmma
+START = 1500  # cycles until a block's first tile is there
+LEAST_STEPS = 3  # of DEPTH terms, of a split
+
+
+@dataclass(frozen=True)
+class HopperSchedule:
+    """A block makes tiles of rows x columns: two consumer warpgroups share a tile's rows or, taking turns, make a tile each."""
+
+    rows: int
+    columns: int
+    turns: bool
+    stages: int
+    splits: int
+    group: int  # rows of tiles that are walked together
+
+    @property
+    def blocks_of_rows(self) -> int:
+        """Blocks of 64 rows that one warpgroup makes."""
+        return self.rows // (64 if self.turns else 128)
+
+    @property
+    def stage_bytes(self) -> int:
+        return (self.rows + self.columns) * DEPTH * 2
+
+    @property
+    def shared_bytes(self) -> int:
+        return self.stages * self.stage_bytes + STAGING + BARRIERS
+
+    def words(self) -> str:
+        how = "taking turns at tiles" if self.turns else "sharing each tile"
+        split = f", terms split in {self.splits}" if self.splits > 1 else ""
+        return f"two warpgroups {how} of {self.rows} x {self.columns}, a third loads {self.stages} stages of {DEPTH} terms{split}"
+
+
+# rows, columns, turns
+HOPPER_TILES = ((128, 256, False), (256, 128, False), (128, 128, True), (64, 256, True), (128, 128, False), (128, 64, False))
+
+
+Sizes = tuple[int, int, int, int]  # batch, rows, columns, terms
+
+
+def hopper_schedule(sizes: Sizes, arch: Arch, fits: Callable[[int, int], bool]) -> HopperSchedule | None:
+    """The schedule of a product that takes the fewest cycles; `fits(rows, columns)`: whether the copy engine can make such tiles. None where it can
+    make none."""
+    return min(hopper_schedules(sizes, arch, fits), key=lambda s: hopper_cycles(s, sizes, arch), default=None)
+
+
+def hopper_schedules(sizes: Sizes, arch: Arch, fits: Callable[[int, int], bool]) -> list[HopperSchedule]:
+    """All schedules that a product may have."""
+    splits = [n for n in (1, 2, 3, 4, 6, 8, 12, 16) if n == 1 or sizes[3] >= n * LEAST_STEPS * DEPTH]
+    return [_hopper(*tile, n, sizes, arch) for tile in HOPPER_TILES if fits(*tile[:2]) for n in splits]
+
+
+def _hopper(rows: int, columns: int, turns: bool, splits: int, sizes: Sizes, arch: Arch) -> HopperSchedule:
+    stages = (arch.shared_bytes - STAGING - BARRIERS) // ((rows + columns) * DEPTH * 2)
+    tall = -(-sizes[1] // rows)
+    return HopperSchedule(rows, columns, turns, min(stages, 8), splits, max(1, min(tall, 2048 // rows)))
+
+
+def hopper_cycles(s: HopperSchedule, sizes: Sizes, arch: Arch) -> float:
+    """Cycles of the whole product: waves of tiles, each its products and, unless another tile's products run beside them, its stores."""
+    batch, rows, columns, terms = sizes
+    tiles = batch * -(-rows // s.rows) * -(-columns // s.columns) * s.splits
+    waves = -(-tiles // arch.sms)
+    steps = -(-terms // (DEPTH * s.splits))
+    wide = 1.0 if s.rows + s.columns >= 384 else 1.08 if s.rows + s.columns >= 256 else 1.35  # how far loads keep up with the products
+    products = steps * s.rows * s.columns * DEPTH / TENSOR_CORE * wide
+    stores = s.rows * s.columns / 12
+    per_wave = max(products, stores) if s.turns and waves > 1 else products + stores
+    fold = START * 3 + batch * rows * columns * (s.splits + 1) * 4 / (arch.sms * 14) if s.splits > 1 else 0
+    return START + waves * per_wave + fold

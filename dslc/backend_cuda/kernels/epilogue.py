@@ -1,0 +1,122 @@
+"""What a contraction's sums become: the kernel's results at a few neighbouring columns of one row, and sums over splits of the terms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dslc.core.dtypes import DType
+from dslc.ir.contractions import COLUMNS, Contraction
+from dslc.ir.trace import Given, invariant, survey
+from dslc.ir.types import TensorType
+
+from ..pull import Point, chunked, moves_with
+from ..scalars import Val
+from ..stage import Function, FunctionWriter, Request, index_type
+from ..types import computed_type
+from .map import load_chunk
+
+THREADS = 256
+
+
+@dataclass(frozen=True)
+class Epilogue:
+    """The results of a contraction, made from its sums in the type `wide`. `numbers`: which of the kernel's results they are."""
+
+    request: Request
+    contraction: Contraction
+    numbers: tuple[int, ...]
+    wide: DType
+
+    @property
+    def integer(self) -> str:
+        sizes = self.contraction.sizes
+        return index_type(sizes[0] * sizes[1] * sizes[2], *(t.size for t in (*self.request.operands, *self.request.results)))
+
+    def width(self) -> int:
+        """Neighbouring columns that are stored at once: as many as fill 16 bytes of the narrowest result, up to 8."""
+        reads = survey(self.contraction.trace, [node for node, _ in self.contraction.results]).reads
+        types = [r.dtype for r in reads] + [self.request.results[k].dtype for k in self.numbers]
+        width = min(16 // min(t.bytes for t in types), 8)
+        while width > 1:
+            stored = all(chunked(a, COLUMNS, width) for _, a in self.contraction.results) and all(map(self.request.result_aligned, self.numbers))
+            if self.contraction.sizes[COLUMNS] % width == 0 and stored:
+                return width
+            width //= 2
+        return 1
+
+    def write(self, w: FunctionWriter, dims: Sequence[str], width: int, sums: str) -> None:
+        """The stores at `width` columns; `dims` are the names of the four dims, `sums` an array of the sums."""
+        trace, roots = self.contraction.trace, [node for node, _ in self.contraction.results]
+        base = Point(w, trace, w.operand, dims, integer=self.integer)
+        known: dict[int, Val] = {}
+        for node in invariant(trace, roots, {COLUMNS}):
+            if not isinstance(node, Given):
+                known[id(node)] = base.value(node)
+        for read in survey(trace, roots).reads:
+            still = not any(moves_with(trace, t.expr, COLUMNS) for t in read.tests)
+            if width > 1 and id(read) not in known and still and self.request.operand_aligned(read.operand) and chunked(read.address, COLUMNS, width):
+                known[id(read)] = Val(f"{load_chunk(w, base, w.operand, read, width)}[j]", read.dtype)
+        outs = [w.fresh("out") for _ in self.numbers]
+        for name, k in zip(outs, self.numbers):
+            w.line(f"{computed_type(self.request.results[k].dtype)} {name}[{width}];")
+        with w.unrolled("j", width):
+            column = f"({dims[COLUMNS]} + j)" if width > 1 else dims[COLUMNS]
+            at = [*dims[:COLUMNS], column, *dims[COLUMNS + 1 :]]
+            point = Point(w, trace, w.operand, at, lambda _: self._sum(point, sums, roots), known, self.integer)
+            for name, root in zip(outs, roots):
+                w.line(f"{name}[j] = {point.value(root).text};")
+        for name, k, (_, address) in zip(outs, self.numbers, self.contraction.results):
+            if width > 1:
+                w.line(f"store<{width}>({w.result(k).name} + {base.index(address)}, {name});")
+            else:
+                w.line(f"store({w.result(k).name} + {base.index(address)}, {name}[0]);")
+
+    def _sum(self, point: Point, sums: str, roots: Sequence[object]) -> Val:
+        """The sum at a column, in the contraction's type; a store rounds by itself."""
+        value, dtype = Val(f"{sums}[j]", self.wide), self.contraction.op.type.dtype
+        if all(isinstance(root, Given) for root in roots):
+            return Val(value.text, dtype)
+        return point.s.cast(value, self.wide, dtype)
+
+    def partial(self, splits: int) -> TensorType:
+        """Sums of each split, as they lie in the workspace: [split, batch, row, column]."""
+        return TensorType(self.wide, (splits, *self.contraction.sizes[:3]))
+
+    def write_partial(self, w: FunctionWriter, split: str, dims: Sequence[str], width: int, sums: str, splits: int) -> None:
+        """A split's sums at `width` columns, to the workspace."""
+        t = self.partial(splits)
+        batch, rows, columns = self.contraction.sizes[:3]
+        place = f"(({split} * {batch} + {dims[0]}) * ({self.integer}){rows} + {dims[1]}) * {columns} + {dims[2]}"
+        to = w.workspace("partial", 0, t).name
+        w.line(f"store<{width}>({to} + {place}, {sums});" if width > 1 else f"store({to} + {place}, {sums}[0]);")
+
+    def partial_width(self) -> int:
+        """Columns of partial sums that are stored at once."""
+        width = 16 // self.wide.bytes
+        return width if self.contraction.sizes[COLUMNS] % width == 0 else 1
+
+    def folded(self, splits: int) -> Function:
+        """The function that adds the splits' sums in their order, and makes the results."""
+        w = FunctionWriter(self.request, "_sum")
+        batch, rows, columns = self.contraction.sizes[:3]
+        width = min(self.width(), self.partial_width())
+        total = batch * rows * columns // width
+        integer, wide = self.integer, computed_type(self.wide)
+        block = "blockIdx.x" if integer == "int" else f"({integer})blockIdx.x"
+        w.line(f"const {integer} p = {block} * {THREADS} + threadIdx.x;")
+        w.line(f"if (p >= {total}) return;")
+        w.line(f"const int column = p % {columns // width}u * {width};")
+        w.line(f"const int row = p / {columns // width}u % {rows}u;")
+        w.line(f"const int batch = p / {columns // width * rows}u;")
+        source = w.workspace("partial", 0, self.partial(splits)).name
+        w.line(f"{wide} sums[{width}] = {{}};")
+        w.line("#pragma unroll 4")
+        with w.block(f"for (int split = 0; split < {splits}; ++split)"):
+            w.line(f"{wide} more[{width}];")
+            place = f"split * ({integer}){batch * rows * columns} + p * {width}"
+            w.line(f"load<{width}>({source} + {place}, more);" if width > 1 else f"more[0] = {source}[{place}];")
+            with w.unrolled("j", width):
+                w.line("sums[j] += more[j];")
+        self.write(w, ["batch", "row", "column", "0"], width, "sums")
+        return w.function((-(-total // THREADS),), (THREADS,), schedule=f"sums of {splits} splits of the terms, added in order")

@@ -1,0 +1,193 @@
+"""Contractions on Hopper: one warpgroup has the copy engine load tiles, two make products of them with wgmma, and blocks stay for all tiles.
+
+Tiles lie in a ring of stages in shared memory. An mbarrier `full` a stage says that its bytes have landed, an mbarrier `empty` that the consumers'
+products have read it; the ring runs on from tile to tile, so that the next tile's first stages load while this one's sums are stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from dslc.ir.contractions import BATCH, COLUMNS, ROWS, TERMS
+
+from ..gemm_schedule import DEPTH, STAGING, HopperSchedule
+from ..stage import Function, FunctionWriter, Generated
+from ..tensor_views import Axis, View
+from .epilogue import Epilogue
+
+SLAB = 64 * DEPTH * 2  # bytes of 64 rows or columns of a tile
+
+
+@dataclass(frozen=True)
+class HopperProduct:
+    """What is multiplied: how the two operands lie, and what their sums become."""
+
+    epilogue: Epilogue
+    views: tuple[View, View]  # rows, columns
+    element: str  # in CUDA C++
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return self.epilogue.contraction.sizes
+
+
+def generate(product: HopperProduct, s: HopperSchedule) -> Generated:
+    """One function, or two where the terms are split."""
+    functions = [_main(product, s)]
+    workspace = 0
+    if s.splits > 1:
+        functions.append(product.epilogue.folded(s.splits))
+        workspace = product.epilogue.partial(s.splits).bytes
+    return Generated(functions, workspace, (), ("wgmma.cuh", "gemm.cuh"))
+
+
+def fits(product: HopperProduct, rows: int, columns: int) -> bool:
+    """Whether tiles of this size are boxes of both operands."""
+    return all(view.axes(n) is not None for view, n in zip(product.views, (rows, columns)))
+
+
+def _main(product: HopperProduct, s: HopperSchedule) -> Function:
+    w = FunctionWriter(product.epilogue.request)
+    maps = [w.tensor_map(f"map_{'ab'[k]}", v.operand, v.tensor_map(n)) for k, (v, n) in enumerate(zip(product.views, (s.rows, s.columns)))]
+    w.line("extern __shared__ __align__(1024) unsigned char shared[];")
+    w.line(f"unsigned long long* const full = reinterpret_cast<unsigned long long*>(shared + {s.stages * s.stage_bytes + STAGING});")
+    w.line(f"unsigned long long* const empty = full + {s.stages};")
+    with w.block("if (threadIdx.x == 0)"):
+        w.line(f"for (int k = 0; k < {s.stages}; ++k) mbarrier_init(full + k, 1), mbarrier_init(empty + k, {4 if s.turns else 8});")
+        w.line("mbarrier_fence();")
+        w.line(f"prefetch_map(&{maps[0]}), prefetch_map(&{maps[1]});")
+    w.line("__syncthreads();")
+    w.line("const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);  // said to be equal in the warp")
+    w.line("int stage = 0;")
+    w.line("unsigned phase = 0;")
+    with w.block("if (warpgroup == 0)"):
+        w.line("give_registers<40>();")
+        with w.block("if (threadIdx.x == 0)"), _tiles(w, product, s):
+            with w.block("for (int k = first; k < last; ++k)"):
+                w.line("mbarrier_wait(empty + stage, phase ^ 1);")
+                w.line(f"mbarrier_arrive_expect(full + stage, {s.stage_bytes});")
+                w.line(f"unsigned char* const tile_a = shared + stage * {s.stage_bytes};")
+                w.line(f"unsigned char* const tile_b = tile_a + {s.rows * DEPTH * 2};")
+                _copies(w, product.views[0], s.rows, "tile_a", maps[0], "row")
+                _copies(w, product.views[1], s.columns, "tile_b", maps[1], "column")
+                w.line(f"if (++stage == {s.stages}) stage = 0, phase ^= 1;")
+    with w.block("else"):
+        w.line("take_registers<232>();")
+        _consumer(w, product, s)
+    batch, rows, columns, _ = product.sizes
+    tiles = -(-rows // s.rows) * -(-columns // s.columns) * batch * s.splits
+    return w.function((min(tiles, product.epilogue.request.arch.sms),), (384,), shared_bytes=s.shared_bytes, schedule=s.words())
+
+
+@contextmanager
+def _tiles(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> Iterator[None]:
+    """The loop over a block's tiles: `row`, `column`, `batch`, `split`, and its steps of DEPTH terms, `first` up to `last`."""
+    batch, rows, columns, terms = product.sizes
+    tall, wide, steps = -(-rows // s.rows), -(-columns // s.columns), -(-terms // DEPTH)
+    flat = tall * wide
+    with w.block(f"for (int tile = blockIdx.x; tile < {flat * batch * s.splits}; tile += gridDim.x)"):
+        number = f"tile % {flat}" if batch * s.splits > 1 else "tile"
+        w.line(f"const TilePlace place = grouped_tile({number}, {tall}, {wide}, {s.group});")
+        w.line(f"const int row = place.row * {s.rows}, column = place.column * {s.columns};")
+        w.line(f"const int batch = {f'tile / {flat} % {batch}' if batch > 1 else '0'};")
+        if s.splits > 1:
+            w.line(f"const int split = tile / {flat * batch};")
+            w.line(f"const int first = split * {steps} / {s.splits}, last = (split + 1) * {steps} / {s.splits};")
+        else:
+            w.line(f"const int first = 0, last = {steps};")
+        yield
+
+
+def _copies(w: FunctionWriter, view: View, n: int, to: str, tensor_map: str, start: str) -> None:
+    """The copies of one operand's tile: one box, or boxes of 64 of its own dim where that is the dense one."""
+    axes = view.axes(n)
+    assert axes is not None
+    for k in range(1 if view.along_terms else n // 64):
+        own = f"{start} + {64 * k}" if k else start
+        names = {BATCH: "batch", ROWS: own, COLUMNS: own, TERMS: f"k * {DEPTH}"}
+        places = ", ".join(_coordinate(a, names[a.dim], view) for a, _ in axes)
+        w.line(f"copy_tile({to}{f' + {k * SLAB}' if k else ''}, &{tensor_map}, full + stage, {places});")
+
+
+def _coordinate(axis: Axis, position: str, view: View) -> str:
+    """Where a position in a class is along one of its axes."""
+    if axis.extent == 1:
+        return "0"
+    text = f"({position}) / {axis.below}" if axis.below > 1 else position
+    outermost = any(axes and axes[-1] is axis for axes in (view.own, view.terms)) or (axis.dim == BATCH and axis is view.batch[-1])
+    return text if outermost and axis.dim != BATCH else f"({text}) % {axis.extent}"
+
+
+def _consumer(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> None:
+    w.line("const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;")
+    w.line(f"float* const staged = reinterpret_cast<float*>(shared + {s.stages * s.stage_bytes}) + (threadIdx.x / 32 - 4) * 1024;")
+    w.line(f"float d[{s.blocks_of_rows}][{s.columns // 2}];")
+    if s.turns:
+        w.comment("Barriers 1 and 2: the turns of the two warpgroups. A parity is only right for who is less than a round of stages behind.")
+        w.line("int turn = 2;")
+        w.line("if (warpgroup == 2) named_barrier_arrive(1, 256);")
+    with _tiles(w, product, s):
+        if s.turns:
+            w.line("turn = 3 - turn;")
+            with w.block("if (turn != warpgroup)"):
+                w.line(f"stage += last - first, phase ^= stage / {s.stages} & 1, stage %= {s.stages};  // the stages of the other's tile")
+                w.line("continue;")
+            w.line("named_barrier_sync(warpgroup, 256);")
+        _products(w, product, s)
+        if s.turns:
+            w.line("named_barrier_arrive(3 - warpgroup, 256);")
+        _store(w, product, s)
+
+
+def _products(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> None:
+    """All products of a tile. A stage is given back once the products after those that read it were issued and its own are done."""
+    trans = ["false" if v.along_terms else "true" for v in product.views]
+    steps = [32 if v.along_terms else 16 * 128 for v in product.views]  # bytes from 16 terms to the next
+    leading = [16 if v.along_terms else SLAB for v in product.views]
+    w.line("int previous = 0;")
+    with w.block("for (int k = first; k < last; ++k)"):
+        w.line("mbarrier_wait(full + stage, phase);")
+        w.line(f"const unsigned char* const tile_a = shared + stage * {s.stage_bytes};")
+        own = "" if s.turns else f" + (warpgroup - 1) * {s.blocks_of_rows * SLAB}"
+        w.line(f"const unsigned long long a = matrix_descriptor(tile_a{own}, {leading[0]}, 1024);")
+        w.line(f"const unsigned long long b = matrix_descriptor(tile_a + {s.rows * DEPTH * 2}, {leading[1]}, 1024);")
+        w.line("wgmma_fence();")
+        with w.unrolled("j", DEPTH // 16):
+            with w.unrolled("r", s.blocks_of_rows):
+                first = f"a + (r * {SLAB} + j * {steps[0]} >> 4)"
+                w.line(f"wgmma<{trans[0]}, {trans[1]}>(d[r], {first}, b + (j * {steps[1]} >> 4), k > first || j > 0, {product.element}());")
+        w.line("wgmma_commit();")
+        w.line("wgmma_wait<1>();")
+        w.line("if (k > first && lane == 0) mbarrier_arrive(empty + previous);")
+        w.line("previous = stage;")
+        w.line(f"if (++stage == {s.stages}) stage = 0, phase ^= 1;")
+    w.line("wgmma_wait<0>();")
+    w.line("if (lane == 0) mbarrier_arrive(empty + previous);")
+
+
+def _store(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> None:
+    """A warp's sums to memory, 64 columns at a time through its own part of shared memory, so that neighbouring lanes store neighbouring columns."""
+    epilogue = product.epilogue
+    _, rows, columns, _ = product.sizes
+    width = epilogue.width() if s.splits == 1 else epilogue.partial_width()
+    lanes = 64 // width
+    for r in range(s.blocks_of_rows):
+        base = f"row + {r * 64} + warp * 16" if s.turns else f"row + (warpgroup - 1) * {s.blocks_of_rows * 64} + {r * 64} + warp * 16"
+        for slab in range(s.columns // 64):
+            w.line("__syncwarp();")
+            w.line(f"stage_sums<{slab * 32}>(staged, d[{r}]);")
+            w.line("__syncwarp();")
+            w.line("#pragma unroll 1")
+            with w.block(f"for (int p = lane; p < {16 * lanes}; p += 32)"):
+                w.line(f"const int m = {base} + p / {lanes}, n = column + {slab * 64} + p % {lanes} * {width};")
+                tests = ([f"m < {rows}"] if rows % s.rows else []) + ([f"n < {columns}"] if columns % s.columns else [])
+                with w.block(f"if ({' && '.join(tests)})" if tests else ""):
+                    w.line(f"float sums[{width}];")
+                    w.line(f"load_staged<{width}>(staged, p / {lanes}, p % {lanes} * {width}, sums);")
+                    dims = ["batch", "m", "n", "0"]
+                    if s.splits > 1:
+                        epilogue.write_partial(w, "split", dims, width, "sums", s.splits)
+                    else:
+                        epilogue.write(w, dims, width, "sums")

@@ -1,0 +1,135 @@
+"""Contractions built by hand, generated for an architecture, run on the emulator in an order of threads, compared with the float64 reference."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from dslc.backend_cuda import emulated
+from dslc.backend_cuda.arch import ARCHS, Arch
+from dslc.backend_cuda.program_text import Unit, printed
+from dslc.backend_cuda.source import bundle
+from dslc.backend_cuda.stage import Function, Generated, Parameter, Request, request_of
+from dslc.core import dtypes
+from dslc.ir import op as nn
+from dslc.ir import reference
+from dslc.ir.mlir import ir
+from dslc.ir.ops import Kernel, Yield
+from dslc.ir.trace import Body
+from dslc.ir.types import TensorType, type_of
+from dslc.runtime.drivers import emulator
+from dslc.runtime.drivers.device import packed_tensor_map
+from dslc.runtime.drivers.emulated_device import EmulatorDriver
+
+HOPPER = replace(ARCHS["sm_90a"], sms=3)  # so few that blocks stay for several tiles
+AMPERE = replace(ARCHS["sm_80"], sms=3)
+
+
+@dataclass
+class Case:
+    """`operands`: (dtype, shape) each; `build(*values)` fills the kernel's body and gives its results. `aligned`: see `Request`."""
+
+    name: str
+    operands: Sequence[tuple[dtypes.DType, tuple[int, ...]]]
+    build: Callable[..., Any]
+    aligned: tuple[bool, ...] | None = None
+
+    def arrays(self) -> list[np.ndarray]:
+        rng = np.random.default_rng(len(self.name))
+        return [rng.standard_normal(shape).astype(np.float32).astype(t.numpy) for t, shape in self.operands]
+
+
+@dataclass(frozen=True)
+class Built:
+    """The body of a case lives as long as its module, which `keep` holds."""
+
+    request: Request
+    block: Any
+    keep: Any
+
+
+def built(case: Case, arch: Arch) -> Built:
+    """The kernel of a case, as a request. Needs a context (`nn.context()`)."""
+    module = ir.Module.create()
+    types = [TensorType(t, shape) for t, shape in case.operands]
+    with ir.InsertionPoint(module.body):
+        sources = [ir.Operation.create("test.source", [t.to_mlir()], [], {}).result for t in types]
+        results = [type_of(v) for v in _values(case.build(*sources))]
+        kernel = Kernel.build(sources, results, "contract", case.name)
+    with ir.InsertionPoint(kernel.regions[0].blocks[0]):
+        Yield.of(*_values(case.build(*kernel.regions[0].blocks[0].arguments)))
+    kernel.check()
+    block = kernel.regions[0].blocks[0]
+    return Built(request_of(Body.of(block), arch, case.name, case.aligned), block, module)
+
+
+def _values(made: Any) -> list[Any]:
+    return list(made) if isinstance(made, (list, tuple)) else [made]
+
+
+def expected(b: Built, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    return reference._run_block(b.block, dict(zip(b.block.arguments, [reference.widen(a) for a in arrays])), None)
+
+
+def text_of(generated: Generated, request: Request) -> str:
+    """A program of these functions alone."""
+    unit = Unit(request.name, "contract", request.name, (), request.body, 0, 0, generated.includes, list(generated.functions))
+    return bundle(printed("test", [unit], request.arch).whole)
+
+
+def run(code: bytes, generated: Generated, request: Request, arrays: Sequence[np.ndarray], order: str) -> list[np.ndarray]:
+    """The results; the workspace and what is behind the results are poisoned first."""
+    module = emulator.load(code, order=order)
+    results = [np.full(t.bytes + 64, 0xA5, np.uint8) for t in request.results]
+    placed = [_placed(a) for a in arrays]
+    workspace = np.full(generated.workspace_bytes + 64, 0xFF, np.uint8)
+    addresses = [a.ctypes.data for a in placed] + [r.ctypes.data for r in results]
+    for f in generated.functions:
+        parameters = [_parameter(p, addresses, len(arrays), workspace, generated) for p in f.parameters]
+        module.launch(f.symbol, f.grid, f.block, f.shared_bytes, parameters)
+    assert all((r[t.bytes :] == 0xA5).all() for r, t in zip(results, request.results)), "it wrote behind a result"
+    return [r[: t.bytes].view(t.dtype.numpy).reshape(t.shape) for r, t in zip(results, request.results)]
+
+
+def _placed(a: np.ndarray) -> np.ndarray:
+    """The array at a multiple of 256 bytes, as a device gives memory."""
+    raw = np.zeros(a.nbytes + 256, np.uint8)
+    skip = -raw.ctypes.data % 256
+    out = raw[skip : skip + a.nbytes].view(a.dtype).reshape(a.shape)
+    out[...] = a
+    return out
+
+
+def _parameter(p: Parameter, addresses: Sequence[int], inputs: int, workspace: np.ndarray, generated: Generated) -> Any:
+    if p.source == "value":
+        return ctypes.c_int32(p.number)
+    if p.source == "map":
+        assert p.tensor_map is not None
+        return packed_tensor_map(EmulatorDriver().tensor_map(p.tensor_map, addresses[p.number] + p.tensor_map.place[1]))
+    if p.source == "workspace":
+        return ctypes.c_uint64(workspace.ctypes.data + p.number)
+    if p.source == "table":
+        return ctypes.c_uint64(generated.tables[p.number].ctypes.data)
+    return ctypes.c_uint64(addresses[p.number + (inputs if p.source == "result" else 0)])
+
+
+def check(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray], terms: int, name: str) -> None:
+    """Each result within what its type, and sums of so many terms of size 1, can hold."""
+    for a, b in zip(found, wanted):
+        own = {2: 2**-8 if a.dtype.name == "bfloat16" else 2**-11, 4: 2**-24, 8: 2**-53}[a.dtype.itemsize]
+        summed = (2**-53 if a.dtype.itemsize == 8 else 2**-24) * terms**0.5 * 4
+        error = np.abs(a.astype(np.float64) - b)
+        limit = own * np.abs(b) * 1.01 + summed * (terms**0.5 + np.abs(b)) + (own if a.dtype.itemsize == 2 else 0)
+        bad = ~(error <= limit)
+        assert not bad.any(), f"{name}: {int(bad.sum())} of {bad.size} are off, the first at {tuple(np.argwhere(bad)[0])}: {a[bad][0]} for {b[bad][0]}"
+
+
+def compiled(generated: Generated, request: Request) -> bytes:
+    return emulated.build(text_of(generated, request))
+
+
+__all__ = ["AMPERE", "HOPPER", "Built", "Case", "Function", "built", "check", "compiled", "expected", "nn", "run", "text_of"]
