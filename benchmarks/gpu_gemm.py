@@ -43,6 +43,8 @@ TIMED = [
     ("head dw", 50304, 768, TOKENS, "tn"),
 ]
 CHECKED = (200, 584, 448)  # rows, columns, terms of the small products that every schedule makes first
+CHECKED_TILES = [("bfloat16", "nn"), ("bfloat16", "tt"), ("float16", "nt"), ("float32", "nn"), ("float32", "tt"), ("float64", "nt")]
+LIMITS = {"bfloat16": 4e-3, "float16": 5e-4, "float32": 4e-6, "float64": 1e-14}  # |found - exact| / |exact|
 ROUNDS, ROUND_SECONDS, STALLED = 7, 0.012, 25.0
 
 
@@ -65,10 +67,13 @@ class Case:
     terms: int
     layout: str
     timed: bool
+    dtype: str = "bfloat16"
+    hopper: bool = True  # the kernels are those for Hopper, else those for every GPU
     kernels: list[Kernel] = field(default_factory=list)
 
     def title(self) -> str:
-        return f"{self.name} {self.rows} x {self.columns} x {self.terms} {self.layout}"
+        how = "" if self.hopper else ", tiles"
+        return f"{self.name} {self.rows} x {self.columns} x {self.terms} {self.layout} {self.dtype}{how}"
 
 
 # ---- prepare
@@ -85,7 +90,9 @@ def prepare(folder: Path, every: bool) -> None:
     full = ARCHS["sm_90a"]
     folder.mkdir(parents=True, exist_ok=True)
     cases = [Case("check", *CHECKED, layout, False) for layout in ("nn", "nt", "tn", "tt")]
+    cases += [Case("check", *CHECKED, layout, False, dtype, False) for dtype, layout in CHECKED_TILES]
     cases += [Case(*c, True) for c in TIMED]
+    cases += [Case("square 4096", 4096, 4096, 4096, "nn", True, dtype, False) for dtype in ("float32", "bfloat16")]
     with nn.context(), ir.Location.unknown():
         for number, case in enumerate(cases):
             arch = full if case.timed else replace(full, sms=3)
@@ -96,8 +103,8 @@ def prepare(folder: Path, every: bool) -> None:
 
 def _kernels(case: Case, arch: Any, folder: Path, number: int, every: bool) -> Iterator[Kernel]:
     from dslc.backend_cuda import gemm_schedule, nvrtc
-    from dslc.backend_cuda.kernels import contract, hopper
-    from dslc.core.dtypes import BFLOAT16
+    from dslc.backend_cuda.kernels import contract, hopper, tiles
+    from dslc.core.dtypes import BY_NAME
     from dslc.ir.ops.contraction import contract as product_of
     from tests.backend_cuda.kernels import products
 
@@ -108,26 +115,34 @@ def _kernels(case: Case, arch: Any, folder: Path, number: int, every: bool) -> I
     def build(a: Any, b: Any) -> Any:
         return product_of(a, b, *axes, [0, 1])
 
-    made = products.built(products.Case(f"product{number}", [(BFLOAT16, s) for s in shapes], build), arch)
+    made = products.built(products.Case(f"product{number}", [(BY_NAME[case.dtype], s) for s in shapes], build), arch)
     (op,) = {op for op, _ in made.request.body.makers.values()}
-    product = contract.hopper_product(contract.epilogue_of(made.request, op))
-    assert product is not None
-
-    def fits(rows: int, columns: int) -> bool:
-        return hopper.fits(product, rows, columns)
-
-    best = gemm_schedule.hopper_schedule(product.sizes, arch, fits)
-    schedules = gemm_schedule.hopper_schedules(product.sizes, arch, fits) if every else [best]
+    epilogue = contract.epilogue_of(made.request, op)
+    schedules: list[Any]
+    generate: Callable[[Any], Any]
+    cost: Callable[[Any], float]
+    if case.hopper:
+        product = contract.hopper_product(epilogue)
+        assert product is not None
+        schedules = gemm_schedule.hopper_schedules(product.sizes, arch, lambda rows, columns: hopper.fits(product, rows, columns))
+        generate, cost = lambda s: hopper.generate(product, s), lambda s: gemm_schedule.hopper_cycles(s, product.sizes, arch)
+    else:
+        tiled = tiles.product_of(epilogue)
+        schedules = gemm_schedule.tile_schedules(tiled.sizes, arch, tiled.element.bytes, tiled.mma)
+        generate, cost = lambda s: tiles.generate(tiled, s), lambda s: gemm_schedule.tile_cycles(s, tiled.sizes, arch, tiled.mma)
+    best = min(schedules, key=cost)
     if case.timed:  # of splits only those that may help
-        schedules = sorted(schedules, key=lambda s: gemm_schedule.hopper_cycles(s, product.sizes, arch))[:7]
+        schedules = sorted(schedules, key=cost)[: (7 if case.hopper else 3) if every else 1]
+    else:
+        schedules = [s for s in schedules if s.splits <= 2]
     for turn, schedule in enumerate(schedules):
-        generated = hopper.generate(product, schedule)
+        generated = generate(schedule)
         text = products.text_of(generated, made.request)
         (cubin,) = nvrtc.build([text], arch.name)
         name = f"{number:02d}_{turn:02d}"
         (folder / f"{name}.cubin").write_bytes(cubin.code)
-        (folder / f"{name}.cu").write_text(text)
-        yield Kernel(schedule.words(), f"{name}.cubin", [_described(f) for f in generated.functions], generated.workspace_bytes, schedule == best)
+        words = f"{schedule.words()}" if case.hopper else generated.functions[0].schedule
+        yield Kernel(words, f"{name}.cubin", [_described(f) for f in generated.functions], generated.workspace_bytes, schedule == best)
 
 
 def _described(function: Any) -> dict[str, Any]:
@@ -177,10 +192,11 @@ def _table(report: dict[str, Any]) -> str:
     for r in report["rows"]:
         if "tflops" in r:
             mark = "*" if r.get("chosen") else " "
-            out.append(f"{r['case']:36} {mark} {r['tflops']:7.1f} TFLOP/s {r.get('of_torch', 1):5.2f} of torch   error {r['error']:.1e}   {r['words']}")
+            rate = f"{mark} {r['tflops']:7.1f} TFLOP/s {r.get('of_torch', 1):5.2f} of torch"
+            out.append(f"{r['case']:40} {rate}   error {r['error']:.1e}   {r['words']}")
         else:
             said = r.get("failed") or f"right, error {r['error']:.1e}"
-            out.append(f"{r['case']:36}   {r.get('words', '')}: {said}")
+            out.append(f"{r['case']:40}   {r.get('words', '')}: {said}")
     return "\n".join([*out, *map(str, report["failures"])])
 
 
@@ -190,6 +206,7 @@ def child(folder: Path, lines: Path, first: int) -> None:
 
     cases = [Case(**{**c, "kernels": [Kernel(**k) for k in c["kernels"]]}) for c in json.loads((folder / "cases.json").read_text())]
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_tf32 = False
     with lines.open("a") as file:
 
         def note(**row: Any) -> None:
@@ -216,8 +233,9 @@ def _case(case: Case, folder: Path, note: Callable[..., None]) -> None:
     generator = torch.Generator("cuda").manual_seed(0)
     shapes = ((m, k) if case.layout[0] == "n" else (k, m)), ((k, n) if case.layout[1] == "n" else (n, k))
     sets = max(1, min(6, int(2e8 / (2 * (m * k + k * n + m * n)))))  # together larger than the L2 cache
-    inputs = [[torch.randn(s, generator=generator, device="cuda", dtype=torch.bfloat16) for s in shapes] for _ in range(sets)]
-    outs = [torch.empty(m, n, dtype=torch.bfloat16, device="cuda") for _ in range(sets)]
+    dtype = getattr(torch, case.dtype)
+    inputs = [[torch.randn(s, generator=generator, device="cuda", dtype=dtype) for s in shapes] for _ in range(sets)]
+    outs = [torch.empty(m, n, dtype=dtype, device="cuda") for _ in range(sets)]
     wanted = _exact(*_laid(inputs[0], case.layout))
     rights: list[tuple[Kernel, list[Callable[[], None]], float]] = []
     for kernel in case.kernels:
@@ -226,7 +244,7 @@ def _case(case: Case, folder: Path, note: Callable[..., None]) -> None:
         outs[0].fill_(float("nan"))
         launches[0]()
         error = _error(outs[0], wanted)
-        if not error < 4e-3:
+        if not error < LIMITS[case.dtype]:
             note(case=case.title(), words=kernel.words, failed=f"wrong: relative error {error}")
             continue
         if not case.timed:
@@ -255,11 +273,11 @@ def _bound(call: Callable[..., Any], a: Any, b: Any, out: Any) -> Callable[[], N
 
 
 def _exact(a: Any, b: Any) -> Any:
-    """The product in float64, kept in float32; large ones on some rows alone."""
+    """The product in float64; of large ones some rows alone."""
     import torch
 
     rows = _sample(a.shape[0], a.shape[0] * b.shape[1] * a.shape[1])
-    return rows, (a[rows].to(torch.float64) @ b.to(torch.float64)).float()
+    return rows, a[rows].to(torch.float64) @ b.to(torch.float64)
 
 
 def _sample(rows: int, work: int) -> Any:
@@ -271,7 +289,7 @@ def _sample(rows: int, work: int) -> Any:
 
 def _error(found: Any, wanted: Any) -> float:
     rows, exact = wanted
-    difference = found[rows].float() - exact
+    difference = found[rows].double() - exact
     bad = (~found.isfinite()).any()  # what was never written
     return float("nan") if bad else float(difference.norm() / exact.norm())
 
@@ -334,9 +352,8 @@ def _launcher(folder: Path, kernel: Kernel, tensors: list[Any], workspace: Any) 
                 described = TensorMap((), m["dtype"], *(tuple(m[x]) for x in ("dims", "strides", "box")), m["swizzle"])
                 values.append(packed_tensor_map(encoded(described, tensors[p["number"]].data_ptr() + m["place"][1])))
             else:
-                at = {"operand": lambda: tensors[p["number"]].data_ptr(), "result": lambda: tensors[2 + p["number"]].data_ptr(),
-                      "workspace": lambda: workspace.data_ptr() + p["number"]}[p["source"]]()  # fmt: skip
-                values.append(ctypes.c_uint64(at))
+                at, offset = {"operand": (p["number"], 0), "result": (2 + p["number"], 0), "workspace": (3, p["number"])}[p["source"]]
+                values.append(ctypes.c_uint64([*tensors, workspace][at].data_ptr() + offset))
         handle = done(*driver.cuModuleGetFunction(module, f["symbol"].encode()))
         if f["shared_bytes"] > 48 << 10:
             done(*driver.cuFuncSetAttribute(handle, driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, f["shared_bytes"]))

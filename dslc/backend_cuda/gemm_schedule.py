@@ -82,3 +82,62 @@ def hopper_cycles(s: HopperSchedule, sizes: Sizes, arch: Arch) -> float:
     per_wave = max(products, stores) if s.turns and waves > 1 else products + stores
     fold = START * 3 + batch * rows * columns * (s.splits + 1) * 4 / (arch.sms * 14) if s.splits > 1 else 0
     return START + waves * per_wave + fold
+
+
+@dataclass(frozen=True)
+class TileSchedule:
+    """A block makes one tile of rows x columns, each warp some of its rows in 64 columns; `stages` tiles of `depth` terms are loaded ahead."""
+
+    rows: int
+    columns: int
+    depth: int
+    tall: int  # warps one below the other
+    stages: int
+    splits: int
+    group: int
+
+    @property
+    def warps(self) -> int:
+        return self.tall * self.columns // 64
+
+    def shared_bytes(self, element: int, wide: int) -> int:
+        """With elements and sums of so many bytes; the sums are staged where the tiles were."""
+        return max(self.stages * (self.rows + self.columns) * self.depth * element, self.warps * 16 * 64 * wide)
+
+    def words(self, how: str) -> str:
+        split = f", terms split in {self.splits}" if self.splits > 1 else ""
+        return f"tiles of {self.rows} x {self.columns}, {self.stages} stages of {self.depth} terms, {self.warps} warps, {how}{split}"
+
+
+# rows, columns, warps one below the other
+MMA_TILES = ((128, 128, 4), (128, 64, 4), (64, 128, 2), (64, 64, 4))
+FMA_TILES = ((128, 128, 4), (64, 128, 2), (64, 64, 2), (32, 64, 1))
+
+
+def tile_schedules(sizes: Sizes, arch: Arch, element: int, mma: bool) -> list[TileSchedule]:
+    """All schedules of a product, with elements of so many bytes in shared memory, by tensor cores or by multiply-adds."""
+    depth = 32 if mma else 64 // element
+    splits = [n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32) if n == 1 or sizes[3] >= n * 4 * depth]
+    out = []
+    for rows, columns, tall in MMA_TILES if mma else FMA_TILES:
+        stages = 3 if 3 * (rows + columns) * depth * element * 2 <= arch.shared_bytes else 2
+        group = max(1, min(-(-sizes[1] // rows), 1024 // rows))
+        out += [TileSchedule(rows, columns, depth, tall, stages, n, group) for n in splits]
+    return out
+
+
+def tile_schedule(sizes: Sizes, arch: Arch, element: int, mma: bool) -> TileSchedule:
+    """The one that takes the fewest cycles."""
+    return min(tile_schedules(sizes, arch, element, mma), key=lambda s: tile_cycles(s, sizes, arch, mma))
+
+
+def tile_cycles(s: TileSchedule, sizes: Sizes, arch: Arch, mma: bool) -> float:
+    """Cycles of the whole product, with as many blocks on a multiprocessor as have 8 warps together."""
+    batch, rows, columns, terms = sizes
+    tiles = batch * -(-rows // s.rows) * -(-columns // s.columns) * s.splits
+    beside = max(1, 8 // s.warps)
+    rate = (512 if mma else 64) / (1.0 if s.rows * s.columns >= 128 * 128 else 1.2 if s.rows * s.columns >= 128 * 64 else 1.6)
+    waves = -(-tiles // (arch.sms * beside))
+    per_wave = beside * (s.rows * s.columns * (-(-terms // s.splits) / rate + 1 / 16)) + START
+    fold = START * 3 + batch * rows * columns * (s.splits + 1) * 4 / (arch.sms * 14) if s.splits > 1 else 0
+    return waves * per_wave + fold

@@ -39,8 +39,8 @@ class Request:
 class Parameter:
     """A pointer, number or tensor map that a function takes.
 
-    `source`: "operand", "result" or "table" with its number, "workspace" with an offset in bytes, "value" with an integer, or "map", whose
-    `tensor_map` has the operand or result in its place.
+    `source`: "operand", "result" or "table" with its number, "workspace" with an offset in bytes, "value" with an integer; "map" with the number of an
+    operand, or "workspace_map" with an offset in bytes, whose `tensor_map` describes what lies ("offset", bytes) behind that.
     """
 
     name: str
@@ -112,9 +112,15 @@ class FunctionWriter(Writer):
         self.parameters[name] = Parameter(name, "int", "value", value)
         return name
 
-    def tensor_map(self, name: str, operand: int, described: TensorMap) -> str:
-        """What the copy engine must know of an operand; the place of `described` is ("offset", bytes behind the operand's address)."""
-        self.parameters[name] = Parameter(name, "const __grid_constant__ TensorMap", "map", operand, described)
+    def tensor_map(self, name: str, operand: int | None, described: TensorMap) -> str:
+        """What the copy engine must know of an operand, or of a part of the workspace; the place of `described` is ("offset", bytes behind it)."""
+        source, number = ("map", operand) if operand is not None else ("workspace_map", 0)
+        self.parameters[name] = Parameter(name, "const __grid_constant__ TensorMap", source, number, described)
+        return name
+
+    def workspace_of(self, name: str, offset: int, element: str) -> str:
+        """A buffer in the workspace with elements of a C++ type; its name."""
+        self.parameters[name] = Parameter(name, f"{element}*", "workspace", offset)
         return name
 
     def _pointer(self, name: str, source: str, number: int, t: TensorType, qualifier: str = "") -> Memory:

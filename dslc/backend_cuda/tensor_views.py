@@ -31,7 +31,7 @@ class Axis:
 class View:
     """An operand that lies in memory as it is used. `along_terms`: it is dense along the terms, else along its own dim."""
 
-    operand: int  # of the kernel
+    operand: int | None  # of the kernel; None: it lies in the workspace
     element: str
     offset: int  # elements before the first
     along_terms: bool
@@ -53,7 +53,7 @@ class View:
         return found if len(found) <= 5 and all(box <= 256 for _, box in found) else None
 
     def tensor_map(self, tile: int) -> TensorMap:
-        """`place` is how many bytes behind the operand's address the tensor begins."""
+        """`place` is how many bytes behind the address of the operand, or of the workspace, the tensor begins."""
         axes = self.axes(tile)
         assert axes is not None
         dims, box = tuple(a.extent for a, _ in axes), tuple(n for _, n in axes)

@@ -53,15 +53,13 @@ class Contraction:
         self.op, self.roles = op, roles
         maps = op.maps()
         axes: list[Expr] = [index.Const(0)] * len(maps.domain)
-        sizes = []
         for k, members in enumerate(roles.classes):
-            extents = [maps.domain[d] for d in members]
-            for d, e in zip(members, index.delinearize(Dim(k), extents)):
+            for d, e in zip(members, index.delinearize(Dim(k), [maps.domain[d] for d in members])):
                 axes[d] = e
-            sizes.append(prod(extents))
-        self.sizes = tuple(sizes)
+        batch, rows, columns, terms = (prod(maps.domain[d] for d in members) for members in roles.classes)
+        self.sizes = (batch, rows, columns, terms)
         self.scattered = False
-        self.trace = Trace(body, sizes, self._provide)
+        self.trace = Trace(body, self.sizes, self._provide)
         self.axes = tuple(self.trace.tidy(e) for e in axes)
         self.points = self.axes[: op.type.rank]
         self.operands = tuple(self._operand(maps, k) for k in (roles.rows_of, 1 - roles.rows_of))

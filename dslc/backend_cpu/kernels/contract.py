@@ -1,21 +1,15 @@
-"""Contractions: matrix products of any kind and convolutions, with pointwise work on their operands and results.
-
-The axes of a contraction fall into four classes: batch (in both operands and the result), rows and columns (in one operand and the result), terms
-(summed). Each class is one dim of the loop nest, whatever axes it is made of, so that every contraction is C[b, m, n] = sum_k A[b, m, k] B[b, k, n];
-windows, transposes and gathers are in the operands' traces. Columns are those along which the result is contiguous.
-"""
+"""Contractions: matrix products of any kind and convolutions, with pointwise work on their operands and results (`ir.contractions`)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from math import prod
 from typing import Any
 
 from dslc.core.dtypes import FLOAT32, FLOAT64, DType
-from dslc.ir import index
-from dslc.ir.index import Dim, Expr
-from dslc.ir.trace import Coordinates, Given, Guard, Node, Read, Test, Trace, dims_under, factor_of, survey
+from dslc.ir.contractions import BATCH, COLUMNS, CONTRACTIONS, ROWS, TERMS, Contraction, Roles, roles_of
+from dslc.ir.trace import Node, Read, dims_under, factor_of, survey
 from dslc.ir.types import type_of
 
 from .. import emit, gemm, gemm_schedule
@@ -28,17 +22,6 @@ from . import reduce
 from .whole import Whole
 
 Value = Any  # an ir.Value
-BATCH, ROWS, COLUMNS, TERMS = range(4)  # dims of the nest
-
-CONTRACTIONS = ("nn.contract", "nn.conv")
-
-
-@dataclass(frozen=True)
-class Roles:
-    """Which axes of the contraction's domain are in which class, and which operand has the rows (0 or 1)."""
-
-    classes: tuple[tuple[int, ...], ...]
-    rows_of: int
 
 
 def generate(request: Request) -> Generated:
@@ -50,9 +33,9 @@ def generate(request: Request) -> Generated:
     if whole.types[0].size == 0:
         return Generated(())
     op = ops[0]
-    product = Contraction(request, op, roles_of(op, request.machine.lanes), request.body.results)
+    product = _Product(request, op, _roles(op, request.machine.lanes), request.body.results)
     if product.scattered:  # a result with the points in another order: the product goes to memory first
-        product = Contraction(request, op, product.roles, list(op.results))
+        product = _Product(request, op, product.roles, list(op.results))
         finish = whole.finish()
         workspace = whole.workspace_bytes
     else:
@@ -75,21 +58,12 @@ def _suits(op: Any) -> bool:
     return True
 
 
-def roles_of(op: Any, lanes: int) -> Roles:
-    """The classes of a contraction's axes."""
-    maps = op.maps()
-    rank = op.type.rank
-    used = [set().union(*(index.dims_of(e) for e in reads)) for reads in maps.reads]
-    batch = [d for d in range(rank) if d in used[0] and d in used[1]]
-    own = [[d for d in range(rank) if d in used[k] and d not in used[1 - k]] for k in (0, 1)]
-    batch += [d for d in range(rank) if d not in used[0] and d not in used[1]]
-    terms = list(range(rank, len(maps.domain)))
-    columns_of = 1 if max(own[1], default=-1) >= max(own[0], default=-1) else 0
-    columns = own[columns_of]
-    moved = _outer_columns(op, columns, maps.domain, lanes)
-    batch = sorted([*batch, *moved])
-    columns = [d for d in columns if d not in moved]
-    return Roles((tuple(batch), tuple(own[1 - columns_of]), tuple(columns), tuple(terms)), 1 - columns_of)
+def _roles(op: Any, lanes: int) -> Roles:
+    """The classes of a contraction's axes, outer columns among the batches where that is better."""
+    roles = roles_of(op)
+    batch, rows, columns, terms = roles.classes
+    moved = _outer_columns(op, columns, op.maps().domain, lanes)
+    return replace(roles, classes=(tuple(sorted([*batch, *moved])), rows, tuple(d for d in columns if d not in moved), terms))
 
 
 def _outer_columns(op: Any, columns: Sequence[int], domain: Sequence[int], lanes: int) -> list[int]:
@@ -103,49 +77,14 @@ def _outer_columns(op: Any, columns: Sequence[int], domain: Sequence[int], lanes
     return []
 
 
-class Contraction:
-    """The traces of a contraction over (batch, rows, columns, terms), and of the results made from it."""
+class _Product(Contraction):
+    """A contraction, how its operands lie, and its code."""
 
     def __init__(self, request: Request, op: Any, roles: Roles, results: Sequence[Any]) -> None:
-        self.request, self.op, self.roles = request, op, roles
-        maps = op.maps()
-        axes: list[Expr] = [index.Const(0)] * len(maps.domain)
-        sizes = []
-        for k, members in enumerate(roles.classes):
-            extents = [maps.domain[d] for d in members]
-            for d, e in zip(members, index.delinearize(Dim(k), extents)):
-                axes[d] = e
-            sizes.append(prod(extents))
-        self.scattered = False
-        self.trace = Trace(request.body, sizes, self._provide)
-        self.axes = tuple(self.trace.tidy(e) for e in axes)
-        self.points = self.axes[: op.type.rank]
-        self.nodes = [self._operand(maps, k) for k in (roles.rows_of, 1 - roles.rows_of)]
-        self.results = [self._result(v) for v in results]
+        super().__init__(request.body, op, roles, results)
         dtype = FLOAT64 if op.type.dtype == FLOAT64 else FLOAT32
-        self.shape = Shape(sizes[ROWS], sizes[COLUMNS], sizes[TERMS], sizes[BATCH], dtype)
-        self.sides = [self._side(node, dim) for node, dim in zip(self.nodes, (ROWS, COLUMNS))]
-
-    def _provide(self, trace: Trace, value: Any, at: Coordinates, tests: tuple[Test, ...]) -> Node | None:
-        if value != self.op.results[0]:
-            return None
-        self.scattered |= at != self.points
-        return Given(self.op.type.dtype, 0, at)
-
-    def _operand(self, maps: Any, k: int) -> Node:
-        node, extra = self.trace.operand_at(self.op, maps, k, self.axes, ())
-        return node if not extra or isinstance(node, Read) else Guard(node.dtype, extra, node, 0.0)
-
-    def _result(self, value: Any) -> tuple[Node, Expr]:
-        shape, own = type_of(value).shape, self.op.type.shape
-        at = self.points
-        if shape != own:
-            if prod(shape) != prod(own):
-                self.scattered = True
-                return Given(self.op.type.dtype, 0, at), index.Const(0)
-            position = index.linearize(at, own)
-            at = tuple(self.trace.tidy(e) for e in index.delinearize(position, shape))
-        return self.trace.at(value, at), self.trace.tidy(index.linearize(at, shape))
+        self.shape = Shape(self.sizes[ROWS], self.sizes[COLUMNS], self.sizes[TERMS], self.sizes[BATCH], dtype)
+        self.sides = [self._side(node, dim) for node, dim in zip(self.operands, (ROWS, COLUMNS))]
 
     def _side(self, node: Node, dim: int) -> Side:
         """How an operand lies: `dim` is the rows' or the columns' dim."""
@@ -165,7 +104,7 @@ class Contraction:
     # ---- emission
 
     def build(self, frame: Frame, schedule: gemm_schedule.Schedule, memories: Sequence[emit.Memory]) -> None:
-        a, b = (gemm.Operand(side, self._loader(frame, node, dim)) for side, node, dim in zip(self.sides, self.nodes, (ROWS, COLUMNS)))
+        a, b = (gemm.Operand(side, self._loader(frame, node, dim)) for side, node, dim in zip(self.sides, self.operands, (ROWS, COLUMNS)))
 
         def store(vector: Value, batch: Any, m: Any, n: Any, mask: Value) -> None:
             self._store(frame, schedule.lanes, memories, vector, [emit.idx(batch), emit.idx(m), emit.idx(n), frame.b.index(0)], mask)

@@ -81,9 +81,9 @@ template <bool ALONG_TERMS, int STEP, int V> __device__ __forceinline__ int shar
 // A warp's d[32][64] += a b over DEPTH terms in the type's own arithmetic, each thread 8 x 8 of it: lanes are 4 x 8.
 template <int ROWS, int COLUMNS, int DEPTH, bool A_ALONG, bool B_ALONG, typename T>
 __device__ __forceinline__ void multiply_tiles(T (&d)[8][8], const T* a, const T* b, int row, int column) {
-    constexpr int V = 16 / (int)sizeof(T);
+    constexpr int V = 16 / (int)sizeof(T), AHEAD = sizeof(T) == 8 ? 1 : DEPTH / V;  // of doubles one step's alone fit in the registers
     const int lane = threadIdx.x % 32;
-#pragma unroll
+#pragma unroll AHEAD
     for (int term = 0; term < DEPTH; term += V) {
         T left[8][V], right[8][V];
         load_share<A_ALONG, (A_ALONG ? DEPTH : ROWS) / V, 4, V>(left, a, row, lane / 8, term);

@@ -7,7 +7,7 @@ from dslc.ir.rows import Unsuited
 from dslc.ir.types import spans_of
 
 from ..stage import Generated, Generator, Request
-from . import attention, attention_mma, composite, fft, map, reduce, scan, scatter, sort
+from . import attention, attention_mma, composite, contract, fft, map, reduce, scan, scatter, sort
 
 
 def _attention(request: Request) -> Generated:
@@ -20,7 +20,7 @@ def _attention(request: Request) -> Generated:
 
 GENERATORS: dict[str, Generator] = {
     "attention": _attention,
-    "contract": reduce.generate,
+    "contract": contract.generate,
     "fft": fft.generate,
     "map": map.generate,
     "reduce": reduce.generate,

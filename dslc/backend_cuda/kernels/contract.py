@@ -12,45 +12,69 @@ from dslc.core.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from dslc.ir.contractions import CONTRACTIONS, Contraction, roles_of
 from dslc.ir.rows import Unsuited
 
-from ..gemm_schedule import hopper_schedule
+from ..gemm_schedule import hopper_cycles, hopper_schedule, tile_cycles, tile_schedule
 from ..stage import Generated, Request
-from ..tensor_views import view_of
+from ..tensor_views import View, view_of
 from ..types import memory_type
-from . import hopper
+from . import hopper, reduce, tiles
 from .epilogue import Epilogue
+from .operands import Packing, packing_cycles, packing_of
+
+LARGEST_PACKING = 2  # times the operands' bytes
+LEAST = 4  # rows, or columns, below which a product is a fold of each result's terms
 
 
 def generate(request: Request) -> Generated:
-    """One function, or two where the terms are split. Unsuited where a result is not made from one sum, or the type is an integer."""
+    """One function, or two where the terms are split; a fold of products where one side has hardly an extent of its own, or the type is an integer.
+    Unsuited where a result is not made from one sum."""
     ops = list(dict.fromkeys(op for op, _ in request.body.makers.values() if op.operation.name in CONTRACTIONS))
-    if len(ops) != 1 or ops[0].type.dtype.is_integer or ops[0].types()[0].dtype.is_integer:
-        raise Unsuited("not one sum of products of floats")
+    if len(ops) != 1:
+        raise Unsuited(f"{len(ops)} contractions")
     if all(t.size == 0 for t in request.results):
         return Generated(())
+    if ops[0].type.dtype.is_integer or ops[0].types()[0].dtype.is_integer or prod(ops[0].maps().domain) == 0:
+        return reduce.generate(request)
     epilogue = epilogue_of(request, ops[0])
+    _, rows, columns, _ = epilogue.contraction.sizes
+    if min(rows, columns) < LEAST:
+        return reduce.generate(request)
+    tiled = tiles.product_of(epilogue)
+    schedule = tile_schedule(tiled.sizes, request.arch, tiled.element.bytes, tiled.mma)
     product = hopper_product(epilogue)
     if product is not None:
-        schedule = hopper_schedule(product.sizes, request.arch, lambda rows, columns: hopper.fits(product, rows, columns))
-        if schedule is not None:
-            return hopper.generate(product, schedule)
-    raise Unsuited("not yet")
+        best = hopper_schedule(product.sizes, request.arch, lambda rows, columns: hopper.fits(product, rows, columns))
+        if best is not None:
+            cycles = hopper_cycles(best, product.sizes, request.arch) + sum(packing_cycles(p, epilogue) for p in product.packings)
+            if cycles < tile_cycles(schedule, tiled.sizes, request.arch, tiled.mma):
+                return hopper.generate(product, best)
+    return tiles.generate(tiled, schedule)
 
 
 def epilogue_of(request: Request, op: Any) -> Epilogue:
     """The contraction taken apart, and what becomes of its sums. Unsuited where a result is not made from one sum."""
-    if prod(op.maps().domain) == 0:
-        raise Unsuited("a sum of nothing")
     contraction = Contraction(request.body, op, roles_of(op), request.body.results)
     if contraction.scattered:
         raise Unsuited("a result with other points than the sums")
-    wide = FLOAT64 if FLOAT64 in (op.type.dtype, op.types()[0].dtype) else FLOAT32
+    operand = op.types()[0].dtype
+    wide = FLOAT64 if operand == FLOAT64 or (operand == FLOAT32 and op.type.dtype == FLOAT64) else FLOAT32
     return Epilogue(request, contraction, tuple(range(len(request.results))), wide)
 
 
 def hopper_product(epilogue: Epilogue) -> hopper.HopperProduct | None:
-    """The product as Hopper multiplies it; None where the type or the operands' places do not allow it."""
+    """The product as Hopper multiplies it: operands that the copy engine cannot read as they lie are packed first. None for other types than 16-bit
+    floats, and where a packing would be far larger than what it is made of, as windows of a convolution are."""
     element = epilogue.contraction.op.types()[0].dtype
     if not epilogue.request.arch.hopper or element not in (BFLOAT16, FLOAT16):
         return None
-    rows, columns = (view_of(epilogue.request, epilogue.contraction, side) for side in (0, 1))
-    return hopper.HopperProduct(epilogue, (rows, columns), memory_type(element)) if rows and columns else None
+    views: list[View] = []
+    packings: list[Packing] = []
+    for side in (0, 1):
+        view = view_of(epilogue.request, epilogue.contraction, side)
+        if view is None:
+            packing = packing_of(epilogue, side, element, sum(p.bytes for p in packings))
+            if packing.bytes > LARGEST_PACKING * sum(t.bytes for t in epilogue.request.operands):
+                return None
+            packings.append(packing)
+            view = packing.view(epilogue)
+        views.append(view)
+    return hopper.HopperProduct(epilogue, (views[0], views[1]), memory_type(element), tuple(packings))

@@ -83,12 +83,12 @@ class Epilogue:
         """Sums of each split, as they lie in the workspace: [split, batch, row, column]."""
         return TensorType(self.wide, (splits, *self.contraction.sizes[:3]))
 
-    def write_partial(self, w: FunctionWriter, split: str, dims: Sequence[str], width: int, sums: str, splits: int) -> None:
-        """A split's sums at `width` columns, to the workspace."""
+    def write_partial(self, w: FunctionWriter, split: str, dims: Sequence[str], width: int, sums: str, splits: int, offset: int = 0) -> None:
+        """A split's sums at `width` columns, to the workspace, where the sums of all begin at `offset`."""
         t = self.partial(splits)
         batch, rows, columns = self.contraction.sizes[:3]
         place = f"(({split} * {batch} + {dims[0]}) * ({self.integer}){rows} + {dims[1]}) * {columns} + {dims[2]}"
-        to = w.workspace("partial", 0, t).name
+        to = w.workspace("partial", offset, t).name
         w.line(f"store<{width}>({to} + {place}, {sums});" if width > 1 else f"store({to} + {place}, {sums}[0]);")
 
     def partial_width(self) -> int:
@@ -96,7 +96,7 @@ class Epilogue:
         width = 16 // self.wide.bytes
         return width if self.contraction.sizes[COLUMNS] % width == 0 else 1
 
-    def folded(self, splits: int) -> Function:
+    def folded(self, splits: int, offset: int = 0) -> Function:
         """The function that adds the splits' sums in their order, and makes the results."""
         w = FunctionWriter(self.request, "_sum")
         batch, rows, columns = self.contraction.sizes[:3]
@@ -109,7 +109,7 @@ class Epilogue:
         w.line(f"const int column = p % {columns // width}u * {width};")
         w.line(f"const int row = p / {columns // width}u % {rows}u;")
         w.line(f"const int batch = p / {columns // width * rows}u;")
-        source = w.workspace("partial", 0, self.partial(splits)).name
+        source = w.workspace("partial", offset, self.partial(splits)).name
         w.line(f"{wide} sums[{width}] = {{}};")
         w.line("#pragma unroll 4")
         with w.block(f"for (int split = 0; split < {splits}; ++split)"):

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 from dslc.ir.contractions import BATCH, COLUMNS, ROWS, TERMS
 
-from ..gemm_schedule import DEPTH, STAGING, HopperSchedule
+from ..gemm_schedule import DEPTH, STAGING, HopperSchedule, Sizes
 from ..stage import Function, FunctionWriter, Generated
 from ..tensor_views import Axis, View
 from .epilogue import Epilogue
+from .operands import Packing
 
 SLAB = 64 * DEPTH * 2  # bytes of 64 rows or columns of a tile
 
@@ -27,19 +28,24 @@ class HopperProduct:
     epilogue: Epilogue
     views: tuple[View, View]  # rows, columns
     element: str  # in CUDA C++
+    packings: tuple[Packing, ...] = ()  # of operands that the copy engine cannot read as they lie
 
     @property
-    def sizes(self) -> tuple[int, ...]:
+    def sizes(self) -> Sizes:
         return self.epilogue.contraction.sizes
+
+    @property
+    def packed_bytes(self) -> int:
+        return sum(p.bytes for p in self.packings)
 
 
 def generate(product: HopperProduct, s: HopperSchedule) -> Generated:
-    """One function, or two where the terms are split."""
-    functions = [_main(product, s)]
-    workspace = 0
+    """The packings, the product, and, where the terms are split, the sum of the splits."""
+    functions = [*(p.function(product.epilogue) for p in product.packings), _main(product, s)]
+    workspace = product.packed_bytes
     if s.splits > 1:
-        functions.append(product.epilogue.folded(s.splits))
-        workspace = product.epilogue.partial(s.splits).bytes
+        functions.append(product.epilogue.folded(s.splits, workspace))
+        workspace += product.epilogue.partial(s.splits).bytes
     return Generated(functions, workspace, (), ("wgmma.cuh", "gemm.cuh"))
 
 
@@ -64,15 +70,14 @@ def _main(product: HopperProduct, s: HopperSchedule) -> Function:
     w.line("unsigned phase = 0;")
     with w.block("if (warpgroup == 0)"):
         w.line("give_registers<40>();")
-        with w.block("if (threadIdx.x == 0)"), _tiles(w, product, s):
-            with w.block("for (int k = first; k < last; ++k)"):
-                w.line("mbarrier_wait(empty + stage, phase ^ 1);")
-                w.line(f"mbarrier_arrive_expect(full + stage, {s.stage_bytes});")
-                w.line(f"unsigned char* const tile_a = shared + stage * {s.stage_bytes};")
-                w.line(f"unsigned char* const tile_b = tile_a + {s.rows * DEPTH * 2};")
-                _copies(w, product.views[0], s.rows, "tile_a", maps[0], "row")
-                _copies(w, product.views[1], s.columns, "tile_b", maps[1], "column")
-                w.line(f"if (++stage == {s.stages}) stage = 0, phase ^= 1;")
+        with w.block("if (threadIdx.x == 0)"), _tiles(w, product, s), w.block("for (int k = first; k < last; ++k)"):
+            w.line("mbarrier_wait(empty + stage, phase ^ 1);")
+            w.line(f"mbarrier_arrive_expect(full + stage, {s.stage_bytes});")
+            w.line(f"unsigned char* const tile_a = shared + stage * {s.stage_bytes};")
+            w.line(f"unsigned char* const tile_b = tile_a + {s.rows * DEPTH * 2};")
+            _copies(w, product.views[0], s.rows, "tile_a", maps[0], "row")
+            _copies(w, product.views[1], s.columns, "tile_b", maps[1], "column")
+            w.line(f"if (++stage == {s.stages}) stage = 0, phase ^= 1;")
     with w.block("else"):
         w.line("take_registers<232>();")
         _consumer(w, product, s)
@@ -154,10 +159,9 @@ def _products(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> N
         w.line(f"const unsigned long long a = matrix_descriptor(tile_a{own}, {leading[0]}, 1024);")
         w.line(f"const unsigned long long b = matrix_descriptor(tile_a + {s.rows * DEPTH * 2}, {leading[1]}, 1024);")
         w.line("wgmma_fence();")
-        with w.unrolled("j", DEPTH // 16):
-            with w.unrolled("r", s.blocks_of_rows):
-                first = f"a + (r * {SLAB} + j * {steps[0]} >> 4)"
-                w.line(f"wgmma<{trans[0]}, {trans[1]}>(d[r], {first}, b + (j * {steps[1]} >> 4), k > first || j > 0, {product.element}());")
+        with w.unrolled("j", DEPTH // 16), w.unrolled("r", s.blocks_of_rows):
+            first = f"a + (r * {SLAB} + j * {steps[0]} >> 4)"
+            w.line(f"wgmma<{trans[0]}, {trans[1]}>(d[r], {first}, b + (j * {steps[1]} >> 4), k > first || j > 0, {product.element}());")
         w.line("wgmma_commit();")
         w.line("wgmma_wait<1>();")
         w.line("if (k > first && lane == 0) mbarrier_arrive(empty + previous);")
@@ -188,6 +192,6 @@ def _store(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> None
                     w.line(f"load_staged<{width}>(staged, p / {lanes}, p % {lanes} * {width}, sums);")
                     dims = ["batch", "m", "n", "0"]
                     if s.splits > 1:
-                        epilogue.write_partial(w, "split", dims, width, "sums", s.splits)
+                        epilogue.write_partial(w, "split", dims, width, "sums", s.splits, product.packed_bytes)
                     else:
                         epilogue.write(w, dims, width, "sums")

@@ -86,7 +86,7 @@ def run(code: bytes, generated: Generated, request: Request, arrays: Sequence[np
     module = emulator.load(code, order=order)
     results = [np.full(t.bytes + 64, 0xA5, np.uint8) for t in request.results]
     placed = [_placed(a) for a in arrays]
-    workspace = np.full(generated.workspace_bytes + 64, 0xFF, np.uint8)
+    workspace = _placed(np.full(generated.workspace_bytes + 64, 0xFF, np.uint8))
     addresses = [a.ctypes.data for a in placed] + [r.ctypes.data for r in results]
     for f in generated.functions:
         parameters = [_parameter(p, addresses, len(arrays), workspace, generated) for p in f.parameters]
@@ -107,9 +107,10 @@ def _placed(a: np.ndarray) -> np.ndarray:
 def _parameter(p: Parameter, addresses: Sequence[int], inputs: int, workspace: np.ndarray, generated: Generated) -> Any:
     if p.source == "value":
         return ctypes.c_int32(p.number)
-    if p.source == "map":
+    if p.source in ("map", "workspace_map"):
         assert p.tensor_map is not None
-        return packed_tensor_map(EmulatorDriver().tensor_map(p.tensor_map, addresses[p.number] + p.tensor_map.place[1]))
+        base = addresses[p.number] if p.source == "map" else workspace.ctypes.data + p.number
+        return packed_tensor_map(EmulatorDriver().tensor_map(p.tensor_map, base + p.tensor_map.place[1]))
     if p.source == "workspace":
         return ctypes.c_uint64(workspace.ctypes.data + p.number)
     if p.source == "table":
@@ -117,15 +118,19 @@ def _parameter(p: Parameter, addresses: Sequence[int], inputs: int, workspace: n
     return ctypes.c_uint64(addresses[p.number + (inputs if p.source == "result" else 0)])
 
 
-def check(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray], terms: int, name: str) -> None:
-    """Each result within what its type, and sums of so many terms of size 1, can hold."""
+def check(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray], terms: int, name: str, steps: int = 0) -> None:
+    """Each result within what its type, sums of so many terms of size 1, and `steps` values rounded on the way can hold."""
     for a, b in zip(found, wanted):
+        if a.dtype.kind in "iu":
+            np.testing.assert_array_equal(a, b, err_msg=name)
+            continue
         own = {2: 2**-8 if a.dtype.name == "bfloat16" else 2**-11, 4: 2**-24, 8: 2**-53}[a.dtype.itemsize]
         summed = (2**-53 if a.dtype.itemsize == 8 else 2**-24) * terms**0.5 * 4
         error = np.abs(a.astype(np.float64) - b)
-        limit = own * np.abs(b) * 1.01 + summed * (terms**0.5 + np.abs(b)) + (own if a.dtype.itemsize == 2 else 0)
+        limit = own * 1.01 * np.abs(b) + summed * (terms**0.5 + np.abs(b)) + steps * own * (1 + np.abs(b))
         bad = ~(error <= limit)
-        assert not bad.any(), f"{name}: {int(bad.sum())} of {bad.size} are off, the first at {tuple(np.argwhere(bad)[0])}: {a[bad][0]} for {b[bad][0]}"
+        first = tuple(np.argwhere(bad)[0]) if bad.any() else ()
+        assert not bad.any(), f"{name}: {int(bad.sum())} of {bad.size} are off, the first at {first}: {a[first]} for {b[first]}"
 
 
 def compiled(generated: Generated, request: Request) -> bytes:

@@ -1,0 +1,141 @@
+"""What a contraction multiplies: how each side's values are read, and values of any trace in chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from dslc.core.dtypes import DType
+from dslc.ir.contractions import BATCH, COLUMNS, ROWS, TERMS
+from dslc.ir.trace import Node, Read, dims_under, factor_of, survey, symbols_of
+
+from ..pull import Point, chunked, moves_with
+from ..scalars import Val
+from ..stage import Function, FunctionWriter
+from ..tensor_views import Axis, View
+from ..types import computed_type, memory_type
+from .epilogue import Epilogue
+from .map import load_chunk
+
+THREADS = 256
+PACKED = 8  # elements of 16 bits that a thread packs
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One side of the product. `own`: ROWS or COLUMNS; `along`: the dim along which its tiles are dense (`own` or TERMS); `width`: elements that can
+    be copied at once as they lie in memory, 0 where they must be computed or converted."""
+
+    node: Node
+    own: int
+    along: int
+    width: int
+
+    def dims(self, x: str = "x", term: str = "term", batch: str = "batch") -> list[str]:
+        """The names of the four dims at an element."""
+        out = [batch, "0", "0", term]
+        out[self.own] = x
+        return out
+
+
+def operand_of(epilogue: Epilogue, side: int, element: DType) -> Operand:
+    """The side with the rows (0) or the columns (1), for tiles of these elements."""
+    node, own = epilogue.contraction.operands[side], (ROWS, COLUMNS)[side]
+    trace, sizes, chunk = epilogue.contraction.trace, epilogue.contraction.sizes, 16 // element.bytes
+    reads = survey(trace, [node]).reads
+    steps = [(factor_of(r.address, own), factor_of(r.address, TERMS)) for r in reads]
+    by_terms = any(k == 1 for _, k in steps) and not any(x == 1 for x, _ in steps if sizes[own] > 1)
+    along = TERMS if by_terms else own
+    if isinstance(node, Read) and node.dtype == element and not any(map(symbols_of, (node.address, *(t.expr for t in node.tests)))):
+        for dim in (along, own + TERMS - along):
+            still = not any(moves_with(trace, t.expr, dim) for t in node.tests)
+            if still and sizes[dim] % chunk == 0 and epilogue.request.operand_aligned(node.operand) and chunked(node.address, dim, chunk):
+                return Operand(node, own, dim, chunk)
+        if element.bytes == 4:
+            return Operand(node, own, along, 1)
+    return Operand(node, own, along, 0)
+
+
+def write_values(w: FunctionWriter, e: Epilogue, operand: Operand, chunk: int, to: str, bounds: Sequence[tuple[str, int]],
+                 exists: Sequence[str]) -> None:  # fmt: skip
+    """`chunk` neighbouring values, from `x` and `term` on, to the array `to`. `bounds`: extents of x and term that may be passed; a chunk that hangs
+    over the edge within itself is tested element by element. `exists`: further tests."""
+    trace = e.contraction.trace
+    moving = "term" if operand.along == TERMS else "x"
+    whole = [f"{name} < {extent}" for name, extent in bounds if name != moving or extent % chunk == 0] + list(exists)
+    partly = [f"{name} + j < {extent}" for name, extent in bounds if name == moving and extent % chunk]
+    known: dict[int, Val] = {}
+    with w.block(f"if ({' && '.join(whole)})" if whole else ""):
+        base = Point(w, trace, w.operand, operand.dims(), integer=e.integer)
+        for read in survey(trace, [operand.node]).reads:
+            still = not any(moves_with(trace, t.expr, operand.along) for t in read.tests)
+            near = e.contraction.sizes[operand.along] % chunk == 0 and chunked(read.address, operand.along, chunk)
+            if still and near and e.request.operand_aligned(read.operand):
+                known[id(read)] = Val(f"{load_chunk(w, base, w.operand, read, chunk)}[j]", read.dtype)
+        with w.unrolled("j", chunk), w.block(f"if ({partly[0]})" if partly else ""):
+            at = operand.dims("x", "(term + j)") if moving == "term" else operand.dims("(x + j)", "term")
+            point = Point(w, trace, w.operand, at, known=known, integer=e.integer)
+            w.line(f"{to}[j] = {point.value(operand.node).text};")
+
+
+@dataclass(frozen=True)
+class Packing:
+    """An operand of 16-bit floats that is written to the workspace, at an offset in bytes, as the copy engine can read it."""
+
+    operand: Operand
+    element: DType
+    offset: int
+    batch: int
+    lines: int  # of the dim that is not dense
+    dense: int  # a multiple of PACKED
+
+    @property
+    def bytes(self) -> int:
+        return -(-self.batch * self.lines * self.dense * self.element.bytes // 256) * 256
+
+    def view(self, e: Epilogue) -> View:
+        """How it then lies."""
+        own, terms = Axis(self.operand.own, e.contraction.sizes[self.operand.own], 1, 1), Axis(TERMS, e.contraction.sizes[TERMS], 1, 1)
+        along_terms = self.operand.along == TERMS
+        if along_terms:
+            own = Axis(own.dim, own.extent, self.dense, 1)
+        else:
+            terms = Axis(TERMS, terms.extent, self.dense, 1)
+        batch = (Axis(BATCH, self.batch, self.lines * self.dense, 1),) if self.batch > 1 else ()
+        return View(None, self.element.name, self.offset // self.element.bytes, along_terms, (own,), (terms,), batch)
+
+    def function(self, e: Epilogue) -> Function:
+        """The function that writes it."""
+        w = FunctionWriter(e.request, "_pack_" + ("rows" if self.operand.own == ROWS else "columns"))
+        total = self.batch * self.lines * self.dense // PACKED
+        block = "blockIdx.x" if e.integer == "int" else f"({e.integer})blockIdx.x"
+        w.line(f"const {e.integer} p = {block} * {THREADS} + threadIdx.x;")
+        w.line(f"if (p >= {total}) return;")
+        x, term = ("x", "term") if self.operand.along != TERMS else ("term", "x")
+        w.line(f"const int {x} = p % {self.dense // PACKED}u * {PACKED};")
+        w.line(f"const int {term} = p / {self.dense // PACKED}u % {self.lines}u;")
+        w.line(f"const int batch = {f'p / {self.dense // PACKED * self.lines}u' if self.batch > 1 else '0'};")
+        w.line(f"{computed_type(self.element)} values[{PACKED}] = {{}};")
+        extent = e.contraction.sizes[self.operand.along]
+        bounds = [("term" if self.operand.along == TERMS else "x", extent)] if extent % PACKED else []
+        write_values(w, e, self.operand, PACKED, "values", bounds, ())
+        to = w.workspace_of("packed", self.offset, memory_type(self.element))
+        w.line(f"store<{PACKED}>({to} + p * {PACKED}, values);")
+        return w.function((-(-total // THREADS),), (THREADS,), schedule=f"an operand written as the copy engine reads it, {PACKED} elements a thread")
+
+
+def packing_of(e: Epilogue, side: int, element: DType, offset: int) -> Packing:
+    """How a side is packed, dense along the dim along which its values are read."""
+    operand = operand_of(e, side, element)
+    sizes = e.contraction.sizes
+    other = operand.own + TERMS - operand.along
+    batch = sizes[BATCH] if BATCH in dims_under(e.contraction.trace, [operand.node])[id(operand.node)] else 1
+    return Packing(operand, element, offset, batch, sizes[other], -(-sizes[operand.along] // PACKED) * PACKED)
+
+
+def packing_cycles(p: Packing, e: Epilogue) -> float:
+    """Cycles to write it, and to read what it is made of."""
+    reads = survey(e.contraction.trace, [p.operand.node]).reads
+    moved = p.bytes + sum(min(prod(e.request.operands[r.operand].shape), p.bytes // 2) * r.dtype.bytes for r in reads)
+    return 1500 + moved / (13 * e.request.arch.sms)

@@ -1,0 +1,149 @@
+"""Contractions of every arrangement of axes, convolutions in three directions, prologues, epilogues and types: on the emulator in three orders of
+threads, against the float64 reference."""
+
+from __future__ import annotations
+
+import functools
+from math import prod
+
+import numpy as np
+import pytest
+
+from dslc.backend_cuda import emulated
+from dslc.backend_cuda.gemm_schedule import hopper_schedule
+from dslc.backend_cuda.kernels import contract, generate
+from dslc.backend_cuda.kernels import hopper as hopper_kernels
+from dslc.backend_cuda.program_text import Unit, printed
+from dslc.backend_cuda.source import bundle
+from dslc.core.dtypes import BFLOAT16, FLOAT8_E4M3, FLOAT16, FLOAT32, FLOAT64, INT32
+from dslc.ir import op as nn
+from dslc.ir.mlir import ir
+from dslc.ir.ops import Add, Contract, Conv, Max, Mul, Neg, Sigmoid, broadcast, cast, full_like, reshape, transpose
+from dslc.ir.types import type_of
+from dslc.runtime.drivers import emulator
+
+from .products import AMPERE, HOPPER, Case, built, check, expected, run
+
+F, BF, H16 = FLOAT32, BFLOAT16, FLOAT16
+I, J, K, B, H = range(5)
+
+
+def product(lhs, rhs, out, dtype=None):
+    return lambda a, b: Contract.of(a, b, lhs=lhs, rhs=rhs, out=out, dtype=dtype or type_of(a).dtype)
+
+
+MATRIX = product([I, K], [K, J], [I, J])
+
+
+def conv(stride, pad, size, dilation=(1, 1), spacing=(1, 1)):
+    return lambda x, w: Conv.of(x, w, stride=stride, dilation=dilation, spacing=spacing, low=pad, size=size, dtype=type_of(x).dtype)
+
+
+def linear(x, w, bias, residual):
+    y = Add.of(MATRIX(x, w), broadcast(bias, type_of(residual).shape, [1]))
+    return [Add.of(Mul.of(y, Sigmoid.of(y)), residual), Max.of(y, full_like(y, 0))]
+
+
+def both(a, b):
+    y = MATRIX(a, b)
+    return [Neg.of(transpose(y, [1, 0])), y]
+
+
+CASES = {
+    "plain": ([(F, (7, 33)), (F, (33, 20))], MATRIX),
+    "large": ([(F, (130, 70)), (F, (70, 200))], MATRIX),
+    "right_transposed": ([(F, (70, 36)), (F, (90, 36))], product([I, K], [J, K], [I, J])),
+    "left_transposed": ([(F, (36, 72)), (F, (36, 20))], product([K, I], [K, J], [I, J])),
+    "result_transposed": ([(F, (70, 33)), (F, (33, 20))], product([I, K], [K, J], [J, I])),
+    "batched": ([(F, (3, 7, 33)), (F, (3, 33, 20))], product([B, I, K], [B, K, J], [B, I, J])),
+    "heads": ([(BF, (2, 70, 3, 32)), (BF, (2, 72, 3, 32))], product([B, I, H, K], [B, J, H, K], [B, H, I, J])),
+    "heads_out": ([(BF, (2, 72, 40)), (BF, (40, 3, 16))], product([B, I, K], [K, H, J], [B, H, I, J])),
+    "two_terms": ([(BF, (2, 3, 9, 64)), (BF, (3, 64, 24))], product([B, H, I, K], [H, K, J], [B, I, J])),
+    "batch_last": ([(F, (7, 33, 5)), (F, (33, 20, 5))], product([I, K, B], [K, J, B], [I, J, B])),
+    "outer": ([(F, (7,)), (F, (20,))], product([I], [J], [I, J])),
+    "dot": ([(F, (7000,)), (F, (7000,))], product([K], [K], [])),
+    "matrix_vector": ([(F, (70, 100)), (F, (100,))], product([I, K], [K], [I])),
+    "elementwise_batch": ([(F, (6, 9)), (F, (6, 9))], product([B, K], [B, K], [B])),
+    "long_sum": ([(F, (5, 5000)), (F, (5000, 18))], MATRIX),
+    "no_terms": ([(F, (5, 0)), (F, (0, 4))], MATRIX),
+    "bfloat16": ([(BF, (70, 33)), (BF, (33, 20))], product([I, K], [K, J], [I, J], F)),
+    "bfloat16_out": ([(BF, (70, 48)), (BF, (48, 24))], MATRIX),
+    "float16": ([(H16, (70, 48)), (H16, (48, 24))], product([I, K], [K, J], [I, J], F)),
+    "float8": ([(FLOAT8_E4M3, (70, 48)), (FLOAT8_E4M3, (48, 24))], product([I, K], [K, J], [I, J], F)),
+    "float64": ([(FLOAT64, (70, 33)), (FLOAT64, (33, 20))], MATRIX),
+    "int32": ([(INT32, (7, 33)), (INT32, (33, 20))], MATRIX),
+    "conv": ([(F, (2, 1, 3, 9, 9)), (F, (1, 4, 3, 3, 3))], conv([1, 1], [1, 1], [9, 9])),
+    "conv_image": ([(F, (2, 1, 5, 16, 16)), (F, (1, 6, 5, 3, 3))], conv([1, 1], [1, 1], [16, 16])),
+    "conv_narrow": ([(BF, (2, 1, 8, 16, 16)), (BF, (1, 8, 8, 3, 3))], conv([1, 1], [1, 1], [16, 16])),
+    "conv_strided": ([(F, (2, 2, 3, 9, 9)), (F, (2, 4, 3, 3, 3))], conv([2, 2], [1, 1], [5, 4], dilation=(1, 2))),
+    "conv_transposed": ([(F, (2, 1, 3, 5, 5)), (F, (1, 4, 3, 3, 3))], conv([1, 1], [1, 1], [9, 9], spacing=(2, 2))),
+    "conv_depthwise": ([(F, (2, 6, 1, 9, 20)), (F, (6, 1, 1, 3, 3))], conv([1, 1], [1, 1], [9, 20])),
+    "conv_weights": ([(F, (3, 1, 2, 9, 9)), (F, (1, 4, 2, 9, 9))], conv([1, 1], [1, 1], [3, 3])),
+    "conv_1d": ([(F, (2, 1, 3, 40)), (F, (1, 4, 3, 5))],
+                lambda x, w: Conv.of(x, w, stride=[1], dilation=[1], spacing=[1], low=[4], size=[40], dtype=F)),
+    "epilogue": ([(F, (70, 33)), (F, (33, 20)), (F, (20,)), (F, (70, 20))], linear),
+    "epilogue_narrow": ([(BF, (72, 64)), (BF, (64, 40)), (BF, (40,)), (BF, (72, 40))], linear),
+    "epilogue_moved": ([(F, (7, 33)), (F, (33, 20))], both),
+    "epilogue_reshaped": ([(F, (6, 33)), (F, (33, 20))], lambda a, b: reshape(Neg.of(MATRIX(a, b)), (2, 3, 20))),
+    "epilogue_cast": ([(F, (7, 33)), (F, (33, 20))], lambda a, b: cast(MATRIX(a, b), BF)),
+    "prologue": ([(F, (70, 36)), (F, (36, 20))], lambda a, b: MATRIX(Mul.of(a, a), Neg.of(b))),
+    "prologue_cast": ([(F, (70, 40)), (F, (40, 24))], lambda a, b: MATRIX(cast(a, BF), cast(b, BF))),
+    "prologue_narrow": ([(BF, (2, 3, 40, 70)), (BF, (70, 36))],
+                        lambda a, b: product([B, H, I, K], [K, J], [B, H, I, J])(Mul.of(a, a), Neg.of(b))),
+}  # fmt: skip
+# The copy engine can read the operands of the first five; those of the others are packed.
+ON_HOPPER = ("heads", "heads_out", "two_terms", "bfloat16_out", "epilogue_narrow", "bfloat16", "prologue_cast", "prologue_narrow")
+
+
+def cases(names, arch):
+    """Of every case its request, what was generated, arrays and reference; one text of all."""
+    units, found = [], {}
+    for name in names:
+        operands, build = CASES[name]
+        case = Case(name, operands, build)
+        b = built(case, arch)
+        generated = generate("contract", b.request) if arch is AMPERE else on_hopper(b.request)
+        arrays = case.arrays()
+        found[name] = (b, generated, arrays, expected(b, arrays))
+        units.append(Unit(name, "contract", name, (), b.request.body, 0, 0, generated.includes, list(generated.functions)))
+    return emulated.build(bundle(printed("cases", units, arch).whole)), found
+
+
+def on_hopper(request):
+    """The Hopper version, however small the product is."""
+    (op,) = {op for op, _ in request.body.makers.values() if op.structure == "contract"}
+    p = contract.hopper_product(contract.epilogue_of(request, op))
+    return hopper_kernels.generate(p, hopper_schedule(p.sizes, HOPPER, lambda rows, columns: hopper_kernels.fits(p, rows, columns)))
+
+
+@functools.cache
+def ampere():
+    with nn.context(), ir.Location.unknown():
+        return cases(CASES, AMPERE)
+
+
+@functools.cache
+def hopper():
+    with nn.context(), ir.Location.unknown():
+        return cases(ON_HOPPER, HOPPER)
+
+
+def check_case(made, name):
+    code, found = made
+    b, generated, arrays, wanted = found[name]
+    first = run(code, generated, b.request, arrays, emulator.ORDERS[0])
+    for order in emulator.ORDERS[1:]:
+        for x, y in zip(first, run(code, generated, b.request, arrays, order)):
+            np.testing.assert_array_equal(x.view(np.uint8) if x.dtype.itemsize == 2 else x, y.view(np.uint8) if y.dtype.itemsize == 2 else y)
+    (op,) = {op for op, _ in b.request.body.makers.values() if op.structure == "contract"}
+    check(first, wanted, max(prod(op.maps().domain[op.type.rank :]), 1), name, len(b.request.body.makers) - 1)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_on_any_gpu(name):
+    check_case(ampere(), name)
+
+
+@pytest.mark.parametrize("name", ON_HOPPER)
+def test_on_hopper(name):
+    check_case(hopper(), name)

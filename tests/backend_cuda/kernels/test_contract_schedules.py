@@ -1,0 +1,141 @@
+"""Every schedule of a product: right on the emulator in three orders of threads, compiled for its GPU without a spill or a word of ptxas's about
+wgmma; mistakes that the emulator must find."""
+
+from __future__ import annotations
+
+import functools
+import re
+from dataclasses import replace
+
+import pytest
+
+from dslc.backend_cuda import emulated, nvrtc
+from dslc.backend_cuda.gemm_schedule import HopperSchedule, hopper_schedules, tile_schedules
+from dslc.backend_cuda.kernels import contract, hopper, tiles
+from dslc.backend_cuda.program_text import Unit, printed
+from dslc.backend_cuda.source import bundle
+from dslc.core.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
+from dslc.ir import op as nn
+from dslc.ir.mlir import ir
+from dslc.ir.ops import Contract
+from dslc.runtime.drivers import emulator
+
+from .products import AMPERE, HOPPER, Case, built, check, expected, run, text_of
+
+SIZES = (200, 584, 448)  # rows, columns, terms: more tiles than blocks, edges that overhang
+SMALL = (136, 200, 144)
+compiles = pytest.mark.skipif(nvrtc.missing() is not None, reason="needs NVRTC and NVIDIA's headers")
+
+
+def case(name, dtype, sizes, layout):
+    m, n, k = sizes
+    shapes = [(m, k) if layout[0] == "n" else (k, m), (k, n) if layout[1] == "n" else (n, k)]
+    axes = [[0, 2] if layout[0] == "n" else [2, 0], [2, 1] if layout[1] == "n" else [1, 2]]
+    return Case(name, [(dtype, s) for s in shapes], lambda a, b: Contract.of(a, b, lhs=axes[0], rhs=axes[1], out=[0, 1], dtype=dtype))
+
+
+def made(arch, dtype, sizes, layout, schedules_of, generate):
+    """(the case as built, its arrays, its reference, (schedule, functions) of every schedule), kernels named by their schedule's number."""
+    c = case("product", dtype, sizes, layout)
+    b = built(c, arch)
+    (op,) = {op for op, _ in b.request.body.makers.values()}
+    kernels = []
+    for number, schedule in enumerate(schedules_of(contract.epilogue_of(b.request, op))):
+        epilogue = contract.epilogue_of(replace(b.request, name=f"{dtype.name}_{layout}_{number}"), op)
+        kernels.append((schedule, generate(epilogue, schedule)))
+    arrays = c.arrays()
+    return b, arrays, expected(b, arrays), kernels
+
+
+def few(schedules):
+    """All tiles once, and one with its terms split."""
+    return [s for s in schedules if s.splits == 1] + [s for s in schedules if s.splits == 2][:1]
+
+
+def on_hopper(layout, dtype=BFLOAT16):
+    def schedules(epilogue):
+        product = contract.hopper_product(epilogue)
+        return few(hopper_schedules(product.sizes, HOPPER, functools.partial(hopper.fits, product)))
+
+    return made(HOPPER, dtype, SIZES, layout, schedules, lambda e, s: hopper.generate(contract.hopper_product(e), s))
+
+
+def on_any(dtype, layout):
+    def schedules(epilogue):
+        product = tiles.product_of(epilogue)
+        return few(tile_schedules(product.sizes, AMPERE, product.element.bytes, product.mma))
+
+    return made(AMPERE, dtype, SMALL, layout, schedules, lambda e, s: tiles.generate(tiles.product_of(e), s))
+
+
+def whole_text(b, kernels):
+    units = [Unit(g.functions[0].symbol, "contract", "product", (), None, 0, 0, g.includes, list(g.functions)) for _, g in kernels]
+    return bundle(printed("schedules", units, b.request.arch).whole)
+
+
+def check_all(found, terms):
+    b, arrays, wanted, kernels = found
+    code = emulated.build(whole_text(b, kernels))
+    for schedule, generated in kernels:
+        for order in emulator.ORDERS:
+            check(run(code, generated, b.request, arrays, order), wanted, terms, f"{schedule}, {order}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def context():
+    with nn.context(), ir.Location.unknown():
+        yield
+
+
+@pytest.mark.parametrize("layout", ["nn", "tt"])
+def test_hopper_on_the_emulator(layout):
+    check_all(on_hopper(layout), SIZES[2])
+
+
+@pytest.mark.parametrize(("dtype", "layout"), [(BFLOAT16, "nn"), (FLOAT16, "tt"), (FLOAT32, "nn"), (FLOAT32, "tt"), (FLOAT64, "nt")])
+def test_tiles_on_the_emulator(dtype, layout):
+    check_all(on_any(dtype, layout), SMALL[2])
+
+
+@compiles
+@pytest.mark.parametrize(("dtype", "layout"), [(BFLOAT16, "nt"), (FLOAT16, "tn")])
+def test_hopper_compiles_well(dtype, layout):
+    b, _, _, kernels = on_hopper(layout, dtype)
+    (cubin,) = nvrtc.build([whole_text(b, kernels)], "sm_90a")
+    assert not re.search(r"C75\d\d", cubin.log), cubin.log
+    for schedule, generated in kernels:
+        used = cubin.kernels[generated.functions[0].symbol]
+        assert used.stack_bytes == 0
+        assert used.registers == 168, f"{schedule}: 384 threads begin with 168 registers, to share 40 + 232 + 232"
+        assert schedule.shared_bytes + used.shared_bytes <= HOPPER.shared_bytes
+
+
+@compiles
+@pytest.mark.parametrize(("dtype", "layout"), [(BFLOAT16, "nt"), (FLOAT16, "tn"), (FLOAT32, "nt"), (FLOAT64, "nn")])
+def test_tiles_compile_well(dtype, layout):
+    b, _, _, kernels = on_any(dtype, layout)
+    (cubin,) = nvrtc.build([whole_text(b, kernels)], "sm_80")
+    assert all(used.stack_bytes == 0 for used in cubin.kernels.values())
+
+
+MISTAKES = {
+    "no wait for the copies": (r"mbarrier_wait\(full \+ stage, phase\);", ""),
+    "a stage given back too early": (r"wgmma_wait<1>\(\);", "if (lane == 0) mbarrier_arrive(empty + stage);"),
+    "sums read before the products are done": (r"wgmma_wait<0>\(\);", ""),
+    "a wrong stride of the operand": (r", 1024\);", ", 512);"),
+    "too few bytes expected": (r"mbarrier_arrive_expect\(full \+ stage, (\d+)\)", "mbarrier_arrive_expect(full + stage, 1024)"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_the_emulator_finds(mistake):
+    """A mistake ends in a fault or in wrong sums in one of the orders."""
+    b, arrays, wanted, kernels = on_hopper("nn")
+    schedule, generated = next((s, g) for s, g in kernels if s == HopperSchedule(128, 128, True, s.stages, 1, s.group))
+    pattern, instead = MISTAKES[mistake]
+    text, count = re.subn(pattern, instead, text_of(generated, b.request))
+    assert count, schedule
+    code = emulated.build(text)
+    with pytest.raises((AssertionError, emulator.KernelFault)):
+        for order in emulator.ORDERS:
+            check(run(code, generated, b.request, arrays, order), wanted, SIZES[2], mistake)
