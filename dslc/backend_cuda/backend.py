@@ -153,13 +153,18 @@ class _Writer:
                     operands.append(("value", p.number))
                 elif p.source == "map":
                     operands.append(("tensormap", self._map(p, places[p.number], scope)))
+                elif p.source == "workspace_map":
+                    operands.append(("tensormap", self._map(p, Place("arena", self.workspace + p.number), scope)))
                 else:
                     operands.append(self._resolved(place_of(p), scope))
             self._add(kept.unit, function, operands, scope, lines_of(kernel))
 
     def _map(self, p: Parameter, place: Place, scope: _Scope) -> int:
         assert p.tensor_map is not None
-        placed = replace(p.tensor_map, place=self._resolved(place, scope))
+        space, index, *more = self._resolved(place, scope)
+        offset = p.tensor_map.place[1] + sum(more)
+        at = (space, index, offset) if space == "slot" and offset else (space, index) if space == "slot" else (space, index + offset)
+        placed = replace(p.tensor_map, place=at)
         if placed not in self.maps:
             self.maps.append(placed)
         return self.maps.index(placed)

@@ -39,8 +39,8 @@ class Request:
 class Parameter:
     """A pointer, number or tensor map that a function takes.
 
-    `source`: "operand", "result" or "table" with its number, "workspace" with an offset in bytes, "value" with an integer; "map" with the number of an
-    operand, or "workspace_map" with an offset in bytes, whose `tensor_map` describes what lies ("offset", bytes) behind that.
+    `source`: "operand", "result" or "table" with its number, "workspace" with an offset in bytes, "value" with an integer; "map" with the number of
+    an operand, or "workspace_map" with an offset in bytes, whose `tensor_map` describes what lies ("offset", bytes) behind that.
     """
 
     name: str

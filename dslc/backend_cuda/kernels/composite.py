@@ -80,7 +80,7 @@ def _moved(function: Function, request: Request, offsets: Sequence[int], results
             return replace(p, source="workspace", number=offsets[p.number - len(request.operands)])
         if p.source == "result":
             return replace(p, source="workspace", number=results[p.number])
-        if p.source == "workspace":
+        if p.source in ("workspace", "workspace_map"):
             return replace(p, number=end + p.number)
         return replace(p, number=table + p.number) if p.source == "table" else p
 
