@@ -70,7 +70,7 @@ def hopper_product(epilogue: Epilogue) -> hopper.HopperProduct | None:
     packings: list[Packing] = []
     for side in (0, 1):
         view = view_of(epilogue.request, epilogue.contraction, side)
-        if view is None:
+        if view is None or view.axes(128) is None:
             packing = packing_of(epilogue, side, element, sum(p.bytes for p in packings))
             if packing.bytes > LARGEST_PACKING * sum(t.bytes for t in epilogue.request.operands):
                 return None

@@ -89,9 +89,9 @@ CASES = {
     "prologue": ([(F, (70, 36)), (F, (36, 20))], lambda a, b: MATRIX(Mul.of(a, a), Neg.of(b))),
     "prologue_cast": ([(F, (70, 40)), (F, (40, 24))], lambda a, b: MATRIX(cast(a, BF), cast(b, BF))),
     "prologue_narrow": ([(BF, (2, 3, 40, 70)), (BF, (70, 36))],
-                        lambda a, b: product([B, H, I, K], [K, J], [B, H, I, J])(Mul.of(a, a), Neg.of(b))),
+                        lambda a, b: product([B, H, I, K], [K, J], [B, H, I, J])(Max.of(a, full_like(a, 0)), Neg.of(b))),
 }  # fmt: skip
-# The copy engine can read the operands of the first five; those of the others are packed.
+# The copy engine can read the operands of heads, heads_out, bfloat16_out and epilogue_narrow; others are packed.
 ON_HOPPER = ("heads", "heads_out", "two_terms", "bfloat16_out", "epilogue_narrow", "bfloat16", "prologue_cast", "prologue_narrow")
 
 
