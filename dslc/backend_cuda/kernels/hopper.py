@@ -57,8 +57,8 @@ def fits(product: HopperProduct, rows: int, columns: int) -> bool:
 def _main(product: HopperProduct, s: HopperSchedule) -> Function:
     w = FunctionWriter(product.epilogue.request)
     maps = [w.tensor_map(f"map_{'ab'[k]}", v.operand, v.tensor_map(n)) for k, (v, n) in enumerate(zip(product.views, (s.rows, s.columns)))]
-    w.line("extern __shared__ __align__(1024) unsigned char shared[];")
-    w.line(f"unsigned long long* const full = reinterpret_cast<unsigned long long*>(shared + {s.stages * s.stage_bytes + STAGING});")
+    w.line("extern __shared__ __align__(1024) unsigned char memory[];")
+    w.line(f"unsigned long long* const full = reinterpret_cast<unsigned long long*>(memory + {s.stages * s.stage_bytes + STAGING});")
     w.line(f"unsigned long long* const empty = full + {s.stages};")
     with w.block("if (threadIdx.x == 0)"):
         w.line(f"for (int k = 0; k < {s.stages}; ++k) mbarrier_init(full + k, 1), mbarrier_init(empty + k, {4 if s.turns else 8});")
@@ -73,7 +73,7 @@ def _main(product: HopperProduct, s: HopperSchedule) -> Function:
         with w.block("if (threadIdx.x == 0)"), _tiles(w, product, s), w.block("for (int k = first; k < last; ++k)"):
             w.line("mbarrier_wait(empty + stage, phase ^ 1);")
             w.line(f"mbarrier_arrive_expect(full + stage, {s.stage_bytes});")
-            w.line(f"unsigned char* const tile_a = shared + stage * {s.stage_bytes};")
+            w.line(f"unsigned char* const tile_a = memory + stage * {s.stage_bytes};")
             w.line(f"unsigned char* const tile_b = tile_a + {s.rows * DEPTH * 2};")
             _copies(w, product.views[0], s.rows, "tile_a", maps[0], "row")
             _copies(w, product.views[1], s.columns, "tile_b", maps[1], "column")
@@ -127,7 +127,7 @@ def _coordinate(axis: Axis, position: str, view: View) -> str:
 
 def _consumer(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> None:
     w.line("const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;")
-    w.line(f"float* const staged = reinterpret_cast<float*>(shared + {s.stages * s.stage_bytes}) + (threadIdx.x / 32 - 4) * 1024;")
+    w.line(f"float* const staged = reinterpret_cast<float*>(memory + {s.stages * s.stage_bytes}) + (threadIdx.x / 32 - 4) * 1024;")
     w.line(f"float d[{s.blocks_of_rows}][{s.columns // 2}];")
     if s.turns:
         w.comment("Barriers 1 and 2: the turns of the two warpgroups. A parity is only right for who is less than a round of stages behind.")
@@ -154,7 +154,7 @@ def _products(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> N
     w.line("int previous = 0;")
     with w.block("for (int k = first; k < last; ++k)"):
         w.line("mbarrier_wait(full + stage, phase);")
-        w.line(f"const unsigned char* const tile_a = shared + stage * {s.stage_bytes};")
+        w.line(f"const unsigned char* const tile_a = memory + stage * {s.stage_bytes};")
         own = "" if s.turns else f" + (warpgroup - 1) * {s.blocks_of_rows * SLAB}"
         w.line(f"const unsigned long long a = matrix_descriptor(tile_a{own}, {leading[0]}, 1024);")
         w.line(f"const unsigned long long b = matrix_descriptor(tile_a + {s.rows * DEPTH * 2}, {leading[1]}, 1024);")

@@ -69,8 +69,8 @@ def _main(product: TileProduct, s: TileSchedule) -> Function:
     element, wide = memory_type(product.element), computed_type(product.epilogue.wide)
     tall, broad, steps = -(-rows // s.rows), -(-columns // s.columns), -(-terms // s.depth)
     flat = tall * broad
-    w.line("extern __shared__ __align__(1024) unsigned char shared[];")
-    w.line(f"{element}* const tiles_a = reinterpret_cast<{element}*>(shared);")
+    w.line("extern __shared__ __align__(1024) unsigned char memory[];")
+    w.line(f"{element}* const tiles_a = reinterpret_cast<{element}*>(memory);")
     w.line(f"{element}* const tiles_b = tiles_a + {s.stages * s.rows * s.depth};")
     w.line(f"const TilePlace place = grouped_tile({f'blockIdx.x % {flat}' if batch * s.splits > 1 else 'blockIdx.x'}, {tall}, {broad}, {s.group});")
     w.line(f"const int first_row = place.row * {s.rows}, first_column = place.column * {s.columns};")
@@ -169,7 +169,7 @@ def _finish(w: FunctionWriter, product: TileProduct, s: TileSchedule, share: int
     width = e.width() if s.splits == 1 else e.partial_width()
     lanes, wide = 64 // width, computed_type(e.wide)
     w.line("__syncthreads();")
-    w.line(f"{wide}* const staged = reinterpret_cast<{wide}*>(shared) + warp * 1024;")
+    w.line(f"{wide}* const staged = reinterpret_cast<{wide}*>(memory) + warp * 1024;")
     along = ", ".join("true" if o.along == TERMS else "false" for o in product.operands)
     for part in range(share // 16):
         w.line("__syncwarp();")
