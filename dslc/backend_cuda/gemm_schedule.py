@@ -45,10 +45,10 @@ class HopperSchedule:
         return f"two warpgroups {how} of {self.rows} x {self.columns}, a third loads {self.stages} stages of {DEPTH} terms{split}"
 
 
-# rows, columns, turns
-HOPPER_TILES = ((128, 256, False), (256, 128, False), (128, 128, True), (64, 256, True), (128, 128, False), (128, 64, False))
-
-
+# rows, columns, turns: by how much the products of a step are slower than the tensor cores' rate, seen beside each other on an H100
+HOPPER_TILES = {
+    (128, 256, False): 1.0, (256, 128, False): 1.0, (64, 256, True): 1.05, (128, 128, True): 1.09, (128, 128, False): 1.09, (128, 64, False): 1.9,
+}  # fmt: skip
 Sizes = tuple[int, int, int, int]  # batch, rows, columns, terms
 
 
@@ -59,9 +59,9 @@ def hopper_schedule(sizes: Sizes, arch: Arch, fits: Callable[[int, int], bool]) 
 
 
 def hopper_schedules(sizes: Sizes, arch: Arch, fits: Callable[[int, int], bool]) -> list[HopperSchedule]:
-    """All schedules that a product may have."""
+    """All schedules that a product may have. Terms are split for tiles of 128 rows and more: with fewer it was slower wherever it was seen."""
     splits = [n for n in (1, 2, 3, 4, 6, 8, 12, 16) if n == 1 or sizes[3] >= n * LEAST_STEPS * DEPTH]
-    return [_hopper(*tile, n, sizes, arch) for tile in HOPPER_TILES if fits(*tile[:2]) for n in splits]
+    return [_hopper(*tile, n, sizes, arch) for tile in HOPPER_TILES if fits(*tile[:2]) for n in splits if n == 1 or tile[0] >= 128]
 
 
 def _hopper(rows: int, columns: int, turns: bool, splits: int, sizes: Sizes, arch: Arch) -> HopperSchedule:
@@ -76,9 +76,8 @@ def hopper_cycles(s: HopperSchedule, sizes: Sizes, arch: Arch) -> float:
     tiles = batch * -(-rows // s.rows) * -(-columns // s.columns) * s.splits
     waves = -(-tiles // arch.sms)
     steps = -(-terms // (DEPTH * s.splits))
-    wide = 1.0 if s.rows + s.columns >= 384 else 1.08 if s.rows + s.columns >= 256 else 1.35  # how far loads keep up with the products
-    products = steps * s.rows * s.columns * DEPTH / TENSOR_CORE * wide
-    stores = s.rows * s.columns / 12
+    products = steps * s.rows * s.columns * DEPTH / TENSOR_CORE * HOPPER_TILES[s.rows, s.columns, s.turns]
+    stores = s.rows * s.columns / 7
     per_wave = max(products, stores) if s.turns and waves > 1 else products + stores
     fold = START * 3 + batch * rows * columns * (s.splits + 1) * 4 / (arch.sms * 14) if s.splits > 1 else 0
     return START + waves * per_wave + fold

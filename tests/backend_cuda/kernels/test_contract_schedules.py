@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from dslc.backend_cuda import emulated, nvrtc
-from dslc.backend_cuda.gemm_schedule import HopperSchedule, hopper_schedules, tile_schedules
+from dslc.backend_cuda.gemm_schedule import hopper_schedules, tile_schedules
 from dslc.backend_cuda.kernels import contract, hopper, tiles
 from dslc.backend_cuda.program_text import Unit, printed
 from dslc.backend_cuda.source import bundle
@@ -20,7 +20,7 @@ from dslc.ir.mlir import ir
 from dslc.ir.ops import Contract
 from dslc.runtime.drivers import emulator
 
-from .products import AMPERE, HOPPER, Case, built, check, expected, run, text_of
+from .products import AMPERE, HOPPER, Case, built, check, expected, run
 
 SIZES = (200, 584, 448)  # rows, columns, terms: more tiles than blocks, edges that overhang
 SMALL = (136, 200, 144)
@@ -127,15 +127,24 @@ MISTAKES = {
 }
 
 
+@functools.cache
+def mistaken():
+    """One schedule with each mistake, in one text."""
+    b, arrays, wanted, kernels = on_hopper("nn")
+    _, generated = next((s, g) for s, g in kernels if (s.rows, s.columns, s.turns, s.splits) == (128, 128, True, 1))
+    (right,) = generated.functions
+    made = {}
+    for number, (name, (pattern, instead)) in enumerate(MISTAKES.items()):
+        text, count = re.subn(pattern, instead, right.text)
+        assert count, name
+        made[name] = replace(generated, functions=(replace(right, symbol=f"mistake{number}", text=text),))
+    return b, arrays, wanted, made, emulated.build(whole_text(b, [(None, g) for g in made.values()]))
+
+
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_the_emulator_finds(mistake):
     """A mistake ends in a fault or in wrong sums in one of the orders."""
-    b, arrays, wanted, kernels = on_hopper("nn")
-    schedule, generated = next((s, g) for s, g in kernels if s == HopperSchedule(128, 128, True, s.stages, 1, s.group))
-    pattern, instead = MISTAKES[mistake]
-    text, count = re.subn(pattern, instead, text_of(generated, b.request))
-    assert count, schedule
-    code = emulated.build(text)
+    b, arrays, wanted, made, code = mistaken()
     with pytest.raises((AssertionError, emulator.KernelFault)):
         for order in emulator.ORDERS:
-            check(run(code, generated, b.request, arrays, order), wanted, SIZES[2], mistake)
+            check(run(code, made[mistake], b.request, arrays, order), wanted, SIZES[2], mistake)
