@@ -65,7 +65,7 @@ class Machine:
                 if np.shares_memory(self.bytes_at(place, t.bytes), self.bytes_at(other, u.bytes)):
                     assert (place, t) == (other, u) and call.kernel.kind in ("map", "update"), f"{call.kernel.role} writes over what it reads"
         body = call.kernel.regions[0]
-        values = reference._run_region(body, [self.read(p, t) for p, t in reads], None)
+        values = reference.run_region(body, [self.read(p, t) for p, t in reads])
         for (place, t), value in zip(writes, values):
             self.write(place, value, t)
 
