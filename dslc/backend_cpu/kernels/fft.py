@@ -7,13 +7,12 @@ exchanged before and after.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import cos, pi, prod, sin
+from math import prod
 from typing import Any
 
 from dslc.core.dtypes import FLOAT32, FLOAT64, DType
 from dslc.ir import index
-from dslc.ir.fourier import FourierPlan, plan_of, tables_of
+from dslc.ir.fourier import FourierPlan, butterfly, plan_of, tables_of, times
 from dslc.ir.index import Dim
 from dslc.ir.trace import Trace
 from dslc.ir.types import type_of
@@ -96,15 +95,11 @@ class _Rows:
         size = memory.shape[0] // 2
         return Val(memory.load([i]), self.dtype), Val(memory.load([self.b.add(i, size)]), self.dtype)
 
-    def _times(self, a: Complex, c: Complex) -> Complex:
-        s = self.s
-        return s.sub(s.mul(a[0], c[0]), s.mul(a[1], c[1])), s.add(s.mul(a[0], c[1]), s.mul(a[1], c[0]))
-
     def _read(self, row: Value, mask: Value) -> None:
         def at(i: Value) -> None:
             point = self._point(row, i, mask)
             z = tuple(point.s.cast(point.value(n), n.dtype, self.dtype) for n in self.nodes)
-            self._save(0, i, self._times(z, self._factor(1, i)) if self.plan.chirp else z)  # type: ignore[arg-type]
+            self._save(0, i, times(self.s, z, self._factor(1, i)) if self.plan.chirp else z)  # type: ignore[arg-type]
 
         emit.loop(0, self.plan.n, 1, at)
         if self.plan.chirp:
@@ -117,7 +112,7 @@ class _Rows:
         def one(i: Value) -> None:
             z = self._load(at, i)
             if self.plan.chirp:
-                z = self._times((z[1], z[0]), self._factor(1, i))  # the second transform was an inverse one: exchanged
+                z = times(self.s, (z[1], z[0]), self._factor(1, i))  # the second transform was an inverse one: exchanged
             if op.inverse:
                 scale = self.s.const(1 / self.plan.n, self.dtype)
                 z = self.s.mul(z[1], scale), self.s.mul(z[0], scale)
@@ -131,7 +126,7 @@ class _Rows:
         """The product with the chirp's transform, then the inverse transform: exchanged parts, forward."""
 
         def one(i: Value) -> None:
-            re, im = self._times(self._load(at, i), self._factor(2, i))
+            re, im = times(self.s, self._load(at, i), self._factor(2, i))
             self._save(at, i, (im, re))
 
         emit.loop(0, self.plan.size, 1, one)
@@ -158,34 +153,9 @@ class _Rows:
                 base = b.add(q, b.mul(p, stride))
                 z = [self._load(at, b.add(base, stride * m * j)) for j in range(r)]
                 target = b.add(q, b.mul(p, stride * r))
-                for k, y in enumerate(self._butterfly(z)):
-                    self._save(1 - at, b.add(target, stride * k), self._times(y, factors[k - 1]) if k and factors else y)
+                for k, y in enumerate(butterfly(self.s, self.dtype, z)):
+                    self._save(1 - at, b.add(target, stride * k), times(self.s, y, factors[k - 1]) if k and factors else y)
 
             emit.loop(0, stride, 1, inner)
 
         emit.loop(0, m, 1, outer)
-
-    def _butterfly(self, z: Sequence[Complex]) -> list[Complex]:
-        """The transform of a few points."""
-        s, r = self.s, len(z)
-
-        def plus(a: Complex, c: Complex) -> Complex:
-            return s.add(a[0], c[0]), s.add(a[1], c[1])
-
-        def minus(a: Complex, c: Complex) -> Complex:
-            return s.sub(a[0], c[0]), s.sub(a[1], c[1])
-
-        if r == 2:
-            return [plus(z[0], z[1]), minus(z[0], z[1])]
-        if r == 4:
-            a, c, d, e = plus(z[0], z[2]), minus(z[0], z[2]), plus(z[1], z[3]), minus(z[1], z[3])
-            turned = e[1], s.neg(e[0])  # -i e
-            return [plus(a, d), plus(c, turned), minus(a, d), minus(c, turned)]
-        out = []
-        for k in range(r):
-            total = z[0]
-            for j in range(1, r):
-                angle = -2 * pi * (j * k % r) / r
-                total = plus(total, self._times(z[j], (s.const(cos(angle), self.dtype), s.const(sin(angle), self.dtype))))
-            out.append(total)
-        return out

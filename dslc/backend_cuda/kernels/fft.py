@@ -5,11 +5,8 @@ The inverse is the forward transform with real and imaginary parts exchanged bef
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import cos, pi, sin
-
 from dslc.core.dtypes import FLOAT32, FLOAT64
-from dslc.ir.fourier import plan_of, tables_of
+from dslc.ir.fourier import butterfly, plan_of, tables_of, times
 from dslc.ir.types import TensorType
 
 from ..scalars import Arithmetic, Val
@@ -79,10 +76,6 @@ class _Transform:
         name = w.table(table, TensorType(self.dtype, (2 * size,))).name
         return s.made(f"{name}[{at}]", self.dtype), s.made(f"{name}[{at} + {size}]", self.dtype)
 
-    @staticmethod
-    def _times(s: Arithmetic, a: Complex, c: Complex) -> Complex:
-        return s.sub(s.mul(a[0], c[0]), s.mul(a[1], c[1])), s.add(s.mul(a[0], c[1]), s.mul(a[1], c[0]))
-
     # ---- functions
 
     def _read(self) -> Function:
@@ -97,7 +90,7 @@ class _Transform:
         point = lines.point(w, lines.place(w, "line"), "i")
         nodes = lines.nodes[::-1] if lines.op.inverse else lines.nodes
         re, im = (point.s.cast(point.value(n), n.dtype, self.dtype) for n in nodes)
-        z = self._times(point.s, (re, im), self._factor(w, point.s, 1, "i")) if self.plan.chirp else (re, im)
+        z = times(point.s, (re, im), self._factor(w, point.s, 1, "i")) if self.plan.chirp else (re, im)
         self._saved(w, to, "p", z)
         return self._function(w, self.total, f"lines of {self.plan.n} as {self.plan.size} points")
 
@@ -124,8 +117,8 @@ class _Transform:
         w.line("const int q = in_line % stride;")
         w.line(f"const long long first = line * {self.plan.size} + q;")
         z = [self._loaded(s, source, f"first + stride * (b + m * {j})") for j in range(r)]
-        for k, y in enumerate(self._butterfly(s, z)):
-            value = self._times(s, y, self._factor(w, s, 0, f"stride * b * {k}")) if k else y
+        for k, y in enumerate(butterfly(s, self.dtype, z)):
+            value = times(s, y, self._factor(w, s, 0, f"stride * b * {k}")) if k else y
             self._saved(w, target, f"first + stride * (b * {r} + {k})", value)
         return self._function(w, threads, f"a thread a butterfly of {r} points")
 
@@ -134,7 +127,7 @@ class _Transform:
         w = self._writer("_convolve", self.total)
         s, buffer = Arithmetic(w), self._buffer(w, "to", at)
         w.line(f"const int i = p % {self.plan.size};")
-        re, im = self._times(s, self._loaded(s, buffer, "p"), self._factor(w, s, 2, "i"))
+        re, im = times(s, self._loaded(s, buffer, "p"), self._factor(w, s, 2, "i"))
         self._saved(w, buffer, "p", (im, re))
         return self._function(w, self.total, "the product with the transform of the chirp")
 
@@ -147,35 +140,10 @@ class _Transform:
         s = point.s
         z = self._loaded(s, self._buffer(w, "from", at), f"(long long)line * {self.plan.size} + i")
         if self.plan.chirp:
-            z = self._times(s, (z[1], z[0]), self._factor(w, s, 1, "i"))
+            z = times(s, (z[1], z[0]), self._factor(w, s, 1, "i"))
         if lines.op.inverse:
             scale = s.const(1 / self.plan.n, self.dtype)
             z = s.mul(z[1], scale), s.mul(z[0], scale)
         for k in (0, 1):
             lines.store(w, point, k, s.cast(z[k], self.dtype, lines.request.results[k].dtype).text)
         return self._function(w, threads, "results")
-
-    def _butterfly(self, s: Arithmetic, z: Sequence[Complex]) -> list[Complex]:
-        """The transform of a few points."""
-        r = len(z)
-
-        def plus(a: Complex, c: Complex) -> Complex:
-            return s.add(a[0], c[0]), s.add(a[1], c[1])
-
-        def minus(a: Complex, c: Complex) -> Complex:
-            return s.sub(a[0], c[0]), s.sub(a[1], c[1])
-
-        if r == 2:
-            return [plus(z[0], z[1]), minus(z[0], z[1])]
-        if r == 4:
-            a, c, d, e = plus(z[0], z[2]), minus(z[0], z[2]), plus(z[1], z[3]), minus(z[1], z[3])
-            turned = e[1], s.neg(e[0])  # -i e
-            return [plus(a, d), plus(c, turned), minus(a, d), minus(c, turned)]
-        out = []
-        for k in range(r):
-            total = z[0]
-            for j in range(1, r):
-                angle = -2 * pi * (j * k % r) / r
-                total = plus(total, self._times(s, z[j], (s.const(cos(angle), self.dtype), s.const(sin(angle), self.dtype))))
-            out.append(total)
-        return out
