@@ -26,8 +26,10 @@ class _StepBuilder(Builder):
         self.program, self.total_steps = program, total_steps
 
     def scalar(self, name: str) -> ir.Value:
-        found = argument(self.program, name)
-        return found if found is not None else add_argument(self.program, Slot(name, "scalar", SCALARS[name]))
+        if name not in self.values:
+            found = argument(self.program, name)
+            self.values[name] = found if found is not None else add_argument(self.program, Slot(name, "scalar", SCALARS[name]))
+        return self.values[name]
 
     def parameter(self, path: str, t: TensorType, initializer: Initializer, span: Any, role: str) -> ir.Value:
         if role == "param":

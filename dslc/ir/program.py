@@ -61,13 +61,11 @@ def start_program(module: ir.Module, name: str, arguments: Sequence[Slot]) -> fu
 
 def add_argument(op: func.FuncOp, slot: Slot) -> ir.Value:
     """One more argument at the end."""
-    slots = [*arguments_of(op), slot]
-    value = op.entry_block.add_argument(slot.type.to_mlir(), ir.Location.unknown())
-    op.attributes["function_type"] = ir.TypeAttr.get(
-        ir.FunctionType.get([s.type.to_mlir() for s in slots], list(op.type.results)),
-    )
-    set_arguments(op, slots)
-    return value
+    t = slot.type.to_mlir()
+    before = op.type
+    op.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get([*before.inputs, t], before.results))
+    op.attributes["arg_attrs"] = ir.ArrayAttr.get([*op.attributes.get("arg_attrs", []), slot.attributes()])
+    return op.entry_block.add_argument(t, ir.Location.unknown())
 
 
 def set_arguments(op: func.FuncOp, slots: Sequence[Slot]) -> None:
@@ -93,6 +91,12 @@ def arguments_of(op: func.FuncOp) -> list[Slot]:
     return [_slot(ir.DictAttr(a), t) for a, t in zip(given, types)]
 
 
+def slot_of(value: ir.BlockArgument) -> Slot:
+    """The slot of one argument of a program."""
+    given = ir.ArrayAttr(value.owner.owner.attributes["arg_attrs"])
+    return _slot(ir.DictAttr(given[value.arg_number]), type_of(value))
+
+
 def results_of(op: func.FuncOp) -> list[tuple[Slot, ir.Value]]:
     """The results with the values that are returned for them."""
     end = list(op.entry_block.operations)[-1]
@@ -102,7 +106,7 @@ def results_of(op: func.FuncOp) -> list[tuple[Slot, ir.Value]]:
 
 def argument(op: func.FuncOp, name: str) -> ir.Value | None:
     """The argument of that name."""
-    for slot, value in zip(arguments_of(op), op.entry_block.arguments):
-        if slot.name == name:
+    for attributes, value in zip(op.attributes.get("arg_attrs", []), op.entry_block.arguments):
+        if ir.StringAttr(ir.DictAttr(attributes)["nn.name"]).value == name:
             return value
     return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -79,11 +79,14 @@ class Planner:
 
     def place_results(self, results: Sequence[tuple[Slot, ir.Value]], slot_of: dict[str, int]) -> None:
         """Results are written straight to their slots: outputs always, next values where nothing reads the old value later."""
-        circular = _circular(self.program, results)
+        arguments = {s.name: v for s, v in zip(arguments_of(self.program), self.program.entry_block.arguments)}
+        circular = _circular(arguments, results)
         for slot, value in results:
             if value in self.homes or isinstance(value.owner, ir.Block):
                 continue
-            if slot.role in ("output", "loss", "metric") or (value not in circular and _in_place(self.program, slot, value)):
+            if slot.role in ("output", "loss", "metric") or (
+                value not in circular and slot.name in arguments and _in_place(arguments[slot.name], value)
+            ):
                 self.homes[value] = _Home(slot_of[slot.name], None)
 
     def final_copies(self, results: Sequence[tuple[Slot, ir.Value]], slot_of: dict[str, int]) -> list[Step]:
@@ -259,34 +262,27 @@ def _ports(arguments: Sequence[Slot], results: Sequence[Slot]) -> tuple[tuple[Po
     return tuple(ports), slot_of
 
 
-def _in_place(program: func.FuncOp, slot: Slot, value: ir.Value) -> bool:
+def _in_place(old: ir.Value, value: ir.Value) -> bool:
     """The kernel that makes a next value may write it over the old one: it reads the old one element by element, and nothing reads it later."""
     kernel = value.owner.opview
     if not isinstance(kernel, ops.Kernel) or kernel.kind not in ("map", "update"):
         return False
-    old = next((v for s, v in zip(arguments_of(program), program.entry_block.arguments) if s.name == slot.name), None)
-    if old is None:
-        return False
-    block = program.entry_block
-    position = {op.operation: k for k, op in enumerate(block.operations)}
-    here = position[kernel.operation]
+    arguments = kernel.regions[0].blocks[0].arguments
     for use in old.uses:
         user = use.owner.operation
-        if position.get(user, len(position)) > here:
-            return False
-    inner = kernel.regions[0].blocks[0]
-    for operand, argument in zip(kernel.operands, inner.arguments):
-        if operand == old and not all(u.owner.opview.structure == "elementwise" for u in argument.uses):
+        if user == kernel.operation:
+            if not all(u.owner.opview.structure == "elementwise" for u in arguments[use.operand_number].uses):
+                return False
+        elif user.block != kernel.operation.block or not user.is_before_in_block(kernel.operation):
             return False
     return True
 
 
-def _circular(program: func.FuncOp, results: Sequence[tuple[Slot, ir.Value]]) -> set[ir.Value]:
+def _circular(arguments: Mapping[str, ir.Value], results: Sequence[tuple[Slot, ir.Value]]) -> set[ir.Value]:
     """Next values made by an update kernel that read the old value of another group of it and whose own old value another group reads.
 
     The groups of an update run one after another, readers of a value before its writer: in a circle no order would do.
     """
-    arguments = {s.name: v for s, v in zip(arguments_of(program), program.entry_block.arguments)}
     kernels: dict[ir.Operation, dict[ir.Value, ir.Value]] = {}
     for slot, value in results:
         if slot.role in ("param", "state") and not isinstance(value.owner, ir.Block) and isinstance(value.owner.opview, ops.Kernel):
