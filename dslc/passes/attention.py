@@ -186,8 +186,10 @@ def _kernels(order: Order, space: Space, notes: list[str]) -> None:
         place = None
         for k in range(len(groups) - 1, -1, -1):
             mine = set(groups[k].sinks)
+            if groups[k].streamed != streamed or mine & hard:
+                continue
             before = {of[t.results[0]] for t in soft | hard if t.results[0] in of and t not in mine}
-            if groups[k].streamed == streamed and not mine & hard and not _reaches(edges, before, k) and _joins(order, space, groups[k].sinks, sink):
+            if not _reaches(edges, before, k) and _joins(order, space, groups[k].sinks, sink):
                 place = k
                 break
         if place is None:
