@@ -56,7 +56,13 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, aside:
     from .passes.simplify import Simplify
 
     recipe = RECIPES[program]
+    settings = elaborated.settings
     passes: list[Pass] = [Prune(recipe.roles), Simplify(), Hoist()]
+    precision = settings.precision if settings is not None else "float32"
+    if precision != "float32" or elaborated.builder.has_precision:
+        from .passes.precision import Precision
+
+        passes += [Precision(precision), Hoist()]  # casts of a scan's weights go before it
     if recipe.steps:
         from .passes.differentiate import Differentiate
 
@@ -76,7 +82,6 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, aside:
         if recipe.steps or elaborated.builder.has_gradients:
             passes.append(Recompute())
         passes.append(Fuse())
-        settings = elaborated.settings
         if recipe.steps and settings is not None and settings.memory is not None:
             from .passes.checkpoint import Checkpoint
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +13,7 @@ from dslc.core import dtypes
 from dslc.core.errors import NameError_, Span, did_you_mean
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
-from dslc.ir.op import context
+from dslc.ir.op import PRECISION, context
 from dslc.ir.program import SCALARS, Slot, add_argument, finish_program, start_program
 from dslc.ir.types import TensorType, type_of
 
@@ -56,6 +57,14 @@ class Elaborated:
     frame: Frame = field(repr=False)
 
 
+def _tag(op: Any, precision: ir.StringAttr) -> None:
+    if PRECISION not in op.attributes:
+        op.attributes[PRECISION] = precision
+    for region in op.regions:
+        for inner in region.blocks[0].operations:
+            _tag(inner, precision)
+
+
 class Builder:
     """What is shared by all frames of one elaboration: the function that grows, its arguments, its results."""
 
@@ -69,6 +78,7 @@ class Builder:
         self.next_states: dict[str, ir.Value] = {}
         self.next_parameters: dict[str, ir.Value] = {}  # where the model itself changes parameters
         self.has_gradients = False
+        self.has_precision = False  # something says `with precision(...)`
         self.wrappers: list[Wrapper] = []
         self.wrapping = False  # inside of a wrapper, where nothing is wrapped again
         self.results: list[tuple[Slot, ir.Value]] = []
@@ -116,6 +126,18 @@ class Builder:
             self.values[path] = add_argument(self.program, Slot(path, role, t, span.line))
             self.paths[self.values[path]] = path
         return self.values[path]
+
+    @contextmanager
+    def precision(self, name: str) -> Iterator[None]:
+        """The ops made meanwhile are tagged: the precision pass reads it. An inner tag stays."""
+        self.has_precision = True
+        block = ir.InsertionPoint.current.block
+        before = list(block.operations)[-1:]
+        yield
+        for op in reversed(list(block.operations)):
+            if op in before:
+                break
+            _tag(op, ir.StringAttr.get(name))
 
     # --- the end
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from dslc.core import dtypes
@@ -19,6 +19,7 @@ from . import syntax as s
 from .calls import bind_ports, call_layer
 from .equations import Equation
 from .scans import ScanBuilder
+from .settings import precision
 from .source import FileScope, library_layer, library_names
 from .statics import DYNAMIC, static_value
 from .unparse import unparse
@@ -403,23 +404,23 @@ class Frame(WholeValues):
 
     def _with(self, node: s.With) -> None:
         frozen = 0
+        chosen: str | None = None
         for setting in node.settings:
             named = setting.function if isinstance(setting, s.Call) else setting
             name = named.name if isinstance(named, s.Name) else ""
             if name == "frozen":
                 frozen = 1
             elif name == "precision":
-                given = [unparse(a) for a in setting.arguments] if isinstance(setting, s.Call) else []
-                if given != ["float32"]:
-                    raise UnsupportedOp(
-                        f"precision({', '.join(given)}) is not there yet", setting.span, help="leave it out: everything runs in float32"
-                    )
+                if not isinstance(setting, s.Call) or len(setting.arguments) != 1 or setting.keywords:
+                    raise TypeError_("precision takes the name of a type", setting.span, help="with precision(float32):")
+                chosen = precision(setting.arguments[0])
             elif name != "checkpoint":
                 raise NameError_(
                     f"with takes no '{unparse(setting)}'{did_you_mean(unparse(setting), ['frozen', 'checkpoint', 'precision'])}", setting.span
                 )
         self.builder.frozen += frozen
-        self.run(node.body)
+        with self.builder.precision(chosen) if chosen else nullcontext():
+            self.run(node.body)
         self.builder.frozen -= frozen
 
     def _wrap(self, node: s.Wrap) -> None:

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from dslc.core.dtypes import PRECISIONS
 from dslc.core.errors import NameError_, Span, TypeError_, UnsupportedOp, did_you_mean
 
 from . import syntax as s
@@ -190,10 +191,7 @@ def _setting(frame: Frame, line: s.Setting) -> Any:
                 raise TypeError_(f"epochs takes a number above 0, this is {unparse(node)}", node.span)
             return float(value)
         case "precision":
-            name = node.name if isinstance(node, s.Name) else unparse(node)
-            if name != "float32":
-                raise UnsupportedOp(f"precision {name} is not there yet", node.span, help="precision float32")
-            return name
+            return precision(node)
         case "memory":
             return _quantity(node, BYTES, "memory 2 GiB")
         case "start":
@@ -222,6 +220,14 @@ def _known(key: str, call: Invocation) -> Invocation:
     if key == "average" and (len(call.args) != 1 or call.options or not isinstance(call.args[0], (int, float)) or not 0 < call.args[0] < 1):
         raise TypeError_("average ema takes one number between 0 and 1", call.span, help="write average ema(0.999)")
     return call
+
+
+def precision(node: Any) -> str:
+    """The name of a precision that programs run in."""
+    name = node.name if isinstance(node, s.Name) else unparse(node)
+    if name not in PRECISIONS:
+        raise UnsupportedOp(f"no program runs in {name}{did_you_mean(name, PRECISIONS)}", node.span, help=f"there are {', '.join(PRECISIONS)}")
+    return name
 
 
 def _quantity(node: Any, units: dict[str, int], example: str) -> int:

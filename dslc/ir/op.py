@@ -26,6 +26,8 @@ from . import index
 from .mlir import ir, register_operation
 from .types import TensorType, from_mlir, type_of
 
+PRECISION = "nn.precision"  # attribute of an op that stands in a `with precision(...)`: the name of the type
+
 # What an annotation of an op class declares; attributes are declared with the types below.
 Operand = Annotated[Any, "operand"]
 Operands = Annotated[list[Any], "operands"]

@@ -21,16 +21,16 @@ from dslc.ir.trace import Body
 from dslc.ir.types import fuse_locations, type_of
 
 from .kernel_rules import POINTWISE, is_placement
+from .notes import note
 from .prune import remove_dead
 from .tile_space import Space, line_of
 
 MAX_TERMS = 256  # of a score: beyond, to compute it anew costs more than to read it
-NOTES = "nn.attention"  # attribute of the module: what could not be derived, and why
 
 
 @dataclass(frozen=True)
 class Attention:
-    """Scores that only folds read are never written.
+    """Scores that only folds read are never written. Its notes say which scores are, and why.
 
     before: %s = contract %q, %k; %p = softmax %s; %o = contract %p, %v      after: %o, %m, %l = kernel attention (%q, %k, %v) { ... }
     """
@@ -40,14 +40,7 @@ class Attention:
         for op in module.body.operations:
             if isinstance(op, func.FuncOp):
                 _derive(op.entry_block, notes)
-        if notes:
-            module.operation.attributes[NOTES] = ir.ArrayAttr.get([ir.StringAttr.get(n) for n in dict.fromkeys(notes)])
-
-
-def notes_of(module: ir.Module) -> list[str]:
-    """What the pass could not derive."""
-    found = module.operation.attributes
-    return [ir.StringAttr(a).value for a in ir.ArrayAttr(found[NOTES])] if NOTES in found else []
+        note(module, "attention", notes)
 
 
 def _derive(block: ir.Block, notes: list[str]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
-from dslc.ir.op import Op
+from dslc.ir.op import PRECISION, Op
 from dslc.ir.types import type_of
 
 INVARIANT = ("elementwise", "contract", "reduce", "view")  # structures that move out whole where all operands are constants
@@ -92,7 +92,10 @@ def _stacked_product(op: ops.Contract, constant: dict[ir.Value, ir.Value], stack
     for value, axes in zip(op.operands, (op.lhs, op.rhs)):
         sides.append((stacked[value], [turn, *axes]) if value in stacked else (constant[value], list(axes)))
     (a, lhs), (b, rhs) = sides
-    return ops.contract(a, b, lhs, rhs, [turn, *op.out], op.dtype)
+    made = ops.contract(a, b, lhs, rhs, [turn, *op.out], op.dtype)
+    if PRECISION in op.attributes:
+        made.owner.attributes[PRECISION] = op.attributes[PRECISION]
+    return made
 
 
 def _used_elsewhere(op: Op, gone: set[ir.Operation]) -> bool:

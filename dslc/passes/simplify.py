@@ -11,7 +11,7 @@ import numpy as np
 from dslc.core import dtypes
 from dslc.ir import index, ops
 from dslc.ir.mlir import func, ir
-from dslc.ir.op import Op
+from dslc.ir.op import PRECISION, Op
 from dslc.ir.types import fuse_locations, type_of
 
 from .prune import remove_dead
@@ -49,7 +49,8 @@ def simplify_block(block: ir.Block) -> None:
             op.results[0].replace_all_uses_with(better)
             op.operation.erase()
             continue
-        key = (op.operation.name, *op.operands, *((k, op.attributes[k]) for k in op._codecs), *(r.type for r in op.results))
+        tag = op.attributes.get(PRECISION)
+        key = (op.operation.name, tag, *op.operands, *((k, op.attributes[k]) for k in op._codecs), *(r.type for r in op.results))
         if key in seen:
             first = seen[key]
             first.operation.location = fuse_locations([first.location, op.location])

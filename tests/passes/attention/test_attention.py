@@ -12,7 +12,7 @@ import dslc
 from dslc.compiler import lower
 from dslc.ir import ops
 from dslc.ir.program import program_of
-from dslc.passes.attention import notes_of
+from dslc.passes.notes import notes_of
 from dslc.passes.plan import make_plan
 from dslc.targets import target_of
 
@@ -31,7 +31,7 @@ COUNTS: dict[str, tuple[int, int]] = {
 def kinds(model: dslc.Model, program: str) -> tuple[Counter[str], list[str]]:
     elaborated = lower(model, program, target_of("cpu"))
     block = program_of(elaborated.module).entry_block
-    return Counter(op.kind for op in block.operations if isinstance(op, ops.Kernel)), notes_of(elaborated.module)
+    return Counter(op.kind for op in block.operations if isinstance(op, ops.Kernel)), notes_of(elaborated.module, "attention")
 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda p: p.stem)

@@ -1,0 +1,173 @@
+"""precision: which ops run in a 16-bit float.
+
+Three rules (Micikevicius et al. 2018, and what PyTorch's autocast made of them), one table:
+
+- products (contract, conv) take 16-bit operands; their sums are kept in float32 by every backend, and rounded once, when they are stored;
+- ops that move values, or compute where rounding does no more harm than storing did, keep the type of what they read. Parameters and statistics that
+  are spread over a tensor do not widen it; two tensors of full size do, so that a residual stream that began in float32 stays there;
+- all else runs in float32: exponentials, logarithms, roots, powers, sums, normalizations, losses. So do parameters (the masters), states, the
+  optimizer and the program's inputs and results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from dslc.core.dtypes import BY_NAME, FLOAT32, DType
+from dslc.ir import ops
+from dslc.ir.mlir import func, ir
+from dslc.ir.op import PRECISION, Op
+from dslc.ir.types import spans_of, type_of
+
+from .notes import note
+from .prune import remove_dead
+
+PRODUCTS = (ops.Contract, ops.Conv)
+FOLLOWERS = (
+    ops.View, ops.Reshape, ops.Gather, ops.Concat, ops.Select, ops.StopGradient, ops.Neg, ops.Abs, ops.Sign, ops.Add, ops.Sub, ops.Mul, ops.Div,
+    ops.Min, ops.Max, ops.Tanh, ops.Sigmoid, ops.Erf,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Casts around products, and 16-bit types as far as the rules above carry them. `default` holds where no `with precision(...)` says otherwise.
+    It runs before `train_step`, so the gradients follow the types of what they are gradients of.
+
+    before: %y = contract %x, %w : f32      after: %x' = cast %x : bf16; %w' = cast %w : bf16; %y = contract %x', %w' : bf16
+    """
+
+    default: str = "float32"
+
+    def run(self, module: ir.Module) -> None:
+        notes: list[str] = []
+        for op in module.body.operations:
+            if isinstance(op, func.FuncOp):
+                _Walk(self.default, notes).block(op.entry_block)
+        note(module, "precision", notes)
+
+
+@dataclass
+class _Forms:
+    """A float32 value as it is now: in float32, in 16 bits, or both. `follows`: the 16-bit type that goes on from here, if any."""
+
+    wide: ir.Value | None
+    narrow: ir.Value | None = None
+    follows: DType | None = None
+
+
+@dataclass
+class _Walk:
+    """One forward walk over a block."""
+
+    default: str
+    notes: list[str]
+    forms: dict[ir.Value, _Forms] = field(default_factory=dict)
+
+    def block(self, block: ir.Block) -> None:
+        for op in list(block.operations):
+            with ir.InsertionPoint(op), op.location:
+                self._op(op)
+        remove_dead(block)
+
+    # --- a value in one form or the other, made at the insertion point where it is not there
+
+    def wide(self, value: ir.Value) -> ir.Value:
+        forms = self.forms.get(value)
+        if forms is None:
+            return value
+        if forms.wide is None:
+            forms.wide = ops.cast(forms.narrow, FLOAT32)
+        return forms.wide
+
+    def narrow(self, value: ir.Value, dtype: DType) -> ir.Value:
+        forms = self.forms.setdefault(value, _Forms(value))
+        if forms.narrow is None:
+            forms.narrow = ops.cast(forms.wide, dtype)
+        return ops.cast(forms.narrow, dtype)
+
+    # --- ops
+
+    def _op(self, op: Op) -> None:
+        dtype = self._dtype(op)
+        floats = [v for v in op.operands if type_of(v).dtype == FLOAT32]
+        if isinstance(op, ops.Grad):
+            self._grad(op)
+        elif dtype is not None and isinstance(op, PRODUCTS) and len(floats) == 2 and op.type.dtype == FLOAT32:
+            made = type(op).of(*[self.narrow(v, dtype) for v in floats], **{**op.values(), "dtype": dtype})
+            self.forms[op.results[0]] = _Forms(None, made, dtype)
+            self._tell(op, dtype, "a product, its sums are float32")
+        elif dtype is not None and isinstance(op, FOLLOWERS) and op.type.dtype == FLOAT32 and self._follows(floats, op.type.size):
+            self._follow(op, floats, dtype)
+        else:
+            self._plain(op)
+            for region in op.regions:
+                _Walk(self.default, self.notes).block(region.blocks[0])
+
+    def _dtype(self, op: Op) -> DType | None:
+        """The 16-bit type that the op is asked to run in; None: float32."""
+        name = self.default
+        if PRECISION in op.attributes:
+            name = ir.StringAttr(op.attributes[PRECISION]).value
+            del op.attributes[PRECISION]
+        return None if name == "float32" else BY_NAME[name]
+
+    def _follows(self, floats: Sequence[ir.Value], size: int) -> bool:
+        """Whether an op goes on in 16 bits: one of its operands does, and the others are no tensors of the result's size."""
+        followed = [v for v in floats if self._soft(v)]
+        return bool(followed) and all(self._soft(v) or _is_spread(v, size) for v in floats)
+
+    def _soft(self, value: ir.Value) -> DType | None:
+        forms = self.forms.get(value)
+        return forms.follows if forms else None
+
+    def _follow(self, op: Op, floats: Sequence[ir.Value], dtype: DType) -> None:
+        """In 16 bits where all operands lie there; in float32 else, and rounded where it is read more than once: it will be stored."""
+        result = op.results[0]
+        forms = [self.forms.get(v) for v in floats]
+        if all(f and f.follows and f.narrow and type_of(f.narrow).dtype == dtype for f in forms):
+            operands = [self.narrow(v, dtype) if v in self.forms else v for v in op.operands]
+            self.forms[result] = _Forms(None, type(op).of(*operands, **op.values()), dtype)
+            self._tell(op, dtype, "its operands are")
+            return
+        self._widen(op)
+        self.forms[result] = _Forms(result, None, dtype)
+        if len(list(result.uses)) > 1:
+            with ir.InsertionPoint.after(op):
+                self.forms[result] = _Forms(None, ops.cast(result, dtype), dtype)
+            self._tell(op, dtype, "computed in float32, rounded to be stored")
+
+    def _plain(self, op: Op) -> None:
+        """In float32."""
+        if any(self._soft(v) for v in op.operands) and isinstance(op, Op) and op.results and type_of(op.results[0]).dtype == FLOAT32:
+            self._tell(op, FLOAT32, "another operand is, of full size" if isinstance(op, FOLLOWERS) else "it would lose too much in 16 bits")
+        self._widen(op)
+
+    def _widen(self, op: Op) -> None:
+        for k, v in enumerate(op.operands):
+            if v in self.forms:
+                op.operands[k] = self.wide(v)
+
+    def _grad(self, op: ops.Grad) -> None:
+        """With respect to values as they are now; the gradients go on in float32."""
+        loss, *wrt = op.operands
+        now = [self.forms[v].narrow if self._soft(v) and self.forms[v].narrow else self.wide(v) for v in wrt]
+        made = ops.Grad.of(self.wide(loss), *now)
+        for old, new in zip(op.results, made if isinstance(made, list) else [made]):
+            self.forms[old] = _Forms(ops.cast(new, type_of(old).dtype))
+
+    def _tell(self, op: Op, dtype: DType, why: str) -> None:
+        spans = spans_of(op.location)
+        line = f"line {spans[-1].line}: " if spans else ""
+        self.notes.append(f"{line}{op.operation.name.removeprefix('nn.')} in {dtype}: {why}")
+
+
+def _is_spread(value: ir.Value, size: int) -> bool:
+    """A value that is fewer numbers than `size`, seen through views, or none of the data: constants, random draws, masks."""
+    if type_of(value).size < size or type_of(value).dtype != FLOAT32:
+        return True
+    if isinstance(value.owner, ir.Block):
+        return False
+    op = value.owner.opview
+    return op.structure in ("elementwise", "generator", "view") and all(_is_spread(v, size) for v in op.operands)
