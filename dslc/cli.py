@@ -213,6 +213,10 @@ def _print_summary(found: dict[str, Any]) -> None:
         )
         if "plan" in memory:
             print(f"  {memory['plan']}")
+    for name, lines in found["notes"].items():
+        print(f"{name}:")
+        for line in lines:
+            print(f"  {line}")
 
 
 @app.command("import")

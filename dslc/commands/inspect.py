@@ -11,6 +11,7 @@ from typing import Any
 
 from ..compiler import lower
 from ..model import Model
+from ..passes.notes import notes_of
 from ..targets import target_of
 from .opening import known_program, open_spec
 
@@ -63,6 +64,7 @@ def summary(model: Model, program: str, target: str) -> dict[str, Any]:
     with elaborated.context:
         kernels = _kernels(elaborated.module)
         memory = _memory(elaborated.module) if target_of(target).lowered else {}
+        notes = {name: notes_of(elaborated.module, name) for name in ("precision", "attention")}
     return {
         "model": model.name,
         "inputs": [{"axes": list(axes), "shape": list(shape)} for axes, shape in model.inputs],
@@ -74,6 +76,7 @@ def summary(model: Model, program: str, target: str) -> dict[str, Any]:
         "program": program,
         "kernels": kernels,
         "memory": memory,
+        "notes": {name: lines for name, lines in notes.items() if lines},
     }
 
 

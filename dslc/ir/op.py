@@ -26,7 +26,9 @@ from . import index
 from .mlir import ir, register_operation
 from .types import TensorType, from_mlir, type_of
 
-PRECISION = "nn.precision"  # attribute of an op that stands in a `with precision(...)`: the name of the type
+# Attribute of an op that stands in a `with precision(...)`: the name of the type. Also of casts that the precision pass made of it: passes may
+# move them, and leave them out where nothing is stored.
+PRECISION = "nn.precision"
 
 # What an annotation of an op class declares; attributes are declared with the types below.
 Operand = Annotated[Any, "operand"]

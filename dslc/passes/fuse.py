@@ -161,6 +161,7 @@ def _fuse_block(block: ir.Block, updated: set[ir.Value]) -> None:
                 _fuse_block(region.blocks[0], set())
     graph = grouped(block)
     _merge_updates(graph, updated)
+    _merge_casts(graph)
     _emit(graph, updated)
     remove_dead(block)
 
@@ -227,6 +228,17 @@ def _merge_updates(graph: Graph, updated: set[ir.Value]) -> None:
         if not graph.successors(g) and kind_of(graph, graph.groups[g]) == "map" and all(v in updated for v in graph.outputs(graph.groups[g]))
     ]
     for a, b in pairwise(ends):
+        graph.merge(a, b)
+
+
+def _merge_casts(graph: Graph) -> None:
+    """Groups that only cast arguments of the block, weights to 16 bits, run in one launch."""
+    starts = [
+        g
+        for g, members in graph.groups.items()
+        if all(isinstance(graph.core[n], ops.Cast) and not graph.uses[n] for n in members) and kind_of(graph, members) == "map"
+    ]
+    for a, b in pairwise(starts):
         graph.merge(a, b)
 
 

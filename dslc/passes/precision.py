@@ -78,14 +78,21 @@ class _Walk:
         if forms is None:
             return value
         if forms.wide is None:
-            forms.wide = ops.cast(forms.narrow, FLOAT32)
+            forms.wide = rounding(forms.narrow, FLOAT32)
         return forms.wide
 
     def narrow(self, value: ir.Value, dtype: DType) -> ir.Value:
         forms = self.forms.setdefault(value, _Forms(value))
         if forms.narrow is None:
-            forms.narrow = ops.cast(forms.wide, dtype)
-        return ops.cast(forms.narrow, dtype)
+            forms.narrow = self._narrowed(forms.wide, dtype)
+        return rounding(forms.narrow, dtype)
+
+    def _narrowed(self, value: ir.Value, dtype: DType) -> ir.Value:
+        """What a view shows is cast before, where it is not more: contractions read through views, and a cast of a view would lay it out anew."""
+        op = None if isinstance(value.owner, ir.Block) else value.owner.opview
+        if isinstance(op, (ops.View, ops.Reshape)) and type_of(op.operands[0]).size <= type_of(value).size:
+            return type(op).of(self.narrow(op.operands[0], dtype), **op.values())
+        return rounding(value, dtype)
 
     # --- ops
 
@@ -135,7 +142,7 @@ class _Walk:
         self.forms[result] = _Forms(result, None, dtype)
         if len(list(result.uses)) > 1:
             with ir.InsertionPoint.after(op):
-                self.forms[result] = _Forms(None, ops.cast(result, dtype), dtype)
+                self.forms[result] = _Forms(None, rounding(result, dtype), dtype)
             self._tell(op, dtype, "computed in float32, rounded to be stored")
 
     def _plain(self, op: Op) -> None:
@@ -161,6 +168,21 @@ class _Walk:
         spans = spans_of(op.location)
         line = f"line {spans[-1].line}: " if spans else ""
         self.notes.append(f"{line}{op.operation.name.removeprefix('nn.')} in {dtype}: {why}")
+
+
+def rounding(value: ir.Value, dtype: DType) -> ir.Value:
+    """A cast that is marked as this pass's; `value` itself where it has the type."""
+    made = ops.cast(value, dtype)
+    if made != value:
+        made.owner.attributes[PRECISION] = ir.StringAttr.get(dtype.name)
+    return made
+
+
+def through_rounding(value: ir.Value) -> ir.Value:
+    """What this pass rounded to make the value; the value itself where it did not."""
+    while not isinstance(value.owner, ir.Block) and isinstance(value.owner.opview, ops.Cast) and PRECISION in value.owner.attributes:
+        value = value.owner.operands[0]
+    return value
 
 
 def _is_spread(value: ir.Value, size: int) -> bool:

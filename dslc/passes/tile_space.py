@@ -12,6 +12,8 @@ from dslc.ir.op import Op
 from dslc.ir.streams import FOLDS, Axes, axes_from
 from dslc.ir.types import spans_of, type_of
 
+from .precision import rounding, through_rounding
+
 
 @dataclass
 class Space:
@@ -186,8 +188,9 @@ class Space:
         order = [*axes, *(n for n in g_names if n[0] == "c")]
         last = in_order([other, sink, score])[-1]
         with ir.InsertionPoint(last), sink.location:
-            a = ops.transpose(g, [g_names.index(n) for n in order])
-            b = ops.transpose(other.results[0], [o_names.index(n) for n in order])
+            dtype = type_of(sink.results[0]).dtype
+            a = ops.transpose(ops.cast(g, dtype), [g_names.index(n) for n in order])
+            b = ops.transpose(ops.cast(other.results[0], dtype), [o_names.index(n) for n in order])
             return ops.Reduce.of(ops.Mul.of(a, b), kind="sum", axes=range(len(axes), len(order)))
 
     def pull_out(self) -> None:
@@ -205,8 +208,9 @@ class Space:
         k = self.operand(sink)
         if k is None or isinstance(sink.operands[k].owner, ir.Block):
             return False
-        op = sink.operands[k].owner.opview
-        if not isinstance(op, (ops.Mul, ops.Div)):
+        rounded = type_of(sink.operands[k]).dtype
+        product = through_rounding(sink.operands[k])
+        if isinstance(product.owner, ir.Block) or not isinstance(op := product.owner.opview, (ops.Mul, ops.Div)):
             return False
         ids = (sink.lhs, sink.rhs)[k]
         for place in (1, 0) if isinstance(op, ops.Mul) else (1,):
@@ -216,11 +220,11 @@ class Space:
             x, matrix, offsets = row
             with ir.InsertionPoint(sink), sink.location:
                 operands = list(sink.operands)
-                operands[k] = op.operands[1 - place]
-                total = ops.Contract.of(*operands, **sink.values())
+                operands[k] = rounding(op.operands[1 - place], rounded)
+                total = ops.Contract.of(*operands, **{**sink.values(), "dtype": type_of(x).dtype})
                 out = [[line[ids.index(i)] if i in ids else 0 for i in sink.out] for line in matrix]
                 factor = ops.view(x, out, offsets, type_of(total).shape)
-                made = type(op).of(total, factor)
+                made = ops.cast(type(op).of(total, factor), type_of(sink.results[0]).dtype)
             sink.results[0].replace_all_uses_with(made)
             sink.operation.erase()
             return True
@@ -252,6 +256,7 @@ def line_of(op: Op) -> str:
 
 def _factors(value: ir.Value) -> list[ir.Value]:
     """The factors of a product; a truth value cast to a number, and a selection against 0, count as factors themselves."""
+    value = through_rounding(value)
     if isinstance(value.owner, ir.Block):
         return [value]
     op = value.owner.opview

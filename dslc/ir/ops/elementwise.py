@@ -10,7 +10,7 @@ from dslc.core.dtypes import DType
 from dslc.core.errors import ShapeError, TypeError_
 
 from ..mlir import ir
-from ..op import DTypeOf, Op, Operand, Result, Str
+from ..op import PRECISION, DTypeOf, Op, Operand, Result, Str
 from ..types import TensorType, type_of
 from .constant import full, full_like
 
@@ -593,7 +593,12 @@ class Cast(Elementwise, name="cast"):
 
     def gradient(self, g: ir.Value) -> list:
         source = type_of(self.x).dtype
-        return [cast(g, source) if source.is_float and self.dtype.is_float else None]
+        if not source.is_float or not self.dtype.is_float:
+            return [None]
+        back = cast(g, source)
+        if PRECISION in self.attributes and back != g:
+            back.owner.attributes[PRECISION] = self.attributes[PRECISION]
+        return [back]
 
     def scalar(self, s: Any, *values: Any) -> Any:
         return s.cast(values[0], type_of(self.x).dtype, self.dtype)
