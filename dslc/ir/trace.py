@@ -93,6 +93,11 @@ class Product(Node):
 Provide = Callable[["Trace", Any, Coordinates, tuple[Test, ...]], Node | None]
 
 
+def is_shared(value: Any) -> bool:
+    """Whether results that need this value are computed together; views and single numbers are computed for each."""
+    return not isinstance(value.owner, ir.Block) and value.owner.opview.structure not in ("view", "generator") and type_of(value).size > 1
+
+
 @dataclass
 class Body:
     """A kernel's body: its operands, the op of every value, what it yields.
@@ -132,18 +137,19 @@ class Body:
         return [self._part(numbers) for numbers in found if numbers]
 
     def _made_for(self, result: Any) -> list[Any]:
-        """Values that are computed for a result, constants aside."""
-        out: dict[Any, None] = {}
-        stack = [result]
+        """The result and the values that are computed for it, as far as results share them."""
+        out = [result]
+        seen = {result}
+        stack = list(self.makers[result][0].operands) if result in self.makers else []
         while stack:
             value = stack.pop()
-            if value in out or value not in self.makers:
+            if value in seen or value not in self.makers:
                 continue
-            op, _ = self.makers[value]
-            if op.operands or value == result:
-                out[value] = None
-                stack += op.operands
-        return list(out)
+            seen.add(value)
+            if is_shared(value):
+                out.append(value)
+            stack += self.makers[value][0].operands
+        return out
 
     def _part(self, numbers: list[int]) -> tuple[Body, list[int], list[int]]:
         used: dict[Any, None] = {}

@@ -11,6 +11,7 @@ from dslc.ir import ops
 from dslc.ir.mlir import func, ir
 from dslc.ir.plan import Branch, Buffer, Call, Copy, Loop, Place, Plan, Step
 from dslc.ir.program import Slot, arguments_of, program_of, results_of
+from dslc.ir.trace import is_shared
 from dslc.ir.types import TensorType, spans_of, type_of
 
 from .packing import Interval, pack
@@ -298,7 +299,7 @@ def _circular(arguments: Mapping[str, ir.Value], results: Sequence[tuple[Slot, i
         made = {value: _computed_for(ends[value]) for value in old_of}
         owners = {old: value for value, old in old_of.items()}
         reads = {value: {owners[outer[v]] for v in seen if v in outer and outer[v] in owners} for value, seen in made.items()}
-        crossing = {(a, b) for a, read in reads.items() for b in read if a != b and not any(v not in outer for v in made[a] & made[b])}
+        crossing = {(a, b) for a, read in reads.items() for b in read if a != b and not any(map(is_shared, made[a] & made[b]))}
         out |= {a for a, _ in crossing} & {b for _, b in crossing}
     return out
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 
 from dslc.ir import ops
@@ -46,7 +46,10 @@ def _recompute(block: ir.Block, least: int) -> None:
     crossing = Crossing.of(grouped(block))
     if sum(crossing.size(v) for v in crossing.wanted) < least:
         return
-    again = crossing.worthwhile(crossing.cut(), least)
+    early = set[ir.Value]()  # what would be there again long before it is used
+    while found := crossing.too_early(crossing.cut(early)) - early:
+        early |= found
+    again = crossing.worthwhile(crossing.cut(early), least)
     if again:
         _clone_late(crossing, again)
 
@@ -60,6 +63,7 @@ class Crossing:
 
     graph: Graph
     late: list[bool]
+    delay: list[int]  # of each op: how many kernels its own comes after the fullest moment
     wanted: set[ir.Value] = field(default_factory=set)
     written: set[ir.Value] = field(default_factory=set)
     returned: set[ir.Value] = field(default_factory=set)
@@ -76,7 +80,7 @@ class Crossing:
                 last[value] = max(last.get(value, 0), position[n])
         written = {v for v, t in last.items() if t > position[graph.number[v]]}
         fullest = _fullest((graph.type_of(v).bytes, position[graph.number[v]], last[v]) for v in written - returned)
-        crossing = Crossing(graph, [p > fullest for p in position], written=written, returned=returned)
+        crossing = Crossing(graph, [p > fullest for p in position], [p - fullest for p in position], written=written, returned=returned)
         for n, uses in enumerate(graph.uses):
             if crossing.late[n]:
                 crossing.wanted.update(v for p, v in uses if not crossing.late[p])
@@ -103,7 +107,7 @@ class Crossing:
         """The early core values that its op reads, through views too."""
         return (v for _, v in self.graph.uses[self.graph.number[value]])
 
-    def cut(self) -> set[ir.Value]:
+    def cut(self, kept_anyway: Container[ir.Value]) -> set[ir.Value]:
         """The values to compute again: each has a node for being computed and one for being there, with its size between them."""
         net = Network()
         nodes: dict[ir.Value, int] = {}
@@ -114,7 +118,7 @@ class Crossing:
             net.edge(nodes[v] + 1, 1, ENDLESS)
         while waiting:
             value = waiting.pop()
-            price = self.price(value)
+            price = None if value in kept_anyway else self.price(value)
             kept = self.size(value) * (BYTE if value in self.written else BYTE + WRITTEN_ANEW)
             net.edge(nodes[value], nodes[value] + 1, kept)
             net.edge(0, nodes[value], ENDLESS if price is None else price)
@@ -126,6 +130,19 @@ class Crossing:
                 net.edge(nodes[source] + 1, nodes[value], ENDLESS)
         late = net.sink_side()
         return {v for v, node in nodes.items() if node in late}
+
+    def too_early(self, again: set[ir.Value]) -> set[ir.Value]:
+        """Of the values to compute again, those that one use needs so early that they would lie in memory for more than half of the time until the
+        next. So it is with a residual stream: each turn of it is a sum of all turns before."""
+        own: dict[ir.Value, int] = {}  # the delay of the first late op that reads a value
+        for n, read in enumerate(self.graph.uses):
+            for _, v in read if self.late[n] else ():
+                own[v] = min(own.get(v, self.delay[n]), self.delay[n])
+        uses: dict[ir.Value, set[int]] = defaultdict(set, {v: {at} for v, at in own.items()})  # and of what is computed from it again
+        for v in sorted(again, key=self.graph.number.__getitem__, reverse=True):
+            for source in self.sources(v) if uses[v] else ():
+                uses[source].add(min(uses[v]))
+        return {v for v in again if uses[v] and 2 * min(uses[v]) < max(uses[v])}
 
     def worthwhile(self, again: set[ir.Value], least: int) -> set[ir.Value]:
         """Of the values to compute again, those of clusters that save at least so many bytes."""
