@@ -264,18 +264,33 @@ def _ports(arguments: Sequence[Slot], results: Sequence[Slot]) -> tuple[tuple[Po
 
 
 def _in_place(old: ir.Value, value: ir.Value) -> bool:
-    """The kernel that makes a next value may write it over the old one: it reads the old one element by element, and nothing reads it later."""
+    """The kernel that makes a next value may write it over the old one: it reads the old one only where it writes, and nothing reads it later."""
     kernel = value.owner.opview
-    if not isinstance(kernel, ops.Kernel) or kernel.kind not in ("map", "update"):
+    if not isinstance(kernel, ops.Kernel) or kernel.kind not in ("map", "update", "contract", "reduce"):
         return False
     arguments = kernel.regions[0].blocks[0].arguments
     for use in old.uses:
         user = use.owner.operation
         if user == kernel.operation:
-            if not all(u.owner.opview.structure == "elementwise" for u in arguments[use.operand_number].uses):
+            if not _stays_at_its_point(arguments[use.operand_number]):
                 return False
         elif user.block != kernel.operation.block or not user.is_before_in_block(kernel.operation):
             return False
+    return True
+
+
+def _stays_at_its_point(argument: ir.Value) -> bool:
+    """Whether a kernel's operand goes into its results through elementwise ops alone."""
+    stack, seen = [argument], {argument}
+    while stack:
+        for use in stack.pop().uses:
+            op = use.owner.opview
+            if isinstance(op, ops.Yield):
+                continue
+            if op.structure != "elementwise":
+                return False
+            stack += [r for r in op.results if r not in seen]
+            seen.update(op.results)
     return True
 
 
