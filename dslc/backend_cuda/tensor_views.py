@@ -91,7 +91,7 @@ def view_of(request: Request, contraction: Contraction, side: int) -> View | Non
     factors, offset = affine
     own = side + 1
     classes = {d: _merged(d, [(maps.domain[a], factors[a]) for a in roles.classes[d]]) for d in (BATCH, own, TERMS)}
-    batch = tuple(a for a in classes[BATCH] if a.stride)
+    batch = tuple(a for a in classes[BATCH] if a.stride and a.extent > 1)
     view = [a for d in (own, TERMS) for a in classes[d]] + list(batch)
     dense = [d for d in (TERMS, own) if classes[d][0].stride == 1]
     if not dense or any(a.stride <= 0 for a in view) or sum(a.stride % 8 != 0 for a in view) != 1 or offset % 8:

@@ -95,6 +95,8 @@ class Crossing:
         op = self.graph.core[self.graph.number[value]]
         if value in self.returned or op.structure not in ("elementwise", "generator"):
             return None
+        if isinstance(op, ops.Cast) and isinstance(op.operands[0].owner, ir.Block):
+            return None  # a weight in 16 bits, which is read whole by each product
         if isinstance(op, ops.Random):
             each = DRAW
         elif isinstance(op, (*CHEAP, ops.Neg, ops.StopGradient)):

@@ -12,6 +12,7 @@ from dslc.core import dtypes
 from dslc.ir import index, ops
 from dslc.ir.mlir import func, ir
 from dslc.ir.op import PRECISION, Op
+from dslc.ir.ops.reduction import identity
 from dslc.ir.types import fuse_locations, type_of
 
 from .prune import remove_dead
@@ -204,6 +205,21 @@ def _reduce_of_broadcast(op: ops.Reduce) -> ir.Value | None:
     return ops.Mul.of(y, ops.full_like(y, repeats)) if op.kind == "sum" and repeats > 1 else y
 
 
+def _scatter(op: Op) -> ir.Value | None:
+    """Where each point has one element, which goes to a place by its indices: a selection by index, which whoever reads it computes itself."""
+    u, *ids = op.operands
+    t, batch = type_of(op.results[0]), op.batch
+    if type_of(ids[0]).rank != batch:
+        return None
+    here: ir.Value | None = None
+    for axis, i in enumerate(ids, batch):
+        place = ops.Iota.of(shape=[t.shape[axis]], axis=0, dtype=type_of(i).dtype)
+        same = ops.Compare.of(ops.broadcast(place, t.shape, [axis]), ops.broadcast(i, t.shape, range(batch)), predicate="eq")
+        here = same if here is None else ops.And.of(here, same)
+    kept = [*range(batch), *range(batch + len(ids), t.rank)]
+    return ops.Select.of(here, ops.broadcast(u, t.shape, kept), ops.full(t, identity(op.kind, t.dtype)))
+
+
 # Types that hold every value of a type, so that a cast through them changes nothing.
 _WIDER = {
     dtypes.FLOAT16: (dtypes.FLOAT32, dtypes.FLOAT64),
@@ -215,7 +231,7 @@ _WIDER = {
 }
 _RULES: dict[type, Callable[[Op], ir.Value | None]] = {
     ops.Mul: _mul, ops.Add: _add, ops.Sub: _sub, ops.Div: _div, ops.Neg: _neg, ops.Select: _select, ops.Cast: _cast, ops.Reshape: _reshape,
-    ops.View: _view, ops.Reduce: _reduce,
+    ops.View: _view, ops.Reduce: _reduce, ops.Scatter: _scatter,
 }  # fmt: skip
 _NEVER = (ops.Constant, ops.Random, ops.Iota, ops.Grad, ops.Scan, ops.Cond, ops.Kernel)
 

@@ -14,6 +14,7 @@ from dslc.ir import reference
 from dslc.ir.plan import Branch, Call, Copy, Loop, Place, Plan, Step
 from dslc.ir.types import TensorType, type_of
 
+IN_PLACE = ("map", "update", "contract", "reduce")
 POISON = 0xFF  # the bytes of a NaN in every float type
 
 
@@ -57,13 +58,13 @@ class Machine:
                     self.step(inner)
 
     def call(self, call: Call) -> None:
-        """Where a result lies on an operand, it must be the same place, and the kernel one that reads point by point."""
+        """Where a result lies on an operand, it must be the same place, and the kernel one that reads it only where it writes."""
         reads = [(p, type_of(v)) for p, v in zip(call.operands, call.kernel.operands)]
         writes = [(p, type_of(v)) for p, v in zip(call.results, call.kernel.results)]
         for k, (place, t) in enumerate(writes):
             for other, u in (*reads, *writes[:k]):
                 if np.shares_memory(self.bytes_at(place, t.bytes), self.bytes_at(other, u.bytes)):
-                    assert (place, t) == (other, u) and call.kernel.kind in ("map", "update"), f"{call.kernel.role} writes over what it reads"
+                    assert (place, t) == (other, u) and call.kernel.kind in IN_PLACE, f"{call.kernel.role} writes over what it reads"
         body = call.kernel.regions[0]
         values = reference.run_region(body, [self.read(p, t) for p, t in reads])
         for (place, t), value in zip(writes, values):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import dslc
+from dslc.compiler import lower
 from dslc.core import dtypes
 from dslc.ir import ops, reference
 from dslc.ir.mlir import ir
@@ -16,6 +18,7 @@ from dslc.ir.verify import verify
 from dslc.passes.fuse import Fuse
 from dslc.passes.packing import Interval, max_live, pack
 from dslc.passes.plan import make_plan
+from dslc.targets import target_of
 
 from .simulate import simulate
 
@@ -196,3 +199,35 @@ def test_kernels_that_share_nothing_have_no_copies():
 
     plan = check(slots, build, {"x": numbers(4, 6), "w": numbers(6, 6, seed=1)})
     assert not any(isinstance(s, Copy) for s in plan.steps)
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda-emulated"])
+def test_products_and_sums_update_their_parameters_in_place(tmp_path, target):
+    """The gradient's product takes in the optimizer: weight, bias and their moments are written where they lie, and no copy follows."""
+    path = tmp_path / "m.dsl"
+    path.write_text("""
+model M:
+    input   x[24, 40], y[24, 36]
+    param   w[36, 40], b[36] ~ normal(std=0.1)
+    h[n, o] = sum[i](x[n, i] * w[o, i]) + b[o]
+    loss    mean((h - y) ** 2 + mean(w ** 2))
+train:
+    optimizer adamw(lr=0.01, weight_decay=0.1)
+""")
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((24, 40)).astype(np.float32), rng.standard_normal((24, 36)).astype(np.float32)
+    found = []
+    for each in (target, "reference"):
+        model = dslc.load(str(path))
+        trainer = dslc.Trainer(model, target=each)
+        for _ in range(3):
+            trainer.step(x=x, y=y)
+        found.append({k: np.array(v) for k, v in model.params.items()})
+    for name, value in found[1].items():
+        np.testing.assert_allclose(found[0][name], value, rtol=2e-4, atol=1e-6, err_msg=name)
+    elaborated = lower(dslc.load(str(path)), "step", target_of("cpu"))
+    with elaborated.context, elaborated.location:
+        plan = make_plan(elaborated.module)
+    kinds = {step.kernel.kind for step in plan.steps if isinstance(step, Call) and any(p.space == "slot" for p in step.results)}
+    assert {"contract", "reduce"} <= kinds
+    assert not any(isinstance(step, Copy) for step in plan.steps)
