@@ -39,13 +39,13 @@ class Writer:
         return name
 
     @contextmanager
-    def block(self, head: str) -> Iterator[None]:
-        """`head {`, what is written inside, `}`."""
+    def block(self, head: str, end: str = "}") -> Iterator[None]:
+        """`head {`, what is written inside, `end`."""
         self.line(f"{head} {{" if head else "{")
         self._depth += 1
         yield
         self._depth -= 1
-        self.line("}")
+        self.line(end)
 
     @contextmanager
     def unrolled(self, name: str, count: int, step: int = 1) -> Iterator[None]:

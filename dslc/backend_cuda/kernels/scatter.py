@@ -23,6 +23,7 @@ from .map import delinearized
 
 THREADS = 256
 TRIED = 1 << 26  # points tried for all elements, up to which no list is made
+ROUNDS = 8  # of the threads over the points, after which a block in which nothing was found goes on
 LISTED = 1024  # points that a block lists before it folds them
 
 
@@ -107,33 +108,41 @@ def _listed(request: Request, op: Any, ids: tuple[int, ...]) -> Function:
     with w.unrolled("k", each):
         w.line(f"y[k] = {start};")
     w.line("int count = 0;")
-    with w.block(f"for ({integer} base = 0; base < {points}; base += {THREADS})"):
-        w.line(f"const {integer} n = base + threadIdx.x;")
-        w.line("int to = -1;")
-        with w.block(f"if (n < {points})"):
-            at = delinearized(w, "n", ids, stem="n_")
-            point, trace = _point(w, op, [*at, *["0"] * (len(_update_shape(op)) - len(ids))], integer)
-            axes = tuple(Dim(k) for k in range(len(ids)))
-            where = [point.value(trace.at(v, axes)).text for v in list(op.operands)[1:]]
-            inside = " && ".join(f"{i} >= 0 && {i} < {n}" for i, n in zip(where, sizes))
-            row = " + ".join(f"({integer}){i} * {prod(result.shape[k + 1 : rank])}" for k, i in enumerate([*at[:batch], *where]))
-            w.line(f"const {integer} row = {row} - first_row;")
-            w.line(f"if ({inside} && row >= 0 && row < {owned}) to = (int)row;")
-        w.line("const unsigned hits = __ballot_sync(0xffffffffu, to >= 0);")
-        w.line("if (lane == 0) counts[warp] = __popc(hits);")
+    with w.block(f"const auto goes_here = [&]({integer} n)", end="};"):
+        w.line(f"if (n >= {points}) return -1;")
+        at = delinearized(w, "n", ids, stem="n_")
+        point, trace = _point(w, op, [*at, *["0"] * (len(_update_shape(op)) - len(ids))], integer)
+        axes = tuple(Dim(k) for k in range(len(ids)))
+        where = [point.value(trace.at(v, axes)).text for v in list(op.operands)[1:]]
+        inside = " && ".join(f"{i} >= 0 && {i} < {n}" for i, n in zip(where, sizes))
+        row = " + ".join(f"({integer}){i} * {prod(result.shape[k + 1 : rank])}" for k, i in enumerate([*at[:batch], *where]))
+        w.line(f"const {integer} row = {row} - first_row;")
+        w.line(f"return {inside} && row >= 0 && row < {owned} ? (int)row : -1;")
+    with w.block("const auto fold_list = [&]()", end="};"):
+        _fold_list(w, op, ids, columns, owned, each, integer)
         w.line("__syncthreads();")
-        w.line("int place = count;")
-        w.line(f"for (int k = 0; k < {THREADS // 32}; ++k) {{ if (k < warp) place += counts[k]; count += counts[k]; }}")
-        with w.block("if (to >= 0)"):
-            w.line("place += __popc(hits & ((1u << lane) - 1u));")
-            w.line("listed[place] = (int)n;")
-            if owned > 1:
-                w.line("goes_to[place] = to;")
-        w.line("__syncthreads();")
-        with w.block(f"if (count > {LISTED - THREADS} || base + {THREADS} >= {points})"):
-            _fold_list(w, op, ids, columns, owned, each, integer)
+        w.line("count = 0;")
+    with w.block(f"for ({integer} start = 0; start < {points}; start += {THREADS * ROUNDS})"):
+        w.line("bool any = false;")
+        with w.unrolled("j", ROUNDS):
+            w.line(f"any |= goes_here(start + j * {THREADS} + threadIdx.x) >= 0;")
+        w.line("if (!__syncthreads_or(any)) continue;")
+        with w.block(f"for ({integer} base = start; base < start + {THREADS * ROUNDS}; base += {THREADS})"):
+            w.line(f"const {integer} n = base + threadIdx.x;")
+            w.line("const int to = goes_here(n);")
+            w.line("const unsigned hits = __ballot_sync(0xffffffffu, to >= 0);")
+            w.line("if (lane == 0) counts[warp] = __popc(hits);")
             w.line("__syncthreads();")
-            w.line("count = 0;")
+            w.line("int place = count;")
+            w.line(f"for (int k = 0; k < {THREADS // 32}; ++k) {{ if (k < warp) place += counts[k]; count += counts[k]; }}")
+            with w.block("if (to >= 0)"):
+                w.line("place += __popc(hits & ((1u << lane) - 1u));")
+                w.line("listed[place] = (int)n;")
+                if owned > 1:
+                    w.line("goes_to[place] = to;")
+            w.line("__syncthreads();")
+            w.line(f"if (count > {LISTED - THREADS}) fold_list();")
+    w.line("fold_list();")
     with w.unrolled("k", each):
         column = f"threadIdx.x % {columns}u" if owned > 1 else f"threadIdx.x + k * {THREADS}"
         w.line(f"const {integer} row = first_row + my_row;")
