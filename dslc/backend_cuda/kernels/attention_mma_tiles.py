@@ -65,12 +65,17 @@ def plans_for(narrow: DType) -> list[Plan]:
 
 
 def bare(node: Node) -> Node:
-    """The node under casts that widen a 16-bit float: its products are exact in float32."""
-    while isinstance(node, Apply) and node.op.operation.name == "nn.cast" and node.dtype == FLOAT32:
-        if node.arguments[0].dtype not in (FLOAT16, BFLOAT16):
-            break
-        node = node.arguments[0]
-    return node
+    """The node under casts that keep every value of a 16-bit float: to float32, whose products are exact, and from there back."""
+    while (inner := _uncast(node, FLOAT32)) is not None and inner.dtype in (FLOAT16, BFLOAT16):
+        node = inner
+    inner = _uncast(node, FLOAT16, BFLOAT16)
+    kept = bare(inner) if inner is not None and inner.dtype == FLOAT32 else None
+    return kept if kept is not None and kept.dtype == node.dtype else node
+
+
+def _uncast(node: Node, *types: DType) -> Node | None:
+    """What a cast to one of these types is made of; None where the node is none."""
+    return node.arguments[0] if isinstance(node, Apply) and node.op.operation.name == "nn.cast" and node.dtype in types else None
 
 
 # ---- shared memory
