@@ -23,6 +23,17 @@ template <int N, typename T, typename C> __device__ __forceinline__ void load(co
     }
 }
 
+// The same in two steps: as they lie, and from that; N * sizeof(T) is 16 or a power of two below.
+template <int N, typename T> __device__ __forceinline__ typename Chunk<N * sizeof(T)>::type load_packed(const T* from) {
+    return *reinterpret_cast<const typename Chunk<N * sizeof(T)>::type*>(from);
+}
+
+template <typename T, int N, typename C> __device__ __forceinline__ void unpack(typename Chunk<N * sizeof(T)>::type chunk, C (&to)[N]) {
+    union { typename Chunk<N * sizeof(T)>::type chunk; T elements[N]; } part = {chunk};
+#pragma unroll
+    for (int j = 0; j < N; ++j) to[j] = decode(part.elements[j]);
+}
+
 template <int N, typename T, typename C> __device__ __forceinline__ void store(T* to, const C (&from)[N]) {
     constexpr int BYTES = N * (int)sizeof(T) < 16 ? N * (int)sizeof(T) : 16, COUNT = BYTES / (int)sizeof(T);
 #pragma unroll

@@ -65,6 +65,7 @@ def choose_layout(rows: Rows, request: Request) -> Layout:
         threads *= 2
     while threads < 512 and count * threads < request.arch.sms * 512 and chunks >= 4 * threads:
         threads *= 2
+    threads = _holding(threads, chunks, width, rows)
     return Layout(True, dim, threads, max(1, 256 // threads) if threads <= WARP else 1, width, _turns(chunks, threads, rows, width))
 
 
@@ -96,11 +97,27 @@ def _width(rows: Rows, request: Request) -> int:
     return 1
 
 
+def _passes(rows: Rows) -> int:
+    return len(rows.levels) + any(not row for _, _, row in rows.results)
+
+
 def _turns(chunks: int, threads: int, rows: Rows, width: int = 1) -> int:
     """Chunks a thread takes where a row's values stay in registers from pass to pass, else 0."""
-    passes = len(rows.levels) + any(not row for _, _, row in rows.results)
     turns = -(-chunks // threads)
-    return turns if passes > 1 and turns * width <= MOST_HELD // 2 else 0
+    return turns if _passes(rows) > 1 and turns * width <= _most_points(width) else 0
+
+
+def _most_points(width: int) -> int:
+    """Points of a row that a thread may keep: two values of each, or one of 16 bits where chunks are of such."""
+    return 2 * MOST_HELD if width == 8 else MOST_HELD // 2
+
+
+def _holding(threads: int, chunks: int, width: int, rows: Rows) -> int:
+    """The threads of a group, or so many more that a row of several passes stays in their registers."""
+    for more in (threads, 2 * threads, 4 * threads, 8 * threads, 16 * threads) if _passes(rows) > 1 else ():
+        if more <= 512 and -(-chunks // more) * width <= MOST_HELD // 2:
+            return more
+    return threads
 
 
 def _memory(w: FunctionWriter, buffers: Callable[[int], Memory] | None = None) -> Callable[[int], Memory]:

@@ -7,7 +7,7 @@ block share the points of each row, and their states meet in shared memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -19,7 +19,7 @@ from dslc.ir.trace import Apply, Given, Node, Read, children, invariant, symbols
 from ..pull import Point, chunked, moves_with
 from ..scalars import Arithmetic, Val
 from ..stage import FunctionWriter, Memory
-from ..types import computed_type
+from ..types import computed_type, memory_type
 from .map import delinearized, load_chunk
 
 # Instructions of an op where they are more than one.
@@ -27,6 +27,7 @@ WEIGHTS = {
     "nn.exp": 8, "nn.expm1": 20, "nn.log": 16, "nn.log1p": 25, "nn.tanh": 20, "nn.erf": 25, "nn.sigmoid": 16, "nn.sin": 20, "nn.cos": 20,
     "nn.pow": 60, "nn.div": 8, "nn.sqrt": 8, "nn.rsqrt": 8, "nn.random": 60, "nn.mod": 20, "nn.floordiv": 10, "nn.atan2": 40,
 }  # fmt: skip
+LOAD = 8  # of an element from memory
 KEEP = 8  # a value that costs at least this is kept in registers for the next pass rather than made again
 MOST_HELD = 64  # registers of a thread that keep values from pass to pass
 
@@ -121,7 +122,10 @@ class RowWriter:
         for node in keep:
             if self._first_pass(node) == p:
                 name = self.held[id(node)] = self.w.fresh("h")
-                self.w.line(f"{computed_type(node.dtype)} {name}[{self.layout.turns * self.layout.width}];")
+                if self._packed(node):
+                    self.w.line(f"Chunk<{node.dtype.bytes * self.layout.width}>::type {name}[{self.layout.turns}];")
+                else:
+                    self.w.line(f"{computed_type(node.dtype)} {name}[{self.layout.turns * self.layout.width}];")
         self._loop(p, states, known, keep, low, high)
         return states
 
@@ -146,19 +150,17 @@ class RowWriter:
 
     def _chunk(self, p: int, states: list[State], known: dict[int, Val], keep: Sequence[Node]) -> None:
         """Chunk `c` of the row: its points, one after the other."""
-        w, width, trace = self.w, self.layout.width, self.rows.trace
+        w, width = self.w, self.layout.width
         place = delinearized(w, "c", [*self.reduced[:-1], self.reduced[-1] // width] if self.reduced else [], width, "r")
-        last = len(self.sizes) - 1
         known = dict(known)
         base = self.point(place, dict(known))
         earlier = {id(n) for n in keep if p > self._first_pass(n)}
-        if width > 1:
-            for read in self._reads(p):
-                if id(read) in earlier or id(read) in known:
-                    continue
-                still = not any(moves_with(trace, t.expr, last) for t in read.tests)
-                if still and self._aligned(read) and chunked(read.address, last, width):
-                    known[id(read)] = Val(f"{load_chunk(w, base, self.memory, read, width)}[j]", read.dtype)
+        kept = {id(n) for n in keep}
+        for read in self._reads(p) if width > 1 else ():
+            if id(read) in kept and self._packed(read):
+                known[id(read)] = self._unpacked(read, base, id(read) in earlier)
+            elif id(read) not in earlier and id(read) not in known and self._in_chunks(read):
+                known[id(read)] = Val(f"{load_chunk(w, base, self.memory, read, width)}[j]", read.dtype)
         outs = [(w.fresh("out"), node, address, k) for node, address, k in self.outputs] if p == len(self.rows.folds) else []
         if width > 1:
             for name, node, _, _ in outs:
@@ -176,7 +178,8 @@ class RowWriter:
         """One point: folded into the states, or its results."""
         w, width = self.w, self.layout.width
         slot = f"k * {width} + {j}" if width > 1 else "k"
-        known = {**known, **{id(n): Val(f"{self.held[id(n)]}[{slot}]", n.dtype) for n in keep if id(n) in earlier}}
+        open_ = [n for n in keep if not self._packed(n)]
+        known = {**known, **{id(n): Val(f"{self.held[id(n)]}[{slot}]", n.dtype) for n in open_ if id(n) in earlier}}
         point = self.point(place, known)
         for state in states:
             x = point.value(state.fold.node)
@@ -189,12 +192,30 @@ class RowWriter:
         values = [(name, point.value(node), address, k) for name, node, address, k in outs]
         for name, value, address, k in values:
             w.line(f"{name}[j] = {value.text};" if width > 1 else f"store({w.result(k).name} + {point.index(address)}, {value.text});")
-        for node in keep:
+        for node in open_:
             if self._first_pass(node) == self.p:
                 w.line(f"{self.held[id(node)]}[{slot}] = {point.value(node).text};")
 
-    def _aligned(self, read: Read) -> bool:
-        return self.w.request.operand_aligned(read.operand)
+    def _in_chunks(self, read: Read) -> bool:
+        """Whether a chunk's points are loaded at once."""
+        last = len(self.sizes) - 1
+        still = not any(moves_with(self.rows.trace, t.expr, last) for t in read.tests)
+        return still and self.w.request.operand_aligned(read.operand) and chunked(read.address, last, self.layout.width)
+
+    def _packed(self, node: Node) -> bool:
+        """Whether a kept node is kept as it lies in memory: 16-bit elements take half the registers then."""
+        fits = isinstance(node, Read) and node.dtype.bits == 16 and self.layout.width > 1 and not node.tests
+        return fits and self._in_chunks(node)  # type: ignore[arg-type]
+
+    def _unpacked(self, read: Read, base: Point, again: bool) -> Val:
+        """A chunk that is kept as it lies in memory, loaded unless it is there `again`; its element at `j`."""
+        w, width, held = self.w, self.layout.width, self.held[id(read)]
+        if not again:
+            w.line(f"{held}[k] = load_packed<{width}>({self.memory(read.operand).name} + {base.index(read.address)});")
+        name = w.fresh("x")
+        w.line(f"{computed_type(read.dtype)} {name}[{width}];")
+        w.line(f"unpack<{memory_type(read.dtype)}>({held}[k], {name});")
+        return Val(f"{name}[j]", read.dtype)
 
     # ---- a group's states become one
 
@@ -273,11 +294,11 @@ class RowWriter:
         return [n for n in self._reach(p).values() if isinstance(n, Read)]
 
     def kept(self) -> list[Node]:
-        """The nodes that stay in registers from their first pass on: loads, and what is dear to compute again."""
+        """The nodes that stay in registers from their first pass on: those next to what later passes compute that cost much to make again."""
         if not self.layout.turns:
             return []
         out: dict[int, Node] = {}
-        budget = MOST_HELD // max(self.layout.turns * self.layout.width, 1)
+        room = MOST_HELD
         earlier: set[int] = set()
         for p in range(len(self.roots)):
             stack, seen = list(self.roots[p]), set()
@@ -287,18 +308,33 @@ class RowWriter:
                 if id(node) in seen or id(node) not in reach:
                     continue
                 seen.add(id(node))
-                if id(node) in earlier and (isinstance(node, Read) or _weight(node) >= KEEP):
-                    if id(node) in out or len(out) < budget:
+                if id(node) in earlier and (id(node) in out or _cost(node, out) >= KEEP):
+                    taken = 0 if id(node) in out else self._registers(node)
+                    if taken <= room:
+                        room -= taken
                         out[id(node)] = node
                         continue
                 stack += children(node)[0]
             earlier |= set(reach)
         return list(out.values())
 
+    def _registers(self, node: Node) -> int:
+        """That a thread needs to keep a node."""
+        return self.layout.turns * self.layout.width // (2 if self._packed(node) else 1)
+
 
 def _place_of(part: str, columns: int, column: str) -> str:
     return part if columns == 1 else f"{column}" if part == "0" else f"{part} * {columns} + {column}"
 
 
-def _weight(node: Node) -> int:
-    return WEIGHTS.get(node.op.operation.name, 1) if isinstance(node, Apply) else 1
+def _cost(node: Node, kept: Container[int]) -> int:
+    """Instructions to make a node again from what is kept."""
+    stack, seen, total = [node], set[int](), 0
+    while stack:
+        n = stack.pop()
+        if id(n) in seen or id(n) in kept or isinstance(n, Given):
+            continue
+        seen.add(id(n))
+        total += LOAD if isinstance(n, Read) else WEIGHTS.get(n.op.operation.name, 1) if isinstance(n, Apply) else 1
+        stack += children(n)[0]
+    return total
