@@ -156,7 +156,8 @@ class RowWriter:
         base = self.point(place, dict(known))
         earlier = {id(n) for n in keep if p > self._first_pass(n)}
         kept = {id(n) for n in keep}
-        for read in self._reads(p) if width > 1 else ():
+        reach = self._reach(p, earlier).values() if width > 1 else ()
+        for read in (n for n in reach if isinstance(n, Read)):
             if id(read) in kept and self._packed(read):
                 known[id(read)] = self._unpacked(read, base, id(read) in earlier)
             elif id(read) not in earlier and id(read) not in known and self._in_chunks(read):
@@ -274,8 +275,8 @@ class RowWriter:
     def _first_pass(self, node: Node) -> int:
         return next(p for p in range(len(self.roots)) if id(node) in self._reach(p))
 
-    def _reach(self, p: int) -> dict[int, Node]:
-        """What pass p computes inside its loops."""
+    def _reach(self, p: int, there: Container[int] = ()) -> dict[int, Node]:
+        """What pass p needs inside its loops, down to what is `there`."""
         moving = set(range(self.rows.kept, len(self.sizes)))
         fixed = {id(n) for n in invariant(self.rows.trace, self.roots[p], moving)}
         found: dict[int, Node] = {}
@@ -285,13 +286,12 @@ class RowWriter:
             if id(node) in found or id(node) in fixed:
                 continue
             found[id(node)] = node
+            if id(node) in there:
+                continue
             parts, expressions = children(node)
             stack += parts
             stack += [self.rows.trace.symbols[n] for e in expressions for n in symbols_of(e)]
         return found
-
-    def _reads(self, p: int) -> list[Read]:
-        return [n for n in self._reach(p).values() if isinstance(n, Read)]
 
     def kept(self) -> list[Node]:
         """The nodes that stay in registers from their first pass on: those next to what later passes compute that cost much to make again."""
