@@ -151,40 +151,42 @@ class Point:
 
 def chunked(address: Expr, dim: int, width: int) -> bool:
     """Whether `width` points along a dim, from a multiple of `width` on, read that many neighbouring elements from a multiple of `width` on."""
-    terms, constant = (address.terms, address.constant) if isinstance(address, Sum) else (((address, 1),), 0)
     if isinstance(address, Const):
         return False
-    step = 0
-    for t, f in terms:
-        if t == Dim(dim):
-            step += f
-        elif dim in index.dims_of(t) or symbols_of(t):
-            if not _still_in_chunk(t, dim, width):
-                if symbols_of(t) and dim not in index.dims_of(t) and f % width == 0:
-                    continue
-                return False
-            if isinstance(t, Mod):
-                step += f
-            elif f % width:
-                return False
-        elif f % width:
-            return False
-    return step == 1 and constant % width == 0
+    return _step(address, dim, width) == 1
 
 
-def _still_in_chunk(e: Expr, dim: int, width: int) -> bool:
-    """Whether x // n does not change, and x % n counts up by one, within a chunk."""
-    if not isinstance(e, (FloorDiv, Mod)) or e.divisor % width:
-        return False
-    inner = e.dividend
-    terms, constant = (inner.terms, inner.constant) if isinstance(inner, Sum) else (((inner, 1),), 0)
+def _step(e: Expr, dim: int, width: int) -> int | None:
+    """By how much an expression that is a multiple of `width` at the first point of a chunk grows from point to point: 0 or 1; None otherwise."""
+    terms, constant = (e.terms, e.constant) if isinstance(e, Sum) else (((e, 1),), 0)
+    total = 0
     for t, f in terms:
-        if t == Dim(dim):
-            if f != 1:
-                return False
-        elif f % width or dim in index.dims_of(t):
-            return False
-    return constant % width == 0
+        step = _term_step(t, dim, width)
+        if step is None or (step == 0 and f % width):
+            return None
+        total += step * f
+    return total if constant % width == 0 and total in (0, 1) else None
+
+
+def _term_step(t: Expr, dim: int, width: int) -> int | None:
+    """The same of a term; where it does not grow, it may be any number."""
+    if t == Dim(dim):
+        return 1
+    if dim not in index.dims_of(t):
+        return 0
+    if not isinstance(t, (FloorDiv, Mod)):
+        return None
+    if _is_still(t.dividend, dim, width):
+        return 0
+    if t.divisor % width or _step(t.dividend, dim, width) != 1:
+        return None
+    return 1 if isinstance(t, Mod) else 0
+
+
+def _is_still(e: Expr, dim: int, width: int) -> bool:
+    """Whether an expression has one value in a chunk."""
+    terms = e.terms if isinstance(e, Sum) else ((e, 1),)
+    return all(_term_step(t, dim, width) == 0 for t, _ in terms)
 
 
 def moves_with(trace: Trace, e: Expr, dim: int) -> bool:
