@@ -12,13 +12,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from dslc.core.dtypes import FLOAT32
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
 from dslc.ir.op import Op
 from dslc.ir.program import results_of
 from dslc.ir.types import TensorType, fuse_locations, type_of
 
-from .kernel_rules import AGAIN, CONTROL, is_placement, kind_of
+from .kernel_rules import AGAIN, CONTROL, POINTWISE, is_placement, kind_of
 from .prune import remove_dead
 
 MAX_OPS = 60  # of a kernel: beyond, compile time grows and nothing is gained
@@ -34,13 +35,14 @@ class Fuse:
     def run(self, module: ir.Module) -> None:
         for op in module.body.operations:
             if isinstance(op, func.FuncOp):
-                expand_composites(op.entry_block)
+                prepare(op.entry_block)
                 updated = {v for slot, v in results_of(op) if slot.role in ("param", "state")}
                 _fuse_block(op.entry_block, updated)
 
 
-def expand_composites(block: ir.Block) -> None:
-    """softmax and log_softmax in reductions and elementwise ops."""
+def prepare(block: ir.Block) -> None:
+    """softmax and log_softmax in reductions and elementwise ops; each reader of a 16-bit value has its own cast to float32, so that what is stored
+    is the narrow value."""
     for op in list(block.operations):
         if isinstance(op, (ops.Softmax, ops.LogSoftmax)):
             with ir.InsertionPoint(op), op.location:
@@ -48,7 +50,19 @@ def expand_composites(block: ir.Block) -> None:
             op.operation.erase()
         elif isinstance(op, Op):
             for region in op.regions:
-                expand_composites(region.blocks[0])
+                prepare(region.blocks[0])
+    for op in list(block.operations):
+        if isinstance(op, ops.Cast) and type_of(op.x).dtype.bits == 16 and op.dtype == FLOAT32:
+            _one_a_reader(op)
+
+
+def _one_a_reader(op: Op) -> None:
+    readers: dict[ir.Operation, None] = {use.owner.operation: None for use in op.results[0].uses}
+    for reader in list(readers)[1:]:
+        copy = op.operation.clone(ir.InsertionPoint(reader))
+        for k, operand in enumerate(reader.operands):
+            if operand == op.results[0]:
+                reader.operands[k] = copy.results[0]
 
 
 @dataclass
@@ -148,6 +162,44 @@ class Graph:
         anew = self.again & self.groups[b]
         return any(p in self.groups[a] and p not in self.again for n in anew for p, _ in self.uses[n])
 
+    def widens(self, a: int, union: set[int]) -> bool:
+        """True where group a writes more bytes when it is grown to the union, and all that is new is read by reductions and pointwise work up to
+        them: that could do it itself."""
+        before, after = self.outputs(self.groups[a]), self.outputs(union)
+        if sum(self.type_of(v).bytes for v in after) <= sum(self.type_of(v).bytes for v in before):
+            return False
+        stack = [v for v in after if v not in before]
+        seen: set[int] = set(union)
+        while stack:
+            value = stack.pop()
+            if value in self.outside:
+                return False
+            for n in self.consumers[self.number[value]] - seen:
+                op = self.core[n]
+                seen.add(n)
+                if op.structure not in POINTWISE:
+                    if not isinstance(op, ops.Reduce):
+                        return False
+                elif not self._follows_a_fold(n, union):
+                    stack += self.results[n]
+        return True
+
+    def _follows_a_fold(self, op: int, group: set[int]) -> bool:
+        """Whether an op depends on a group through another that is not pointwise."""
+        first = min(group)
+        stack = [(p, False) for p, _ in self.uses[op]]
+        seen = set(stack)
+        while stack:
+            n, folded = stack.pop()
+            if n in group and folded:
+                return True
+            if n < first or n in group:
+                continue
+            more = {(p, folded or self.core[n].structure not in POINTWISE) for p, _ in self.uses[n]} - seen
+            seen |= more
+            stack += more
+        return False
+
     def merge(self, a: int, b: int) -> None:
         for n in self.groups[a]:
             self.group_of[n] = b
@@ -169,20 +221,23 @@ def _fuse_block(block: ir.Block, updated: set[ir.Value]) -> None:
 def grouped(block: ir.Block) -> Graph:
     """The ops of a block as groups that are kernels, updates of parameters aside."""
     graph = Graph.of(block)
-    _merge_along_values(graph)
+    _merge_along_values(graph, lean=True)
+    _merge_along_values(graph, lean=False)
     _merge_siblings(graph)
     return graph
 
 
-def _can_merge(graph: Graph, a: int, b: int) -> bool:
+def _can_merge(graph: Graph, a: int, b: int, lean: bool = False) -> bool:
     if len(graph.groups[a]) + len(graph.groups[b]) > MAX_OPS:
         return False
     union = graph.groups[a] | graph.groups[b]
-    return not graph.undoes(a, b) and kind_of(graph, union) is not None and not graph.makes_cycle(a, b)
+    kind = None if graph.undoes(a, b) else kind_of(graph, union)
+    return kind is not None and not (lean and kind == "contract" and graph.widens(a, union)) and not graph.makes_cycle(a, b)
 
 
-def _merge_along_values(graph: Graph) -> None:
-    """Consumers in order take in the groups they read from, the largest value first; again until nothing changes."""
+def _merge_along_values(graph: Graph, lean: bool) -> None:
+    """Consumers in order take in the groups they read from, the largest value first; again until nothing changes. `lean`: no contraction writes
+    more than its own result for reductions, which can compute the rest themselves."""
     changed = True
     while changed:
         changed = False
@@ -190,7 +245,7 @@ def _merge_along_values(graph: Graph) -> None:
             sources = sorted(graph.uses[n], key=lambda use: -graph.type_of(use[1]).bytes)
             for producer, _ in sources:
                 a, b = graph.group_of[producer], graph.group_of[n]
-                if a != b and _can_merge(graph, a, b):
+                if a != b and _can_merge(graph, a, b, lean):
                     graph.merge(a, b)
                     changed = True
 
@@ -266,15 +321,22 @@ def _emit(graph: Graph, updated: set[ir.Value]) -> None:
 
 
 def ordered(graph: Graph) -> list[int]:
-    """Groups in topological order, as near to program order as that allows."""
+    """Groups in topological order, as near to program order as that allows; but single numbers made of single numbers come first, so that an
+    optimizer's step needs not wait for its rate."""
     import heapq
 
     waiting = {g: {graph.group_of[p] for n in members for p, _ in graph.uses[n]} - {g} for g, members in graph.groups.items()}
+    numbers: dict[int, bool] = {}
+
+    def place(g: int) -> int:
+        return -1 if _of_numbers(graph, g, waiting_at_first, numbers) else min(graph.groups[g])
+
+    waiting_at_first = {g: set(needs) for g, needs in waiting.items()}
     blocked: dict[int, list[int]] = defaultdict(list)
     for g, needs in waiting.items():
         for n in needs:
             blocked[n].append(g)
-    ready = [(min(graph.groups[g]), g) for g, needs in waiting.items() if not needs]
+    ready = [(place(g), g) for g, needs in waiting.items() if not needs]
     heapq.heapify(ready)
     out = []
     while ready:
@@ -283,9 +345,17 @@ def ordered(graph: Graph) -> list[int]:
         for h in blocked[g]:
             waiting[h].discard(g)
             if not waiting[h]:
-                heapq.heappush(ready, (min(graph.groups[h]), h))
+                heapq.heappush(ready, (place(h), h))
     assert len(out) == len(graph.groups), "kernels depend on each other in a circle"
     return out
+
+
+def _of_numbers(graph: Graph, group: int, needs: dict[int, set[int]], known: dict[int, bool]) -> bool:
+    """Whether a group makes single numbers from arguments and other such groups alone."""
+    if group not in known:
+        single = all(graph.type_of(r).size == 1 for n in graph.groups[group] for r in graph.results[n])
+        known[group] = single and all(_of_numbers(graph, g, needs, known) for g in needs[group])
+    return known[group]
 
 
 def _kernel(graph: Graph, members: list[int], end: Op, replaced: dict[ir.Value, ir.Value], updated: set[ir.Value]) -> None:

@@ -10,7 +10,7 @@ from dslc.ir import ops
 from dslc.ir.mlir import func, ir
 from dslc.ir.op import Op
 
-from .fuse import Graph, expand_composites, grouped, ordered
+from .fuse import Graph, grouped, ordered, prepare
 from .kernel_rules import AGAIN, CHEAP
 from .mincut import ENDLESS, Network
 
@@ -38,7 +38,7 @@ class Recompute:
     def run(self, module: ir.Module) -> None:
         for op in module.body.operations:
             if isinstance(op, func.FuncOp):
-                expand_composites(op.entry_block)
+                prepare(op.entry_block)
                 _recompute(op.entry_block, self.least)
 
 
