@@ -9,6 +9,7 @@ from __future__ import annotations
 from math import prod
 from typing import Any
 
+from dslc.ir import index
 from dslc.ir.index import Dim
 from dslc.ir.ops.reduction import KINDS, identity
 from dslc.ir.rows import Unsuited
@@ -110,14 +111,18 @@ def _listed(request: Request, op: Any, ids: tuple[int, ...]) -> Function:
     w.line("int count = 0;")
     with w.block(f"const auto goes_here = [&]({integer} n)", end="};"):
         w.line(f"if (n >= {points}) return -1;")
-        at = delinearized(w, "n", ids, stem="n_")
-        point, trace = _point(w, op, [*at, *["0"] * (len(_update_shape(op)) - len(ids))], integer)
-        axes = tuple(Dim(k) for k in range(len(ids)))
-        where = [point.value(trace.at(v, axes)).text for v in list(op.operands)[1:]]
-        inside = " && ".join(f"{i} >= 0 && {i} < {n}" for i, n in zip(where, sizes))
-        row = " + ".join(f"({integer}){i} * {prod(result.shape[k + 1 : rank])}" for k, i in enumerate([*at[:batch], *where]))
-        w.line(f"const {integer} row = {row} - first_row;")
-        w.line(f"return {inside} && row >= 0 && row < {owned} ? (int)row : -1;")
+        trace = Trace(request.body, (points,))
+        at = tuple(trace.tidy(e) for e in index.delinearize(Dim(0), ids))
+        point = Point(w, trace, w.operand, ["n"], integer=integer)
+        where = [point.value(trace.at(v, at)).text for v in list(op.operands)[1:]]
+        if rank == 1 and owned == 1:
+            w.line(f"return {where[0]} == first_row ? 0 : -1;")
+        else:
+            inside = " && ".join(f"{i} >= 0 && {i} < {n}" for i, n in zip(where, sizes))
+            place = [*(point.index(e) for e in at[:batch]), *where]
+            row = " + ".join(f"({integer}){i} * {prod(result.shape[k + 1 : rank])}" for k, i in enumerate(place))
+            w.line(f"const {integer} row = {row} - first_row;")
+            w.line(f"return {inside} && row >= 0 && row < {owned} ? (int)row : -1;")
     with w.block("const auto fold_list = [&]()", end="};"):
         _fold_list(w, op, ids, columns, owned, each, integer)
         w.line("__syncthreads();")
