@@ -62,7 +62,7 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, aside:
     if precision != "float32" or elaborated.builder.has_precision:
         from .passes.precision import Precision
 
-        passes += [Precision(precision), Hoist()]  # casts of a scan's weights go before it
+        passes += [Precision(precision), Simplify(), Hoist()]  # casts of a scan's weights go before it
     if recipe.steps:
         from .passes.differentiate import Differentiate
 

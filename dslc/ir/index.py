@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import gcd
 
 
 class Expr:
@@ -211,6 +212,24 @@ def _split(e: Expr, divisor: int, sizes: Sequence[int]) -> tuple[Expr, Expr]:
     whole = {t: f // divisor for t, f in terms.items() if f % divisor == 0}
     rest = {t: f for t, f in terms.items() if f % divisor}
     return _make(whole, constant // divisor), _make(rest, constant % divisor)
+
+
+def coarse(e: Expr, sizes: Sequence[int]) -> Expr:
+    """`e` with quotients of as small numbers as may be: (6*i + j) // 12 is i // 2 where 0 <= j < 6."""
+    match e:
+        case Sum(terms, constant):
+            out: Expr = Const(constant)
+            for t, f in terms:
+                out = out + coarse(t, sizes) * f
+            return out
+        case FloorDiv(dividend, divisor):
+            terms_of, constant = _parts(dividend)
+            for step in sorted({gcd(f, divisor) for f in terms_of.values()}, reverse=True):
+                whole, rest = _split(dividend, step, sizes)
+                low, high = bounds(rest, sizes)
+                if step > 1 and low >= 0 and high < step:
+                    return whole // (divisor // step)
+    return e
 
 
 def coefficients(e: Expr, rank: int) -> tuple[list[int], int] | None:

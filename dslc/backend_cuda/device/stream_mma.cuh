@@ -43,11 +43,15 @@ __device__ __forceinline__ void multiply_rows_mma(float (&s)[ROWS][COLUMNS][4], 
     }
 }
 
-// Two neighbouring values, rounded.
+// Two neighbouring values, rounded by one instruction.
+__device__ __forceinline__ void encode_pair(float low, float high, __half2& to) { to = __floats2half2_rn(low, high); }
+__device__ __forceinline__ void encode_pair(float low, float high, __nv_bfloat162& to) { to = __floats2bfloat162_rn(low, high); }
+template <typename T> struct PairOf;
+template <> struct PairOf<__half> { typedef __half2 type; };
+template <> struct PairOf<__nv_bfloat16> { typedef __nv_bfloat162 type; };
 template <typename T> __device__ __forceinline__ unsigned packed(float low, float high) {
-    union { unsigned word; T elements[2]; } both = {0};
-    encode(low, both.elements[0]);
-    encode(high, both.elements[1]);
+    union { unsigned word; typename PairOf<T>::type pair; } both = {0};
+    encode_pair(low, high, both.pair);
     return both.word;
 }
 

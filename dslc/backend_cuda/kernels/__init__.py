@@ -7,15 +7,17 @@ from dslc.ir.rows import Unsuited
 from dslc.ir.types import spans_of
 
 from ..stage import Generated, Generator, Request
-from . import attention, attention_mma, composite, contract, fft, map, reduce, scan, scatter, sort
+from . import attention, attention_hopper, attention_mma, composite, contract, fft, map, reduce, scan, scatter, sort
 
 
 def _attention(request: Request) -> Generated:
-    """By tensor cores where the products are of 16 bits."""
-    try:
-        return attention_mma.generate(request)
-    except Unsuited:
-        return attention.generate(request)
+    """By tensor cores where the products are of 16 bits, as Hopper has them where it suits."""
+    for kind in (attention_hopper, attention_mma):
+        try:
+            return kind.generate(request)
+        except Unsuited:
+            pass
+    return attention.generate(request)
 
 
 GENERATORS: dict[str, Generator] = {

@@ -48,7 +48,7 @@ def generate(request: Request) -> Generated:
     narrow = product_type(stream)
     parts = [part_of(stream, range(len(stream.results)))]
     if not plans_of(request.arch, stream, parts[0], narrow):
-        parts = [part_of(stream, numbers) for numbers in _separate(stream)]
+        parts = [part_of(stream, numbers) for numbers in separate(stream)]
     functions = []
     for n, part in enumerate(parts):
         plans = plans_of(request.arch, stream, part, narrow)
@@ -98,7 +98,7 @@ def part_of(stream: Stream, results: Sequence[int]) -> Part:
     return Part(tuple(sorted(sinks)), tuple(sorted(sources)), tuple(results))
 
 
-def _separate(stream: Stream) -> list[list[int]]:
+def separate(stream: Stream) -> list[list[int]]:
     """Results by the product that they come from; those of rows go with the first."""
     groups: dict[int, list[int]] = {}
     for k, (_, _, home) in enumerate(stream.results):
@@ -117,7 +117,7 @@ def plans_of(arch: Arch, stream: Stream, part: Part, narrow: DType) -> list[Plan
     contracting = [stream.sizes[f] for k in part.sinks if (f := stream.sinks[k].features) is not None]
     x, tasks = stream.sizes[stream.x], prod(stream.sizes[: stream.x])
     arrays = max(len(part.sources), len(contracting))
-    drawn = DRAWN if _draws(stream, part) else 0
+    drawn = DRAWN if draws(stream, part) else 0
     for plan in plans_for(narrow):
         sums = sum(plan.feature_registers(n) for n in contracting)
         if sums + plan.rows * plan.columns * arrays + drawn > REGISTERS - 100 or plan.bx >= 2 * max(x, 32):
@@ -130,7 +130,8 @@ def plans_of(arch: Arch, stream: Stream, part: Part, narrow: DType) -> list[Plan
     return found
 
 
-def _draws(stream: Stream, part: Part) -> bool:
+def draws(stream: Stream, part: Part) -> bool:
+    """Whether a part's weights take random numbers."""
     seen: set[int] = set()
     stack = [stream.sinks[k].value for k in part.sinks]
     while stack:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import prod
 
-from dslc.core.dtypes import BOOL
+from dslc.core.dtypes import BOOL, DType
 from dslc.ir.index import Expr
 from dslc.ir.streams import Sink, Stream, bound_of, implied
 from dslc.ir.trace import Apply, Given, Guard, Node, Read, children, dims_under, invariant, survey
@@ -65,17 +65,14 @@ class StreamWriter:
     # ---- the whole
 
     def function(self) -> Function:
-        w, plan, batch = self.w, self.plan, self.sizes[: self.s.x]
-        blocks = -(-self.nx // plan.bx)
+        w, plan = self.w, self.plan
         w.line("extern __shared__ __align__(128) unsigned char shared[];")
         self._pointers()
         self._threads()
-        w.line(f"const int place = blockIdx.x / {blocks}u;")
-        self.place = delinearized(w, "place", batch)
-        order = f"{blocks - 1} - (int)(blockIdx.x % {blocks}u)" if self._longer_last() else f"(int)(blockIdx.x % {blocks}u)"
-        w.line(f"const int first_x = ({order}) * {plan.bx};")
+        blocks = self._place()
         low, high = self._range()
-        self._invariants()
+        self._block_values()
+        self._values_of_rows()
         self._sums()
         self._fill_x()
         with w.block(f"for (int first_y = {low} - {plan.by}; first_y < {high}; first_y += {plan.by})"):
@@ -84,7 +81,17 @@ class StreamWriter:
         self._finish()
         words = f"{plan.bx} rows a block, {plan.by} columns at a time, {plan.threads} threads, {plan.type.name} on tensor cores"
         per_sm = 2 if self.areas.bytes * 2 + 4096 <= self.request.arch.shared_bytes and plan.threads <= 128 else 1
-        return w.function((prod(batch) * blocks,), (plan.threads,), shared_bytes=self.areas.bytes, blocks_per_sm=per_sm, schedule=words)
+        return w.function((blocks,), (plan.threads,), shared_bytes=self.areas.bytes, blocks_per_sm=per_sm, schedule=words)
+
+    def _place(self) -> int:
+        """Writes which rows at which point of the batch this block has; the number of blocks."""
+        w, batch = self.w, self.sizes[: self.s.x]
+        blocks = -(-self.nx // self.plan.bx)
+        w.line(f"const int place = blockIdx.x / {blocks}u;")
+        self.place = delinearized(w, "place", batch)
+        order = f"{blocks - 1} - (int)(blockIdx.x % {blocks}u)" if self._longer_last() else f"(int)(blockIdx.x % {blocks}u)"
+        w.line(f"const int first_x = ({order}) * {self.plan.bx};")
+        return prod(batch) * blocks
 
     def _pointers(self) -> None:
         for t in (*self.areas.x, *self.areas.y):
@@ -104,7 +111,7 @@ class StreamWriter:
         return any((b := bound_of(e, self.s.x, self.s.y)) is not None and b[0] > 0 and b[1] < 0 for e in self.s.needs)
 
     def _range(self) -> tuple[str, str]:
-        """Writes the part of y to which anything in the block adds."""
+        """Writes the part of y to which anything in the block adds, from a multiple of a tile on."""
         w, last = self.w, self.nx - 1
         lows, highs = ["0"], [str(self.ny)]
         for e in self.s.needs:
@@ -117,7 +124,9 @@ class StreamWriter:
                 highs.append(f"{rest} + 1")
             else:
                 lows.append(f"-{rest}")
-        return w.value("low", "int", _nested("max", lows)), w.value("high", "int", _nested("min", highs))
+        first = _nested("max", lows)
+        low = first if first == "0" else f"{first} / {self.plan.by} * {self.plan.by}"
+        return w.value("low", "int", low), w.value("high", "int", _nested("min", highs))
 
     # ---- points
 
@@ -138,25 +147,31 @@ class StreamWriter:
         text = f"first_x + {self.plan.row(i)}"
         return self.w.value("ix", "int", f"min({text}, {self.nx - 1})" if self.nx % self.plan.bx else text)
 
-    def _invariants(self) -> None:
-        """Values that do not move with y: of the block, and of each row of a thread."""
-        w, under = self.w, dims_under(self.trace, self.roots)
-        self.under = under
-        still = [n for n in invariant(self.trace, self.roots, {self.s.y}) if not _reads_given(n)]
+    def _block_values(self) -> None:
+        """Values that move neither with x nor with y."""
+        under = dims_under(self.trace, self.roots)
         base = self.point("first_x", "0")
-        for n in still:
+        for n in self._still():
             if self.s.x not in under[id(n)]:
                 self.scalars[id(n)] = base.value(n)
-        rows = [n for n in still if self.s.x in under[id(n)] and survey(self.trace, [n]).reads]
-        if rows:
-            names = [w.fresh("of_row") for _ in rows]
+
+    def _values_of_rows(self) -> None:
+        """Values that do not move with y, of each row of a thread."""
+        w, under = self.w, dims_under(self.trace, self.roots)
+        rows = [n for n in self._still() if self.s.x in under[id(n)] and survey(self.trace, [n]).reads]
+        if not rows:
+            return
+        names = [w.fresh("of_row") for _ in rows]
+        for n, name in zip(rows, names):
+            w.line(f"{computed_type(n.dtype)} {name}[{self.plan.rows}];")
+        with w.unrolled("i", self.plan.rows):
+            p = self.point(self.x_of(), "0", dict(self.scalars))
             for n, name in zip(rows, names):
-                w.line(f"{computed_type(n.dtype)} {name}[{self.plan.rows}];")
-            with w.unrolled("i", self.plan.rows):
-                p = self.point(self.x_of(), "0", dict(self.scalars))
-                for n, name in zip(rows, names):
-                    w.line(f"{name}[i] = {p.value(n).text};")
-            self.row_values = {id(n): Val(f"{name}[i]", n.dtype) for n, name in zip(rows, names)}
+                w.line(f"{name}[i] = {p.value(n).text};")
+        self.row_values = {id(n): Val(f"{name}[i]", n.dtype) for n, name in zip(rows, names)}
+
+    def _still(self) -> list[Node]:
+        return [n for n in invariant(self.trace, self.roots, {self.s.y}) if not _reads_given(n)]
 
     def _sums(self) -> None:
         w = self.w
@@ -190,13 +205,18 @@ class StreamWriter:
                 w.line(f"uint4* const next_{t.name} = {t.name} + next_stage * {t.rows * t.chunks};")
                 self._fill(t, self.s.y, "next", self.ny, f"next_{t.name}")
             if self.areas.columns:
-                with w.block(f"for (int j = thread; j < {by}; j += {self.plan.threads})"):
-                    y = w.value("iy", "int", f"min(next + j, {self.ny - 1})")
-                    p = self.point("first_x", y, dict(self.scalars))
-                    for n, node in enumerate(self.areas.columns):
-                        w.line(f"column{n}[next_stage * {by} + j] = {p.value(node).text};")
+                self._fill_columns("thread", self.plan.threads, "next", "next_stage")
             w.line("copy_async_commit();")
         w.line(f"if (first_y < {low}) continue;")
+
+    def _fill_columns(self, thread: str, threads: int, first: str, stage: str) -> None:
+        """Values along y, from `first` on, by some threads."""
+        w, by = self.w, self.plan.by
+        with w.block(f"for (int j = {thread}; j < {by}; j += {threads})"):
+            y = w.value("iy", "int", f"min({first} + j, {self.ny - 1})")
+            p = self.point("first_x", y, dict(self.scalars))
+            for n, node in enumerate(self.areas.columns):
+                w.line(f"column{n}[{stage} * {by} + j] = {p.value(node).text};")
 
     def _fill(self, t: Tile, along: int, first: str, count: int, target: str) -> None:
         """Copies rows of a tile, asynchronously where memory has them as they are; rows past the end are zeros."""
@@ -250,12 +270,19 @@ class StreamWriter:
             x, y = a.source_x[k], a.source_y[k]
             w.line(f"float {plan.fragment(f'score{k}')} = {{}};")
             w.line(f"multiply_rows_mma<{element_type(plan)}, {x.chunks}, {x.used // 2}>(score{k}, {x.name}, now_{y.name}, warp_row);")
+        self._weights(self._whole())
+        for k in self.contracting:
+            self._accumulate(k)
+
+    def _weights(self, whole: str | None) -> None:
+        """All folds of a block but its products, whose weights it leaves; `whole`: the test that nothing in it is masked."""
+        w, plan = self.w, self.plan
         for k in self.leaders:
             w.line(f"float {plan.fragment(f'kept{k}')};")
         for k in self.contracting:
             w.line(f"float {plan.fragment(f'weight{k}')};")
-        self.column_values = {id(n): Val(f"column{k}[stage * {plan.by} + {plan.column()}]", n.dtype) for k, n in enumerate(a.columns)}
-        whole = self._whole()
+        columns = enumerate(self.areas.columns)
+        self.column_values = {id(n): Val(f"column{k}[stage * {plan.by} + {plan.column()}]", n.dtype) for k, n in columns}
         if whole is None:
             self._folds(self._all_true(), False)
         else:
@@ -263,16 +290,13 @@ class StreamWriter:
                 self._folds(self._all_true(), False)
             with w.block("else"):
                 self._folds({}, self.ny % plan.by != 0)
-        for k in self.contracting:
-            self._accumulate(k)
 
     def _accumulate(self, k: int) -> None:
         """One product: corrects its sums for the new maximum, and adds the block."""
         w, plan, tile = self.w, self.plan, self.areas.other[k]
         self._shrink(k)
-        value = bare(self.sinks[k].value)
-        rounded = isinstance(value, Apply) and value.op.operation.name == "nn.cast" and value.dtype == plan.type
-        w.line(f"multiply_weights_mma<{element_type(plan)}, {tile.chunks}, {str(rounded).lower()}>(sum{k}, weight{k}, now_{tile.name});")
+        rounded = str(unrounded(self.sinks[k], plan.type) is not None).lower()
+        w.line(f"multiply_weights_mma<{element_type(plan)}, {tile.chunks}, {rounded}>(sum{k}, weight{k}, now_{tile.name});")
 
     def _whole(self) -> str | None:
         """The test that nothing in the tile is masked by inequalities or past the end; None where it always holds."""
@@ -317,7 +341,8 @@ class StreamWriter:
             with w.unrolled("j", plan.columns):
                 p = self._element(x, masks | late, ragged, {k: f"at_most{k}[i]" for k in self.leaders})
                 for k in self.followers:
-                    value = self._within(p.value(self.sinks[k].value).text, ragged, "0.0f")
+                    weight = unrounded(self.sinks[k], plan.type) if k in self.contracting else None  # rounded as it becomes an operand
+                    value = self._within(p.value(weight or self.sinks[k].value).text, ragged, "0.0f")
                     if k in sums:
                         w.line(f"part{k} += {value};")
                     else:
@@ -455,6 +480,13 @@ class StreamWriter:
             p = self.point(x, "0", more={dim: first})
             for n in together:
                 w.line(f"store<{width}>({w.result(n).name} + {p.index(self.s.results[n][1])}, out{n});")
+
+
+def unrounded(sink: Sink, narrow: DType) -> Node | None:
+    """What the weights of a product are before the cast that rounds them; None where no cast does."""
+    value = bare(sink.value)
+    cast = isinstance(value, Apply) and value.op.operation.name == "nn.cast" and value.dtype == narrow
+    return value.arguments[0] if cast and isinstance(value, Apply) else None
 
 
 def _nested(function: str, texts: Sequence[str]) -> str:

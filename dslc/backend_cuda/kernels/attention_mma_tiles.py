@@ -19,7 +19,7 @@ PLACEHOLDER = 1 << 20  # the dim that stands for a row's terms when tiles are co
 
 @dataclass(frozen=True)
 class Plan:
-    """Tile sizes. `rows`, `columns`: of the tile that a thread holds; `type`: of what lies in shared memory."""
+    """Tile sizes. `rows`, `columns`: of the tile that a thread holds; `type`: of what lies in shared memory; `stages`: blocks of y there."""
 
     type: DType
     bx: int
@@ -27,6 +27,7 @@ class Plan:
     threads: int
     rows: int
     columns: int
+    stages: int = 2
 
     @property
     def chunk(self) -> int:
@@ -96,7 +97,7 @@ class Tile:
 
 @dataclass
 class Areas:
-    """What a block keeps in shared memory: byte offsets by name. Tiles of y and `columns` (values along y alone) lie there `stages` times."""
+    """What a block keeps in shared memory: byte offsets by name. Tiles of y and `columns` (values along y alone) lie there once a stage."""
 
     x: list[Tile] = field(default_factory=list)
     y: list[Tile] = field(default_factory=list)
@@ -105,12 +106,11 @@ class Areas:
     other: dict[int, Tile] = field(default_factory=dict)
     columns: list[Node] = field(default_factory=list)
     offsets: dict[str, int] = field(default_factory=dict)
-    stages: int = 2
     bytes: int = 0
 
 
 def areas_of(stream: Stream, sinks: Sequence[int], sources: Sequence[int], plan: Plan) -> Areas:
-    """Tiles, each once however many products read it; two stages of y."""
+    """Tiles, each once however many products read it."""
     areas = Areas()
     known: dict[Any, Tile] = {}
 
@@ -139,10 +139,10 @@ def areas_of(stream: Stream, sinks: Sequence[int], sources: Sequence[int], plan:
         at += t.rows * t.chunks * 16
     for t in areas.y:
         areas.offsets[t.name] = at
-        at += t.rows * t.chunks * 16 * areas.stages
+        at += t.rows * t.chunks * 16 * plan.stages
     for n, _ in enumerate(areas.columns):
         areas.offsets[f"column{n}"] = at
-        at += plan.by * 8 * areas.stages
+        at += plan.by * 8 * plan.stages
     areas.bytes = at
     return areas
 

@@ -1,0 +1,93 @@
+"""The tiles of a streaming kernel on Hopper: which sums a thread of a warpgroup holds, and how the copy engine brings operands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import gcd
+
+from dslc.core.executable import TensorMap
+from dslc.ir import index
+from dslc.ir.index import Const, Dim, Expr, Sum
+from dslc.ir.streams import Stream
+from dslc.ir.trace import Read, factor_of
+
+from ..stage import Request
+from .attention_mma_tiles import Plan, Tile
+
+SLAB = 64  # elements of a row that lie together: 128 bytes, the span of a swizzle
+WARPGROUP = 128
+
+
+@dataclass(frozen=True)
+class HopperPlan(Plan):
+    """Warpgroups of 64 rows each. Elements lie as wgmma leaves sums (see wgmma.cuh)."""
+
+    @property
+    def groups(self) -> int:
+        return self.bx // 64
+
+    def feature_registers(self, n: int) -> int:
+        return slabs(n) * SLAB // 2
+
+    def fragment(self, name: str) -> str:
+        return f"{name}[{self.by // 2}]"
+
+    def sums(self, name: str, n: int) -> str:
+        return f"{name}[{self.feature_registers(n)}]"
+
+    def element(self, name: str, i: str = "i", j: str = "j") -> str:
+        return f"{name}[{j} / 2 * 4 + {i} * 2 + {j} % 2]"
+
+    def feature_groups(self, n: int) -> int:
+        return slabs(n) * SLAB // 8
+
+
+def slabs(n: int) -> int:
+    """Slabs of a row of n elements."""
+    return -(-n // SLAB)
+
+
+@dataclass(frozen=True)
+class Box:
+    """How the copy engine reads a tile: elements of a row, rows, and where the batch begins in steps of `step` elements (None: at 0)."""
+
+    operand: int
+    element: str
+    size: int
+    count: int
+    stride: int
+    step: int
+    batches: int
+    base: Expr | None
+
+    def tensor_map(self, rows: int) -> TensorMap:
+        outer = self.base is not None
+        dims = (self.size, self.count, self.batches)[: 2 + outer]
+        strides = (self.stride * 2, self.step * 2)[: 1 + outer]
+        return TensorMap(("offset", 0), self.element, dims, strides, (SLAB, rows, 1)[: 2 + outer], 128)
+
+
+def box_of(request: Request, stream: Stream, tile: Tile) -> Box | None:
+    """The box of a tile; None where it is not an operand as it lies in memory."""
+    node, along = tile.node, stream.x if tile.name.startswith("own") else stream.y
+    if not isinstance(node, Read) or node.tests or node.operand >= len(request.operands) or not request.operand_aligned(node.operand):
+        return None
+    address = index.coarse(node.address, stream.sizes)
+    stride = factor_of(address, along)
+    if factor_of(address, tile.dim) != 1 or not stride or stride < 0 or stride % 8:
+        return None
+    terms, constant = (address.terms, address.constant) if isinstance(address, Sum) else (((address, 1),), 0)
+    rest = [(t, f) for t, f in terms if t not in (Dim(along), Dim(tile.dim))]
+    if any(f < 0 or any(d >= stream.x for d in index.dims_of(t)) or not index.dims_of(t) for t, f in rest) or constant < 0:
+        return None
+    step = gcd(constant, *(f for _, f in rest))
+    if step % 8:
+        return None
+    base: Expr | None = None
+    for t, f in rest:
+        base = t * (f // step) + (base or Const(0))
+    if constant:
+        base = (base or Const(0)) + constant // step
+    size = request.operands[node.operand].size
+    batches = -(-size // step) if step else 1
+    return Box(node.operand, node.dtype.name, tile.size, stream.sizes[along], stride, step, batches, base)

@@ -1,0 +1,141 @@
+"""Streaming kernels on Hopper, from kernels that the pass makes of naive spellings: on the emulator, and compiled without a spill."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+import dslc
+from dslc.backend_cuda import emulated, nvrtc
+from dslc.backend_cuda.arch import ARCHS
+from dslc.backend_cuda.kernels import attention_hopper, attention_mma, generate
+from dslc.backend_cuda.source import bundle
+from dslc.backend_cuda.stage import Generated, Request, request_of
+from dslc.compiler import lower
+from dslc.ir import ops
+from dslc.ir.program import program_of
+from dslc.ir.reference import run_region, widen
+from dslc.ir.trace import Body
+from dslc.runtime.drivers import emulator
+from dslc.targets import target_of
+
+from . import products
+from .test_attention_mma import needs_emulator, needs_nvrtc, some, text_of
+
+HOPPER = ARCHS["sm_90a"]
+# Weights are rounded by casts, as `precision bfloat16` has it in training.
+TEXT = """model Attention:
+    input   q[2, {heads}, {n}, {d}]: {dtype}, k[2, 2, {m}, {d}]: {dtype}, v[2, 2, {m}, {d}]: {dtype}
+    input   g[2, {heads}, {n}, {d}]: {dtype}, bias[{heads}, {n}, {m}]
+    s[b, h, i, j] = sum[c](float32(q[b, h, i, c]) * float32(k[b, h // {group}, j, c])) / sqrt(size(c))
+    p[b, h, i, j] = softmax[j]({scores})
+    o[b, h, i, c] = {dtype}(sum[j](p[b, h, i, j] * float32(v[b, h // {group}, j, c])))
+    output  o
+{gradient}
+train:
+    steps      1
+    precision  {precision}
+"""
+GRADIENT = """    along = sum(float32(o) * float32(g))
+    output  dq = grad(along, q)
+    output  dk = grad(along, k)
+    output  dv = grad(along, v)
+"""
+
+
+@dataclass(frozen=True)
+class Case:
+    scores: str
+    n: int
+    m: int
+    d: int
+    dtype: str = "bfloat16"
+    heads: int = 2
+    rounded: bool = True
+    gradient: bool = False
+
+    def text(self) -> str:
+        text = TEXT.format(**vars(self) | {"group": self.heads // 2, "precision": self.dtype, "gradient": GRADIENT if self.gradient else ""})
+        return text if self.rounded else text.replace("float32(", "(").replace(f"    precision  {self.dtype}\n", "")
+
+
+CAUSAL = "where(j <= i, s[b, h, i, j], -inf)"
+CASES = {
+    "causal": Case(CAUSAL, 200, 200, 64),
+    "causal_wide": Case(CAUSAL, 300, 300, 128, "float16"),
+    "bias": Case("s[b, h, i, j] + bias[h, i, j]", 150, 330, 128),
+    "grouped": Case("where(j <= i, 30 * tanh(s[b, h, i, j] / 30), -inf)", 257, 257, 64, "float16", 4),
+    "window": Case("where(j <= i and j > i - 70, s[b, h, i, j], -inf)", 390, 390, 64),
+    "cross": Case("s[b, h, i, j]", 256, 384, 80),
+    "not_rounded": Case(CAUSAL, 200, 200, 64, rounded=False),
+    "gradient": Case(CAUSAL, 200, 200, 64, gradient=True),
+    "gradient_wide": Case("s[b, h, i, j] + bias[h, i, j]", 150, 210, 128, "float16", gradient=True),
+}
+
+
+@contextmanager
+def kernels_of(text: str) -> Iterator[list[ops.Kernel]]:
+    """The attention kernels of a model's program, while its module lives."""
+    elaborated = lower(dslc.load(text), "run", target_of("cpu"))
+    with elaborated.context, elaborated.location:
+        yield [op for op in program_of(elaborated.module).entry_block.operations if isinstance(op, ops.Kernel) and op.kind == "attention"]
+
+
+def check(cases: Mapping[str, Case], order: str = "forward") -> None:
+    """Runs the attention kernels of some models; errors are relative to the largest value of a result."""
+    units: list[tuple[Request, Generated]] = []
+    wanted = []
+    with ExitStack() as modules:
+        for name, case in cases.items():
+            for n, kernel in enumerate(modules.enter_context(kernels_of(case.text()))):
+                request = request_of(Body.of(kernel.regions[0].blocks[0]), HOPPER, f"{name}{n}")
+                operands = [some(t.dtype, t.shape, k) for k, t in enumerate(request.operands[: len(kernel.operands)])]
+                units.append((request, attention_hopper.generate(request)))
+                expected = run_region(kernel.regions[0], [widen(a) for a in operands])
+                wanted.append((operands + list(request.body.tables), expected, 2.0 ** (-8 if case.dtype == "bfloat16" else -11)))
+        code = emulated.build(bundle(text_of(units, HOPPER).whole))
+    for (request, generated), (operands, expected, tolerance) in zip(units, wanted):
+        for got, want in zip(products.run(code, generated, request, operands, order), expected):
+            assert np.isfinite(want).all()
+            np.testing.assert_allclose(got.astype(np.float64), want, atol=tolerance * max(1e-3, np.abs(want).max()), rtol=0, err_msg=request.name)
+
+
+@needs_emulator
+@pytest.mark.parametrize("name", CASES)
+def test_against_float64(name: str) -> None:
+    """Lengths that do not fill tiles, masks at both ends, data in scores, grouped heads, head sizes that do not fill slabs."""
+    check({name: CASES[name]})
+
+
+@needs_emulator
+@pytest.mark.parametrize("order", emulator.ORDERS)
+def test_orders(order: str) -> None:
+    """Copies that land late or at once, warpgroups that run ahead."""
+    check({name: CASES[name] for name in ("causal", "gradient")}, order)
+
+
+def test_dispatch() -> None:
+    """Hopper's kernels where its copy engine reads the operands as they lie, those for every GPU elsewhere."""
+    for case, hopper in ((CASES["causal"], True), (replace(CASES["causal"], d=60), False), (replace(CASES["causal"], n=64), False)):
+        with kernels_of(case.text()) as kernels:
+            made = generate("attention", request_of(Body.of(kernels[0].regions[0].blocks[0]), HOPPER, "k"))
+        assert (made.includes == attention_hopper.INCLUDES) == hopper
+        assert hopper or made.includes == attention_mma.INCLUDES
+
+
+@needs_nvrtc
+def test_compiles_without_spills() -> None:
+    """Forward and backward: NVRTC's build refuses spills and products that are made one after the other."""
+    texts = []
+    for d in (64, 96, 128):
+        with kernels_of(Case(CAUSAL, 1024, 1024, d, gradient=True).text()) as kernels:
+            requests = [request_of(Body.of(k.regions[0].blocks[0]), HOPPER, f"k{n}") for n, k in enumerate(kernels)]
+            units = [(r, attention_hopper.generate(r)) for r in requests]
+            assert all(f.shared_bytes <= HOPPER.shared_bytes for _, g in units for f in g.functions)
+            texts.append(bundle(text_of(units, HOPPER).whole))
+    for cubin in nvrtc.build(texts, HOPPER.name):
+        assert all(r.stack_bytes == 0 for r in cubin.kernels.values())
