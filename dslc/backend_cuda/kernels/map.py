@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from dslc.ir import index
 from dslc.ir.index import Expr
@@ -70,6 +71,8 @@ def sweeps_of(request: Request, provide: Provide, buffers: Callable[[FunctionWri
 
 def sweep_function(sweep: Sweep, suffix: str = "") -> Function:
     """The function of a sweep."""
+    from .transposed import crossing_of, transposed_function
+
     w = FunctionWriter(sweep.request, suffix)
     trace, request = sweep.trace, sweep.request
     sizes = trace.sizes or (1,)
@@ -80,21 +83,25 @@ def sweep_function(sweep: Sweep, suffix: str = "") -> Function:
     width = _width(sweep, sizes, total)
     last = len(sizes) - 1
 
-    def memory(k: int) -> Memory:
+    def memory(w: FunctionWriter, k: int) -> Memory:
         if k < len(request.operands):
             return w.operand(k)
         assert sweep.buffers is not None
         return sweep.buffers(w, k - len(request.operands))
 
+    crossing = crossing_of(sweep)
+    if crossing is not None:
+        return transposed_function(sweep, crossing, memory, suffix)
     threads = total // width
     dims = _place(w, sizes, width, threads, integer)
-    base = Point(w, trace, memory, dims[: len(trace.sizes)], integer=integer)
+    here = partial(memory, w)
+    base = Point(w, trace, here, dims[: len(trace.sizes)], integer=integer)
     if width == 1:
         values = [base.value(root) for root in sweep.roots]
         for k, value in zip(sweep.numbers, values):
             w.line(f"store({w.result(k).name} + {base.index(sweep.address)}, {value.text});")
     else:
-        _chunk(w, sweep, base, memory, dims, last, width, integer)
+        _chunk(w, sweep, base, here, dims, last, width, integer)
     blocks = -(-threads // THREADS)
     return w.function((blocks,), (THREADS,), schedule=f"{width} points a thread, {THREADS} threads a block")
 

@@ -14,7 +14,7 @@ from dslc.backend_cuda import emulated
 from dslc.backend_cuda.source import bundle
 from dslc.core.dtypes import BFLOAT16, FLOAT32, INT32, INT64
 from dslc.core.executable import pack_modules, unpack_modules
-from dslc.ir.ops import Mul, Neg, Reduce, Softmax
+from dslc.ir.ops import Mul, Neg, Reduce, Softmax, transpose
 from dslc.runtime.drivers.device_program import DeviceProgram
 from dslc.runtime.drivers.emulated_device import EmulatorDriver
 from tests.backend_cpu.kernels import test_composite, test_contract, test_elementwise, test_movement, test_reduce, test_whole
@@ -47,6 +47,10 @@ LARGE = [
     Case("softmax_long", "reduce", [(F, (2, 20000))], test_reduce.expanded(Softmax, 1), 1e-5),
     Case("chunks", "map", [(F, (300, 1024)), (F, (300, 1024))], Mul.of),
     Case("chunks_narrow", "map", [(BFLOAT16, (300, 1024))], Neg.of),
+    Case("transposed", "map", [(F, (333, 350)), (F, (350, 333))], lambda x, y: Mul.of(transpose(x, [1, 0]), y)),
+    Case("transposed_narrow", "map", [(BFLOAT16, (340, 350)), (BFLOAT16, (340, 350))],
+         lambda x, y: Mul.of(transpose(x, [1, 0]), Neg.of(transpose(y, [1, 0])))),
+    Case("transposed_batches", "map", [(F, (2, 130, 3, 150))], lambda x: Neg.of(transpose(x, [2, 3, 0, 1]))),
     Case("scatter_listed", "scatter", [(F, (1500, 64)), IDS], scatter("sum", 0, [900]), 1e-5),
 ]  # fmt: skip
 MODULES = {"composite": test_composite, "contract": test_contract, "movement": test_movement, "reduce": test_reduce, "whole": test_whole}
