@@ -21,7 +21,8 @@ from .attention_mma import DRAWN, Part, draws, part_of, product_type, separate
 from .attention_mma_tiles import areas_of
 
 INCLUDES = ("async.cuh", "mma.cuh", "stream_wgmma.cuh")
-REGISTERS = 240  # of a consuming thread; about 60 of them go into addresses and what the score function needs
+REGISTERS = 240  # of a consuming thread
+OTHER = 48  # that go into addresses and what the score function needs
 LEAST = 64  # rows x at one point of the batch, up to which half of a block or more would idle
 FEATURES = 256  # the most sums of a row that one product makes
 
@@ -51,8 +52,8 @@ def generate(request: Request) -> Generated:
 
 def plan_of(request: Request, stream: Stream, part: Part, narrow: DType) -> HopperPlan | None:
     """The best tile sizes that fit shared memory and registers."""
-    for by, stages in ((128, 2), (64, 3), (64, 2)):
-        plan = HopperPlan(narrow, 128, by, 256, 2, by // 4, stages)
+    for by, stages, beside in ((128, 2, True), (64, 3, True), (64, 2, True), (64, 2, False)):
+        plan = HopperPlan(narrow, 128, by, 256, 2, by // 4, stages, beside)
         areas = areas_of(stream, part.sinks, part.sources, plan)
         if any(box_of(request, stream, t) is None for t in (*areas.x, *areas.y)):
             raise Unsuited("operands that the copy engine cannot read as they lie")
@@ -69,4 +70,5 @@ def registers_of(stream: Stream, part: Part, plan: HopperPlan) -> int:
         return REGISTERS + 1
     packed = sum(plan.by // 4 * (1 if rounds(stream.sinks[k], plan.type) else 2) for k in contracting)
     scores = max(len(part.sources), len(contracting)) * plan.by // 2
-    return sum(plan.feature_registers(n) for n in sizes) + packed + scores + (DRAWN if draws(stream, part) else 0) + 60
+    held = packed + scores if plan.beside else max(packed, scores)
+    return sum(plan.feature_registers(n) for n in sizes) + held + (DRAWN if draws(stream, part) else 0) + OTHER

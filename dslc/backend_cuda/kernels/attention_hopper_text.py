@@ -128,26 +128,45 @@ class HopperWriter(StreamWriter):
             w.line(f"const unsigned long long rows_{t.name} = matrix_descriptor({t.name} + warpgroup * 512, 16, 1024);")
         w.line("int stage = 0, previous = 0;")
         w.line("unsigned phase = 0;")
-        turns = plan.groups == 2
         with w.block(f"if ({low} < {high})"):
-            if turns:
+            if plan.beside:
                 w.comment("Barriers 1 and 2: the turns of the two warpgroups at the tensor cores.")
                 w.line("if (warpgroup == 1) named_barrier_arrive(1, 256);")
             w.line("mbarrier_wait(own_full, 0);")
-            self._first(low, turns)
-            with w.block(f"for (int first_y = {low} + {plan.by}; first_y < {high}; first_y += {plan.by})"):
-                self._next(turns)
-            self._last(turns)
+            if plan.beside:
+                self._first(low)
+            with w.block(f"for (int first_y = {low}{f' + {plan.by}' if plan.beside else ''}; first_y < {high}; first_y += {plan.by})"):
+                (self._next if plan.beside else self._alone)()
+            if plan.beside:
+                self._last()
         self._finish()
 
-    def _first(self, low: str, turns: bool) -> None:
+    def _alone(self) -> None:
+        """Scores of one tile, then its products."""
+        w = self.w
+        self._scores()
+        w.line("wgmma_wait<0>();")
+        self._release(self.early, "stage")
+        self._wait_columns()
+        self._weights(self._whole())
+        self._release_columns()
+        for k in self.contracting:
+            self._shrink(k)
+        self._pack()
+        w.line("previous = stage;")
+        w.line("wgmma_fence();")
+        self._products("phase")
+        w.line("wgmma_wait<0>();")
+        self._release(self.late, "previous")
+        w.line(f"if (++stage == {self.plan.stages}) stage = 0, phase ^= 1;")
+
+    def _first(self, low: str) -> None:
         """The first tile: scores and weights alone."""
         w = self.w
         with w.block(""):
             w.line(f"const int first_y = {low};")
-            self._scores(turns)
-            if turns:
-                w.line("named_barrier_arrive(2 - warpgroup, 256);")
+            self._scores()
+            w.line("named_barrier_arrive(2 - warpgroup, 256);")
             w.line("wgmma_wait<0>();")
             self._release(self.early, "stage")
             self._wait_columns()
@@ -156,13 +175,12 @@ class HopperWriter(StreamWriter):
             self._pack()
             self._advance()
 
-    def _next(self, turns: bool) -> None:
+    def _next(self) -> None:
         """The scores of one tile beside the products of the one before."""
         w = self.w
-        self._scores(turns)
-        self._products()
-        if turns:
-            w.line("named_barrier_arrive(2 - warpgroup, 256);")
+        self._scores()
+        self._products("stage > previous ? phase : phase ^ 1")
+        w.line("named_barrier_arrive(2 - warpgroup, 256);")
         w.line("wgmma_wait<1>();")
         self._release(self.early, "stage")
         self._wait_columns()
@@ -175,19 +193,18 @@ class HopperWriter(StreamWriter):
         self._pack()
         self._advance()
 
-    def _last(self, turns: bool) -> None:
+    def _last(self) -> None:
         w = self.w
         w.line("wgmma_fence();")
-        self._products()
+        self._products("stage > previous ? phase : phase ^ 1")
         w.line("wgmma_wait<0>();")
-        if turns:
-            w.line("if (warpgroup == 0) named_barrier_sync(1, 256);  // the other has had its last turn")
+        w.line("if (warpgroup == 0) named_barrier_sync(1, 256);  // the other has had its last turn")
 
-    def _scores(self, turns: bool) -> None:
+    def _scores(self) -> None:
         w, plan = self.w, self.plan
         for name in dict.fromkeys(self.areas.source_y[k].name for k in self.sources):
             w.line(f"mbarrier_wait({name}_full + stage, phase);")
-        if turns:
+        if plan.beside:
             w.line("named_barrier_sync(1 + warpgroup, 256);")
         for k in self.sources:
             w.line(f"float {plan.fragment(f'score{k}')};")
@@ -200,13 +217,13 @@ class HopperWriter(StreamWriter):
                 w.line(f"wgmma<false, false>(score{k}, rows_{x.name} + {a}, columns{k} + {b}, c > 0, {element_type(plan)}());")
         w.line("wgmma_commit();")
 
-    def _products(self) -> None:
+    def _products(self, phase: str) -> None:
         """Adds the products of the packed weights, of the tile of stage `previous`."""
         w, plan = self.w, self.plan
         waited = {self.areas.source_y[k].name for k in self.sources}
         for name in self.late:
             if name not in waited:
-                w.line(f"mbarrier_wait({name}_full + previous, stage > previous ? phase : phase ^ 1);")
+                w.line(f"mbarrier_wait({name}_full + previous, {phase});")
         for k in self.contracting:
             t = self.areas.other[k]
             w.line(f"const unsigned long long terms{k} = matrix_descriptor({t.name} + previous * {t.rows * t.chunks}, {t.rows * 128}, 1024);")

@@ -20,7 +20,10 @@ WARPGROUP = 128
 
 @dataclass(frozen=True)
 class HopperPlan(Plan):
-    """Warpgroups of 64 rows each. Elements lie as wgmma leaves sums (see wgmma.cuh)."""
+    """Warpgroups of 64 rows each. Elements lie as wgmma leaves sums (see wgmma.cuh). `beside`: the scores of one tile are made beside the products of
+    the one before, for which registers hold both the scores and the weights."""
+
+    beside: bool = True
 
     @property
     def groups(self) -> int:
