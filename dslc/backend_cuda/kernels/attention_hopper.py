@@ -13,6 +13,7 @@ from __future__ import annotations
 from dslc.core.dtypes import DType
 from dslc.ir.rows import Unsuited
 from dslc.ir.streams import Stream
+from dslc.ir.trace import dims_under, survey
 
 from ..stage import Generated, Request
 from .attention_hopper_text import HopperWriter, rounds
@@ -22,7 +23,8 @@ from .attention_mma_tiles import areas_of
 
 INCLUDES = ("async.cuh", "mma.cuh", "stream_wgmma.cuh")
 REGISTERS = 240  # of a consuming thread
-OTHER = 48  # that go into addresses and what the score function needs
+OTHER = 48  # that go into addresses and a plain score function
+PLAIN = 24  # operations of a plain score function; each one more takes a register
 LEAST = 64  # rows x at one point of the batch, up to which half of a block or more would idle
 FEATURES = 256  # the most sums of a row that one product makes
 
@@ -71,4 +73,12 @@ def registers_of(stream: Stream, part: Part, plan: HopperPlan) -> int:
     packed = sum(plan.by // 4 * (1 if rounds(stream.sinks[k], plan.type) else 2) for k in contracting)
     scores = max(len(part.sources), len(contracting)) * plan.by // 2
     held = packed + scores if plan.beside else max(packed, scores)
-    return sum(plan.feature_registers(n) for n in sizes) + held + (DRAWN if draws(stream, part) else 0) + OTHER
+    return sum(plan.feature_registers(n) for n in sizes) + held + _of_scores(stream, part, plan)
+
+
+def _of_scores(stream: Stream, part: Part, plan: HopperPlan) -> int:
+    """Registers beside those of scores, weights and sums: elements of a tile that come from memory are there all at once."""
+    roots = [stream.sinks[k].value for k in part.sinks]
+    found = survey(stream.trace, roots)
+    moving = [r for r in found.reads if not {stream.x, stream.y} - dims_under(stream.trace, [r])[id(r)]]
+    return OTHER + max(0, found.operations - PLAIN) + len(moving) * (plan.by // 2 + 8) + (DRAWN if draws(stream, part) else 0)

@@ -127,12 +127,18 @@ def test_dispatch() -> None:
         assert hopper or made.includes == attention_mma.INCLUDES
 
 
+CAPPED = "where(j <= i, 30 * tanh(s[b, h, i, j] / 30), -inf)"
+BIASED = "where(j <= i, s[b, h, i, j] + bias[h, i, j], -inf)"
+DROPPED = "where(j <= i, dropout(s, 0.1)[b, h, i, j], -inf)"
+
+
 @needs_nvrtc
-def test_compiles_without_spills() -> None:
+@pytest.mark.parametrize("scores", [CAUSAL, CAPPED, BIASED, DROPPED])
+def test_compiles_without_spills(scores: str) -> None:
     """Forward and backward: NVRTC's build refuses spills and products that are made one after the other."""
     texts = []
     for d in (64, 96, 128):
-        with kernels_of(Case(CAUSAL, 1024, 1024, d, gradient=True).text()) as kernels:
+        with kernels_of(Case(scores, 1024, 1024, d, gradient=True).text()) as kernels:
             requests = [request_of(Body.of(k.regions[0].blocks[0]), HOPPER, f"k{n}") for n, k in enumerate(kernels)]
             units = [(r, attention_hopper.generate(r)) for r in requests]
             assert all(f.shared_bytes <= HOPPER.shared_bytes for _, g in units for f in g.functions)
