@@ -82,7 +82,6 @@ class CudaDriver:
         self._garbage: deque[tuple[str, Any]] = deque()
         self._dead = ""
         self._depth = 0
-        self._dynamic: dict[int, int] = {}  # shared bytes that each function was prepared for
         self._device = self._do("cuDeviceGet", ordinal)
         name = self._do("cuDeviceGetName", 100, self._device)
         self.device = f"{name.split(bytes(1))[0].decode()} (device {ordinal})"
@@ -217,10 +216,9 @@ class CudaDriver:
             if static + launch.shared_bytes > self.shared_bytes:
                 wanted = static + launch.shared_bytes
                 raise TargetError(f"{launch.label} needs {wanted:,} bytes of shared memory a block, {self.device} has {self.shared_bytes:,}")
-            key = int(function.handle)
-            if launch.shared_bytes > self._dynamic.get(key, 0):
-                self._do("cuFuncSetAttribute", function.handle, attributes.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, launch.shared_bytes)
-                self._dynamic[key] = launch.shared_bytes
+            dynamic = attributes.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+            if launch.shared_bytes > self._do("cuFuncGetAttribute", dynamic, function.handle):
+                self._do("cuFuncSetAttribute", function.handle, dynamic, launch.shared_bytes)
 
     def launch(self, launch: PreparedLaunch) -> None:
         with self.lock:
