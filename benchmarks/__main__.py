@@ -1,4 +1,5 @@
-"""`python -m benchmarks cpu [--only NAME,...] [--against torch,torch.compile,onnxruntime,jax] [--threads N]`: one table, one JSON file."""
+"""`python -m benchmarks cpu [--only NAME,...] [--against torch,torch.compile,onnxruntime,jax] [--threads N]`: one table, one JSON file.
+`python -m benchmarks gpu [--only GROUP,...] [--out FOLDER]`: groups of a few minutes, each a process of its own and one JSON file in the folder."""
 
 from __future__ import annotations
 
@@ -7,8 +8,14 @@ import importlib.util
 import json
 import os
 import platform
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
+
+from dslc.core.errors import TargetError
+from dslc.runtime.drivers.cuda import cuda_driver
 
 from .driver import all_workloads, measure, table
 from .workloads import WORKLOADS
@@ -24,19 +31,47 @@ def _machine() -> str:
     return platform.processor()
 
 
+GPU_GROUPS = ("gemm", "attention", "rows", "train")
+
+
+def gpu(groups: list[str], out: Path) -> int:
+    """Runs each group; how many failed, or 2 where there is no GPU."""
+    try:
+        cuda_driver()
+    except TargetError as error:
+        print(error, file=sys.stderr)
+        return 2
+    out.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    for group in groups:
+        file = out / f"{group}.json"
+        commands = [[f"benchmarks.gpu_{group}", "--json", str(file)]]
+        if group == "gemm":  # its kernels are made first, by a process that needs no GPU
+            folder = tempfile.mkdtemp()
+            commands = [["benchmarks.gpu_gemm", "prepare", folder], ["benchmarks.gpu_gemm", "run", folder, str(file)]]
+        failed += any(subprocess.run([sys.executable, "-m", *command]).returncode for command in commands)
+    return failed
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("suite", choices=["cpu"])
-    parser.add_argument("--only", default=",".join(all_workloads()))
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suite", choices=["cpu", "gpu"])
+    parser.add_argument("--only", default=None, help="workloads, or groups: " + ", ".join(GPU_GROUPS))
     parser.add_argument("--against", default="torch,torch.compile,onnxruntime,jax")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=1.0, help="of running a contestant in each round")
     parser.add_argument("--out", type=Path, default=None)
     options = parser.parse_args()
+    known = GPU_GROUPS if options.suite == "gpu" else tuple(all_workloads())
+    only = options.only.split(",") if options.only else list(known)
+    if unknown := [name for name in only if name not in known]:
+        parser.error(f"no {', '.join(unknown)}; there are {', '.join(known)}")
+    if options.suite == "gpu":
+        sys.exit(gpu(only, options.out or RESULTS / "gpu"))
     peers = [p for p in options.against.split(",") if p and importlib.util.find_spec(PEERS[p])]
     rows = []
-    for name in options.only.split(","):
+    for name in only:
         rows.append(measure(WORKLOADS[name], ["dslc", *peers], options.threads, options.rounds, options.seconds))
         print(table(rows[-1]), flush=True)
     report = {"machine": _machine(), "cores": os.cpu_count(), "date": time.strftime("%Y-%m-%d"), "rows": rows}

@@ -62,3 +62,37 @@ def test_the_same_run_gives_the_same_bits():
         trainer = dslc.Trainer(dslc.load(MODEL), target="cuda")
         runs.append([trainer.step(**data(k)) for k in range(10)])
     assert runs[0] == runs[1]
+
+
+BLOCK = """
+model Block:
+    input   x[4, 256, 128], y[4, 256]: int32
+    h = x
+    repeat 2:
+        h = h + self_attention(layernorm(h), 2, causal=true)
+        h = h + mlp(layernorm(h), hidden=512)
+    logits = linear(layernorm(h), 64)
+    output  logits
+    loss    cross_entropy(logits, y)
+
+train:
+    optimizer sgd(lr=1.0)
+"""
+
+
+@pytest.mark.parametrize("precision, half_unit", [("bfloat16", 2.0**-8), ("float16", 2.0**-11)])
+def test_gradients_in_16_bits(precision, half_unit):
+    """One step with rate 1 moves each parameter by its gradient; against float32 in float64, through about ten roundings of random sign."""
+    import dslc
+
+    rng = np.random.default_rng(0)
+    given = {"x": rng.standard_normal((4, 256, 128)).astype(np.float32), "y": rng.integers(0, 64, (4, 256)).astype(np.int32)}
+    moved, losses = [], []
+    for target, name in (("cuda", precision), ("reference", "float32")):
+        model = dslc.load(BLOCK, precision=name)
+        before = {k: np.array(v, np.float64) for k, v in model.params.items()}
+        losses.append(dslc.Trainer(model, target=target).step(**given))
+        moved.append({k: before[k] - np.asarray(model.params[k], np.float64) for k in before})
+    assert abs(losses[0] - losses[1]) <= 4 * half_unit * losses[1]
+    for path, exact in moved[1].items():
+        assert np.linalg.norm(moved[0][path] - exact) <= 10 * half_unit * np.linalg.norm(exact) + 1e-6, path
