@@ -37,6 +37,18 @@ def _gpt(rng: np.random.Generator) -> dict[str, np.ndarray]:
     return {name: rng.integers(0, 65, (8, 256)).astype(np.int32) for name in ("x", "y")}
 
 
+def _attention(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    return {"x": rng.standard_normal((3, 1, 8, 2048, 64), np.float32), "y": rng.integers(0, 64, (1, 8, 2048)).astype(np.int32)}
+
+
+def _lstm(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    return {"x": rng.standard_normal((32, 128, 256), np.float32), "y": rng.integers(0, 256, (32, 128)).astype(np.int32)}
+
+
+def _rows(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    return {"x": rng.standard_normal((16384, 1024), np.float32)}
+
+
 WORKLOADS = {
     w.name: w
     for w in (
@@ -44,6 +56,13 @@ WORKLOADS = {
         Workload("mlp_train", "mlp", "train", _mlp),
         Workload("gpt_forward", "gpt", "forward", _gpt),
         Workload("gpt_train", "gpt", "train", _gpt),
+        Workload("attention_forward", "attention", "forward", _attention),
+        Workload("attention_train", "attention", "train", _attention),
+        Workload("lstm_forward", "lstm", "forward", _lstm),
+        Workload("lstm_train", "lstm", "train", _lstm),
+        Workload("layernorm", "layernorm", "forward", _rows),
+        Workload("softmax", "softmax", "forward", _rows),
+        Workload("gelu_add_layernorm", "gelu_add_layernorm", "forward", _rows),
     )
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -65,4 +65,50 @@ class GPT(nn.Module):
         return self.norm(e) @ self.wte.T
 
 
-NETWORKS = {"mlp": MLP, "gpt": GPT}
+class Attention(nn.Module):
+    def __init__(self, w: Weights):
+        super().__init__()
+        self.shift = nn.Parameter(torch.from_numpy(w["shift"].copy()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        q, k, v = (x + self.shift).unbind(0)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+class LSTM(nn.Module):
+    """The model file's gates [in, 4, hidden] are torch's [4 * hidden, in]: input, forget, cell, output in both."""
+
+    def __init__(self, w: Weights):
+        super().__init__()
+        inputs, _, hidden = w["lstm.wx"].shape
+        self.lstm = nn.LSTM(inputs, hidden, batch_first=True)
+        given = {"weight_ih_l0": w["lstm.wx"], "weight_hh_l0": w["lstm.wh"], "bias_ih_l0": w["lstm.bias"], "bias_hh_l0": 0 * w["lstm.bias"]}
+        with torch.no_grad():
+            for name, value in given.items():
+                matrix = value.reshape(value.shape[0], -1).T if value.ndim == 3 else value.reshape(-1)
+                getattr(self.lstm, name).copy_(torch.from_numpy(matrix.copy()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.lstm(x)[0]
+
+
+class Rows(nn.Module):
+    """A function as a network."""
+
+    def __init__(self, run: Callable[[torch.Tensor], torch.Tensor]):
+        super().__init__()
+        self.run = run
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.run(x)
+
+
+NETWORKS: dict[str, Callable[[Weights], nn.Module]] = {
+    "mlp": MLP,
+    "gpt": GPT,
+    "attention": Attention,
+    "lstm": LSTM,
+    "layernorm": lambda w: nn.LayerNorm(1024),
+    "softmax": lambda w: Rows(lambda x: F.softmax(x, -1)),
+    "gelu_add_layernorm": lambda w: Rows(lambda x: F.layer_norm(F.gelu(x) + x, (1024,))),
+}

@@ -35,7 +35,7 @@ def prepare(
 
     def step() -> np.ndarray:
         logits = maybe_compiled(x)
-        loss = F.cross_entropy(logits.view(-1, logits.shape[-1]), y)
+        loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), y)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)

@@ -1,0 +1,4 @@
+# Layer normalization of rows.
+model Rows:
+    input   x[16384, 1024]
+    output  logits = layernorm(x)
