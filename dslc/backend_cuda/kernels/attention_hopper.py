@@ -57,7 +57,7 @@ def generate(request: Request) -> Generated:
 
 def plan_of(request: Request, stream: Stream, part: Part, narrow: DType) -> HopperPlan | None:
     """The best tile sizes that fit shared memory and registers."""
-    for by, stages, beside in ((128, 2, True), (64, 3, True), (64, 2, True), (64, 2, False)):
+    for by, stages, beside in ((128, 3, True), (128, 2, True), (64, 3, True), (64, 2, True), (64, 2, False)):
         plan = HopperPlan(narrow, 128, by, 256, 2, by // 4, stages, beside)
         areas = areas_of(stream, part.sinks, part.sources, plan)
         if any(box_of(request, stream, t) is None for t in (*areas.x, *areas.y)):

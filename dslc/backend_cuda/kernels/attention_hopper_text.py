@@ -112,6 +112,7 @@ class HopperWriter(StreamWriter):
                     arrivals = 32 if name == COLUMNS else 1
                     w.line(f"mbarrier_init({name}_full + k, {arrivals}), mbarrier_init({name}_empty + k, {self.plan.groups * 4});")
             w.line("mbarrier_fence();")
+            w.line(", ".join(f"prefetch_map(&map_{t.name})" for t in (*self.areas.x, *self.areas.y)) + ";")
         w.line("__syncthreads();")
 
     # ---- the producing warp

@@ -24,7 +24,8 @@ from dslc.runtime.drivers import emulator
 from dslc.targets import target_of
 
 from . import products
-from .test_attention_mma import needs_emulator, needs_nvrtc, some, text_of
+from .test_attention_mma import SPECS, needs_emulator, needs_nvrtc, some, text_of
+from .test_attention_mma import kernels_of as trained_kernels_of
 
 HOPPER = replace(ARCHS["sm_90a"], sms=3)  # so few that blocks have several tasks
 # Weights are rounded by casts, as `precision bfloat16` has it in training.
@@ -143,5 +144,19 @@ def test_compiles_without_spills(scores: str) -> None:
             units = [(r, attention_hopper.generate(r)) for r in requests]
             assert all(f.shared_bytes <= HOPPER.shared_bytes for _, g in units for f in g.functions)
             texts.append(bundle(text_of(units, HOPPER).whole))
+    for cubin in nvrtc.build(texts, HOPPER.name):
+        assert all(r.stack_bytes == 0 for r in cubin.kernels.values())
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("name", ["alibi", "bias_input", "difference", "dropout", "finite_mask", "softcap", "time_major", "two_sided_window"])
+def test_spellings_compile_without_spills(name: str) -> None:
+    """Score functions that need registers of their own."""
+    text = (SPECS[0].parent / f"{name}.dsl").read_text().replace("40", "264").replace(", 8]", ", 64]").replace(
+        "o * sin(o + 1)", "o * o"
+    ) + "    precision  bfloat16\n"
+    with trained_kernels_of(text) as kernels:
+        requests = [request_of(Body.of(k.regions[0].blocks[0]), HOPPER, f"k{n}") for n, k in enumerate(kernels)]
+        texts = [bundle(text_of([(r, attention_hopper.generate(r))], HOPPER).whole) for r in requests]
     for cubin in nvrtc.build(texts, HOPPER.name):
         assert all(r.stack_bytes == 0 for r in cubin.kernels.values())
