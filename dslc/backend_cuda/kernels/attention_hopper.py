@@ -10,23 +10,20 @@ Operands must lie in memory as the products take them; else, and where the sums 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from dslc.core.dtypes import DType
 from dslc.ir.rows import Unsuited
 from dslc.ir.streams import Stream
-from dslc.ir.trace import Guard, Node, children, dims_under, survey
+from dslc.ir.trace import dims_under, survey
 
 from ..stage import Generated, Request
 from .attention_hopper_text import HopperWriter, rounds
 from .attention_hopper_tiles import HopperPlan, box_of
 from .attention_mma import DRAWN, Part, draws, part_of, product_type, separate
-from .attention_mma_text import reads_given
 from .attention_mma_tiles import areas_of
 
 INCLUDES = ("async.cuh", "mma.cuh", "stream_wgmma.cuh")
-REGISTERS = 232  # of a consuming thread
-OTHER = 40  # that go into addresses and a plain score function
+REGISTERS = 240  # of a consuming thread
+OTHER = 48  # that go into addresses and a plain score function
 PLAIN = 24  # operations of a plain score function; each one more takes a register
 LEAST = 64  # rows x at one point of the batch, up to which half of a block or more would idle
 FEATURES = 256  # the most sums of a row that one product makes
@@ -57,7 +54,7 @@ def generate(request: Request) -> Generated:
 
 def plan_of(request: Request, stream: Stream, part: Part, narrow: DType) -> HopperPlan | None:
     """The best tile sizes that fit shared memory and registers."""
-    for by, stages, beside in ((128, 3, True), (128, 2, True), (64, 3, True), (64, 2, True), (64, 2, False)):
+    for by, stages, beside in ((128, 2, True), (64, 3, True), (64, 2, True), (64, 2, False)):
         plan = HopperPlan(narrow, 128, by, 256, 2, by // 4, stages, beside)
         areas = areas_of(stream, part.sinks, part.sources, plan)
         if any(box_of(request, stream, t) is None for t in (*areas.x, *areas.y)):
@@ -75,27 +72,13 @@ def registers_of(stream: Stream, part: Part, plan: HopperPlan) -> int:
         return REGISTERS + 1
     packed = sum(plan.by // 4 * (1 if rounds(stream.sinks[k], plan.type) else 2) for k in contracting)
     scores = max(len(part.sources), len(contracting)) * plan.by // 2
-    held = packed + scores + 8 if plan.beside else max(packed, scores)
+    held = packed + scores if plan.beside else max(packed, scores)
     return sum(plan.feature_registers(n) for n in sizes) + held + _of_scores(stream, part, plan)
 
 
 def _of_scores(stream: Stream, part: Part, plan: HopperPlan) -> int:
-    """Registers beside those of scores, weights and sums. What does not depend on the scores is made while they are, for all elements at once."""
+    """Registers beside those of scores, weights and sums: elements of a tile that come from memory are there all at once."""
     roots = [stream.sinks[k].value for k in part.sinks]
-    apart = len(_apart(stream, roots)) * (plan.by // 2 + 8)
-    return OTHER + max(0, survey(stream.trace, roots).operations - PLAIN) + apart + (DRAWN if draws(stream, part) else 0)
-
-
-def _apart(stream: Stream, roots: Sequence[Node]) -> list[Node]:
-    """The largest numbers under some nodes that move with x and y and depend on no score."""
-    out, seen, stack, under = [], set(), list(roots), dims_under(stream.trace, roots)
-    while stack:
-        node = stack.pop()
-        if id(node) in seen or node.dtype.is_bool:
-            continue
-        seen.add(id(node))
-        if not reads_given(node) and {stream.x, stream.y} <= under[id(node)]:
-            out.append(node)
-        else:
-            stack += [*children(node)[0], *((node.value,) if isinstance(node, Guard) else ())]
-    return out
+    found = survey(stream.trace, roots)
+    moving = [r for r in found.reads if not {stream.x, stream.y} - dims_under(stream.trace, [r])[id(r)]]
+    return OTHER + max(0, found.operations - PLAIN) + len(moving) * (plan.by // 2 + 8) + (DRAWN if draws(stream, part) else 0)

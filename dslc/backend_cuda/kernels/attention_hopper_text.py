@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from math import prod
+from collections.abc import Sequence
 
 from dslc.core.dtypes import DType
 from dslc.ir.streams import Sink, Stream
@@ -13,7 +11,6 @@ from ..stage import Function, Request
 from .attention_hopper_tiles import SLAB, WARPGROUP, Box, HopperPlan, box_of, slabs
 from .attention_mma_text import StreamWriter, unrounded
 from .attention_mma_tiles import Tile, element_type
-from .map import delinearized
 
 COLUMNS = "columns"  # the ring of values along y, beside those of the tiles
 
@@ -45,74 +42,38 @@ class HopperWriter(StreamWriter):
         self._barriers()
         self._threads()
         w.line(f"const int warpgroup = __shfl_sync(0xffffffffu, thread / {WARPGROUP}u, 0);  // said to be equal in the warp")
+        blocks = self._place()
+        low, high = self._range()
+        self._block_values()
         with w.block(f"if (warpgroup == {plan.groups})"):
-            w.line("give_registers<40>();")
-            with w.block(f"if (thread < {plan.threads + 32})" if columns else f"if (thread == {plan.threads})"), self._tasks() as (low, high):
+            w.line(f"give_registers<{40 if columns else 24}>();")
+            with w.block(f"if (thread < {plan.threads + 32})" if columns else f"if (thread == {plan.threads})"):
                 self._produce(low, high)
         with w.block("else"):
-            w.line("take_registers<232>();")
-            w.line("const int lane = thread % 32u;")
-            with self._tasks() as (low, high):
-                self._consume(low, high)
+            w.line(f"take_registers<{232 if columns else 240}>();")
+            self._consume(low, high)
         words = f"{plan.bx} rows a block, {plan.by} columns at a time in {plan.stages} stages, {plan.type.name} by wgmma of {plan.groups} warpgroups"
-        grid = min(self._count(), self.request.arch.sms)
-        return w.function((grid,), (plan.threads + WARPGROUP,), shared_bytes=self._barriers_at() + self._barrier_bytes(), schedule=words)
-
-    # ---- tasks: rows at a point of the batch, which a block does one after the other
-
-    def _count(self) -> int:
-        return prod(self.sizes[: self.s.x]) * -(-self.nx // self.plan.bx)
-
-    @contextmanager
-    def _tasks(self) -> Iterator[tuple[str, str]]:
-        """The loop over a block's tasks, with its place in the rings; gives the range of y. Every other round goes the other way round, so that
-        blocks which had more to do than others have less then."""
-        w = self.w
-        w.line("int stage = 0;")
-        w.line("unsigned phase = 0, own_phase = 0;")
-        with w.block(f"for (int round = 0, task = blockIdx.x; task < {self._count()}; own_phase ^= 1)"):
-            self._place()
-            low, high = self._range()
-            self._block_values()
-            yield low, high
-            w.line("++round;")
-            w.line("task = round * gridDim.x + (round % 2 ? gridDim.x - 1 - blockIdx.x : blockIdx.x);")
-
-    def _place(self) -> int:
-        """Writes which rows at which point of the batch a task is. Points whose streamed tensors fit the second cache together go together, those
-        rows that have most to stream first."""
-        w, batch = self.w, self.sizes[: self.s.x]
-        blocks, points = -(-self.nx // self.plan.bx), prod(batch)
-        together = max(1, min(points, self.request.arch.l2_bytes // 2 // max(1, sum(self.ny * t.size * 2 for t in self.areas.y))))
-        w.line(f"const int several = task / {together * blocks}, number = task % {together * blocks};")
-        w.line(f"const int width = min({together}, {points} - several * {together});")
-        w.line(f"const int place = several * {together} + number % width;")
-        self.place = delinearized(w, "place", batch)
-        order = f"{blocks - 1} - number / width" if self._longer_last() else "number / width"
-        w.line(f"const int first_x = ({order}) * {self.plan.bx};")
-        return points * blocks
+        return w.function((blocks,), (plan.threads + WARPGROUP,), shared_bytes=self._barriers_at() + self._barrier_bytes(), schedule=words)
 
     def _barriers_at(self) -> int:
         return -(-self.areas.bytes // 8) * 8
 
     def _barrier_bytes(self) -> int:
-        return 8 * (2 + 2 * self.plan.stages * len(self.rings))
+        return 8 * (1 + 2 * self.plan.stages * len(self.rings))
 
     def _barriers(self) -> None:
         w, stages = self.w, self.plan.stages
         w.line(f"unsigned long long* const own_full = reinterpret_cast<unsigned long long*>(shared + {self._barriers_at()});")
-        w.line("unsigned long long* const own_empty = own_full + 1;")
         for n, name in enumerate(self.rings):
-            w.line(f"unsigned long long* const {name}_full = own_full + {2 + 2 * n * stages};")
+            w.line(f"unsigned long long* const {name}_full = own_full + {1 + 2 * n * stages};")
             w.line(f"unsigned long long* const {name}_empty = {name}_full + {stages};")
         with w.block("if (threadIdx.x == 0)"):
-            w.line(f"mbarrier_init(own_full, 1), mbarrier_init(own_empty, {self.plan.groups * 4});")
+            w.line("mbarrier_init(own_full, 1);")
             with w.block(f"for (int k = 0; k < {stages}; ++k)"):
                 for name in self.rings:
                     arrivals = 32 if name == COLUMNS else 1
                     w.line(f"mbarrier_init({name}_full + k, {arrivals}), mbarrier_init({name}_empty + k, {self.plan.groups * 4});")
             w.line("mbarrier_fence();")
-            w.line(", ".join(f"prefetch_map(&map_{t.name})" for t in (*self.areas.x, *self.areas.y)) + ";")
         w.line("__syncthreads();")
 
     # ---- the producing warp
@@ -122,10 +83,11 @@ class HopperWriter(StreamWriter):
         w, plan, a = self.w, self.plan, self.areas
         first = f"if (thread == {plan.threads})" if a.columns else ""
         with w.block(first):
-            w.line("mbarrier_wait(own_empty, own_phase ^ 1);")
             w.line(f"mbarrier_arrive_expect(own_full, {sum(_bytes(t) for t in a.x)});")
             for t in a.x:
                 self._copy(t, t.name, "own_full", "first_x")
+        w.line("int stage = 0;")
+        w.line("unsigned phase = 0;")
         with w.block(f"for (int first_y = {low}; first_y < {high}; first_y += {plan.by})"):
             with w.block(first):
                 for t in a.y:
@@ -155,6 +117,7 @@ class HopperWriter(StreamWriter):
 
     def _consume(self, low: str, high: str) -> None:
         w, plan = self.w, self.plan
+        w.line("const int lane = thread % 32u;")
         self._values_of_rows()
         self._sums()
         for k in self.contracting:
@@ -163,25 +126,20 @@ class HopperWriter(StreamWriter):
                 w.line(f"unsigned rest{k}[{plan.by // 16}][4];")
         for t in self.areas.x:
             w.line(f"const unsigned long long rows_{t.name} = matrix_descriptor({t.name} + warpgroup * 512, 16, 1024);")
-        w.line("int previous = 0;")
-        w.line("mbarrier_wait(own_full, own_phase);")
+        w.line("int stage = 0, previous = 0;")
+        w.line("unsigned phase = 0;")
         with w.block(f"if ({low} < {high})"):
             if plan.beside:
                 w.comment("Barriers 1 and 2: the turns of the two warpgroups at the tensor cores.")
                 w.line("if (warpgroup == 1) named_barrier_arrive(1, 256);")
+            w.line("mbarrier_wait(own_full, 0);")
             if plan.beside:
                 self._first(low)
             with w.block(f"for (int first_y = {low}{f' + {plan.by}' if plan.beside else ''}; first_y < {high}; first_y += {plan.by})"):
                 (self._next if plan.beside else self._alone)()
-            self._release_own()
             if plan.beside:
                 self._last()
-        with w.block("else"):
-            self._release_own()
         self._finish()
-
-    def _release_own(self) -> None:
-        self.w.line("if (lane == 0) mbarrier_arrive(own_empty);")
 
     def _alone(self) -> None:
         """Scores of one tile, then its products."""
@@ -212,7 +170,7 @@ class HopperWriter(StreamWriter):
             w.line("wgmma_wait<0>();")
             self._release(self.early, "stage")
             self._wait_columns()
-            self._weights(None if self._whole() is None else "false")
+            self._weights(self._whole())
             self._release_columns()
             self._pack()
             self._advance()
@@ -240,7 +198,6 @@ class HopperWriter(StreamWriter):
         w.line("wgmma_fence();")
         self._products("stage > previous ? phase : phase ^ 1")
         w.line("wgmma_wait<0>();")
-        self._release(self.late, "previous")
         w.line("if (warpgroup == 0) named_barrier_sync(1, 256);  // the other has had its last turn")
 
     def _scores(self) -> None:

@@ -171,7 +171,7 @@ class StreamWriter:
         self.row_values = {id(n): Val(f"{name}[i]", n.dtype) for n, name in zip(rows, names)}
 
     def _still(self) -> list[Node]:
-        return [n for n in invariant(self.trace, self.roots, {self.s.y}) if not reads_given(n)]
+        return [n for n in invariant(self.trace, self.roots, {self.s.y}) if not _reads_given(n)]
 
     def _sums(self) -> None:
         w = self.w
@@ -400,7 +400,7 @@ class StreamWriter:
         """Values of a row that depend on its running maximum."""
         w = self.w
         roots = [self.sinks[k].value for k in self.followers]
-        late = [n for n in invariant(self.trace, roots, {self.s.y}) if reads_given(n) and not isinstance(n, Given)]
+        late = [n for n in invariant(self.trace, roots, {self.s.y}) if _reads_given(n) and not isinstance(n, Given)]
         if not late:
             return {}
         names = [w.fresh("late") for _ in late]
@@ -500,7 +500,7 @@ def _start(sink: Sink) -> str:
     return {"max": "-infinity_f32()", "min": "infinity_f32()"}[sink.kind]
 
 
-def reads_given(node: Node) -> bool:
+def _reads_given(node: Node) -> bool:
     stack, seen = [node], set()
     while stack:
         n = stack.pop()
