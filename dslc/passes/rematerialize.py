@@ -18,6 +18,7 @@ from .timeline import Timeline, profile
 CANDIDATES = 8  # values that are tried at each fullest moment
 SMALL = 1 / 500  # of the most that is held: what is smaller is not computed again on its own
 MOMENTS = 3  # at which the bound is taken
+ATTEMPTS = 6  # at a plan whose buffers, packed, fit too
 SWEEP = 9  # prices of a held byte at each
 TICKS = 1e9  # of a second: the unit of the cuts' capacities
 
@@ -37,23 +38,24 @@ def choose(line: Timeline, room: int) -> Choice | None:
     base = pack(line.intervals(line.base))
     if base.total <= room:
         return Choice(line.base, base, 0.0, 0.0)
-    moments = fullest_moments(line, room)
-    bound, kept_sets = lower_bound(line, room, moments)
-    seeds = [line.base, *(expanded(line, kept, at) for kept, at in kept_sets), *segmented(line)]
+    bound, kept_sets = lower_bound(line, room, fullest_moments(line, room))
+    seeds = [line.base, *segmented(line)]
     target = room
-    for _ in range(4):
+    for _ in range(ATTEMPTS):
+        seeds += [expanded(line, kept, at) for kept, at in kept_sets]
         fitting = [p for s in _distinct(seeds) if (p := repaired(line, s, target)) is not None]
         fitting.sort(key=line.extra)
         pruned = sorted((_pruned(line, p, target) for p in fitting[:4]), key=line.extra)
         packed = [(p, pack(line.intervals(p))) for p in pruned]
         for plan, packing in packed:
             if packing.total <= room:
-                return Choice(plan, packing, line.extra(plan), min(bound, line.extra(plan)))
+                return Choice(plan, packing, line.extra(plan), bound)
         if not packed:
             break
-        target -= min(packing.total for _, packing in packed) - room
+        target -= max(min(packing.total for _, packing in packed) - room, room // 100)
+        kept_sets = lower_bound(line, target, fullest_moments(line, target))[1]
     plan, packing = least(line)
-    return Choice(plan, packing, line.extra(plan), min(bound, line.extra(plan))) if packing.total <= room else None
+    return Choice(plan, packing, line.extra(plan), bound) if packing.total <= room else None
 
 
 def least(line: Timeline) -> tuple[list[int], Packing]:
