@@ -69,12 +69,18 @@ def main() -> None:
         parser.error(f"no {', '.join(unknown)}; there are {', '.join(known)}")
     if options.suite == "gpu":
         sys.exit(gpu(only, options.out or RESULTS / "gpu"))
-    peers = [p for p in options.against.split(",") if p and importlib.util.find_spec(PEERS[p])]
+    asked = [p for p in options.against.split(",") if p]
+    if unknown := [p for p in asked if p not in PEERS]:
+        parser.error(f"no peer {', '.join(unknown)}; there are {', '.join(PEERS)}")
+    peers = [p for p in asked if importlib.util.find_spec(PEERS[p])]
+    missing = [p for p in asked if p not in peers]
+    if missing:
+        print(f"not installed, left out: {', '.join(missing)}", file=sys.stderr)
     rows = []
     for name in only:
         rows.append(measure(WORKLOADS[name], ["dslc", *peers], options.threads, options.rounds, options.seconds))
         print(table(rows[-1]), flush=True)
-    report = {"machine": _machine(), "cores": os.cpu_count(), "date": time.strftime("%Y-%m-%d"), "rows": rows}
+    report = {"machine": _machine(), "cores": os.cpu_count(), "date": time.strftime("%Y-%m-%d"), "not_installed": missing, "rows": rows}
     out = options.out or RESULTS / "cpu.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(report, indent=1) + "\n")

@@ -1,4 +1,8 @@
-"""Runs contestants side by side: prepares each, compares results, then times them in shuffled rounds, throwing away rounds with outside load."""
+"""Runs contestants side by side: prepares each, compares results, then times them in shuffled rounds.
+
+A round times every contestant once and counts as a whole: where others used the machine meanwhile, all of it is thrown away, so that
+ratios are always of times taken side by side. Where too few rounds are quiet there are no figures, and the row says so.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ from .workloads import WORKLOADS, Workload, weights
 
 TICK = os.sysconf("SC_CLK_TCK")
 QUIET = 0.08  # share of the machine that others may use during a measurement
-TRIES = 4
+TRIES = 4  # rounds run for one that is asked for, at most
 
 
 @dataclass
@@ -32,7 +36,6 @@ class Contestant:
     peak: int = 0
     result: list[float] = field(default_factory=list)
     rounds: list[float] = field(default_factory=list)
-    loaded_rounds: int = 0
 
     def ask(self, request: dict) -> dict:
         assert self.process.stdin and self.process.stdout
@@ -49,9 +52,10 @@ def start(name: str, threads: int) -> Contestant:
 
 
 def _busy_ticks() -> int:
-    fields = Path("/proc/stat").read_text().split("\n")[0].split()[1:8]
-    user, nice, system, _, _, irq, soft = map(int, fields)
-    return user + nice + system + irq + soft
+    """Ticks in which the machine worked, for this guest or (stolen) for another."""
+    fields = Path("/proc/stat").read_text().split("\n")[0].split()[1:9]
+    user, nice, system, _, _, irq, soft, stolen = map(int, fields)
+    return user + nice + system + irq + soft + stolen
 
 
 def _own_ticks(pids: list[int]) -> int:
@@ -76,78 +80,92 @@ def measure(workload: Workload, names: list[str], threads: int, rounds: int, sec
     """One row of the table: every contestant's first call, peak memory, median, spread, and its ratio to dslc."""
     from .peers.dslc_peer import shapes
 
-    with tempfile.TemporaryDirectory() as folder:
-        file = f"{folder}/weights.npz"
-        np.savez(file, **weights(shapes(workload)))
-        players = []
-        for name in names:
-            player = start(name, threads)
-            reply = player.ask({"prepare": workload.name, "weights": file})
-            if "skip" in reply:
-                print(f"  {name}: left out ({reply['skip']})", file=sys.stderr)
-                player.process.kill()
-                continue
-            player.first, player.peak, player.result = reply["first"], reply["peak"], reply["result"]
-            players.append(player)
+    left_out: dict[str, str] = {}
+    players: list[Contestant] = []
     try:
-        _compare(workload, players)
-        _time(players, rounds, seconds)
-        return _row(workload, players, threads)
+        with tempfile.TemporaryDirectory() as folder:
+            file = f"{folder}/weights.npz"
+            np.savez(file, **weights(shapes(workload)))
+            for name in names:
+                player = start(name, threads)
+                reply = player.ask({"prepare": workload.name, "weights": file})
+                if "skip" in reply:
+                    left_out[name] = reply["skip"]
+                    player.process.kill()
+                    continue
+                player.first, player.peak, player.result = reply["first"], reply["peak"], reply["result"]
+                players.append(player)
+        same, differs = compare(workload.tolerance, players)
+        loads = time_rounds(same, rounds, seconds)
+        return row(workload.name, threads, same, loads) | {"left_out": left_out, "differs": differs}
     finally:
         for player in players:
             player.process.kill()
 
 
-def _compare(workload: Workload, players: list[Contestant]) -> None:
-    first = np.array(players[0].result)
+def compare(tolerance: float, players: list[Contestant]) -> tuple[list[Contestant], dict[str, float | None]]:
+    """The contestants whose result is the first one's, and by how much (relative to its largest number) each other differs; None: no number says."""
+    same, differs = players[:1], {}
     for player in players[1:]:
-        worst = np.abs(np.array(player.result) - first).max() / max(np.abs(first).max(), 1e-9)
-        if not worst <= workload.tolerance:
-            raise SystemExit(f"{workload.name}: {player.name} differs from {players[0].name} by {worst:.2e} (allowed {workload.tolerance:.0e})")
+        expected, given = np.array(players[0].result), np.array(player.result)
+        worst = np.abs(given - expected).max() / max(np.abs(expected).max(), 1e-9) if given.shape == expected.shape else np.nan
+        if worst <= tolerance:
+            same.append(player)
+        else:
+            differs[player.name] = float(worst) if np.isfinite(worst) else None
+    return same, differs
 
 
-def _time(players: list[Contestant], rounds: int, seconds: float) -> None:
+def time_rounds(players: list[Contestant], rounds: int, seconds: float) -> list[float]:
+    """Runs until `rounds` rounds were quiet or TRIES times as many are over; the outside load of each, as a share of the machine."""
     pids = [os.getpid(), *(p.process.pid for p in players)]
     order = random.Random(0)
-    for _ in range(rounds):
-        for player in order.sample(players, len(players)):
-            for attempt in range(TRIES):
-                mark = (_busy_ticks(), _own_ticks(pids), time.time())
-                times = player.ask({"run": seconds})["times"]
-                if _others(pids, mark) < QUIET or attempt == TRIES - 1:
-                    player.rounds.append(statistics.median(times))
-                    break
-                player.loaded_rounds += 1
+    loads: list[float] = []
+    while sum(load < QUIET for load in loads) < rounds and len(loads) < TRIES * rounds:
+        mark = (_busy_ticks(), _own_ticks(pids), time.time())
+        times = {p.name: statistics.median(p.ask({"run": seconds})["times"]) for p in order.sample(players, len(players))}
+        loads.append(_others(pids, mark))
+        if loads[-1] < QUIET:
+            for player in players:
+                player.rounds.append(times[player.name])
+    return loads
 
 
-def _row(workload: Workload, players: list[Contestant], threads: int) -> dict:
-    ours = next((statistics.median(p.rounds) for p in players if p.name == "dslc"), None)
+def row(name: str, threads: int, players: list[Contestant], loads: list[float]) -> dict:
+    """The figures of one workload: none where fewer than half of the rounds asked for (TRIES times as many were run) were quiet."""
+    quiet = sum(load < QUIET for load in loads)
+    told = {"workload": name, "threads": threads, "rounds": quiet, "rounds_thrown_away": len(loads) - quiet, "contestants": {}}
+    if not quiet or quiet < len(loads) / (2 * TRIES):
+        return told | {"too_loaded": statistics.median(loads)}
+    ours = next((p.rounds for p in players if p.name == "dslc"), None)
+    return told | {"contestants": {p.name: _figures(p, ours) for p in players}}
+
+
+def _figures(player: Contestant, ours: list[float] | None) -> dict:
+    ratios = [theirs / mine for theirs, mine in zip(player.rounds, ours, strict=True)] if ours else []
     return {
-        "workload": workload.name,
-        "threads": threads,
-        "contestants": {
-            p.name: {
-                "median_ms": statistics.median(p.rounds) * 1e3,
-                "lowest_ms": min(p.rounds) * 1e3,
-                "highest_ms": max(p.rounds) * 1e3,
-                "against_dslc": statistics.median(p.rounds) / ours if ours else None,
-                "first_call_s": p.first,
-                "peak_mb": p.peak / 2**20,
-                "rounds_thrown_away": p.loaded_rounds,
-            }
-            for p in players
-        },
+        "median_ms": statistics.median(player.rounds) * 1e3,
+        "lowest_ms": min(player.rounds) * 1e3,
+        "highest_ms": max(player.rounds) * 1e3,
+        "against_dslc": statistics.median(ratios) if ratios else None,
+        "against_dslc_spread": [min(ratios), max(ratios)] if ratios else None,
+        "first_call_s": player.first,
+        "peak_mb": player.peak / 2**20,
     }
 
 
 def table(row: dict) -> str:
-    lines = [f"{row['workload']} ({row['threads']} threads)"]
+    """The row as text: contestants from the fastest, then who has no figure and why."""
+    lines = [f"{row['workload']} ({row['threads']} threads, {row['rounds']} rounds, {row['rounds_thrown_away']} thrown away)"]
+    if "too_loaded" in row:
+        lines.append(f"  not measured: others used {row['too_loaded']:.0%} of the machine (median of the rounds), at most {QUIET:.0%} is allowed")
     for name, r in sorted(row["contestants"].items(), key=lambda item: item[1]["median_ms"]):
-        ratio = f"{r['against_dslc']:.2f}" if r["against_dslc"] else "-"
+        ratio = "{:.2f} [{:.2f} .. {:.2f}]".format(r["against_dslc"], *r["against_dslc_spread"]) if r["against_dslc"] else "-"
         spread = f"[{r['lowest_ms']:.2f} .. {r['highest_ms']:.2f}]"
-        lines.append(
-            f"  {name:14} {r['median_ms']:9.3f} ms {spread:24} {ratio:>6} of dslc's time   first {r['first_call_s']:6.2f} s   {r['peak_mb']:7.0f} MB"
-        )
+        times = f"{r['median_ms']:9.3f} ms {spread:24} {ratio:>22} of dslc's time"
+        lines.append(f"  {name:14} {times}   first {r['first_call_s']:6.2f} s   {r['peak_mb']:7.0f} MB")
+    lines += [f"  {name:14} differs by {'a non-number' if worst is None else f'{worst:.1e}'}: not timed" for name, worst in row["differs"].items()]
+    lines += [f"  {name:14} left out: {why}" for name, why in row["left_out"].items()]
     return "\n".join(lines)
 
 
