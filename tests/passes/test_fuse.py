@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from dslc.ir.types import spans_of
 from dslc.ir.verify import verify
 from dslc.passes.fuse import Fuse
 from dslc.passes.plan import make_plan
-from dslc.targets import TARGETS
+from dslc.targets import TARGETS, target_of
 
 from .simulate import simulate
 
@@ -145,3 +146,50 @@ def test_every_kernel_knows_the_lines_it_came_from():
         kernels = [op for op in program_of(elaborated.module).entry_block.operations if isinstance(op, ops.Kernel)]
         assert all(k.role.startswith(k.kind) for k in kernels)
         assert sum(bool(spans_of(k.location)) for k in kernels) >= 0.9 * len(kernels)
+
+
+def kernels_of(path: Path, text: str, program: str = "run", **settings) -> list[ops.Kernel]:
+    path.write_text(text)
+    elaborated = lower(dslc.load(str(path), **settings), program, target_of("cpu"))
+    return [op for op in program_of(elaborated.module).entry_block.operations if isinstance(op, ops.Kernel)]
+
+
+def test_a_contraction_leaves_to_reductions_what_they_can_compute(tmp_path):
+    """y * u and y * v would be written for two sums; they are made from y where they are summed."""
+    kernels = kernels_of(tmp_path / "m.dsl", """
+model M:
+    input   x[64, 96], w[96, 80], u[64, 80], v[64, 80]
+    y[n, o] = sum[i](x[n, i] * w[i, o])
+    a[n] = sum[o](y[n, o] * u[n, o])
+    b[o] = sum[n](y[n, o] * v[n, o])
+    output  a, b
+""")  # fmt: skip
+    (contract,) = (k for k in kernels if k.kind == "contract")
+    assert len(contract.results) == 1
+    assert [k.kind for k in kernels if k is not contract].count("map") == 0
+
+
+def test_an_epilogue_for_another_product_stays(tmp_path):
+    kernels = kernels_of(tmp_path / "m.dsl", """
+model M:
+    input   x[64, 96], w[96, 80], v[80, 48]
+    y[n, o] = gelu(sum[i](x[n, i] * w[i, o]))
+    z[n, p] = sum[o](y[n, o] * v[o, p])
+    output  z
+""")  # fmt: skip
+    assert [k.kind for k in kernels] == ["contract", "contract"]
+
+
+def test_a_residual_stream_is_not_made_again_at_once(tmp_path):
+    """In bfloat16 a turn's product is smaller than the stream: every turn could be the sum of all before it, and one kernel would write them all."""
+    kernels = kernels_of(tmp_path / "m.dsl", """
+model M:
+    input   x[64, 128, 64], y[64, 128]: int32
+    h = x + positions(128, 64)
+    repeat 6:
+        h = h + swiglu(layernorm(h), hidden=128)
+    loss    cross_entropy(linear(h, 16), y)
+train:
+    optimizer sgd(lr=0.1)
+""", "step", precision="bfloat16")  # fmt: skip
+    assert max(len(k.results) for k in kernels if k.kind != "update") <= 8

@@ -14,7 +14,7 @@ from dslc.backend_cuda import emulated
 from dslc.backend_cuda.source import bundle
 from dslc.core.dtypes import BFLOAT16, FLOAT32, INT32, INT64
 from dslc.core.executable import pack_modules, unpack_modules
-from dslc.ir.ops import Mul, Neg, Reduce, Softmax, transpose
+from dslc.ir.ops import Mul, Neg, Reduce, Softmax, Sub, broadcast, transpose
 from dslc.runtime.drivers.device_program import DeviceProgram
 from dslc.runtime.drivers.emulated_device import EmulatorDriver
 from tests.backend_cpu.kernels import test_composite, test_contract, test_elementwise, test_movement, test_reduce, test_whole
@@ -31,6 +31,13 @@ def total(kind: str, axes: list[int]) -> Callable[..., Any]:
     return lambda x: Reduce.of(x, kind=kind, axes=axes)
 
 
+def deviation(x: Any, y: Any) -> list[Any]:
+    """A product less its rows' maxima, and the greatest of each row of that: two passes and the results, over two operands."""
+    z = Mul.of(x, y)
+    rest = Sub.of(z, broadcast(total("max", [1])(z), (5, 2056), [0]))
+    return [rest, total("max", [1])(rest)]
+
+
 # Sizes at which schedules differ: lines past a tile, rows that are split, lists of points, chunks of elements.
 LARGE = [
     Case("scan_block", "scan", [(F, (3, 700))], running("sum", 1), 1e-6),
@@ -45,6 +52,8 @@ LARGE = [
     Case("columns", "reduce", [(F, (3000, 40))], total("sum", [0]), 2e-5),
     Case("columns_max", "reduce", [(F, (3000, 3))], lambda x: [total("max", [0])(x), Neg.of(x)]),
     Case("softmax_long", "reduce", [(F, (2, 20000))], test_reduce.expanded(Softmax, 1), 1e-5),
+    Case("softmax_packed", "reduce", [(BFLOAT16, (3, 4104))], test_reduce.expanded(Softmax, 1)),
+    Case("deviation_packed", "reduce", [(BFLOAT16, (5, 2056)), (BFLOAT16, (5, 2056))], deviation),
     Case("chunks", "map", [(F, (300, 1024)), (F, (300, 1024))], Mul.of),
     Case("chunks_narrow", "map", [(BFLOAT16, (300, 1024))], Neg.of),
     Case("transposed", "map", [(F, (333, 350)), (F, (350, 333))], lambda x, y: Mul.of(transpose(x, [1, 0]), y)),
