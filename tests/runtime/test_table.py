@@ -140,3 +140,8 @@ def test_a_changed_csv_is_read_as_it_stands_or_refused_with_its_place(tmp_path_f
     assert list(got.columns) == [c.strip() for c in parsed[0]] and len(got) == len(parsed) - 1
     for i, name in enumerate(got.columns):
         assert got.take(np.arange(len(got)))[name].tolist() == [float(r[i]) for r in parsed[1:]]
+
+
+def test_a_nul_behind_a_number_is_no_number(tmp_path):
+    with pytest.raises(Error, match=r"row 2, column 'a'.*is not a finite number"):
+        table(written(tmp_path, "a,b\n1,2\n3\0,4\n"), folder=tmp_path)

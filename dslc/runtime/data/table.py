@@ -146,7 +146,7 @@ class _Csv:
     def _numbers(self, chunk: list[list[str]], header: list[str]) -> np.ndarray:
         try:
             values = np.array(chunk).astype(np.float64)
-            if np.isfinite(values).all():
+            if np.isfinite(values).all() and not any(cell.endswith("\0") for cells in chunk for cell in cells):  # numpy drops NULs at the end
                 return values
         except ValueError:
             pass
