@@ -59,7 +59,7 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, aside:
     settings = elaborated.settings
     passes: list[Pass] = [Prune(recipe.roles), Simplify(), Hoist()]
     precision = settings.precision if settings is not None else "float32"
-    if precision != "float32" or elaborated.builder.has_precision:
+    if precision != "float32" or elaborated.builder.precisions:
         from .passes.precision import Precision
 
         passes += [Precision(precision), Simplify(), Hoist()]  # casts of a scan's weights go before it

@@ -125,7 +125,7 @@ class Model:
             clip_value=float(clip.args[0]) if clip and clip.name == "value" else None,
             accumulate=settings.accumulate,
             accumulating=program == "accumulate",
-            scaled=settings.precision == "float16",
+            scaled="float16" in {settings.precision, *elaborated.builder.precisions},
         )
 
     def decoding(self, elaborated: Elaborated, prefill: bool) -> Incrementalize:

@@ -78,7 +78,7 @@ class Builder:
         self.next_states: dict[str, ir.Value] = {}
         self.next_parameters: dict[str, ir.Value] = {}  # where the model itself changes parameters
         self.has_gradients = False
-        self.has_precision = False  # something says `with precision(...)`
+        self.precisions: set[str] = set()  # that some `with precision(...)` names
         self.wrappers: list[Wrapper] = []
         self.wrapping = False  # inside of a wrapper, where nothing is wrapped again
         self.results: list[tuple[Slot, ir.Value]] = []
@@ -130,7 +130,7 @@ class Builder:
     @contextmanager
     def precision(self, name: str) -> Iterator[None]:
         """The ops made meanwhile are tagged: the precision pass reads it. An inner tag stays."""
-        self.has_precision = True
+        self.precisions.add(name)
         block = ir.InsertionPoint.current.block
         before = list(block.operations)[-1:]
         yield

@@ -30,7 +30,8 @@ MAX_TERMS = 256  # of a score: beyond, to compute it anew costs more than to rea
 
 @dataclass(frozen=True)
 class Attention:
-    """Scores that only folds read are never written. Its notes say which scores are, and why.
+    """Scores that only folds read are never written. Its notes name the scores that are written after all, each with what
+    stood in the way.
 
     before: %s = contract %q, %k; %p = softmax %s; %o = contract %p, %v      after: %o, %m, %l = kernel attention (%q, %k, %v) { ... }
     """

@@ -168,7 +168,8 @@ class LossScale:
         skipped = ops.Add.of(self.skipped, ops.Select.of(finite, number(0), number(1)))
         nexts = {"shift": shift, "good": ops.Select.of(kept, good, number(0)), "skipped": skipped}
         states = [(Slot(f"{self.name}.{part}", "state", type_of(v)), v) for part, v in nexts.items()]
-        return [*states, (Slot("skipped_steps", "metric", type_of(skipped)), skipped)]
+        metric = self.name.replace("loss_scale", "skipped_steps")  # a line's own, as its scale is
+        return [*states, (Slot(metric, "metric", type_of(skipped)), skipped)]
 
 
 def _finite(grads: Sequence[ir.Value]) -> ir.Value:

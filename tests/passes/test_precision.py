@@ -182,6 +182,25 @@ def test_a_step_that_overflows_changes_nothing(tmp_path: Path, target: str) -> N
     assert states(trainer) == {"shift": -5, "good": 1, "skipped": 5}
 
 
+def test_float16_in_a_part_of_the_model_scales_the_loss_too(tmp_path: Path) -> None:
+    text = OVERFLOWS.replace("    precision float16\n", "")
+    text = text.replace("    y[n, o] =", "    with precision(float16):\n        y[n, o] =")
+    trainer = dslc.Trainer(model(tmp_path, text), target="reference")
+    trainer.step(x=np.full((4, 8), 0.01, np.float32))
+    assert states(trainer) == {"shift": -1, "good": 0, "skipped": 1}
+
+
+def test_each_optimizer_line_has_its_own_scale(tmp_path: Path) -> None:
+    """The second loss is small enough not to overflow: its line goes on while the first one's steps are skipped."""
+    text = OVERFLOWS.replace("    loss    1000 * mean(y ** 2)", "    loss    big = 1000 * mean(y ** 2)\n    loss    small = mean(y ** 2)")
+    text = text.replace(
+        "    optimizer sgd(lr=1e-3, momentum=0.9)\n", "    minimize big over all with sgd(lr=1e-3)\n    minimize small over all with sgd(lr=1e-3)\n"
+    )
+    trainer = dslc.Trainer(model(tmp_path, text), target="reference")
+    trainer.step(x=np.full((4, 8), 0.01, np.float32))
+    assert (trainer.metrics["skipped_steps"], trainer.metrics["skipped_steps.2"]) == (1, 0)
+
+
 def test_the_scale_grows_after_steps_without_overflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train_step, "GROWTH", 2)
     trainer = dslc.Trainer(model(tmp_path, OVERFLOWS.replace("1000 * ", "")), target="reference")
