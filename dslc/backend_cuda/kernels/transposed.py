@@ -1,7 +1,7 @@
 """Sweeps with operands that are dense along another dim than the results: tiles of these go through shared memory.
 
 A block takes SIDE x SIDE points of the two dims. Neighbouring threads load along the dim in which the operand is dense, and store along the one in
-which the results are; between the two the tile lies in rows of one odd number of banks, so that neither meets a bank twice.
+which the results are. A row of the tile is one word longer than what it holds, so that neither meets a bank of shared memory twice.
 """
 
 from __future__ import annotations
