@@ -110,14 +110,10 @@ class _Kept(_Caches):
         self, rows: Rows, value: ir.Value, axis: int, reach: int | None, lane: int | None, new: ir.Value, old: ir.Value
     ) -> tuple[ir.Value, ir.Value]:
         """reach None: the row is written at its position. Else the last reach - 1 rows are kept, and move by one."""
-        t = type_of(value)
         if reach is not None:
             found = ops.Concat.of(old, new, axis=axis)
             return found, ops.slice_axis(found, axis, 1, reach - 1)
-        place = ops.Iota.of(axis=axis, shape=t.shape, dtype=dtypes.INT32)
-        here = ops.Compare.of(place, rows.spread(self.position, t, lane), predicate="eq")
-        spread = [[0 if a == axis else int(a == k) for k in range(t.rank)] for a in range(t.rank)]
-        kept = ops.Select.of(here, ops.view(new, spread, [0] * t.rank, t.shape), old)
+        kept = ops.Put.of(old, new, self.position, axis=axis, lane=-1 if lane is None else lane)
         return kept, kept
 
     def scanned(self, rows: Rows, op: ops.Scan, lanes: Sequence[int | None]) -> list[ir.Value | None]:
