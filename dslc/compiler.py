@@ -143,11 +143,14 @@ def _within_budget(model: Model, program: str, target: Target, fetch: Sequence[s
 
 
 def _noted(executable: Executable, module: Any) -> Executable:
-    """The executable with what the checkpoint pass tells of its plan."""
+    """The executable with the names of what it writes, and what the checkpoint pass tells of its plan."""
+    from .ir.program import program_of, results_of
     from .passes.checkpoint import NOTE
 
     attributes = module.operation.attributes
-    return replace(executable, notes={**executable.notes, "memory": attributes[NOTE].value}) if NOTE in attributes else executable
+    writes = "\n".join(s.name for s, _ in results_of(program_of(module)) if s.role in ("param", "state"))
+    told = {"memory": attributes[NOTE].value} if NOTE in attributes else {}
+    return replace(executable, notes={**executable.notes, "writes": writes, **told})
 
 
 def compile_program(model: Model, program: str, target_name: str, fetch: Sequence[str] = ()) -> Executable:

@@ -151,7 +151,8 @@ class ParameterStore(MutableMapping[str, np.ndarray]):
         for path in paths:
             value = self.value(path)
             value.version += 1
-            self._came(value)
+            if value.fetch is not None:
+                self._came(value)
 
     def __getitem__(self, path: str) -> np.ndarray:
         view = self.array(path).view()
