@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ from .loader import LoadedObject
 
 ALIGNMENT = 128  # of the arena's three parts; the compiler's figure
 RESULT_ALIGNMENT = 64
+LARGE_RESULT = 1 << 20  # bytes from which on a result's memory is used again
+SPARE_BLOCKS = 2  # of a result that are remembered
 _HOST = ("seed", "step", "microbatch")  # scalars that every call is given
 _C_INTEGERS = {8: ctypes.c_int8, 16: ctypes.c_int16, 32: ctypes.c_int32, 64: ctypes.c_int64}
 
@@ -64,18 +67,36 @@ class _Input:
 
 @dataclass(frozen=True)
 class _Result:
+    """A result's port. `spare`: large blocks that it was written to, for when nobody holds an array on them: new pages cost more than the writing."""
+
     name: str
     slot: int
     shape: tuple[int, ...]
     dtype: np.dtype
     bytes: int
+    spare: list[np.ndarray] = field(default_factory=list)
 
     def fresh(self) -> tuple[np.ndarray, int]:
-        """A new array on a cache line's border, and its address."""
-        raw = np.empty(self.bytes + RESULT_ALIGNMENT, np.uint8)
+        """An array on a cache line's border that nobody else holds, and its address."""
+        raw = self._block()
         address = raw.__array_interface__["data"][0]
         skip = -address % RESULT_ALIGNMENT
-        return np.ndarray(self.shape, self.dtype, raw, skip), address + skip
+        array = np.ndarray(self.shape, self.dtype, raw, skip)
+        if self.bytes >= LARGE_RESULT:
+            self.spare.append(raw)
+            del self.spare[:-SPARE_BLOCKS]
+        return array, address + skip
+
+    def _block(self) -> np.ndarray:
+        for _ in range(len(self.spare)):
+            try:
+                raw = self.spare.pop(0)  # at once, so that no other thread takes it too
+            except IndexError:
+                break
+            if sys.getrefcount(raw) == 2:  # this name's and the call's: no array lies on it
+                return raw
+            self.spare.append(raw)
+        return np.empty(self.bytes + RESULT_ALIGNMENT, np.uint8)
 
 
 class CpuProgram:
