@@ -2,7 +2,7 @@
 
 The call's table of pointers has a slot for each port: inputs are read where they lie, params and states are the store's own arrays, results are
 fresh arrays or the caller's. The arena is one stretch of memory, laid out as `backend_cpu.native` says: constants, intermediates, scratch of each
-thread. Nothing in a slot need be aligned more than its elements are.
+thread. What is written through a slot begins on a cache line; inputs need not be aligned more than their elements are.
 """
 
 from __future__ import annotations
@@ -151,6 +151,8 @@ class CpuProgram:
             if array.shape != port.shape or array.dtype != port.dtype.numpy or not array.flags.c_contiguous:
                 found, declared = described(array.dtype, array.shape), described(port.dtype, port.shape)
                 raise DataError(f"the {port.role} '{port.name}' is {found} in the store, {declared} in the program")
+            if array.ctypes.data % RESULT_ALIGNMENT and array.size:
+                raise DataError(f"the {port.role} '{port.name}' does not begin on a cache line in the store")
         with self._lock:
             self._store, self._arrays = store, arrays
             for port, array in zip(self._kept, arrays):
@@ -169,7 +171,7 @@ class CpuProgram:
         values = self._read(inputs)
         if self._kept and hasattr(self._store, "gather"):
             self._store.gather()  # what a device wrote meanwhile
-        memory, results = self._make_results(out)
+        memory, results, given = self._make_results(out)
         host = self._host
         with self._lock:
             table = self._table
@@ -179,6 +181,9 @@ class CpuProgram:
                 table[slot] = address
             host["seed"].value, host["step"].value, host["microbatch"].value = seed, step, microbatch
             self._run()
+        for name, array in given.items():
+            np.copyto(array, results[name])
+            results[name] = array
         if self._written and hasattr(self._store, "touch"):
             self._store.touch(*self._written)
         return results
@@ -196,19 +201,22 @@ class CpuProgram:
             addresses.append((item.slot, value.__array_interface__["data"][0]))
         return kept, addresses
 
-    def _make_results(self, out: Mapping[str, Any] | None) -> tuple[list[tuple[int, int]], dict[str, np.ndarray]]:
-        memory, results = [], {}
+    def _make_results(self, out: Mapping[str, Any] | None) -> tuple[list[tuple[int, int]], dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """(slot, address) of each result, the arrays by name, and those of `out` that a fresh array stands in for, since they do not lie well."""
+        memory, results, given = [], {}, {}
         if out:
             check_out(self._result_ports, out)
         for item in self._results:
-            if out and item.name in out:
-                array = out[item.name]
+            array = out.get(item.name) if out else None
+            if array is not None and array.__array_interface__["data"][0] % RESULT_ALIGNMENT == 0:
                 address = array.__array_interface__["data"][0]
             else:
+                if array is not None:
+                    given[item.name] = array
                 array, address = item.fresh()
             results[item.name] = array
             memory.append((item.slot, address))
-        return memory, results
+        return memory, results, given
 
     def _run(self) -> None:
         state = pool.state
