@@ -16,7 +16,15 @@ CONTROL = (ops.Scan, ops.Cond, ops.Kernel)
 PLACEMENT = (ops.Constant, ops.Iota, ops.View, ops.Reshape)
 POINTWISE = ("elementwise", "generator", "view", "gather", "join")
 CONTRACTIONS = (ops.Contract, ops.Conv)
-ALONE = {ops.Cumulative: "scan", ops.Scatter: "scatter", ops.Put: "put", ops.Sort: "sort", ops.FFT: "fft", ops.ArgReduce: "reduce", ops.Fold: "reduce"}
+ALONE = {
+    ops.Cumulative: "scan",
+    ops.Scatter: "scatter",
+    ops.Put: "put",
+    ops.Sort: "sort",
+    ops.FFT: "fft",
+    ops.ArgReduce: "reduce",
+    ops.Fold: "reduce",
+}
 
 AGAIN = "nn.again"  # marks an op that computes an early value anew, which must not go back into the kernel of what it reads
 

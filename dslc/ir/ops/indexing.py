@@ -148,8 +148,8 @@ class Scatter(Op, name="scatter"):
 class Put(Op, name="put"):
     """y = base, but y[..., at, ...] = row[..., 0, ...] along `axis`; a place outside of base is dropped.
 
-    at is int32 [1], or with a `lane` (an axis of base; -1: none) int32 [size of the lane]: a place for each. A kernel of it writes into base's memory,
-    and the row is all that it touches.
+    at is int32 [1], or with a `lane` (an axis of base; -1: none) int32 [size of the lane]: a place for each. A kernel of it writes into base's
+    memory, and the row is all that it touches.
     """
 
     base: Operand

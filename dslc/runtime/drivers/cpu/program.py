@@ -123,7 +123,7 @@ class CpuProgram:
         self._result_ports = executable.ports_of("output", "loss", "metric")
         self._results = [_Result(p.name, p.slot, p.shape, p.dtype.numpy, p.bytes) for p in self._result_ports]
         self._host = self._host_scalars()
-        self._kept = executable.ports_of("param", "state")
+        self._kept = executable.ports_of("param", "state", "prepared")
         self._written = written_ports(executable)
         self._store: Any = None
         self._arrays: list[np.ndarray] = []
