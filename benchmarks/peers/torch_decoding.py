@@ -35,12 +35,12 @@ class Static(nn.Module):
         self.length = network.wpe.shape[0]
         block = network.blocks[0]
         shape = (1, block.heads, self.length, block.width // block.heads)
-        self.caches = [torch.zeros(shape) for _ in range(2 * len(network.blocks))]
+        self.caches = [network.wpe.new_zeros(shape) for _ in range(2 * len(network.blocks))]
 
     def forward(self, token: Tensor, position: Tensor) -> Tensor:
         network = self.network
         x = (network.wte[token] + network.wpe[position]).view(1, 1, -1)
-        seen = (torch.arange(self.length) <= position).view(1, 1, 1, -1)
+        seen = (torch.arange(self.length, device=position.device) <= position).view(1, 1, 1, -1)
         for turn, block in enumerate(network.blocks):
             q, k, v = _projected(block, x)
             keys, values = self.caches[2 * turn : 2 * turn + 2]
@@ -82,13 +82,14 @@ def _tokens(step: Callable[[int, int], int], prompt: list[int], count: int) -> n
     return np.array(found)
 
 
-def torch_decoder(network: GPT, prompt: list[int], count: int, compiled: bool) -> Callable[[], np.ndarray]:
-    """A function that decodes `count` tokens greedily."""
+def torch_decoder(network: GPT, prompt: list[int], count: int, compiled: str | bool) -> Callable[[], np.ndarray]:
+    """A function that decodes `count` tokens greedily, on the network's device. `compiled`: by torch.compile, in the mode that it names."""
     model = Static(network.eval())
-    call = torch.compile(model, dynamic=False) if compiled else model
+    call = torch.compile(model, dynamic=False, mode=compiled if isinstance(compiled, str) else None) if compiled else model
+    device = network.wpe.device
 
     def step(token: int, position: int) -> int:
-        return int(call(torch.tensor([token]), torch.tensor([position])))
+        return int(call(torch.tensor([token], device=device), torch.tensor([position], device=device)))
 
     def run() -> np.ndarray:
         with torch.no_grad():

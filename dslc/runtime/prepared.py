@@ -20,6 +20,11 @@ class PreparedProgram:
         self._values: list[Any] = []
         self._seen = -1
 
+    def times(self, turns: int = 20) -> list[float]:
+        """Seconds of each launch of the program itself (`DeviceProgram.times`)."""
+        times: list[float] = self._main.times(turns)  # type: ignore[attr-defined]
+        return times
+
     def bind(self, store: ParameterStore) -> None:
         """Param and state ports use the store's arrays from now on."""
         beside = store.beside()
