@@ -43,11 +43,16 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     """Log-probabilities float64 [rows, vocab]; a logit of -inf has probability 0. DataError for NaN, inf, or a row of -inf alone."""
     x = np.asarray(logits, np.float64)
     top = x.max(axis=-1, keepdims=True, initial=-np.inf)
+    _check(top)
+    shifted = x - top
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def _check(top: np.ndarray) -> None:
+    """DataError where the greatest logit of a row is not finite; NaN counts as the greatest."""
     if not np.isfinite(top).all():
         row = int(np.argmin(np.isfinite(top).ravel()))
         raise DataError(f"the logits of row {row} are not finite (greatest: {top.ravel()[row]})", help="the model's weights may be damaged")
-    shifted = x - top
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
 def probabilities(logits: np.ndarray, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> np.ndarray:
@@ -59,24 +64,41 @@ def probabilities(logits: np.ndarray, temperature: float = 1.0, top_k: int | Non
     x = np.asarray(logits, np.float64)
     if temperature == 0:
         return np.eye(x.shape[-1])[greedy(x)]
-    order = np.argsort(-x, axis=-1, kind="stable")
-    ranked = np.exp(log_softmax(np.take_along_axis(x, order, axis=-1) / temperature))
-    if top_k is not None:
-        ranked[:, top_k:] = 0
-        ranked /= ranked.sum(axis=-1, keepdims=True)
+    result = np.exp(log_softmax(x / temperature))
+    if top_k is None and top_p is None:
+        return result
+    order = _ranked(x, top_k or x.shape[-1])
+    ranked = np.take_along_axis(result, order, axis=-1)
+    ranked /= ranked.sum(axis=-1, keepdims=True)
     if top_p is not None:
         before = np.cumsum(ranked, axis=-1) - ranked
         ranked[before >= top_p] = 0  # the first has 0 before it and always stays
         ranked /= ranked.sum(axis=-1, keepdims=True)
-    result = np.empty_like(ranked)
+    result[...] = 0
     np.put_along_axis(result, order, ranked, axis=-1)
     return result
 
 
+def _ranked(x: np.ndarray, count: int) -> np.ndarray:
+    """The ids of the `count` greatest of each row, the greatest first, of equal ones the lower id: int64 [rows, count]. Few are found without a
+    whole sort."""
+    size = x.shape[-1]
+    if 4 * count >= size:
+        return np.argsort(-x, axis=-1, kind="stable")[:, :count]
+    order = np.empty((len(x), count), np.int64)
+    for row, values in enumerate(x):
+        least = np.partition(values, size - count)[size - count]
+        above = np.flatnonzero(values > least)
+        ids = np.concatenate([above, np.flatnonzero(values == least)[: count - len(above)]])
+        order[row] = ids[np.lexsort((ids, -values[ids]))]
+    return order
+
+
 def greedy(logits: np.ndarray) -> np.ndarray:
     """The greatest logit of each row, int64 [rows]; the lower id of equal ones."""
-    log_softmax(logits)  # refuses what is not finite
-    return np.argmax(logits, axis=-1)
+    best = np.argmax(logits, axis=-1)
+    _check(np.take_along_axis(np.asarray(logits), best[..., None], axis=-1))
+    return best
 
 
 def draw(probability: np.ndarray, seed: int, step: int, first_row: int = 0) -> np.ndarray:

@@ -97,3 +97,14 @@ def test_beam_step_takes_the_best_pairs():
 def test_bad_settings(options, message):
     with pytest.raises(DataError, match=message):
         Sampling(**options)
+
+
+def test_few_of_many_are_those_of_a_whole_sort():
+    """With ties across the border: of equal logits the lower id counts as greater."""
+    x = np.random.default_rng(0).integers(-4, 5, (6, 200)).astype(np.float32)
+    for k in (1, 3, 30, 49):
+        order = np.argsort(-x, axis=-1, kind="stable")[:, :k]
+        expected = np.zeros(x.shape)
+        kept = np.take_along_axis(np.exp(np.float64(x)), order, axis=-1)
+        np.put_along_axis(expected, order, kept / kept.sum(axis=-1, keepdims=True), axis=-1)
+        np.testing.assert_allclose(probabilities(x, top_k=k), expected, rtol=1e-12)
