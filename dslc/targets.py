@@ -86,9 +86,9 @@ def _cuda_target(name: str, about: str, arch: Callable[[], str], missing: Callab
 
 
 def _found_arch() -> str:
-    from .runtime.drivers.cuda import cuda_driver
+    from .runtime.drivers.choice import gpu_driver
 
-    return cuda_driver().arch
+    return gpu_driver().arch
 
 
 def _gpu_missing() -> str | None:

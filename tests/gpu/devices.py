@@ -14,8 +14,9 @@ from dslc.core.executable import unpack_modules
 from dslc.runtime.drivers.cuda import cuda_driver
 from dslc.runtime.drivers.device import Driver, PreparedLaunch
 from dslc.runtime.drivers.emulated_device import emulator_driver
+from dslc.runtime.drivers.pycuda import pycuda_driver
 
-DRIVERS = {"emulator": emulator_driver, "cuda": cuda_driver}
+DRIVERS = {"emulator": emulator_driver, "cuda": cuda_driver, "pycuda": pycuda_driver}
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,16 @@ extern "C" __global__ void __launch_bounds__(256) rows(const float* x, float* y,
 )
 
 
-@pytest.fixture(params=[pytest.param("emulator", marks=NEEDS_EMULATOR), pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.fixture(
+    params=[
+        pytest.param("emulator", marks=NEEDS_EMULATOR),
+        pytest.param("cuda", marks=pytest.mark.gpu),
+        pytest.param("pycuda", marks=pytest.mark.gpu),
+    ]
+)
 def driver(request):
+    if request.param == "pycuda":
+        pytest.importorskip("pycuda.driver")
     return DRIVERS[request.param]()
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...core.errors import TargetError
+from ...core.errors import TargetError, did_you_mean
 from ...core.executable import Executable, from_bytes
 
 if TYPE_CHECKING:
@@ -44,10 +47,27 @@ def driver_of(target: str) -> Driver:
 
         return emulator_driver()
     if target.split(":")[0] == "cuda":
-        from .cuda import cuda_driver
-
-        return cuda_driver()
+        return gpu_driver()
     raise TargetError(f"no driver runs programs for {target}")
+
+
+def gpu_driver() -> Driver:
+    """The GPU of this machine: through cuda-bindings, or through pycuda where that alone is installed or `DSLC_CUDA_DRIVER` says so."""
+    from .cuda import cuda_driver
+    from .pycuda import pycuda_driver
+
+    drivers: dict[str, Callable[[], Driver]] = {"cuda": cuda_driver, "pycuda": pycuda_driver}
+    wanted = os.environ.get("DSLC_CUDA_DRIVER") or ("pycuda" if not _installed("cuda.bindings") and _installed("pycuda") else "cuda")
+    if wanted not in drivers:
+        raise TargetError(f"DSLC_CUDA_DRIVER is '{wanted}'{did_you_mean(wanted, drivers)}", help=f"the drivers are {', '.join(drivers)}")
+    return drivers[wanted]()
+
+
+def _installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ImportError:  # of the package that it is in
+        return False
 
 
 def _check_processor(executable: Executable) -> None:
