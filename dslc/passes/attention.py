@@ -103,7 +103,7 @@ def _is_parameter(value: ir.Value) -> bool:
         if not isinstance(op, (ops.View, ops.Reshape, ops.Cast)):
             return False
         value = op.operands[0]
-    return isinstance(value.owner.owner.opview, func.FuncOp) and slot_of(value).role == "param"
+    return isinstance(value.owner.owner.opview, func.FuncOp) and slot_of(value).role in ("param", "prepared")
 
 
 def _expand(roots: Sequence[Op]) -> None:

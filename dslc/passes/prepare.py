@@ -13,7 +13,6 @@ from dslc.ir.types import type_of
 from .prune import remove_dead
 
 NAME = "prepare"  # of the second function
-GROWTH = 4  # times the bytes of the parameters that it is made from, above which a value is not kept
 
 
 @dataclass(frozen=True)
@@ -51,37 +50,36 @@ class Prepare:
 
 
 def _kept(block: ir.Block, fixed: set[ir.Value]) -> list[ir.Value]:
-    """The last values on every way from parameters that are more than a view of another and that ops which depend on the inputs read."""
-    weight = dict.fromkeys(fixed, 0) | {v: type_of(v).bytes for v in fixed}  # bytes of the parameters behind a value that follows from them
+    """The last values on every way from parameters that ops which depend on the inputs read, and that are no larger than those parameters."""
+    behind = {v: frozenset((v,)) for v in fixed}  # the parameters that a value is made from
     still: set[ir.Value] = set(fixed)  # also values of no parameter: constants, indices
     found: dict[ir.Value, None] = {}
+    seen: set[ir.Value] = set()
     for op in list(block.operations):
         if isinstance(op, Op) and not op.regions and not isinstance(op, ops.Random) and all(v in still for v in op.operands):
             still.update(op.results)
-            behind = sum(weight.get(v, 0) for v in set(op.operands))
-            if behind:
-                weight |= dict.fromkeys(op.results, behind)
-            continue
-        if not isinstance(op, func.ReturnOp):
+            sources = frozenset().union(*(behind.get(v, frozenset()) for v in op.operands))
+            if sources:
+                behind |= dict.fromkeys(op.results, sources)
+        elif not isinstance(op, func.ReturnOp):
             for value in op.operands:
-                root = (
-                    value if op.regions and not isinstance(value.owner, ir.Block) and value in weight else _root(value, weight)
-                )  # loops need memory
-                if root is not None and type_of(root).bytes <= GROWTH * weight[root]:
-                    found[root] = None
+                _roots(value, behind, bool(op.regions), found, seen)
     return list(found)
 
 
-def _root(value: ir.Value, weight: dict[ir.Value, int]) -> ir.Value | None:
-    """What a value is a view of, where that is computed from parameters."""
-    while value in weight:
-        if isinstance(value.owner, ir.Block):
-            return None
-        op = value.owner.opview
-        if not isinstance(op, (ops.View, ops.Reshape)):
-            return value
-        value = op.operands[0]
-    return None
+def _roots(value: ir.Value, behind: dict[ir.Value, frozenset[ir.Value]], stored: bool, found: dict[ir.Value, None], seen: set[ir.Value]) -> None:
+    """Finds what is worth keeping of a value that follows from parameters: itself, what it is a view of (unless it has to be `stored`, for a loop),
+    or where it is larger than its parameters what it is computed from."""
+    if value not in behind or isinstance(value.owner, ir.Block) or (value in seen and not stored):
+        return
+    seen.add(value)
+    op = value.owner.opview
+    small = type_of(value).bytes <= sum(type_of(v).bytes for v in behind[value])
+    if small and (stored or not isinstance(op, (ops.View, ops.Reshape))):
+        found[value] = None
+        return
+    for operand in op.operands:
+        _roots(operand, behind, False, found, seen)
 
 
 def _needed(values: list[ir.Value]) -> set[ir.Value]:

@@ -59,4 +59,4 @@ def test_torn_files(cut):
 
 def test_another_version():
     with pytest.raises(DataError, match="another version"):
-        from_bytes(to_bytes(EXECUTABLE).replace(b"dslc-executable-2", b"dslc-executable-1", 1))
+        from_bytes(to_bytes(EXECUTABLE).replace(b"dslc-executable-3", b"dslc-executable-1", 1))
