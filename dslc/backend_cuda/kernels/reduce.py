@@ -22,6 +22,7 @@ from ..pull import chunked
 from ..scalars import Arithmetic, Val
 from ..stage import Function, FunctionWriter, Generated, Memory, Request, index_type
 from ..types import accumulator, computed_type
+from . import columns
 from . import map as map_kernel
 from .rows import MOST_HELD, Layout, RowWriter, State, combined, start_of
 
@@ -46,6 +47,8 @@ def generate(request: Request) -> Generated:
     few = threads < request.arch.sms * 256 and points >= MUCH_WORK
     if rows.scattered or few:
         return _split(request, space, levels, nest)
+    if not layout.across and layout.dim is not None and (width := columns.width_of(request, rows, layout.dim)) > 1:
+        return Generated((columns.columns_function(request, rows, width, _memory),))
     return Generated((_rows_function(request, rows, layout),))
 
 

@@ -52,6 +52,12 @@ def both(a, b):
 CASES = {
     "plain": ([(F, (7, 33)), (F, (33, 20))], MATRIX),
     "large": ([(F, (130, 70)), (F, (70, 200))], MATRIX),
+    "row": ([(BF, (1, 96)), (BF, (96, 136))], MATRIX),
+    "row_float": ([(F, (100,)), (F, (100, 72))], product([K], [K, J], [J])),
+    "rows_of_heads": ([(BF, (2, 700)), (BF, (700, 3, 40))], product([I, K], [K, H, J], [I, H, J])),
+    "row_of_each_head": ([(H16, (3, 1, 90)), (H16, (3, 90, 64))], product([H, I, K], [H, K, J], [H, I, J])),
+    "row_epilogue": ([(F, (1, 33)), (F, (33, 20)), (F, (20,)), (F, (1, 20))], linear),
+    "row_prologue": ([(BF, (1, 130)), (BF, (130, 48))], lambda a, b: MATRIX(Mul.of(a, a), Neg.of(b))),
     "right_transposed": ([(F, (70, 36)), (F, (90, 36))], product([I, K], [J, K], [I, J])),
     "left_transposed": ([(F, (36, 72)), (F, (36, 20))], product([K, I], [K, J], [I, J])),
     "result_transposed": ([(F, (70, 33)), (F, (33, 20))], product([I, K], [K, J], [J, I])),
