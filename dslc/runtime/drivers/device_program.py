@@ -25,7 +25,7 @@ from ..program import check_kept, check_out, written_ports
 from ..store import ParameterStore
 from .device import ALIGNMENT, Driver, Parameter, PreparedLaunch, packed_tensor_map
 from .device_arrays import DeviceArray, device_array
-from .residence import Block, Residence
+from .residence import Block, Placed, Residence
 
 HOST_SCALARS = ("seed", "step", "microbatch")  # every call is given these
 SMALL = 64 << 10  # bytes: results up to this size come back in one copy
@@ -92,6 +92,8 @@ class DeviceProgram:
         self._returned = driver.staging(self._layout.big - self._layout.small)
         self._store: ParameterStore | None = None
         self._residence: Residence | None = None
+        self._places: list[Placed] = []  # of the params and states, and of those that a run changes
+        self._changing: list[Placed] = []
         self._launches: list[PreparedLaunch] = []
         self._start: Callable[[], None] | None = None
         self._warned: set[str] = set()
@@ -103,8 +105,9 @@ class DeviceProgram:
         check_kept(self._kept, store)
         with self._driver.lock:
             residence: Residence = store.residence(self._driver, lambda: Residence(self._driver))
-            addresses = residence.place(store, self._kept)
-            self._prepare({p.slot: addresses[p.name] for p in self._kept})
+            placed = residence.place(store, self._kept)
+            self._prepare({p.slot: placed[p.name].copy.address for p in self._kept})
+            self._places, self._changing = list(placed.values()), [placed[name] for name in self._written]
             self._store, self._residence = store, residence
 
     def __call__(
@@ -129,10 +132,10 @@ class DeviceProgram:
                 results = self._collect(out or {})
             except BaseException:
                 if self._residence is not None and self._store is not None:
-                    self._residence.lost(self._store, self._written)
+                    self._residence.lost(self._changing)
                 raise
             if self._residence is not None and self._store is not None:
-                self._residence.written(self._store, self._written)
+                self._residence.written(self._store, self._changing)
         return results
 
     def times(self, turns: int = 20) -> list[float]:
@@ -235,7 +238,7 @@ class DeviceProgram:
         if self._driver.stops_midway:
             for path in self._written:
                 self._store.array(path)  # the host keeps the values of before the run
-        self._residence.bring(self._store, [p.name for p in self._kept])
+        self._residence.bring(self._store, self._places)
 
     def _feed(self, given: Sequence[tuple[Port, Given]], scalars: Mapping[str, int]) -> None:
         """Scalars and inputs to their buffers. What comes from the host is one copy, where nothing comes from elsewhere in between."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -42,6 +42,14 @@ class _Copy:
             self.block.driver.download(array, self.address)
 
 
+class Placed(NamedTuple):
+    """A path's value on the host and its copy on the device."""
+
+    path: str
+    value: Value
+    copy: _Copy
+
+
 class Residence:
     """Where a store's values lie on one driver. It holds no reference to the store: the store holds it."""
 
@@ -49,8 +57,8 @@ class Residence:
         self._driver = driver
         self._copies: weakref.WeakKeyDictionary[Value, _Copy] = weakref.WeakKeyDictionary()
 
-    def place(self, store: ParameterStore, ports: Iterable[Port]) -> dict[str, int]:
-        """Addresses of the ports by path; memory for those that had none is one allocation."""
+    def place(self, store: ParameterStore, ports: Iterable[Port]) -> dict[str, Placed]:
+        """Where the ports lie, by path; memory for those that had none is one allocation."""
         values = {p.name: store.value(p.name) for p in ports}
         fresh = [v for v in values.values() if v not in self._copies]
         if fresh:
@@ -59,29 +67,26 @@ class Residence:
             for value in fresh:
                 self._copies[value] = _Copy(block, address)
                 address += _padded(value.array.nbytes)
-        return {path: self._copies[v].address for path, v in values.items()}
+        return {path: Placed(path, v, self._copies[v]) for path, v in values.items()}
 
-    def bring(self, store: ParameterStore, paths: Iterable[str]) -> None:
+    def bring(self, store: ParameterStore, places: Iterable[Placed]) -> None:
         """Uploads what the host, or another device, has written since the device's copy was made."""
-        for path in paths:
-            value = store.value(path)
-            copy = self._copies[value]
+        for path, value, copy in places:
             if copy.version != value.version:
                 array = store.array(path)  # fetches it from another device where need be
                 if array.nbytes:
                     self._driver.upload(copy.address, array)
                 copy.version = value.version
 
-    def written(self, store: ParameterStore, paths: Iterable[str]) -> None:
+    def written(self, store: ParameterStore, places: Iterable[Placed]) -> None:
         """A program has written these on the device: the store's memory is stale until somebody reads it."""
-        for path in paths:
-            copy = self._copies[store.value(path)]
+        for path, _, copy in places:
             copy.version = store.moved(path, copy)
 
-    def lost(self, store: ParameterStore, paths: Iterable[str]) -> None:
+    def lost(self, places: Iterable[Placed]) -> None:
         """A program that was to write these failed: what the device holds is not known, the host's values are uploaded again."""
-        for path in paths:
-            self._copies[store.value(path)].version = None
+        for _, _, copy in places:
+            copy.version = None
 
 
 def _padded(n: int) -> int:
