@@ -11,13 +11,16 @@ from .generation import check_prompts
 from .program import Program
 from .store import ParameterStore
 
+SHORT = 16  # a window of so many times the tokens of a prompt costs more than a step for each of them
+
 
 class CachedModel:
     """Next-token logits like `WindowModel`, with caches that follow each sequence.
 
-    A call that lengthens the sequences of the last one by a token each runs `decode`; any other runs `prefill` over whole windows first. Sequences
-    may have different lengths. One longer than the model's `time` starts again from its last `keep` tokens, three quarters of a window where
-    nothing is said; up to that length the logits are those of the whole sequence. `store` holds the parameters; the caches lie beside it.
+    A call that lengthens the sequences of the last one by a token each runs `decode`; any other runs `prefill` over whole windows first, or
+    `decode` for each token where they are short. Sequences may have different lengths. One longer than the model's `time` starts again from its last
+    `keep` tokens, three quarters of a window where nothing is said; up to that length the logits are those of the whole sequence. `store` holds the
+    parameters; the caches lie beside it.
     """
 
     groups = True  # at most `batch` sequences at a time: further ones would take each other's caches
@@ -80,6 +83,14 @@ class CachedModel:
         return self._run(self.step, self._token)[rows]
 
     def _fill(self, part: list[list[int]]) -> np.ndarray:
+        """A whole window at once; of short sequences of one length, which take fewer steps than that is worth, token by token."""
+        length = len(part[0])
+        if length <= self.time // SHORT and all(len(tokens) == length for tokens in part):
+            for row in range(len(part)):
+                self._starts[row] = 0
+            for n in range(1, length):
+                self._step([tokens[:n] for tokens in part], list(range(len(part))))
+            return self._step(part, list(range(len(part))))
         self.prefills += 1
         self._window[...] = 0
         self._position[...] = 0

@@ -86,6 +86,19 @@ def test_rows_change_places_and_other_sequences_fill_anew() -> None:
     assert cached.prefills == 2
 
 
+@pytest.mark.parametrize("name", BODIES)
+def test_short_prompts_of_one_length_go_in_token_by_token(name: str) -> None:
+    """Also after other sequences, whose caches and carries must not be seen."""
+    model = dslc.load(TEXT.format(body=BODIES[name]), time=64)
+    cached, window = decoder_of(model, "cpu"), window_of(model)
+    assert isinstance(cached, CachedModel)
+    for sequences in ([[3, 1, 4], [1, 5, 9]], [[2, 6], [5, 3], [5, 8]], [[2, 6, 7], [5, 8, 8]], [[7, 9, 3, 2]]):
+        np.testing.assert_allclose(cached.logits(sequences), window.logits(sequences), atol=TOLERANCE, rtol=TOLERANCE)
+    assert cached.prefills == 0
+    cached.logits([[1], [2, 3]])
+    assert cached.prefills == 1
+
+
 def test_a_model_that_looks_ahead_runs_windows_and_says_so_once() -> None:
     told: list[str] = []
     model = dslc.load(TEXT.format(body="x = x + self_attention(x, 2)"))
