@@ -40,13 +40,20 @@ def generate(request: Request) -> Generated:
         workspace = whole.workspace_bytes
     else:
         whole, finish, workspace = None, [], 0  # type: ignore[assignment]
-    schedule = gemm_schedule.choose(product.shape, product.sides[0], product.sides[1], request.machine)
+    schedule = gemm_schedule.choose(product.shape, *product.sides, request.machine)
+    packing: list[Stage] = []
+    if gemm_schedule.packs_again(product.shape, schedule):
+        packed = [product.sides[0], replace(product.sides[1], packed=True)]
+        schedule = gemm_schedule.choose(product.shape, *packed, request.machine)
+        product.sides, product.packed_at = packed, workspace
+        workspace += gemm_schedule.packed_bytes(product.shape, packed[1], schedule)
+        packing = [Stage(lambda frame: product.pack(frame, schedule))]
     scratch = gemm_schedule.scratch_elements(product.shape, product.sides[0], schedule) * product.shape.dtype.bytes
 
     def emit_product(frame: Frame) -> None:
         product.build(frame, schedule, [whole.memory(frame, 0)] if whole else list(frame.results))
 
-    return Generated([Stage(emit_product, scratch + 64), *finish], workspace)
+    return Generated([*packing, Stage(emit_product, scratch + 64), *finish], workspace)
 
 
 def _suits(op: Any) -> bool:
@@ -85,6 +92,7 @@ class _Product(Contraction):
         dtype = FLOAT64 if op.type.dtype == FLOAT64 else FLOAT32
         self.shape = Shape(self.sizes[ROWS], self.sizes[COLUMNS], self.sizes[TERMS], self.sizes[BATCH], dtype)
         self.sides = [self._side(node, dim) for node, dim in zip(self.operands, (ROWS, COLUMNS))]
+        self.packed_at = 0  # where in the workspace a packed B lies
 
     def _side(self, node: Node, dim: int) -> Side:
         """How an operand lies: `dim` is the rows' or the columns' dim."""
@@ -104,12 +112,24 @@ class _Product(Contraction):
     # ---- emission
 
     def build(self, frame: Frame, schedule: gemm_schedule.Schedule, memories: Sequence[emit.Memory]) -> None:
-        a, b = (gemm.Operand(side, self._loader(frame, node, dim)) for side, node, dim in zip(self.sides, self.operands, (ROWS, COLUMNS)))
+        a, b = self._loaded(frame)
 
         def store(vector: Value, batch: Any, m: Any, n: Any, mask: Value) -> None:
             self._store(frame, schedule.lanes, memories, vector, [emit.idx(batch), emit.idx(m), emit.idx(n), frame.b.index(0)], mask)
 
-        gemm.emit(gemm.Product(self.shape, schedule, a, b, store), frame.tid, frame.threads, frame.scratch)
+        packed_b = self._packed(frame, schedule) if b.side.packed else None
+        gemm.emit(gemm.Product(self.shape, schedule, a, b, store, packed_b), frame.tid, frame.threads, frame.scratch)
+
+    def pack(self, frame: Frame, schedule: gemm_schedule.Schedule) -> None:
+        """The whole of B, once, into the workspace."""
+        gemm.emit_pack_b(self.shape, schedule, self._loaded(frame)[1], self._packed(frame, schedule), frame.tid, frame.threads)
+
+    def _packed(self, frame: Frame, schedule: gemm_schedule.Schedule) -> emit.Memory:
+        elements = gemm.packed_elements(self.shape, schedule, self.sides[1].shared)
+        return emit.memory_of(frame.workspace.ref, self.packed_at, self.shape.dtype, elements)  # type: ignore[union-attr]
+
+    def _loaded(self, frame: Frame) -> list[gemm.Operand]:
+        return [gemm.Operand(side, self._loader(frame, node, dim)) for side, node, dim in zip(self.sides, self.operands, (ROWS, COLUMNS))]
 
     def _loader(self, frame: Frame, node: Node, dim: int) -> Any:
         def load(batch: Any, x: Any, k: Any, axis: str, lanes: int, mask: Value) -> Value:
