@@ -31,7 +31,7 @@ def _machine() -> str:
     return platform.processor()
 
 
-GPU_GROUPS = ("gemm", "attention", "rows", "train")
+GPU_GROUPS = ("gemm", "attention", "rows", "train", "decode")
 
 
 def gpu(groups: list[str], out: Path) -> int:

@@ -115,10 +115,10 @@ def measure(workload: Workload, compile_torch: bool) -> dict[str, Any]:
     row["tokens_s"] = sizes["batch"] * sizes["time"] / row["dslc_ms"] * 1e3
     row["torch_peak_bytes"] = torch.cuda.max_memory_allocated()
     row["dslc_arena_bytes"] = program.executable.arena_bytes
-    return row | _launches(program)
+    return row | launches(program)
 
 
-def _launches(program: Any) -> dict[str, Any]:
+def launches(program: Any) -> dict[str, Any]:
     """Milliseconds of each launch on its own: the sum, by kind and the slowest."""
     executable = program.executable
     single = [s * 1e3 for s in program.times(3)]

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
+DECODED = 240  # tokens of a decoding
 MODELS = Path(__file__).parent / "models"
 
 
 @dataclass(frozen=True)
 class Workload:
-    """`mode` is "forward" or "train" (one step of forward, backward and optimizer); `tolerance` bounds the relative difference of results."""
+    """`mode` is "forward", "train" (one step of forward, backward and optimizer) or "decode" (`DECODED` tokens after a prompt, greedily, one row);
+    `tolerance` bounds the relative difference of results."""
 
     name: str
     model: str  # file under models/, and the builder's name in the peers
@@ -35,6 +37,10 @@ def _mlp(rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 def _gpt(rng: np.random.Generator) -> dict[str, np.ndarray]:
     return {name: rng.integers(0, 65, (8, 256)).astype(np.int32) for name in ("x", "y")}
+
+
+def _gpt_prompt(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    return {"x": rng.integers(0, 65, (1, 8)).astype(np.int32)}
 
 
 def _attention(rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -56,6 +62,7 @@ WORKLOADS = {
         Workload("mlp_train", "mlp", "train", _mlp),
         Workload("gpt_forward", "gpt", "forward", _gpt),
         Workload("gpt_train", "gpt", "train", _gpt),
+        Workload("gpt_decode", "gpt", "decode", _gpt_prompt, 0.0),
         Workload("attention_forward", "attention", "forward", _attention),
         Workload("attention_train", "attention", "train", _attention),
         Workload("lstm_forward", "lstm", "forward", _lstm),

@@ -34,16 +34,17 @@ class Recipe:
     roles: tuple[str, ...]
     steps: bool = False  # adds gradients and the optimizer
     decodes: bool = False  # one position of time, with caches
+    prepares: bool = False  # parameters stay as they are from run to run
 
 
 RECIPES = {
-    "run": Recipe(False, ("output", "state", "param")),
+    "run": Recipe(False, ("output", "state", "param"), prepares=True),
     "eval": Recipe(False, ("output", "loss", "metric", "state", "param")),
     "train": Recipe(True, ("output", "loss", "metric", "state", "param")),
     "step": Recipe(True, ("loss", "metric", "state", "param"), steps=True),
     "accumulate": Recipe(True, ("loss", "metric", "state", "param"), steps=True),
-    "prefill": Recipe(False, ("output", "state", "param"), decodes=True),
-    "decode": Recipe(False, ("output", "state", "param"), decodes=True),
+    "prefill": Recipe(False, ("output", "state", "param"), decodes=True, prepares=True),
+    "decode": Recipe(False, ("output", "state", "param"), decodes=True, prepares=True),
 }
 
 Observer = Callable[[str, Any], None]  # told the name of each stage and the module after it
@@ -76,8 +77,11 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, aside:
     if target.lowered:
         from .passes.attention import Attention
         from .passes.fuse import Fuse
+        from .passes.prepare import Prepare
         from .passes.recompute import Recompute
 
+        if recipe.prepares:
+            passes.append(Prepare())
         passes.append(Attention())
         if recipe.steps or elaborated.builder.has_gradients:
             passes.append(Recompute())
@@ -135,19 +139,31 @@ def _within_budget(model: Model, program: str, target: Target, fetch: Sequence[s
     while True:
         elaborated = lower(model, program, target, fetch=fetch, aside=aside)
         with elaborated.context, elaborated.location:
-            executable = _noted(target.compile(elaborated.module, program), elaborated.module)
+            executable = _compiled(elaborated.module, program, target)
         over = executable.arena_bytes + sum(p.bytes for p in executable.ports) - budget if budget is not None else 0
         if over <= 0:
             return executable
         aside += over
 
 
+def _compiled(module: Any, program: str, target: Target) -> Executable:
+    """The executable of a module, with that of its second function where it has one."""
+    from .passes.prepare import NAME, split
+
+    second = split(module)
+    executable = _noted(target.compile(module, program), module)
+    return executable if second is None else replace(executable, prepare=to_bytes(_noted(target.compile(second, NAME), second)))
+
+
 def _noted(executable: Executable, module: Any) -> Executable:
-    """The executable with what the checkpoint pass tells of its plan."""
+    """The executable with the names of what it writes, and what the checkpoint pass tells of its plan."""
+    from .ir.program import program_of, results_of
     from .passes.checkpoint import NOTE
 
     attributes = module.operation.attributes
-    return replace(executable, notes={**executable.notes, "memory": attributes[NOTE].value}) if NOTE in attributes else executable
+    writes = "\n".join(s.name for s, _ in results_of(program_of(module)) if s.role in ("param", "state"))
+    told = {"memory": attributes[NOTE].value} if NOTE in attributes else {}
+    return replace(executable, notes={**executable.notes, "writes": writes, **told})
 
 
 def compile_program(model: Model, program: str, target_name: str, fetch: Sequence[str] = (), timed: bool = False) -> Executable:

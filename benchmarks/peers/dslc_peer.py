@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from ..workloads import Workload
+from ..workloads import DECODED, Workload
 
 
 def shapes(workload: Workload) -> dict[str, tuple[int, ...]]:
@@ -21,12 +21,19 @@ def prepare(workload: Workload, weights: Mapping[str, np.ndarray], inputs: Mappi
     """A function that runs the workload once and gives its result in fresh memory."""
     import dslc
 
-    model = dslc.load(workload.spec)
+    model = dslc.load(workload.spec, **({"batch": 1} if workload.mode == "decode" else {}))
     for name, value in weights.items():
         model.params[name] = value
     if workload.mode == "forward":
         program = dslc.compile(model, target="cpu")
         x = inputs["x"]
         return lambda: program(x=x)["logits"]
+    if workload.mode == "decode":
+        from dslc.compiled import decoder_of
+        from dslc.runtime.generation import generate
+        from dslc.runtime.sampling import Sampling
+
+        decoder, prompt = decoder_of(model, "cpu"), inputs["x"].tolist()
+        return lambda: np.array(generate(decoder, prompt, DECODED, Sampling("greedy"))[0])
     trainer = dslc.Trainer(model, target="cpu")
     return lambda: np.float32(trainer.step(**inputs))

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from ..workloads import Workload
+from ..workloads import DECODED, Workload
 
 
 def prepare(workload: Workload, weights: Mapping[str, np.ndarray], inputs: Mapping[str, np.ndarray], threads: int) -> Callable[[], np.ndarray]:
     """A function that runs the forward pass once; training is not offered."""
-    if workload.mode != "forward":
+    if workload.mode == "train":
         raise NotImplementedError("onnxruntime trains no longer")
     import onnxruntime
     import torch
@@ -20,6 +20,10 @@ def prepare(workload: Workload, weights: Mapping[str, np.ndarray], inputs: Mappi
     from .torch_models import NETWORKS
 
     network = NETWORKS[workload.model](weights).eval()
+    if workload.mode == "decode":
+        from .torch_decoding import onnxruntime_decoder
+
+        return onnxruntime_decoder(network, inputs["x"][0].tolist(), DECODED, threads)
     x = torch.from_numpy(inputs["x"])
     x = x.long() if x.dtype == torch.int32 else x
     buffer = io.BytesIO()

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from ..workloads import Workload
+from ..workloads import DECODED, Workload
 from .torch_models import NETWORKS
 
 
@@ -18,6 +18,10 @@ def prepare(
     """A function that runs the workload once and gives its result (logits, or the loss of the step) in memory that survives the next call."""
     torch.set_num_threads(threads)
     network = NETWORKS[workload.model](weights)
+    if workload.mode == "decode":
+        from .torch_decoding import torch_decoder
+
+        return torch_decoder(network, inputs["x"][0].tolist(), DECODED, compiled)
     x = torch.from_numpy(inputs["x"])
     x = x.long() if x.dtype == torch.int32 else x
     maybe_compiled = torch.compile(network, dynamic=False) if compiled else network

@@ -102,7 +102,13 @@ def _strip_cost(rows: int, vectors: int, machine: Machine) -> float:
 def _tile_cost(shape: Shape, mr: int, nv: int, lanes: int, machine: Machine) -> float:
     """Cycles for one k of the whole product of one batch; a tile that reaches over the edge costs as much as any."""
     tiles = -(-shape.m // mr) * -(-shape.n // (nv * lanes))
-    return tiles * (_strip_cost(mr, nv, machine) + (30 + 3 * mr * nv) / shape.k)  # and a tile's filling and storing
+    cycles = tiles * (_strip_cost(mr, nv, machine) + (30 + 3 * mr * nv) / shape.k)  # and a tile's filling and storing
+    return cycles * _idling(tiles * shape.batch)
+
+
+def _idling(tasks: int) -> float:
+    """How much longer equal tasks take than perfect shares of them, on two and on four threads."""
+    return sum(-(-tasks // threads) * threads / tasks for threads in (2, 4)) / 2
 
 
 @lru_cache(maxsize=4096)
@@ -157,7 +163,7 @@ def _blocked(shape: Shape, s: Schedule, strips: int, panels: int, l2: int) -> Sc
         most_strips = max(8, l2 // ROWS_SHARE // (size * s.mr))
     row_blocks, column_blocks = -(-strips // most_strips), -(-panels // most_panels)
     rows_outer = s.pack_a and (not s.pack_b or shape.m > shape.n)
-    while shape.batch * row_blocks * column_blocks < TASKS and (row_blocks < strips or column_blocks < panels):
+    while shape.batch * _blocks(strips, row_blocks) * _blocks(panels, column_blocks) < TASKS and (row_blocks < strips or column_blocks < panels):
         # cut so that the costlier operand is not read twice, as long as it can be cut
         if (rows_outer or (s.kc < shape.k and shape.m > shape.n) or column_blocks == panels) and row_blocks < strips:
             row_blocks = min(strips, row_blocks + 1)
@@ -166,6 +172,11 @@ def _blocked(shape: Shape, s: Schedule, strips: int, panels: int, l2: int) -> Sc
     mc = -(-strips // row_blocks) * s.mr
     nc = -(-panels // column_blocks) * s.nr
     return replace(s, mc=mc, nc=nc, rows_outer=rows_outer)
+
+
+def _blocks(count: int, wanted: int) -> int:
+    """How many blocks of equal size, but for the last, there are where so many are wanted."""
+    return -(-count // -(-count // wanted))
 
 
 def scratch_elements(shape: Shape, a: Side, s: Schedule) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..compiler import compile_program
 from ..core.errors import DataError
-from ..core.executable import Executable, to_bytes, unpack_modules
+from ..core.executable import Executable, from_bytes, to_bytes, unpack_modules
 from ..model import Model
 from ..report import page
 from ..runtime.package import PROGRAM, write_weights
@@ -17,7 +17,8 @@ from .opening import bring_in
 
 def build(model: Model, program: str, target: str, folder: Path, weights: str | None = None, map: str | None = None) -> list[Path]:
     """Compiles a program into a folder: the executable `program.dslx`, what it consists of in `plan.json`, `report.html`; on a GPU its text in
-    `kernels.cu` and its machine code. With `weights`, brought in by the rules of `map`, it is a package for `dslc.runtime.load`."""
+    `kernels.cu` and its machine code, and the same of what prepares its parameters. With `weights`, brought in by the rules of `map`, it is a package
+    for `dslc.runtime.load`."""
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file, not a folder")
     bring_in(model, weights, map)
@@ -29,9 +30,9 @@ def build(model: Model, program: str, target: str, folder: Path, weights: str | 
         "report.html": page(model, executable).encode(),
     }
     if executable.target.startswith("cuda"):
-        ending = "so" if executable.target == "cuda-emulated" else "cubin"
-        contents["kernels.cu"] = executable.source.encode()
-        contents |= {f"kernels_{k:02d}.{ending}": module.code for k, module in enumerate(unpack_modules(executable.code))}
+        contents |= _kernels("kernels", executable)
+        if executable.prepare:
+            contents |= _kernels("prepare", from_bytes(executable.prepare))
     for name, content in contents.items():
         (folder / name).write_bytes(content)
     written = [folder / name for name in contents]
@@ -39,6 +40,13 @@ def build(model: Model, program: str, target: str, folder: Path, weights: str | 
         model.params.extend(executable.ports)
         written.append(write_weights(folder, executable, model.params))
     return written
+
+
+def _kernels(name: str, executable: Executable) -> dict[str, bytes]:
+    """The text of a program's kernels and their machine code."""
+    ending = "so" if executable.target == "cuda-emulated" else "cubin"
+    codes = {f"{name}_{k:02d}.{ending}": module.code for k, module in enumerate(unpack_modules(executable.code))}
+    return {f"{name}.cu": executable.source.encode(), **codes}
 
 
 def _plan(executable: Executable) -> dict[str, object]:

@@ -13,8 +13,9 @@ from .dtypes import DType
 from .errors import DataError
 
 # What a port is for. `param` and `state` ports are read and, where the program changes them, written in place.
+# `prepared` ports are what another program made from parameters (`Executable.prepare`).
 # `scalar` ports are rank-0 values of the host: seed, step, microbatch, extents, schedules driven by the host.
-ROLES = ("input", "scalar", "param", "state", "output", "loss", "metric")
+ROLES = ("input", "scalar", "param", "state", "prepared", "output", "loss", "metric")
 
 # The result of a timed program (no name of a model file), int64[2 + 3 * (launches + 1)] in ticks of the processor's counter: when the last stamp was
 # taken, when the run began, then for each launch, and for the copies between them: how long it ran, how often, when its first run ended.
@@ -123,6 +124,7 @@ class Executable:
     source: str = ""  # the generated CUDA, for people
     tensor_maps: tuple[TensorMap, ...] = ()
     notes: dict[str, str] = field(default_factory=dict)
+    prepare: bytes = b""  # another executable, which makes the `prepared` ports from parameters and states; `to_bytes`
 
     def ports_of(self, *roles: str) -> list[Port]:
         """The ports of the given roles, in order."""
@@ -130,8 +132,8 @@ class Executable:
 
 
 _FAMILY = b"dslc-executable-"
-_MAGIC = _FAMILY + b"2\n"
-_BLOBS = ("constants", "code")
+_MAGIC = _FAMILY + b"3\n"
+_BLOBS = ("constants", "code", "prepare")
 
 
 def to_bytes(executable: Executable) -> bytes:

@@ -46,7 +46,7 @@ def _slot(attributes: ir.DictAttr, t: TensorType) -> Slot:
 
 
 def program_of(module: ir.Module) -> func.FuncOp:
-    """The program of a module, its only function."""
+    """The program of a module, its first function."""
     return next(op for op in module.body.operations if isinstance(op, func.FuncOp))
 
 

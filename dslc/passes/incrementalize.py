@@ -45,6 +45,7 @@ class Incrementalize:
         if any(s.role in ("state", "param") for s, _ in results_of(program)):
             raise UnsupportedOp("the model changes states of its own when it runs")
         length = timed[0][0].type.shape[1]
+        _order(block)
         time, batch = (Flow(block, {v: axis for _, v in timed}) for axis in (1, 0))
         slot, value = next((s, v) for s, v in results_of(program) if s.name == self.output)
         position = add_argument(program, Slot(POSITION, "input", TensorType(dtypes.INT32, (timed[0][0].type.shape[0],)), bounds=(0, length)))
@@ -59,6 +60,22 @@ class Incrementalize:
         finish_program(program, [(Slot(self.output, "output", type_of(out), slot.line), out), *past.results])
         remove_dead(block)
         drop_arguments(program, {POSITION, *(s.name for s, _ in past.results)})
+
+
+def _order(block: ir.Block) -> None:
+    """Slices that also permute axes become a slice and a transpose: a cache then keeps the slice in its source's order, each row in one piece."""
+    for op in [o for o in block.operations if isinstance(o, ops.View) and o.type.size < type_of(o.operands[0]).size]:
+        kept = {
+            k: a for a, row in enumerate(op.matrix) if sum(map(abs, row)) == 1 for k, f in enumerate(row) if f == 1
+        }  # of result axis k, its source's
+        order = sorted(kept, key=kept.__getitem__)
+        if len(kept) != op.type.rank or order == sorted(order) or not op.inside:
+            continue
+        with ir.InsertionPoint(op), op.location:
+            rows = [[int(kept.get(order[k]) == a) for k in range(len(order))] for a in range(len(op.matrix))]
+            sliced = ops.view(op.operands[0], rows, op.offsets, [op.type.shape[k] for k in order])
+            op.results[0].replace_all_uses_with(ops.transpose(sliced, [order.index(k) for k in range(len(order))]))
+        op.operation.erase()
 
 
 class _Caches:
@@ -110,14 +127,10 @@ class _Kept(_Caches):
         self, rows: Rows, value: ir.Value, axis: int, reach: int | None, lane: int | None, new: ir.Value, old: ir.Value
     ) -> tuple[ir.Value, ir.Value]:
         """reach None: the row is written at its position. Else the last reach - 1 rows are kept, and move by one."""
-        t = type_of(value)
         if reach is not None:
             found = ops.Concat.of(old, new, axis=axis)
             return found, ops.slice_axis(found, axis, 1, reach - 1)
-        place = ops.Iota.of(axis=axis, shape=t.shape, dtype=dtypes.INT32)
-        here = ops.Compare.of(place, rows.spread(self.position, t, lane), predicate="eq")
-        spread = [[0 if a == axis else int(a == k) for k in range(t.rank)] for a in range(t.rank)]
-        kept = ops.Select.of(here, ops.view(new, spread, [0] * t.rank, t.shape), old)
+        kept = ops.Put.of(old, new, self.position, axis=axis, lane=-1 if lane is None else lane)
         return kept, kept
 
     def scanned(self, rows: Rows, op: ops.Scan, lanes: Sequence[int | None]) -> list[ir.Value | None]:

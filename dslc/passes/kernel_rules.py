@@ -16,7 +16,15 @@ CONTROL = (ops.Scan, ops.Cond, ops.Kernel)
 PLACEMENT = (ops.Constant, ops.Iota, ops.View, ops.Reshape)
 POINTWISE = ("elementwise", "generator", "view", "gather", "join")
 CONTRACTIONS = (ops.Contract, ops.Conv)
-ALONE = {ops.Cumulative: "scan", ops.Scatter: "scatter", ops.Sort: "sort", ops.FFT: "fft", ops.ArgReduce: "reduce", ops.Fold: "reduce"}
+ALONE = {
+    ops.Cumulative: "scan",
+    ops.Scatter: "scatter",
+    ops.Put: "put",
+    ops.Sort: "sort",
+    ops.FFT: "fft",
+    ops.ArgReduce: "reduce",
+    ops.Fold: "reduce",
+}
 
 AGAIN = "nn.again"  # marks an op that computes an early value anew, which must not go back into the kernel of what it reads
 
@@ -76,6 +84,8 @@ def _anchor_last(graph: Graph, members: set[int], anchor: Op) -> bool:
     """Pointwise work before one op that needs an axis at once; nothing else leaves the kernel. Sorts and transforms stand alone."""
     if isinstance(anchor, (ops.Sort, ops.FFT)):
         return len(members) == 1
+    if isinstance(anchor, ops.Put) and any(p in members for p, _ in graph.source_of(anchor.base)):
+        return False
     outputs = graph.outputs(members)
     return all(v in list(anchor.results) for v in outputs) and not any(
         r in anchor.results for n in members for _, r in graph.uses[n] if graph.core[n].operation != anchor.operation

@@ -136,20 +136,23 @@ class Planner:
         self.clock += 1
         match op:
             case ops.Kernel():
-                return [self._call(op)]
+                return self._call(op)
             case ops.Scan():
                 return self._scan(op, depth)
             case ops.Cond():
                 return self._cond(op, depth)
         raise AssertionError(f"{op.operation.name} is no kernel")
 
-    def _call(self, op: ops.Kernel) -> Step:
+    def _call(self, op: ops.Kernel) -> list[Step]:
+        """The call; before one that writes rows into its base, the base is copied to where the result is, if it is not there."""
         operands: tuple[Any, ...] = tuple(self._home(v) for v in op.operands)
         for r in op.results:
             if r not in self.homes:
                 self.homes[r] = self._new(type_of(r), _origin(op))
         results: tuple[Any, ...] = tuple(self._home(r) for r in op.results)
-        return Call(op, operands, results)
+        call = Call(op, operands, results)
+        base = operands[_base(op)] if op.kind == "put" else results[0]
+        return [call] if base == results[0] else [Copy(base, results[0], type_of(op.results[0]).bytes), call]
 
     def _scan(self, op: ops.Scan, depth: int) -> list[Step]:
         """Carries live in one buffer each, which ends up with their last value; slices and stacks are addressed by turn."""
@@ -266,17 +269,25 @@ def _ports(arguments: Sequence[Slot], results: Sequence[Slot]) -> tuple[tuple[Po
 def _in_place(old: ir.Value, value: ir.Value) -> bool:
     """The kernel that makes a next value may write it over the old one: it reads the old one only where it writes, and nothing reads it later."""
     kernel = value.owner.opview
-    if not isinstance(kernel, ops.Kernel) or kernel.kind not in ("map", "update", "contract", "reduce"):
+    if not isinstance(kernel, ops.Kernel) or kernel.kind not in ("map", "update", "contract", "reduce", "put"):
         return False
     arguments = kernel.regions[0].blocks[0].arguments
     for use in old.uses:
         user = use.owner.operation
         if user == kernel.operation:
-            if not _stays_at_its_point(arguments[use.operand_number]):
+            stays = use.operand_number == _base(kernel) if kernel.kind == "put" else _stays_at_its_point(arguments[use.operand_number])
+            if not stays:
                 return False
         elif user.block != kernel.operation.block or not user.is_before_in_block(kernel.operation):
             return False
     return True
+
+
+def _base(kernel: ops.Kernel) -> int:
+    """Which operand a put kernel writes into."""
+    block = kernel.regions[0].blocks[0]
+    put = next(op for op in block.operations if isinstance(op, ops.Put))
+    return list(block.arguments).index(put.base)
 
 
 def _stays_at_its_point(argument: ir.Value) -> bool:

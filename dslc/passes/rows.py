@@ -105,8 +105,10 @@ class Rows:
             return rule(self, op, value, want, lane)
 
     def _passes(self, op: Op | None, axis: int) -> bool:
-        """True for a view that only places the time axis elsewhere: what it reads is kept, which is never larger."""
-        return isinstance(op, (ops.View, ops.Reshape)) and exact(op.maps().reads[0], axis) is not None
+        """True for a view that places the time axis elsewhere of what is not larger: what it reads is kept."""
+        if not isinstance(op, (ops.View, ops.Reshape)) or exact(op.maps().reads[0], axis) is None:
+            return False
+        return type_of(op.operands[0]).size <= op.type.size
 
     def _fallback(self, op: Op, value: ir.Value, want: Want) -> Piece:
         if self.time.touched(value):

@@ -81,7 +81,29 @@ def uniform(value: ir.Value) -> float | int | bool | None:
 
 def _algebra(op: Op) -> ir.Value | None:
     rule = _RULES.get(type(op))
-    return rule(op) if rule else None
+    better = rule(op) if rule else None
+    return _squeezed(op) if better is None and op.structure == "elementwise" else better
+
+
+def _squeezed(op: Op) -> ir.Value | None:
+    """Elementwise work without an axis of one element that its operands are only shown with: it has the points of what makes them."""
+    t = type_of(op.results[0])
+    unused = [set(m.unused) if isinstance(m := maker(v), ops.View) else set() for v in op.operands if uniform(v) is None]
+    dropped = {a for a in set.intersection(*unused) if t.shape[a] == 1} if unused else set()
+    if not dropped or PRECISION in op.attributes:
+        return None
+    kept = [a for a in range(t.rank) if a not in dropped]
+    rows = [[int(a == k) for k in kept] for a in range(t.rank)]
+    shape = [t.shape[a] for a in kept]
+    made = type(op).of(*[_composed_view(v, rows, shape) for v in op.operands], **op.values())
+    return ops.broadcast(made, t.shape, kept)
+
+
+def _composed_view(x: ir.Value, rows: list[list[int]], shape: list[int]) -> ir.Value:
+    """A view of x, through the view or the uniform constant that makes it."""
+    view = ops.view(x, rows, [0] * len(rows), shape)
+    op = maker(view)
+    return (_view(op) if isinstance(op, ops.View) and view != x else None) or view
 
 
 def _mul(op: Op) -> ir.Value | None:

@@ -23,7 +23,7 @@ class CachedModel:
     groups = True  # at most `batch` sequences at a time: further ones would take each other's caches
 
     def __init__(self, prefill: Program, decode: Program, store: ParameterStore, keep: int | None = None):
-        self._prefill, self._decode, self._store = prefill, decode, store.beside()
+        self._prefill, self.step, self._store = prefill, decode, store.beside()
         for program in (prefill, decode):
             self._store.extend(program.executable.ports)
             program.bind(self._store)
@@ -77,7 +77,7 @@ class CachedModel:
             self._position[row] = len(tokens) - 1 - self._starts[row]
             held[row] = tokens
         self._held = held
-        return self._run(self._decode, self._token)[rows]
+        return self._run(self.step, self._token)[rows]
 
     def _fill(self, part: list[list[int]]) -> np.ndarray:
         self.prefills += 1

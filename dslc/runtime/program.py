@@ -52,11 +52,10 @@ def metric_values(program: Program, results: Mapping[str, np.ndarray]) -> dict[s
 
 
 def written_ports(executable: Executable) -> list[str]:
-    """The params and states that the program writes: `notes["writes"]`, one a line; without it all of a training program, else the states."""
+    """The params and states that the program writes: `notes["writes"]`, one a line; without it all that it has."""
     if "writes" in executable.notes:
         return [name for name in executable.notes["writes"].split("\n") if name]
-    roles = ("param", "state") if executable.program not in ("eval", "run", "prefill", "step") else ("state",)
-    return [p.name for p in executable.ports_of(*roles)]
+    return [p.name for p in executable.ports_of("param", "state")]
 
 
 def check_out(results: Sequence[Port], out: Mapping[str, Any]) -> None:

@@ -49,6 +49,26 @@ def test_results_belong_to_the_caller_and_out_reuses_memory():
     np.testing.assert_array_equal(memory, kept)
 
 
+def test_large_results_use_memory_again_that_nobody_holds():
+    program = dslc.compile(dslc.load("model M:\n    input x[1024, 4096]\n    output y = 2 * x\n"))  # 16 MiB: written past the caches
+    x = np.random.default_rng(0).standard_normal((1024, 4096), np.float32)
+    held = program(x=x)["y"]
+    row, address = program(x=x)["y"][5], None
+    assert not np.shares_memory(row, held)
+    np.testing.assert_array_equal(row, 2 * x[5])
+    for _ in range(3):
+        found = program(x=-x)["y"]
+        assert not np.shares_memory(found, held) and not np.shares_memory(found, row)
+        assert address in (None, found.ctypes.data)
+        address = found.ctypes.data
+        del found
+    np.testing.assert_array_equal(held, 2 * x)
+    crooked = np.zeros(x.size + 1, np.float32)[1:].reshape(x.shape)
+    crooked = crooked if crooked.ctypes.data % 64 else np.zeros(x.size + 2, np.float32)[2:].reshape(x.shape)
+    assert program(x=x, out={"y": crooked})["y"] is crooked
+    np.testing.assert_array_equal(crooked, held)
+
+
 def test_torch_tensors_are_taken_and_results_go_to_torch():
     program = dslc.compile(dslc.load(TEXT))
     expected = program(x=X)["y"]

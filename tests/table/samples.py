@@ -101,6 +101,8 @@ SAMPLES: list[Sample] = [
     *(Sample("scatter", ((2, 3, 2), IDS), {"kind": k, "batch": 0, "sizes": (4,)}, 0.5, 2.0, note=k) for k in ("sum", "prod")),
     Sample("scatter", ((2, 3), IDS), {"kind": "max", "batch": 1, "sizes": (4,)}, note="max", differentiable=False),
     Sample("scatter", (np.array([0.0, 2, 3, 4, 0, 0, 5]), np.array([0, 0, 1, 1, 2, 2, 9], I32)), {"kind": "prod", "batch": 0, "sizes": (3,)}, note="prod with zeros"),
+    Sample("put", ((2, 4, 3), (2, 1, 3), np.array([2], I32)), {"axis": 1, "lane": -1}),
+    Sample("put", ((2, 4, 3), (2, 1, 3), np.array([3, 4], I32)), {"axis": 1, "lane": 0}, note="lane, one outside"),
     Sample("cumulative", (np.array([[2.0, 0, 3, 0, 4]]),), {"kind": "prod", "axis": 1, "reverse": True, "exclusive": False}, note="prod with zeros"),
     *(Sample(op, ((2, 0),), a, note="empty") for op, a in (
         ("softmax", {"axis": 1}), ("log_softmax", {"axis": 1}), ("cumulative", {"kind": "prod", "axis": 1, "reverse": False, "exclusive": True}),

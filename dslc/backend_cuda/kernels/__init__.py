@@ -7,7 +7,7 @@ from dslc.ir.rows import Unsuited
 from dslc.ir.types import spans_of
 
 from ..stage import Generated, Generator, Request
-from . import attention, attention_hopper, attention_mma, composite, contract, fft, map, reduce, scan, scatter, sort
+from . import attention, attention_hopper, attention_mma, composite, contract, fft, map, put, reduce, scan, scatter, sort
 
 
 def _attention(request: Request) -> Generated:
@@ -25,13 +25,14 @@ GENERATORS: dict[str, Generator] = {
     "contract": contract.generate,
     "fft": fft.generate,
     "map": map.generate,
+    "put": put.generate,
     "reduce": reduce.generate,
     "scan": scan.generate,
     "scatter": scatter.generate,
     "sort": sort.generate,
 }
 KINDS = {"nn.contract": "contract", "nn.conv": "contract", "nn.reduce": "reduce", "nn.argreduce": "reduce", "nn.fold": "reduce", "nn.fft": "fft",
-         "nn.cumulative": "scan", "nn.scatter": "scatter", "nn.sort": "sort"}  # fmt: skip
+         "nn.cumulative": "scan", "nn.put": "put", "nn.scatter": "scatter", "nn.sort": "sort"}  # fmt: skip
 
 
 def generate(kind: str, request: Request) -> Generated:

@@ -52,7 +52,7 @@ from .elementwise import (
     Xor,
     cast,
 )  # fmt: skip
-from .indexing import Gather, Scatter, Sort
+from .indexing import Gather, Put, Scatter, Sort
 from .movement import (
     Concat,
     Fold,

@@ -163,7 +163,7 @@ class FFT(Op, name="fft"):
 
 
 # Kernel kinds, what the code generators know: see docs/architecture.md.
-KERNEL_KINDS = ("map", "reduce", "contract", "attention", "scan", "scatter", "sort", "fft", "update")
+KERNEL_KINDS = ("map", "reduce", "contract", "attention", "scan", "scatter", "put", "sort", "fft", "update")
 
 
 class Kernel(Op, name="kernel"):

@@ -1,4 +1,4 @@
-"""Ops whose places depend on data: gather, scatter, sort."""
+"""Ops whose places depend on data: gather, scatter, put, sort."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from .. import index
 from ..mlir import ir
 from ..op import Flag, Float, Int, Ints, Maps, Op, Operand, Operands, Result, Str
 from ..types import TensorType, type_of
-from .constant import full_like
+from .constant import Iota, full_like
 from .elementwise import Compare, Div, Mul, Select, cast
 
 
@@ -143,6 +143,50 @@ class Scatter(Op, name="scatter"):
 
         other_zeros = Compare.of(of_point(count, "sum"), count, predicate="gt")
         return Select.of(other_zeros, zero, Div.of(of_point(safe, "prod"), safe))
+
+
+class Put(Op, name="put"):
+    """y = base, but y[..., at, ...] = row[..., 0, ...] along `axis`; a place outside of base is dropped.
+
+    at is int32 [1], or with a `lane` (an axis of base; -1: none) int32 [size of the lane]: a place for each. A kernel of it writes into base's
+    memory, and the row is all that it touches.
+    """
+
+    base: Operand
+    row: Operand
+    at: Operand
+    y: Result
+    axis: Int
+    lane: Int
+    structure = "whole"
+
+    @classmethod
+    def infer(cls, operands: Sequence[TensorType], **attributes: Any) -> list[TensorType]:
+        base, row, at = operands
+        axis, lane = attributes["axis"], attributes["lane"]
+        if not (0 <= axis < base.rank and -1 <= lane < base.rank and lane != axis):
+            raise ShapeError(f"put along axis {axis} of {base}, with lane {lane}")
+        if row != base.with_shape([1 if k == axis else n for k, n in enumerate(base.shape)]):
+            raise ShapeError(f"put of {row} into {base} along axis {axis}")
+        if at != TensorType(dtypes.INT32, (1 if lane < 0 else base.shape[lane],)):
+            raise ShapeError(f"put at {at} into {base} with lane {lane}")
+        return [base]
+
+    def reference(self, base: np.ndarray, row: np.ndarray, at: np.ndarray) -> np.ndarray:
+        places = np.arange(base.shape[self.axis]).reshape([-1 if k == self.axis else 1 for k in range(base.ndim)])
+        wanted = at.reshape([-1 if k == self.lane else 1 for k in range(base.ndim)])
+        return np.where(places == wanted, row, base)
+
+    def gradient(self, g: ir.Value) -> list:
+        from .movement import broadcast, reshape
+        from .reduction import Reduce
+
+        t = self.type
+        places = Iota.of(axis=self.axis, shape=t.shape, dtype=dtypes.INT32)
+        wanted = broadcast(self.at, t.shape, [self.lane]) if self.lane >= 0 else broadcast(reshape(self.at, ()), t.shape, [])
+        here, nothing = Compare.of(places, wanted, predicate="eq"), full_like(g, 0)
+        row = Reduce.of(Select.of(here, g, nothing), kind="sum", axes=[self.axis])
+        return [Select.of(here, nothing, g), reshape(row, type_of(self.row).shape), None]
 
 
 class Sort(Op, name="sort"):

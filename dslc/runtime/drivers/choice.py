@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...core.errors import TargetError
-from ...core.executable import Executable
+from ...core.executable import Executable, from_bytes
 
 if TYPE_CHECKING:
     from ..program import Program
@@ -18,6 +18,15 @@ _VECTORS = {16: ("avx512f", "avx512vl", "avx512bw", "avx512dq"), 8: ("avx2", "fm
 
 def program_for(executable: Executable, driver: Driver | None = None) -> Program:
     """The program, loaded. `driver`: the device to use instead of the target's own. TargetError where it cannot run here."""
+    main = _loaded(executable, driver)
+    if not executable.prepare:
+        return main
+    from ..prepared import PreparedProgram
+
+    return PreparedProgram(main, _loaded(from_bytes(executable.prepare), driver))
+
+
+def _loaded(executable: Executable, driver: Driver | None) -> Program:
     if driver is None and executable.target == "cpu":
         from .cpu.program import CpuProgram
 

@@ -80,7 +80,7 @@ class DeviceProgram:
         self._scalars = [p for p in ports if p.role == "scalar" and p.name in HOST_SCALARS]
         self._inputs = [p for p in ports if p.role == "input" or (p.role == "scalar" and p.name not in HOST_SCALARS)]
         self._results = executable.ports_of("output", "loss", "metric")
-        self._kept = executable.ports_of("param", "state")
+        self._kept = executable.ports_of("param", "state", "prepared")
         self._written = written_ports(executable)
         self._layout = _Layout.of(executable, [*self._scalars, *self._inputs], self._results)
         self._functions = _load(executable, driver)

@@ -19,7 +19,7 @@ from dslc.ir import op as nn
 from dslc.ir import reference
 from dslc.ir.mlir import ir
 from dslc.ir.ops import Kernel, Yield
-from dslc.ir.plan import Call, Place, Plan
+from dslc.ir.plan import Call, Copy, Place, Plan, Step
 from dslc.ir.types import TensorType, type_of
 from dslc.runtime.drivers.cpu.loader import LoadedObject
 from dslc.runtime.drivers.cpu.pool import LAUNCH, Pool, aligned_bytes
@@ -70,7 +70,8 @@ def run(cases: Sequence[Case], threads: Sequence[int] = (1, 2)) -> list[Case]:
 
 def plan_of(module: ir.Module, cases: Sequence[Case]) -> tuple[Plan, list[list[TensorType]]]:
     """A plan that calls every case's kernel, with a port for each operand and result, and the types of the results; fills in `expected`."""
-    calls, ports, outputs = [], [], []
+    calls: list[Step] = []
+    ports, outputs = [], []
     for case in cases:
         types = [TensorType(dtypes.of_numpy(a.dtype), a.shape) for a in case.arrays]
         with ir.InsertionPoint(module.body):
@@ -84,6 +85,8 @@ def plan_of(module: ir.Module, cases: Sequence[Case]) -> tuple[Plan, list[list[T
         for k, t in enumerate([*types, *results]):
             places.append(Place("slot", len(ports)))
             ports.append(Port(f"{case.name}.{k}", "input" if k < len(types) else "output", t.dtype, t.shape, len(ports)))
+        if case.kind == "put":  # writes into its base, which the planner puts where the result is
+            calls.append(Copy(places[0], places[len(types)], types[0].bytes))
         calls.append(Call(kernel, tuple(places[: len(types)]), tuple(places[len(types) :])))
         outputs.append(results)
         wide = [reference.widen(a) for a in case.arrays]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dslc.core.dtypes import BFLOAT16, FLOAT32, FLOAT64, INT8, INT32, INT64
-from dslc.ir.ops import FFT, Abs, Add, Cumulative, Div, Mul, Neg, Scatter, Sort, Sqrt, Sub, broadcast, full
+from dslc.ir.ops import FFT, Abs, Add, Cumulative, Div, Mul, Neg, Put, Scatter, Sort, Sqrt, Sub, broadcast, full
 from dslc.ir.types import type_of
 
 from .harness import Case, cached, check
@@ -16,6 +16,10 @@ ODD = np.array([[3, np.nan, -0.0, 0.0, -np.inf, np.inf, np.nan, 1, 1, -5]], np.f
 
 def scatter(kind, batch, sizes):
     return lambda u, *ids: Scatter.of(u, *ids, kind=kind, batch=batch, sizes=sizes)
+
+
+def put(axis, lane=-1):
+    return lambda base, row, at: Put.of(base, row, at, axis=axis, lane=lane)
 
 
 def running(kind, axis, reverse=False, exclusive=False):
@@ -54,6 +58,11 @@ CASES = [
     Case("scatter_narrow", "scatter", [(BFLOAT16, (5, 13, 64)), IDS], scatter("sum", 0, [12])),
     Case("scatter_between", "scatter", [(F, (5, 13, 64)), IDS],
          lambda u, i: (lambda y: [y, Neg.of(y)])(scatter("sum", 0, [12])(Mul.of(u, u), i)), 1e-5),
+    Case("put", "put", [(F, (3, 40, 21)), (F, (3, 1, 21)), np.array([17], np.int32)], put(1)),
+    Case("put_lanes", "put", [(F, (3, 4, 9, 16)), (F, (3, 4, 1, 16)), np.array([8, 0, -1, 9], np.int32)], put(2, 1)),
+    Case("put_last", "put", [(F, (5, 33)), (F, (5, 1)), np.array([3, 32, 0, 33, 7], np.int32)], put(1, 0)),
+    Case("put_lanes_last", "put", [(BFLOAT16, (6, 33)), (BFLOAT16, (1, 33)), np.arange(33, dtype=np.int32) % 7], put(0, 1)),
+    Case("put_between", "put", [(F, (9,)), (F, ()), np.array([4], np.int32)], lambda x, y, at: put(0)(x, broadcast(Mul.of(y, y), (1,), []), at)),
     Case("update", "update", [*((F, s) for s in ((7, 9), (7, 9), (5,)) for _ in range(4)), (F, ())], update, 1e-5),
     Case("sum_last", "scan", [(F, (5, 13))], running("sum", 1), 1e-5),
     Case("sum_first", "scan", [(F, (33, 20))], running("sum", 0, True), 1e-5),

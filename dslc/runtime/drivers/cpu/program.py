@@ -2,17 +2,18 @@
 
 The call's table of pointers has a slot for each port: inputs are read where they lie, params and states are the store's own arrays, results are
 fresh arrays or the caller's. The arena is one stretch of memory, laid out as `backend_cpu.native` says: constants, intermediates, scratch of each
-thread. Nothing in a slot need be aligned more than its elements are.
+thread. What is written through a slot begins on a cache line; inputs need not be aligned more than their elements are.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ from .loader import LoadedObject
 
 ALIGNMENT = 128  # of the arena's three parts; the compiler's figure
 RESULT_ALIGNMENT = 64
+LARGE_RESULT = 1 << 20  # bytes from which on a result's memory is used again
+SPARE_BLOCKS = 2  # of a result that are remembered
 _HOST = ("seed", "step", "microbatch")  # scalars that every call is given
 _C_INTEGERS = {8: ctypes.c_int8, 16: ctypes.c_int16, 32: ctypes.c_int32, 64: ctypes.c_int64}
 
@@ -64,18 +67,36 @@ class _Input:
 
 @dataclass(frozen=True)
 class _Result:
+    """A result's port. `spare`: large blocks that it was written to, for when nobody holds an array on them: new pages cost more than the writing."""
+
     name: str
     slot: int
     shape: tuple[int, ...]
     dtype: np.dtype
     bytes: int
+    spare: list[np.ndarray] = field(default_factory=list)
 
     def fresh(self) -> tuple[np.ndarray, int]:
-        """A new array on a cache line's border, and its address."""
-        raw = np.empty(self.bytes + RESULT_ALIGNMENT, np.uint8)
+        """An array on a cache line's border that nobody else holds, and its address."""
+        raw = self._block()
         address = raw.__array_interface__["data"][0]
         skip = -address % RESULT_ALIGNMENT
-        return np.ndarray(self.shape, self.dtype, raw, skip), address + skip
+        array = np.ndarray(self.shape, self.dtype, raw, skip)
+        if self.bytes >= LARGE_RESULT:
+            self.spare.append(raw)
+            del self.spare[:-SPARE_BLOCKS]
+        return array, address + skip
+
+    def _block(self) -> np.ndarray:
+        for _ in range(len(self.spare)):
+            try:
+                raw = self.spare.pop(0)  # at once, so that no other thread takes it too
+            except IndexError:
+                break
+            if sys.getrefcount(raw) == 2:  # this name's and the call's: no array lies on it
+                return raw
+            self.spare.append(raw)
+        return np.empty(self.bytes + RESULT_ALIGNMENT, np.uint8)
 
 
 class CpuProgram:
@@ -102,7 +123,7 @@ class CpuProgram:
         self._result_ports = executable.ports_of("output", "loss", "metric")
         self._results = [_Result(p.name, p.slot, p.shape, p.dtype.numpy, p.bytes) for p in self._result_ports]
         self._host = self._host_scalars()
-        self._kept = executable.ports_of("param", "state")
+        self._kept = executable.ports_of("param", "state", "prepared")
         self._written = written_ports(executable)
         self._store: Any = None
         self._arrays: list[np.ndarray] = []
@@ -130,6 +151,8 @@ class CpuProgram:
             if array.shape != port.shape or array.dtype != port.dtype.numpy or not array.flags.c_contiguous:
                 found, declared = described(array.dtype, array.shape), described(port.dtype, port.shape)
                 raise DataError(f"the {port.role} '{port.name}' is {found} in the store, {declared} in the program")
+            if array.ctypes.data % RESULT_ALIGNMENT and array.size:
+                raise DataError(f"the {port.role} '{port.name}' does not begin on a cache line in the store")
         with self._lock:
             self._store, self._arrays = store, arrays
             for port, array in zip(self._kept, arrays):
@@ -148,7 +171,7 @@ class CpuProgram:
         values = self._read(inputs)
         if self._kept and hasattr(self._store, "gather"):
             self._store.gather()  # what a device wrote meanwhile
-        memory, results = self._make_results(out)
+        memory, results, given = self._make_results(out)
         host = self._host
         with self._lock:
             table = self._table
@@ -158,6 +181,9 @@ class CpuProgram:
                 table[slot] = address
             host["seed"].value, host["step"].value, host["microbatch"].value = seed, step, microbatch
             self._run()
+        for name, array in given.items():
+            np.copyto(array, results[name])
+            results[name] = array
         if self._written and hasattr(self._store, "touch"):
             self._store.touch(*self._written)
         return results
@@ -175,19 +201,22 @@ class CpuProgram:
             addresses.append((item.slot, value.__array_interface__["data"][0]))
         return kept, addresses
 
-    def _make_results(self, out: Mapping[str, Any] | None) -> tuple[list[tuple[int, int]], dict[str, np.ndarray]]:
-        memory, results = [], {}
+    def _make_results(self, out: Mapping[str, Any] | None) -> tuple[list[tuple[int, int]], dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """(slot, address) of each result, the arrays by name, and those of `out` that a fresh array stands in for, since they do not lie well."""
+        memory, results, given = [], {}, {}
         if out:
             check_out(self._result_ports, out)
         for item in self._results:
-            if out and item.name in out:
-                array = out[item.name]
+            array = out.get(item.name) if out else None
+            if array is not None and array.__array_interface__["data"][0] % RESULT_ALIGNMENT == 0:
                 address = array.__array_interface__["data"][0]
             else:
+                if array is not None:
+                    given[item.name] = array
                 array, address = item.fresh()
             results[item.name] = array
             memory.append((item.slot, address))
-        return memory, results
+        return memory, results, given
 
     def _run(self) -> None:
         state = pool.state
