@@ -23,6 +23,32 @@ from .ssa import Builder, computed
 Value = Any  # an ir.Value
 
 
+def step_of(e: Expr, axis: int, lanes: int, depends: Callable[[Expr], bool]) -> int | None:
+    """By how much an expression moves from lane to lane along a dim, over an aligned block of lanes; None where that differs. `depends`: whether it
+    is made of anything that may be another value in another lane."""
+    if e == Dim(axis):
+        return 1
+    if not depends(e):
+        return 0
+    match e:
+        case Sum(terms, _):
+            steps = [step_of(t, axis, lanes, depends) for t, _ in terms]
+            return None if None in steps else sum(n * f for n, (_, f) in zip(steps, terms))  # type: ignore[operator,misc]
+        case FloorDiv(dividend, divisor) | Mod(dividend, divisor):
+            inner = step_of(dividend, axis, lanes, depends)
+            if inner == 0:
+                return 0
+            if inner == 1 and divisor % lanes == 0 and _begins_a_block(dividend, axis, lanes, depends):
+                return int(isinstance(e, Mod))
+    return None
+
+
+def _begins_a_block(e: Expr, axis: int, lanes: int, depends: Callable[[Expr], bool]) -> bool:
+    """Whether an expression is a multiple of the lanes in lane 0."""
+    terms, constant = (e.terms, e.constant) if isinstance(e, Sum) else (((e, 1),), 0)
+    return constant % lanes == 0 and all(t == Dim(axis) or (f % lanes == 0 and not depends(t)) for t, f in terms)
+
+
 class Point:
     """One point, or one vector of points, of a loop nest.
 
@@ -85,7 +111,11 @@ class Point:
     # ---- index arithmetic
 
     def _varies(self, e: Expr) -> bool:
-        """Whether an expression differs between lanes."""
+        """Whether an expression may differ between lanes."""
+        return self._depends(e) and self.step(e) != 0
+
+    def _depends(self, e: Expr) -> bool:
+        """Whether an expression is made of the vector's dim, or of symbols that differ between lanes."""
         if self.vector is None:
             return False
         return self.vector in index.dims_of(e) or any(self.value(self.trace.symbols[n]).lanes > 1 for n in symbols_of(e))
@@ -163,6 +193,8 @@ class Point:
                 for x in moving[1:]:
                     out = b.same("arith.addi", out, x)
                 return out if still == Const(0) else b.same("arith.addi", out, self.lanes_index(still, bits))
+            case FloorDiv() | Mod() if self.step(e) == 1:
+                return b.same("arith.addi", b.spread(b.to("arith.index_cast", self.scalar(e), element, 1), element, lanes), b.iota(element, lanes))
             case FloorDiv(dividend, divisor) | Mod(dividend, divisor):
                 x, d = self.lanes_index(dividend, bits), b.const(element, divisor, lanes)
                 positive = index.bounds(dividend, self.trace.sizes)[0] >= 0
@@ -209,31 +241,7 @@ class Point:
 
     def step(self, address: Expr) -> int | None:
         """By how much an address moves from lane to lane; None where that differs."""
-        if self.vector is None:
-            return 0
-        total = 0
-        for t, f in address.terms if isinstance(address, Sum) else ((address, 1),):
-            if t == Dim(self.vector):
-                total += f
-            elif self._varies(t):
-                if not self._within_block(t):
-                    return None
-                total += f if isinstance(t, Mod) else 0
-        return total
-
-    def _within_block(self, e: Expr) -> bool:
-        """Whether x // n does not change, and x % n counts up by one, over the lanes of an aligned block."""
-        if not isinstance(e, (FloorDiv, Mod)) or e.divisor % self.lanes:
-            return False
-        inner = e.dividend
-        terms, constant = (inner.terms, inner.constant) if isinstance(inner, Sum) else (((inner, 1),), 0)
-        for t, f in terms:
-            if t == Dim(self.vector):  # type: ignore[arg-type]
-                if f != 1:
-                    return False
-            elif f % self.lanes or self._varies(t):
-                return False
-        return constant % self.lanes == 0
+        return 0 if self.vector is None else step_of(address, self.vector, self.lanes, self._depends)
 
     def _read(self, node: Read) -> Val:
         memory = self.operands[node.operand]

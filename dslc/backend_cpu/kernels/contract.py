@@ -8,13 +8,15 @@ from math import prod
 from typing import Any
 
 from dslc.core.dtypes import FLOAT32, FLOAT64, DType
+from dslc.ir import index
 from dslc.ir.contractions import BATCH, COLUMNS, CONTRACTIONS, ROWS, TERMS, Contraction, Roles, roles_of
-from dslc.ir.trace import Node, Read, dims_under, factor_of, survey
+from dslc.ir.index import Expr
+from dslc.ir.trace import Node, Read, dims_under, factor_of, survey, symbols_of
 from dslc.ir.types import type_of
 
 from .. import emit, gemm, gemm_schedule
 from ..gemm_schedule import Shape, Side
-from ..pull import Point
+from ..pull import Point, step_of
 from ..scalars import Val
 from ..ssa import computed
 from ..stage import Frame, Generated, Request, Stage
@@ -91,6 +93,7 @@ class _Product(Contraction):
         super().__init__(request.body, op, roles, results)
         dtype = FLOAT64 if op.type.dtype == FLOAT64 else FLOAT32
         self.shape = Shape(self.sizes[ROWS], self.sizes[COLUMNS], self.sizes[TERMS], self.sizes[BATCH], dtype)
+        self.lanes = gemm_schedule.lanes_for(request.machine, dtype)
         self.sides = [self._side(node, dim) for node, dim in zip(self.operands, (ROWS, COLUMNS))]
         self.packed_at = 0  # where in the workspace a packed B lies
 
@@ -99,8 +102,9 @@ class _Product(Contraction):
         reads = survey(self.trace, [node]).reads
         plain = isinstance(node, Read) and not node.tests
         steps = [(factor_of(r.address, dim), factor_of(r.address, TERMS)) for r in reads]
+        runs = [self._run(r.address) if k is None else k for r, (_, k) in zip(reads, steps)]
         along = "none"
-        if any(k == 1 for _, k in steps) and all(k in (0, 1) for _, k in steps):
+        if any(k == 1 for k in runs) and all(k in (0, 1) for k in runs):
             along = "k"
         elif any(x in (1, None) for x, _ in steps):
             along = "x"
@@ -108,6 +112,12 @@ class _Product(Contraction):
         shared = BATCH not in dims_under(self.trace, [node])[id(node)]
         stride = steps[0][0 if along == "k" else 1] or 0 if direct else 0
         return Side(along, direct, shared, False, max(stride, 0))
+
+    def _run(self, address: Expr) -> int | None:
+        """By how much an address moves with the terms, within each block of lanes, where blocks of terms are whole."""
+        if symbols_of(address) or self.shape.k % self.lanes:
+            return None
+        return step_of(address, TERMS, self.lanes, lambda e: TERMS in index.dims_of(e))
 
     # ---- emission
 
