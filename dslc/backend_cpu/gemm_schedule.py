@@ -23,6 +23,7 @@ MOST_K = 2048  # longer sums go through blocks of k and an accumulator in scratc
 BLOCK_K = 512
 TASKS = 8  # wanted at least, so that several threads have equal shares
 ROWS_SHARE = 16  # of the second cache, one part is for the rows of A that meet all panels of a block of B in turn
+MOST_NR = 128  # columns of a tile, at most
 MOST_PACKED = 4 << 20  # bytes of a B that is packed as a whole, before the product: beyond, it would come from memory
 BLOCK_SHARE = 2  # and one part for a packed block of A, which every panel of B reads again; one of B may be twice as large
 

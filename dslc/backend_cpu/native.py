@@ -250,7 +250,9 @@ class _PlanWriter:
         if self.times is None:
             return
         row, last = self.constant(-1 if launch is None else launch), self.constant(self.times.launches)
-        self.line(f"llvm.call @dslc_stamp(%tid, {self.address(Place('slot', self.times.slot), ())}, {row}, {last}) : (i64, !llvm.ptr, i64, i64) -> ()")
+        self.line(
+            f"llvm.call @dslc_stamp(%tid, {self.address(Place('slot', self.times.slot), ())}, {row}, {last}) : (i64, !llvm.ptr, i64, i64) -> ()"
+        )
 
     def call(self, step: KernelCall, turns: tuple[str, ...]) -> None:
         pointers = [self.address(place, turns) for place in step.operands]

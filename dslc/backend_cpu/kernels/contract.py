@@ -42,14 +42,18 @@ def generate(request: Request) -> Generated:
         workspace = whole.workspace_bytes
     else:
         whole, finish, workspace = None, [], 0  # type: ignore[assignment]
-    schedule = gemm_schedule.choose(product.shape, *product.sides, request.machine)
     packing: list[Stage] = []
+    if product.lays_out_rows():
+        product.sides[0], product.rows_at = replace(product.sides[0], along="k", direct=True, stride=product.row_length), workspace
+        workspace += product.shape.m * product.row_length * product.shape.dtype.bytes
+        packing.append(Stage(product.lay_out_rows))
+    schedule = gemm_schedule.choose(product.shape, *product.sides, request.machine)
     if gemm_schedule.packs_again(product.shape, schedule):
         packed = [product.sides[0], replace(product.sides[1], packed=True)]
         schedule = gemm_schedule.choose(product.shape, *packed, request.machine)
         product.sides, product.packed_at = packed, workspace
         workspace += gemm_schedule.packed_bytes(product.shape, packed[1], schedule)
-        packing = [Stage(lambda frame: product.pack(frame, schedule))]
+        packing.append(Stage(lambda frame: product.pack(frame, schedule)))
     scratch = gemm_schedule.scratch_elements(product.shape, product.sides[0], schedule) * product.shape.dtype.bytes
 
     def emit_product(frame: Frame) -> None:
@@ -96,6 +100,8 @@ class _Product(Contraction):
         self.lanes = gemm_schedule.lanes_for(request.machine, dtype)
         self.sides = [self._side(node, dim) for node, dim in zip(self.operands, (ROWS, COLUMNS))]
         self.packed_at = 0  # where in the workspace a packed B lies
+        self.rows_at: int | None = None  # and rows of A, each `row_length` elements, where they are laid out first
+        self.row_length = self.shape.k + self.lanes
 
     def _side(self, node: Node, dim: int) -> Side:
         """How an operand lies: `dim` is the rows' or the columns' dim."""
@@ -130,6 +136,28 @@ class _Product(Contraction):
         packed_b = self._packed(frame, schedule) if b.side.packed else None
         gemm.emit(gemm.Product(self.shape, schedule, a, b, store, packed_b), frame.tid, frame.threads, frame.scratch)
 
+    def lays_out_rows(self) -> bool:
+        """Whether A is small, scattered in memory, and read for many blocks of columns: filters of a convolution's gradient."""
+        shape, side = self.shape, self.sides[0]
+        small = shape.m * self.row_length * shape.dtype.bytes <= gemm_schedule.MOST_PACKED
+        return side.along == "none" and side.shared and small and shape.batch * shape.n >= 8 * gemm_schedule.MOST_NR
+
+    def lay_out_rows(self, frame: Frame) -> None:
+        """A into the workspace, row by row, k by k."""
+        load, rows = self._loader(frame, self.operands[0], ROWS), self._rows(frame)
+        low, high = emit.share(self.shape.m, frame.tid, frame.threads)
+
+        def row(m: Value) -> None:
+            def part(k: Value, lanes: int, mask: Value) -> None:
+                rows.store(load(0, m, k, "k", lanes, mask), [emit.iadd(emit.imul(m, self.row_length), k)])
+
+            emit.vector_loop(0, self.shape.k, self.lanes, part)
+
+        emit.loop(low, high, 1, row)
+
+    def _rows(self, frame: Frame) -> emit.Memory:
+        return emit.memory_of(frame.workspace.ref, self.rows_at, self.shape.dtype, self.shape.m * self.row_length)  # type: ignore[union-attr,arg-type]
+
     def pack(self, frame: Frame, schedule: gemm_schedule.Schedule) -> None:
         """The whole of B, once, into the workspace."""
         gemm.emit_pack_b(self.shape, schedule, self._loaded(frame)[1], self._packed(frame, schedule), frame.tid, frame.threads)
@@ -139,7 +167,15 @@ class _Product(Contraction):
         return emit.memory_of(frame.workspace.ref, self.packed_at, self.shape.dtype, elements)  # type: ignore[union-attr]
 
     def _loaded(self, frame: Frame) -> list[gemm.Operand]:
-        return [gemm.Operand(side, self._loader(frame, node, dim)) for side, node, dim in zip(self.sides, self.operands, (ROWS, COLUMNS))]
+        a, b = (gemm.Operand(side, self._loader(frame, node, dim)) for side, node, dim in zip(self.sides, self.operands, (ROWS, COLUMNS)))
+        if self.rows_at is None:
+            return [a, b]
+        rows = self._rows(frame)
+
+        def load(batch: Any, x: Any, k: Any, axis: str, lanes: int, mask: Value) -> Value:
+            return rows.load([emit.iadd(emit.imul(x, self.row_length), k)], lanes, mask)
+
+        return [gemm.Operand(a.side, load), b]
 
     def _loader(self, frame: Frame, node: Node, dim: int) -> Any:
         def load(batch: Any, x: Any, k: Any, axis: str, lanes: int, mask: Value) -> Value:
