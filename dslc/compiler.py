@@ -169,11 +169,7 @@ def _noted(executable: Executable, module: Any) -> Executable:
 def compile_program(model: Model, program: str, target_name: str, fetch: Sequence[str] = (), timed: bool = False) -> Executable:
     """The executable of one program on one target, from the cache where it was compiled before. `fetch`: named values that are outputs too.
     `timed`: one that times its launches itself, where the target makes such."""
-    if program not in RECIPES:
-        raise NameError_(f"no program '{program}'{did_you_mean(program, RECIPES)}", help=f"the programs are {', '.join(RECIPES)}")
     target = target_of(target_name)
-    if timed and target.compile_timed:
-        target = replace(target, compile=target.compile_timed)
     wanted = (*fetch, TIMES) if timed and target.compile_timed else fetch
     name = cache.key(model.fingerprint, str(model.steps), program, *wanted, target.name, target.fingerprint())
     stored = cache.get(name)
@@ -182,6 +178,16 @@ def compile_program(model: Model, program: str, target_name: str, fetch: Sequenc
             return from_bytes(stored)
         except Error:
             pass  # damaged: compile again
-    executable = model.signed(_within_budget(model, program, target, fetch))
+    executable = compile_anew(model, program, target_name, fetch, timed)
     cache.put(name, to_bytes(executable))
     return executable
+
+
+def compile_anew(model: Model, program: str, target_name: str, fetch: Sequence[str] = (), timed: bool = False) -> Executable:
+    """As `compile_program`, past the cache."""
+    if program not in RECIPES:
+        raise NameError_(f"no program '{program}'{did_you_mean(program, RECIPES)}", help=f"the programs are {', '.join(RECIPES)}")
+    target = target_of(target_name)
+    if timed and target.compile_timed:
+        target = replace(target, compile=target.compile_timed)
+    return model.signed(_within_budget(model, program, target, fetch))
