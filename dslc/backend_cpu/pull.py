@@ -266,8 +266,8 @@ class Point:
         b, lanes = self.b, self.lanes
         mask = self._mask(condition)
         bits = self._bits(node.address)
-        if mask is None and step in (2, -1):
-            return Val(self._shuffled(memory, self.scalar(node.address), step), node.dtype, lanes)
+        if step in (2, -1):
+            return Val(self._shuffled(memory, self.scalar(node.address), step, mask), node.dtype, lanes)
         if mask is None and step is not None:
             offsets = b.same("arith.muli", b.iota("i32", lanes), b.const("i32", step, lanes))
             raw = memory.gather([self.scalar(node.address)], offsets)
@@ -280,13 +280,20 @@ class Point:
             raw = b.select(mask, raw, b.const(computed(node.dtype), 0, lanes))
         return Val(raw, node.dtype, lanes)
 
-    def _shuffled(self, memory: Memory, at: Value, step: int) -> Value:
-        """Every second element, or the elements backwards, by whole loads of just these elements and a shuffle."""
+    def _shuffled(self, memory: Memory, at: Value, step: int, mask: Value) -> Value:
+        """Every second element, or the elements backwards, by loads that stay between these elements and a shuffle; where the mask is false, 0."""
         lanes = self.lanes
         if step == -1:
-            whole = memory.load([self.b.add(at, 1 - lanes)], lanes)
-            return vector.shuffle(whole, whole, list(range(lanes))[::-1])
-        low, high = memory.load([at], lanes), memory.load([self.b.add(at, lanes - 1)], lanes)
+            backwards = list(range(lanes))[::-1]
+            whole = memory.load([self.b.add(at, 1 - lanes)], lanes, None if mask is None else vector.shuffle(mask, mask, backwards))
+            return vector.shuffle(whole, whole, backwards)
+        masks = [None, None]
+        if mask is not None:  # element j of the first load is lane j / 2, of the second lane (j + lanes - 1) / 2
+            never = self.b.const("i1", 0, lanes)
+            masks = [
+                vector.shuffle(mask, never, [(j + skip) // 2 if (j + skip) % 2 == 0 else lanes for j in range(lanes)]) for skip in (0, lanes - 1)
+            ]
+        low, high = memory.load([at], lanes, masks[0]), memory.load([self.b.add(at, lanes - 1)], lanes, masks[1])
         return vector.shuffle(low, high, [2 * i if 2 * i < lanes else 2 * i + 1 for i in range(lanes)])
 
     def _mask(self, condition: Val | None) -> Value:
