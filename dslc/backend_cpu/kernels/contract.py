@@ -11,6 +11,7 @@ from dslc.core.dtypes import FLOAT32, FLOAT64, DType
 from dslc.ir import index
 from dslc.ir.contractions import BATCH, COLUMNS, CONTRACTIONS, ROWS, TERMS, Contraction, Roles, roles_of
 from dslc.ir.index import Expr
+from dslc.ir.rows import Unsuited
 from dslc.ir.trace import Node, Read, dims_under, factor_of, survey, symbols_of
 from dslc.ir.types import type_of
 
@@ -20,15 +21,19 @@ from ..pull import Point, step_of
 from ..scalars import Val
 from ..ssa import computed
 from ..stage import Frame, Generated, Request, Stage
-from . import reduce
+from . import depthwise, reduce
 from .whole import Whole
 
 Value = Any  # an ir.Value
 
 
 def generate(request: Request) -> Generated:
-    """A blocked product, or a fold of products where one side has no extent of its own (depthwise convolutions) or the type is an integer."""
+    """A blocked product, taps one by one where one side has no extent of its own (depthwise convolutions), or a fold of products of integers."""
     ops = list(dict.fromkeys(op for op, _ in request.body.makers.values() if op.operation.name in CONTRACTIONS))
+    try:
+        return depthwise.generate(request, ops[0])
+    except Unsuited:
+        pass
     if not _suits(ops[0]):
         return reduce.generate(request)
     whole = Whole.of(request, CONTRACTIONS)
