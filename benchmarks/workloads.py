@@ -25,6 +25,7 @@ class Workload:
     mode: str
     inputs: Callable[[np.random.Generator], dict[str, np.ndarray]]
     tolerance: float = 1e-4
+    unrolled_by: tuple[str, ...] = ()  # peers that make a graph node of every turn of the network's loop, and are left out for that
 
     @property
     def spec(self) -> Path:
@@ -63,6 +64,18 @@ def _pixels(rng: np.random.Generator) -> dict[str, np.ndarray]:
     return {"x": rng.standard_normal((2, 3, 128, 128), np.float32), "y": rng.integers(0, 5, (2, 128, 128)).astype(np.int32)}
 
 
+def _tokens(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    return {"x": rng.integers(0, 8192, (1, 128)).astype(np.int32)}
+
+
+def _features(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    return {"x": rng.integers(0, 2000, (512, 26)).astype(np.int32), "y": rng.integers(0, 2, 512).astype(np.int32)}
+
+
+def _sequence(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    return {"x": rng.standard_normal((1, 512, 256), np.float32)}
+
+
 WORKLOADS = {
     w.name: w
     for w in (
@@ -79,6 +92,10 @@ WORKLOADS = {
         Workload("resnet50", "resnet50", "forward", _picture),
         Workload("mobilenet_v2", "mobilenet_v2", "forward", _picture),
         Workload("unet_train", "unet", "train", _pixels),
+        Workload("vit_small", "vit_small", "forward", _picture),
+        Workload("bert_base", "bert_base", "forward", _tokens),
+        Workload("mamba", "mamba", "forward", _sequence, unrolled_by=("torch.compile", "onnxruntime")),
+        Workload("recommender_train", "recommender", "train", _features),
         Workload("layernorm", "layernorm", "forward", _rows),
         Workload("softmax", "softmax", "forward", _rows),
         Workload("gelu_add_layernorm", "gelu_add_layernorm", "forward", _rows),

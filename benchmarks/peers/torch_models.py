@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from . import torch_vision
+from . import torch_sequences, torch_vision
 
 Weights = Mapping[str, np.ndarray]
 
@@ -107,6 +107,7 @@ class Rows(nn.Module):
 
 NETWORKS: dict[str, Callable[[Weights], nn.Module]] = {
     **torch_vision.NETWORKS,
+    **torch_sequences.NETWORKS,
     "mlp": MLP,
     "gpt": GPT,
     "attention": Attention,
