@@ -1,4 +1,4 @@
-"""`python -m benchmarks cpu [--only NAME,...] [--against torch,torch.compile,onnxruntime,jax] [--threads N]`: one table, one JSON file.
+"""`python -m benchmarks cpu [--only NAME,...] [--against torch,torch.compile,onnxruntime,jax] [--threads N]`: one table, one JSON file, one picture.
 `python -m benchmarks gpu [--only GROUP,...] [--out FOLDER]`: groups of a few minutes, each a process of its own and one JSON file in the folder."""
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dslc.core.errors import TargetError
 from dslc.runtime.drivers.cuda import cuda_driver
 
 from .driver import all_workloads, measure, table
+from .plot import plot
 from .workloads import WORKLOADS
 
 RESULTS = Path(__file__).parent / "results"
@@ -84,7 +85,8 @@ def main() -> None:
     out = options.out or RESULTS / "cpu.json"
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(report, indent=1) + "\n")
-    print(f"written: {out}")
+    plot(report, out.with_suffix(".png"))
+    print(f"written: {out}, {out.with_suffix('.png')}")
 
 
 if __name__ == "__main__":

@@ -87,6 +87,9 @@ def measure(workload: Workload, names: list[str], threads: int, rounds: int, sec
             file = f"{folder}/weights.npz"
             np.savez(file, **weights(shapes(workload)))
             for name in names:
+                if name in workload.unrolled_by:
+                    left_out[name] = "it unrolls the loop"
+                    continue
                 player = start(name, threads)
                 reply = player.ask({"prepare": workload.name, "weights": file})
                 if "skip" in reply:

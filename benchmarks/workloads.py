@@ -25,6 +25,7 @@ class Workload:
     mode: str
     inputs: Callable[[np.random.Generator], dict[str, np.ndarray]]
     tolerance: float = 1e-4
+    unrolled_by: tuple[str, ...] = ()  # peers that make a graph node of every turn of the network's loop, and are left out for that
 
     @property
     def spec(self) -> Path:
@@ -55,6 +56,26 @@ def _rows(rng: np.random.Generator) -> dict[str, np.ndarray]:
     return {"x": rng.standard_normal((16384, 1024), np.float32)}
 
 
+def _picture(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    return {"x": rng.standard_normal((1, 3, 224, 224), np.float32)}
+
+
+def _pixels(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    return {"x": rng.standard_normal((2, 3, 128, 128), np.float32), "y": rng.integers(0, 5, (2, 128, 128)).astype(np.int32)}
+
+
+def _tokens(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    return {"x": rng.integers(0, 8192, (1, 128)).astype(np.int32)}
+
+
+def _features(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    return {"x": rng.integers(0, 2000, (512, 26)).astype(np.int32), "y": rng.integers(0, 2, 512).astype(np.int32)}
+
+
+def _sequence(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    return {"x": rng.standard_normal((1, 512, 256), np.float32)}
+
+
 WORKLOADS = {
     w.name: w
     for w in (
@@ -67,6 +88,14 @@ WORKLOADS = {
         Workload("attention_train", "attention", "train", _attention),
         Workload("lstm_forward", "lstm", "forward", _lstm),
         Workload("lstm_train", "lstm", "train", _lstm),
+        Workload("resnet18", "resnet18", "forward", _picture),
+        Workload("resnet50", "resnet50", "forward", _picture),
+        Workload("mobilenet_v2", "mobilenet_v2", "forward", _picture),
+        Workload("unet_train", "unet", "train", _pixels),
+        Workload("vit_small", "vit_small", "forward", _picture),
+        Workload("bert_base", "bert_base", "forward", _tokens),
+        Workload("mamba", "mamba", "forward", _sequence, unrolled_by=("torch.compile", "onnxruntime")),
+        Workload("recommender_train", "recommender", "train", _features),
         Workload("layernorm", "layernorm", "forward", _rows),
         Workload("softmax", "softmax", "forward", _rows),
         Workload("gelu_add_layernorm", "gelu_add_layernorm", "forward", _rows),
@@ -80,12 +109,14 @@ def inputs(workload: Workload) -> dict[str, np.ndarray]:
 
 
 def weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
-    """The weights every contestant gets, by the model file's names: normal with the fan-in's scale, vectors near one for scales, zero for biases."""
+    """The weights every contestant gets, by the model file's names: normal, filters with the fan-in's scale; vectors one for scales, else zero."""
     rng = np.random.default_rng(2)
     drawn = {}
     for name, shape in sorted(shapes.items()):
         if len(shape) == 1:
-            drawn[name] = np.ones(shape, np.float32) if name.endswith("scale") else np.zeros(shape, np.float32)
+            drawn[name] = np.ones(shape, np.float32) if name.endswith(("scale", "gain", "var")) else np.zeros(shape, np.float32)
+        elif "conv" in name:
+            drawn[name] = (rng.standard_normal(shape) * (2 / np.prod(shape[1:])) ** 0.5).astype(np.float32)
         else:
             drawn[name] = (rng.standard_normal(shape) * 0.05).astype(np.float32)
     return drawn

@@ -1,5 +1,5 @@
-"""The command line, `dslc train | eval | run | generate | inspect | import | export | compile | doctor`: results to standard output, all else to
-standard error."""
+"""The command line, `dslc train | eval | run | generate | inspect | import | export | compile | bench | profile | doctor`: results to standard
+output, all else to standard error."""
 
 from __future__ import annotations
 
@@ -278,6 +278,56 @@ def compile(
 
     model, default = prepared(spec, overrides(set))
     _written(json, Path(out), build(model, program, target or default, Path(out), weights, map))
+
+
+@app.command()
+def bench(
+    spec: Spec,
+    program: Annotated[str | None, typer.Option(help="one program alone (default: run, step and decode, where the model has them)")] = None,
+    seconds: Annotated[float, typer.Option(help="of calls that are timed")] = 1.0,
+    set: Set = [],  # noqa: B006
+    target: Target = None,
+    json: Json = False,
+) -> None:
+    """How long a model takes to compile, with and without the cache, how long a call, and the memory: on drawn inputs."""
+    from dataclasses import asdict
+
+    from .commands import bench as commands
+
+    found = commands.bench(spec, program=program, overrides=overrides(set), target=target, seconds=seconds)
+    if not json:
+        print(commands.table(found))
+        return
+    for figures in found:
+        emit("bench", **asdict(figures))
+
+
+@app.command()
+def profile(
+    spec: Spec,
+    program: Annotated[str | None, typer.Option(help="run, eval, train, step, ... (default: step where the model trains, else run)")] = None,
+    trace: Annotated[str | None, typer.Option(help="write the launches here, for Perfetto (Chrome trace events)")] = None,
+    html: Annotated[str | None, typer.Option(help="write report.html with the times here")] = None,
+    seconds: Annotated[float, typer.Option(help="of calls that are timed")] = 1.0,
+    set: Set = [],  # noqa: B006
+    target: Target = None,
+    weights: Weights = None,
+    map: Map = None,
+    json: Json = False,
+) -> None:
+    """Where the time of a call goes: by kernel and by line, with shares of what the machine can do."""
+    from .commands import profile as commands
+
+    given = overrides(set)
+    model, found = commands.measure(spec, program=program, overrides=given, target=target, weights=weights, map=map, seconds=seconds)
+    told = commands.figures(model, found)
+    emit("profile", **told) if json else print(commands.table(told))
+    if trace is not None:
+        commands.write_trace(found, Path(trace))
+        _written(json, Path(trace), [Path(trace)])
+    if html is not None:
+        commands.write_page(model, found, Path(html))
+        _written(json, Path(html), [Path(html)])
 
 
 @app.command()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from .core import cache
 from .core.errors import Error, NameError_, did_you_mean
-from .core.executable import Executable, from_bytes, to_bytes
+from .core.executable import TIMES, Executable, from_bytes, to_bytes
 from .targets import Target, target_of
 
 if TYPE_CHECKING:
@@ -166,18 +166,28 @@ def _noted(executable: Executable, module: Any) -> Executable:
     return replace(executable, notes={**executable.notes, "writes": writes, **told})
 
 
-def compile_program(model: Model, program: str, target_name: str, fetch: Sequence[str] = ()) -> Executable:
-    """The executable of one program on one target, from the cache where it was compiled before. `fetch`: named values that are outputs too."""
-    if program not in RECIPES:
-        raise NameError_(f"no program '{program}'{did_you_mean(program, RECIPES)}", help=f"the programs are {', '.join(RECIPES)}")
+def compile_program(model: Model, program: str, target_name: str, fetch: Sequence[str] = (), timed: bool = False) -> Executable:
+    """The executable of one program on one target, from the cache where it was compiled before. `fetch`: named values that are outputs too.
+    `timed`: one that times its launches itself, where the target makes such."""
     target = target_of(target_name)
-    name = cache.key(model.fingerprint, str(model.steps), program, *fetch, target.name, target.fingerprint())
+    wanted = (*fetch, TIMES) if timed and target.compile_timed else fetch
+    name = cache.key(model.fingerprint, str(model.steps), program, *wanted, target.name, target.fingerprint())
     stored = cache.get(name)
     if stored is not None:
         try:
             return from_bytes(stored)
         except Error:
             pass  # damaged: compile again
-    executable = model.signed(_within_budget(model, program, target, fetch))
+    executable = compile_anew(model, program, target_name, fetch, timed)
     cache.put(name, to_bytes(executable))
     return executable
+
+
+def compile_anew(model: Model, program: str, target_name: str, fetch: Sequence[str] = (), timed: bool = False) -> Executable:
+    """As `compile_program`, past the cache."""
+    if program not in RECIPES:
+        raise NameError_(f"no program '{program}'{did_you_mean(program, RECIPES)}", help=f"the programs are {', '.join(RECIPES)}")
+    target = target_of(target_name)
+    if timed and target.compile_timed:
+        target = replace(target, compile=target.compile_timed)
+    return model.signed(_within_budget(model, program, target, fetch))

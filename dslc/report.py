@@ -9,6 +9,7 @@ from typing import Any
 
 from .compiler import compile_program
 from .core.executable import Executable
+from .measuring import Profile, by_kernel, by_line, line_text, own_lines
 from .model import Model
 
 _STYLE = """
@@ -26,7 +27,8 @@ def write_report(model: Model, target: str, file: Path, program: str = "run") ->
     file.write_text(page(model, executable), encoding="utf-8")
 
 
-def page(model: Model, executable: Executable) -> str:
+def page(model: Model, executable: Executable, profile: Profile | None = None) -> str:
+    """The page's text; with a profile of the program also where its time goes."""
     checked = model.checked
     total = sum(p.type.size for p in checked.parameters)
     flops, moved = _work(executable)
@@ -44,6 +46,7 @@ def page(model: Model, executable: Executable) -> str:
     parts = [
         f"<!doctype html><meta charset=utf-8><title>{html.escape(model.name)}</title><style>{_STYLE}</style><h1>{html.escape(model.name)}</h1>",
         _table(["", ""], facts),
+        *(_times(model, profile) if profile else []),
         "<h2>Parameters by module</h2>",
         _table(["module", "parameters", "tensors"], _modules(checked.parameters), numeric={1, 2}),
         "<h2>Kernels</h2>",
@@ -77,25 +80,54 @@ def _kernels(executable: Executable) -> list[tuple[str, ...]]:
     return sorted(rows, key=lambda row: -float(row[3].replace(",", "")) * int(row[2]))
 
 
+def _times(model: Model, profile: Profile) -> list[str]:
+    """Time by kernel, with shares of what the machine does at most, and by line."""
+    total = sum(t.seconds for t in profile.launches) or 1.0
+    kernels, lines = [], []
+    for r in by_kernel(profile):
+        s = r.seconds or 1e-12
+        rates = (
+            f"{r.flops / s / 1e9:,.1f}",
+            f"{r.flops / s / profile.peak_flops:.0%}",
+            f"{r.bytes / s / 1e9:,.1f}",
+            f"{r.bytes / s / profile.peak_bytes:.0%}",
+        )
+        kernels.append(
+            (r.name, str(r.runs), f"{r.seconds * 1e3:,.3f}", _bar(r.seconds / total), *rates, ", ".join(dict.fromkeys(map(_short, r.lines))))
+        )
+    for place, seconds in by_line(model, profile):
+        lines.append((_short(place), _text(model, place), f"{seconds * 1e3:,.3f}", _bar(seconds / total)))
+    peak = f"{profile.peak_flops / 1e9:,.0f} GFLOP/s in a product of matrices, {profile.peak_bytes / 1e9:,.1f} GB/s in a copy"
+    return [
+        f"<h2>Time by kernel</h2><p>{profile.call_seconds * 1e3:,.3f} ms a call. The machine was measured to reach {peak}; shares are of these.</p>",
+        _table(["kernel", "runs", "ms", "", "GFLOP/s", "of peak", "GB/s", "of copy", "lines"], kernels, numeric={1, 2, 4, 5, 6, 7}),
+        "<h2>Time by line</h2>",
+        _table(["line", "", "ms", ""], lines, numeric={2}),
+    ]
+
+
+def _bar(share: float) -> str:
+    return f'<span class=bar style="width:{share * 12:.2f}em"></span>'
+
+
 def _lines(model: Model, executable: Executable) -> list[tuple[str, ...]]:
     """A kernel's work, shared evenly among the lines that it computes."""
     work: dict[str, float] = defaultdict(float)
     for launch in executable.launches:
         kernel = executable.kernels[launch.kernel]
-        own = [x for x in kernel.lines if x.rsplit(":", 1)[0] in model.source.texts] or list(kernel.lines)
+        own = own_lines(model, kernel.lines)
         for line in own:
             work[line] += kernel.flops / len(own)
     most = max(work.values(), default=1) or 1
     rows: list[tuple[str, ...]] = []
     for line, flops in sorted(work.items(), key=lambda item: -item[1]):
-        rows.append((_short(line), _text(model, line), f"{flops / 1e6:,.2f}", f'<span class=bar style="width:{flops / most * 12:.2f}em"></span>'))
+        rows.append((_short(line), _text(model, line), f"{flops / 1e6:,.2f}", _bar(flops / most)))
     return rows
 
 
 def _text(model: Model, line: str) -> str:
-    file, number = line.rsplit(":", 1)
-    rows = model.source.texts.get(file, "").splitlines()
-    return f"<code>{html.escape(rows[int(number) - 1].strip())}</code>" if 0 < int(number) <= len(rows) else ""
+    text = line_text(model, line)
+    return f"<code>{html.escape(text)}</code>" if text else ""
 
 
 def _short(line: str) -> str:

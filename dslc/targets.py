@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from .core.errors import TargetError, did_you_mean
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Target:
     """`compile(module, name)` gives an Executable, `load(executable)` a Program; `fingerprint()` names what compiled code depends on besides the
-    program; `missing()` says in one sentence what is not there, or gives None."""
+    program; `missing()` says in one sentence what is not there, or gives None. `compile_timed`: as `compile`, a program that times its launches
+    itself (`core.executable.TIMES`)."""
 
     name: str
     about: str
@@ -25,14 +27,15 @@ class Target:
     load: Callable[[Executable], Program]
     fingerprint: Callable[[], str]
     missing: Callable[[], str | None]
+    compile_timed: Callable[[Any, str], Executable] | None = None
 
 
-def _compile_cpu(module: Any, name: str) -> Executable:
+def _compile_cpu(module: Any, name: str, timed: bool = False) -> Executable:
     from .backend_cpu.backend import compile_plan
     from .backend_cpu.machine import host
     from .passes.plan import make_plan
 
-    return compile_plan(make_plan(module), host())
+    return compile_plan(make_plan(module), host(), timed)
 
 
 def _load(executable: Executable) -> Program:
@@ -124,7 +127,7 @@ ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90a")
 TARGETS = {
     t.name: t
     for t in (
-        Target("cpu", "native code for this processor", True, _compile_cpu, _load, _cpu_fingerprint, _cpu_missing),
+        Target("cpu", "native code for this processor", True, _compile_cpu, _load, _cpu_fingerprint, _cpu_missing, partial(_compile_cpu, timed=True)),
         Target("reference", "numpy in float64: slow, the oracle", False, _compile_reference, _load_reference, lambda: "", lambda: None),
         _cuda_target("cuda", "CUDA kernels for the GPU of this machine", _found_arch, _gpu_missing),
         *(_cuda_target(f"cuda:{a}", f"CUDA kernels for {a}", lambda a=a: a, _nvrtc_missing) for a in ARCHS),  # type: ignore[misc]

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from . import torch_sequences, torch_vision
+
 Weights = Mapping[str, np.ndarray]
 
 
@@ -104,6 +106,8 @@ class Rows(nn.Module):
 
 
 NETWORKS: dict[str, Callable[[Weights], nn.Module]] = {
+    **torch_vision.NETWORKS,
+    **torch_sequences.NETWORKS,
     "mlp": MLP,
     "gpt": GPT,
     "attention": Attention,

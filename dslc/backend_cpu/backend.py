@@ -18,10 +18,10 @@ from dslc.ir.types import type_of
 
 from .kernels import generate
 from .machine import Machine
-from .native import KernelArguments, KernelCall, KernelFunction, NativeStep, aligned, build_object
+from .native import KernelArguments, KernelCall, KernelFunction, NativeStep, Times, aligned, build_object
 from .stage import STREAM_BYTES, Generated, Request, frame_of, request_of
 
-VERSION = 1  # of the generated code, for caches
+VERSION = 2  # of the generated code, for caches
 OPT_LEVEL = 0  # of LLVM's passes over its IR: higher ones double the time to compile and gain little on kernels that are built this way
 _DEPTH = 20_000  # Python frames that a long chain of ops in one kernel may take while it is traced
 
@@ -81,7 +81,7 @@ class _Writer:
             barrier = crossing or len(compiled.functions) > 1
             calls += [KernelCall(f.symbol, tuple(places), barrier) for f in compiled.functions]
         if calls:
-            calls[-1] = replace(calls[-1], barrier=True)
+            calls[-1] = replace(calls[-1], barrier=True, launch=len(self.launches))
         self._describe(call, body, calls)
         yield from calls
 
@@ -116,8 +116,8 @@ def _on_cache_line(place: Place) -> bool:
     return all(n % 64 == 0 for n in ((place.index if place.space == "arena" else 0), *place.strides))
 
 
-def compile_plan(plan: Plan, machine: Machine) -> Executable:
-    """The plan as native code for a machine. UnsupportedOp, at its line, for what the CPU target cannot do."""
+def compile_plan(plan: Plan, machine: Machine, timed: bool = False) -> Executable:
+    """The plan as native code for a machine. UnsupportedOp, at its line, for what the CPU target cannot do. `timed`: it has a result `TIMES` more."""
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, _DEPTH))
     try:
@@ -127,11 +127,15 @@ def compile_plan(plan: Plan, machine: Machine) -> Executable:
         arena_bytes = aligned(plan.arena_bytes) + aligned(workspace)
         functions = [f for k in writer.kernels.values() for f in k.functions]
         constants = bytes(writer.constants)
-        built = build_object(functions, steps, arena_bytes, constant_bytes=len(constants), opt_level=OPT_LEVEL)
+        ports, times = plan.ports, None
+        if timed:
+            slot, size = 1 + max((p.slot for p in ports), default=-1), executable.times_size(len(writer.launches))
+            ports, times = (*ports, executable.Port(executable.TIMES, "output", dtypes.INT64, (size,), slot)), Times(slot, len(writer.launches))
+        built = build_object(functions, steps, arena_bytes, constant_bytes=len(constants), opt_level=OPT_LEVEL, times=times)
     finally:
         sys.setrecursionlimit(limit)
     infos = [info for _, info in sorted(writer.infos.values(), key=lambda item: item[0])]
-    return Executable("cpu", plan.name, "", "", plan.ports, tuple(infos), tuple(writer.launches), arena_bytes, built.scratch_bytes, constants,
+    return Executable("cpu", plan.name, "", "", ports, tuple(infos), tuple(writer.launches), arena_bytes, built.scratch_bytes, constants,
                       built.code, notes={"machine": machine.key()})  # fmt: skip
 
 

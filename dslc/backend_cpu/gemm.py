@@ -14,7 +14,7 @@ from typing import Any
 from dslc.ir.mlir import arith, vector
 
 from . import emit as e
-from .gemm_pack import fold_each, pack_a_panels, pack_a_rows, pack_b_panel
+from .gemm_pack import fold_each, pack_a_panels, pack_a_rows, pack_b_panel, pack_depth
 from .gemm_schedule import Schedule, Shape, Side, a_elements, b_elements, panel_rows, row_length, sums_elements
 from .types import const, register_type, vec
 
@@ -56,14 +56,19 @@ def emit(product: Product, tid: Value, nt: Value, scratch: Value, offset: int = 
 
 
 def emit_pack_b(shape: Shape, s: Schedule, b: Operand, packed: e.Memory, tid: Value, nt: Value) -> None:
-    """Packs the whole of B once, for `Side(packed=True)`: `packed` is a flat memory of `packed_elements`. The threads share the panels."""
-    panels = -(-shape.n // s.nr)
-    low, high = e.share((1 if b.side.shared else shape.batch) * panels, tid, nt)
+    """Packs the whole of B once, for `Side(packed=True)`: `packed` is a flat memory of `packed_elements`. The threads share blocks of
+    terms of the panels."""
+    panels, depth = -(-shape.n // s.nr), pack_depth(shape.k, s.lanes)
+    blocks = -(-shape.k // depth)
+    low, high = e.share((1 if b.side.shared else shape.batch) * panels * blocks, tid, nt)
 
-    def panel(t: Value) -> None:
-        pack_b_panel(b, packed, e.imul(t, s.nr * shape.k), e.idiv(t, panels), e.imul(e.irem(t, panels), s.nr), shape.n, 0, shape.k, s)
+    def block(t: Value) -> None:
+        p, k0 = e.idiv(t, blocks), e.imul(e.irem(t, blocks), depth)
+        at = e.iadd(e.imul(p, s.nr * shape.k), e.imul(k0, s.nr))
+        terms = depth if shape.k % depth == 0 else e.imin(e.isub(shape.k, k0), depth)
+        pack_b_panel(b, packed, at, e.idiv(p, panels), e.imul(e.irem(p, panels), s.nr), shape.n, k0, terms, s)
 
-    e.loop(low, high, 1, panel)
+    e.loop(low, high, 1, block)
 
 
 def packed_elements(shape: Shape, s: Schedule, shared: bool = True) -> int:

@@ -67,6 +67,14 @@ def pack_b_panel(b: Operand, area: e.Memory, at: Index, batch: Index, n: Index, 
     e.loop(0, terms, 1, term)
 
 
+def pack_depth(k: int, lanes: int) -> int:
+    """Terms that are packed at a time: whole vectors, and no rest of less than one; all where there are few."""
+    depth = 256
+    while depth < k and 0 < k % depth < lanes:
+        depth += lanes
+    return min(depth, k)
+
+
 def _pack_b_transposed(b: Operand, area: e.Memory, at: Index, batch: Index, n: Index, columns: int, k0: Index, terms: Index, s: Schedule) -> None:
     """Squares of lanes x lanes are read along k and transposed in registers; the last one begins earlier. Beyond the last column it is repeated."""
     lanes = s.lanes

@@ -23,6 +23,8 @@ MOST_K = 2048  # longer sums go through blocks of k and an accumulator in scratc
 BLOCK_K = 512
 TASKS = 8  # wanted at least, so that several threads have equal shares
 ROWS_SHARE = 16  # of the second cache, one part is for the rows of A that meet all panels of a block of B in turn
+MOST_NR = 128  # columns of a tile, at most
+MOST_PACKED = 4 << 20  # bytes of a B that is packed as a whole, before the product: beyond, it would come from memory
 BLOCK_SHARE = 2  # and one part for a packed block of A, which every panel of B reads again; one of B may be twice as large
 
 
@@ -132,6 +134,17 @@ def choose(shape: Shape, a: Side, b: Side, machine: Machine) -> Schedule:
         kc += 16
     schedule = Schedule("outer", lanes, mr, nv, strips * mr, nv * lanes, kc, pack_a, pack_b)
     return _blocked(shape, schedule, strips, panels, machine.l2)
+
+
+def packs_again(shape: Shape, s: Schedule) -> bool:
+    """Whether the schedule packs the same columns of B for several blocks of rows, and a whole packed B is small: then it is better packed once."""
+    repeated = s.pack_b and -(-shape.m // s.mc) > 1 and (s.rows_outer or s.kc < shape.k)
+    return repeated and packed_bytes(shape, Side("x"), s) <= MOST_PACKED
+
+
+def packed_bytes(shape: Shape, b: Side, s: Schedule) -> int:
+    """Of a B packed as a whole, all batches."""
+    return (1 if b.shared else shape.batch) * -(-shape.n // s.nr) * s.nr * shape.k * shape.dtype.bytes
 
 
 def _dot(shape: Shape, lanes: int) -> Schedule:

@@ -57,11 +57,13 @@ class KernelFunction:
 
 @dataclass(frozen=True)
 class KernelCall:
-    """One run of a kernel on the places of its operands. `barrier`: all threads wait for each other behind it."""
+    """One run of a kernel on the places of its operands. `barrier`: all threads wait for each other behind it. `launch`: the number of the launch
+    that ends with this call, in a timed program."""
 
     symbol: str
     operands: tuple[Place, ...]
     barrier: bool = True
+    launch: int | None = None
 
 
 NativeStep = KernelCall | Copy | Loop | Branch  # steps inside Loop and Branch are NativeSteps too
@@ -87,8 +89,9 @@ def build_object(
     constant_bytes: int = 0,
     opt_level: int = 2,
     dump: Path | None = None,
+    times: Times | None = None,
 ) -> NativeObject:
-    """Compiles the program. `dump`: a file for the lowered module's text, for people."""
+    """Compiles the program. `dump`: a file for the lowered module's text, for people. `times`: where a timed program writes its times."""
     unique = {k.symbol: k for k in kernels}
     scratch = aligned(max((k.scratch_bytes for k in unique.values()), default=0))
     layout = Layout(aligned(constant_bytes), aligned(constant_bytes) + aligned(arena_bytes), scratch)
@@ -98,7 +101,9 @@ def build_object(
             _emit_kernel(module, kernel)
         lower(module)
         _append(module, support.text(), set())
-        _append(module, plan_text(plan, unique, layout), set(unique) | {"dslc_barrier"})
+        if times:
+            _append(module, support.STAMP, set())
+        _append(module, plan_text(plan, unique, layout, times), set(unique) | {"dslc_barrier", "dslc_stamp"})
         if dump:
             dump.write_text(str(module))
         return NativeObject(_object_code(module, opt_level), scratch)
@@ -162,15 +167,25 @@ class Layout:
     scratch_bytes: int
 
 
-def plan_text(steps: Sequence[NativeStep], kernels: dict[str, KernelFunction], layout: Layout) -> str:
+@dataclass(frozen=True)
+class Times:
+    """The slot of a timed program's `TIMES`, and how many launches it has."""
+
+    slot: int
+    launches: int
+
+
+def plan_text(steps: Sequence[NativeStep], kernels: dict[str, KernelFunction], layout: Layout, times: Times | None = None) -> str:
     """`dslc_plan`, with declarations of what it calls."""
-    writer = _PlanWriter(layout)
+    writer = _PlanWriter(layout, times)
+    writer.stamp(None)
     writer.steps(steps, ())
     if not steps or not isinstance(steps[-1], (KernelCall, Copy)) or not writer.synchronized:
         writer.barrier()  # the last barrier is the join: every plan has one
     declarations = [f"llvm.func @{k.symbol}(i64, i64, !llvm.ptr{', !llvm.ptr' * len(k.operands)})" for k in kernels.values()]
     head = [
         "llvm.func @dslc_barrier(!llvm.ptr, i32)",
+        *(["llvm.func @dslc_stamp(i64, !llvm.ptr, i64, i64)"] if times else []),
         "llvm.func @dslc_plan(%tid: i64, %nt: i64, %arena: !llvm.ptr, %table: !llvm.ptr, %control: !llvm.ptr) {",
         "  %nt32 = llvm.trunc %nt : i64 to i32",
         f"  %size = llvm.mlir.constant({layout.scratch_bytes} : i64) : i64",
@@ -186,8 +201,8 @@ def plan_text(steps: Sequence[NativeStep], kernels: dict[str, KernelFunction], l
 class _PlanWriter:
     """Writes steps; `turns` are the names of the counters of the enclosing loops, outermost first."""
 
-    def __init__(self, layout: Layout) -> None:
-        self.layout = layout
+    def __init__(self, layout: Layout, times: Times | None = None) -> None:
+        self.layout, self.times = layout, times
         self.lines: list[str] = []
         self.count = 0
         self.synchronized = True  # nothing was done since the last barrier that another thread may not see yet
@@ -230,6 +245,15 @@ class _PlanWriter:
         self.line("llvm.call @dslc_barrier(%control, %nt32) : (!llvm.ptr, i32) -> ()")
         self.synchronized = True
 
+    def stamp(self, launch: int | None) -> None:
+        """In a timed program, the time since the last stamp is this launch's. None begins a run."""
+        if self.times is None:
+            return
+        row, last = self.constant(-1 if launch is None else launch), self.constant(self.times.launches)
+        self.line(
+            f"llvm.call @dslc_stamp(%tid, {self.address(Place('slot', self.times.slot), ())}, {row}, {last}) : (i64, !llvm.ptr, i64, i64) -> ()"
+        )
+
     def call(self, step: KernelCall, turns: tuple[str, ...]) -> None:
         pointers = [self.address(place, turns) for place in step.operands]
         types = ", ".join(["i64", "i64", "!llvm.ptr"] + ["!llvm.ptr"] * len(pointers))
@@ -237,6 +261,8 @@ class _PlanWriter:
         self.synchronized = False
         if step.barrier:
             self.barrier()
+        if step.launch is not None:
+            self.stamp(step.launch)
 
     def synchronize(self) -> None:
         if not self.synchronized:
@@ -258,6 +284,8 @@ class _PlanWriter:
         pointers = [self.value(f"llvm.getelementptr {p}[{borders[0]}] : (!llvm.ptr, i64) -> !llvm.ptr, i8") for p in (target, source)]
         self.line(f'"llvm.intr.memcpy"({pointers[0]}, {pointers[1]}, {length}) <{{isVolatile = false}}> : (!llvm.ptr, !llvm.ptr, i64) -> ()')
         self.barrier()
+        if self.times:
+            self.stamp(self.times.launches)
 
     def loop(self, step: Loop, turns: tuple[str, ...]) -> None:
         """All threads write the same turn to memory, each before it reads it: no barrier is needed, for the last kernel of a turn ends with one."""

@@ -23,6 +23,32 @@ from .ssa import Builder, computed
 Value = Any  # an ir.Value
 
 
+def step_of(e: Expr, axis: int, lanes: int, depends: Callable[[Expr], bool]) -> int | None:
+    """By how much an expression moves from lane to lane along a dim, over an aligned block of lanes; None where that differs. `depends`: whether it
+    is made of anything that may be another value in another lane."""
+    if e == Dim(axis):
+        return 1
+    if not depends(e):
+        return 0
+    match e:
+        case Sum(terms, _):
+            steps = [step_of(t, axis, lanes, depends) for t, _ in terms]
+            return None if None in steps else sum(n * f for n, (_, f) in zip(steps, terms))  # type: ignore[operator,misc]
+        case FloorDiv(dividend, divisor) | Mod(dividend, divisor):
+            inner = step_of(dividend, axis, lanes, depends)
+            if inner == 0:
+                return 0
+            if inner == 1 and divisor % lanes == 0 and _begins_a_block(dividend, axis, lanes, depends):
+                return int(isinstance(e, Mod))
+    return None
+
+
+def _begins_a_block(e: Expr, axis: int, lanes: int, depends: Callable[[Expr], bool]) -> bool:
+    """Whether an expression is a multiple of the lanes in lane 0."""
+    terms, constant = (e.terms, e.constant) if isinstance(e, Sum) else (((e, 1),), 0)
+    return constant % lanes == 0 and all(t == Dim(axis) or (f % lanes == 0 and not depends(t)) for t, f in terms)
+
+
 class Point:
     """One point, or one vector of points, of a loop nest.
 
@@ -85,7 +111,11 @@ class Point:
     # ---- index arithmetic
 
     def _varies(self, e: Expr) -> bool:
-        """Whether an expression differs between lanes."""
+        """Whether an expression may differ between lanes."""
+        return self._depends(e) and self.step(e) != 0
+
+    def _depends(self, e: Expr) -> bool:
+        """Whether an expression is made of the vector's dim, or of symbols that differ between lanes."""
         if self.vector is None:
             return False
         return self.vector in index.dims_of(e) or any(self.value(self.trace.symbols[n]).lanes > 1 for n in symbols_of(e))
@@ -163,6 +193,8 @@ class Point:
                 for x in moving[1:]:
                     out = b.same("arith.addi", out, x)
                 return out if still == Const(0) else b.same("arith.addi", out, self.lanes_index(still, bits))
+            case FloorDiv() | Mod() if self.step(e) == 1:
+                return b.same("arith.addi", b.spread(b.to("arith.index_cast", self.scalar(e), element, 1), element, lanes), b.iota(element, lanes))
             case FloorDiv(dividend, divisor) | Mod(dividend, divisor):
                 x, d = self.lanes_index(dividend, bits), b.const(element, divisor, lanes)
                 positive = index.bounds(dividend, self.trace.sizes)[0] >= 0
@@ -209,31 +241,7 @@ class Point:
 
     def step(self, address: Expr) -> int | None:
         """By how much an address moves from lane to lane; None where that differs."""
-        if self.vector is None:
-            return 0
-        total = 0
-        for t, f in address.terms if isinstance(address, Sum) else ((address, 1),):
-            if t == Dim(self.vector):
-                total += f
-            elif self._varies(t):
-                if not self._within_block(t):
-                    return None
-                total += f if isinstance(t, Mod) else 0
-        return total
-
-    def _within_block(self, e: Expr) -> bool:
-        """Whether x // n does not change, and x % n counts up by one, over the lanes of an aligned block."""
-        if not isinstance(e, (FloorDiv, Mod)) or e.divisor % self.lanes:
-            return False
-        inner = e.dividend
-        terms, constant = (inner.terms, inner.constant) if isinstance(inner, Sum) else (((inner, 1),), 0)
-        for t, f in terms:
-            if t == Dim(self.vector):  # type: ignore[arg-type]
-                if f != 1:
-                    return False
-            elif f % self.lanes or self._varies(t):
-                return False
-        return constant % self.lanes == 0
+        return 0 if self.vector is None else step_of(address, self.vector, self.lanes, self._depends)
 
     def _read(self, node: Read) -> Val:
         memory = self.operands[node.operand]
@@ -258,8 +266,8 @@ class Point:
         b, lanes = self.b, self.lanes
         mask = self._mask(condition)
         bits = self._bits(node.address)
-        if mask is None and step in (2, -1):
-            return Val(self._shuffled(memory, self.scalar(node.address), step), node.dtype, lanes)
+        if step in (2, -1):
+            return Val(self._shuffled(memory, self.scalar(node.address), step, mask), node.dtype, lanes)
         if mask is None and step is not None:
             offsets = b.same("arith.muli", b.iota("i32", lanes), b.const("i32", step, lanes))
             raw = memory.gather([self.scalar(node.address)], offsets)
@@ -272,13 +280,20 @@ class Point:
             raw = b.select(mask, raw, b.const(computed(node.dtype), 0, lanes))
         return Val(raw, node.dtype, lanes)
 
-    def _shuffled(self, memory: Memory, at: Value, step: int) -> Value:
-        """Every second element, or the elements backwards, by whole loads of just these elements and a shuffle."""
+    def _shuffled(self, memory: Memory, at: Value, step: int, mask: Value) -> Value:
+        """Every second element, or the elements backwards, by loads that stay between these elements and a shuffle; where the mask is false, 0."""
         lanes = self.lanes
         if step == -1:
-            whole = memory.load([self.b.add(at, 1 - lanes)], lanes)
-            return vector.shuffle(whole, whole, list(range(lanes))[::-1])
-        low, high = memory.load([at], lanes), memory.load([self.b.add(at, lanes - 1)], lanes)
+            backwards = list(range(lanes))[::-1]
+            whole = memory.load([self.b.add(at, 1 - lanes)], lanes, None if mask is None else vector.shuffle(mask, mask, backwards))
+            return vector.shuffle(whole, whole, backwards)
+        masks = [None, None]
+        if mask is not None:  # element j of the first load is lane j / 2, of the second lane (j + lanes - 1) / 2
+            never = self.b.const("i1", 0, lanes)
+            masks = [
+                vector.shuffle(mask, never, [(j + skip) // 2 if (j + skip) % 2 == 0 else lanes for j in range(lanes)]) for skip in (0, lanes - 1)
+            ]
+        low, high = memory.load([at], lanes, masks[0]), memory.load([self.b.add(at, lanes - 1)], lanes, masks[1])
         return vector.shuffle(low, high, [2 * i if 2 * i < lanes else 2 * i + 1 for i in range(lanes)])
 
     def _mask(self, condition: Val | None) -> Value:

@@ -238,3 +238,51 @@ llvm.func @dslc_launch(%f: !llvm.ptr, %nt: i64, %arena: !llvm.ptr, %table: !llvm
   llvm.return
 }}
 """
+
+
+# stamp(thread, times, launch, launches): thread 0 adds what passed since the last stamp to the launch's time and counts the run; -1 begins anew.
+# `times` is laid out as `core.executable.TIMES` says.
+STAMP = """
+llvm.func internal @dslc_stamp(%tid: i64, %times: !llvm.ptr, %launch: i64, %launches: i64) attributes {passthrough = ["noinline"]} {
+  %zero = llvm.mlir.constant(0 : i64) : i64
+  %one = llvm.mlir.constant(1 : i64) : i64
+  %width = llvm.mlir.constant(24 : i64) : i64
+  %mine = llvm.icmp "eq" %tid, %zero : i64
+  llvm.cond_br %mine, ^take, ^end
+^take:
+  %now = llvm.call_intrinsic "llvm.readcyclecounter"() : () -> i64
+  %began = llvm.getelementptr %times[8] : (!llvm.ptr) -> !llvm.ptr, i8
+  %rows = llvm.getelementptr %times[16] : (!llvm.ptr) -> !llvm.ptr, i8
+  %begins = llvm.icmp "slt" %launch, %zero : i64
+  llvm.cond_br %begins, ^begin, ^add
+^begin:
+  %count = llvm.add %launches, %one : i64
+  %bytes = llvm.mul %count, %width : i64
+  %nothing = llvm.mlir.constant(0 : i8) : i8
+  "llvm.intr.memset"(%rows, %nothing, %bytes) <{isVolatile = false}> : (!llvm.ptr, i8, i64) -> ()
+  llvm.store %now, %times : i64, !llvm.ptr
+  llvm.store %now, %began : i64, !llvm.ptr
+  llvm.br ^end
+^add:
+  %skip = llvm.mul %launch, %width : i64
+  %row = llvm.getelementptr %rows[%skip] : (!llvm.ptr, i64) -> !llvm.ptr, i8
+  %runs = llvm.getelementptr %row[8] : (!llvm.ptr) -> !llvm.ptr, i8
+  %ended = llvm.getelementptr %row[16] : (!llvm.ptr) -> !llvm.ptr, i8
+  %last = llvm.load %times : !llvm.ptr -> i64
+  %passed = llvm.sub %now, %last : i64
+  %before = llvm.load %row : !llvm.ptr -> i64
+  %sum = llvm.add %before, %passed : i64
+  llvm.store %sum, %row : i64, !llvm.ptr
+  %ran = llvm.load %runs : !llvm.ptr -> i64
+  %more = llvm.add %ran, %one : i64
+  llvm.store %more, %runs : i64, !llvm.ptr
+  llvm.store %now, %times : i64, !llvm.ptr
+  %is_first = llvm.icmp "eq" %ran, %zero : i64
+  llvm.cond_br %is_first, ^first, ^end
+^first:
+  llvm.store %now, %ended : i64, !llvm.ptr
+  llvm.br ^end
+^end:
+  llvm.return
+}
+"""

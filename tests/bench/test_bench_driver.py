@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import driver
 from benchmarks.driver import Contestant, compare, row, table, time_rounds
+from benchmarks.plot import mean_of_best, plot
 
 
 def contestant(name, result=(1.0, -2.0), times=()):
@@ -81,3 +82,14 @@ def test_load_of_others_is_what_is_not_ours(monkeypatch):
     monkeypatch.setattr(driver.time, "time", lambda: 1.0)
     monkeypatch.setattr(driver.os, "cpu_count", lambda: 2)
     assert driver._others([], (1000, 100, 0.0)) == pytest.approx(0.5)
+
+
+def test_the_plot_shows_every_measured_workload(tmp_path):
+    def row(name, **ratios):
+        return {"workload": name, "contestants": {n: {"against_dslc": r} for n, r in {"dslc": 1.0, **ratios}.items()}}
+
+    rows = [row("a", torch=2.0, onnxruntime=4.0), row("b", torch=8.0), row("alone"), {"workload": "loaded", "contestants": {}}]
+    assert mean_of_best(rows) == pytest.approx(4.0) and mean_of_best(rows[2:]) is None
+    plot({"machine": "m", "date": "d", "rows": rows}, tmp_path / "p.png")
+    assert (tmp_path / "p.png").stat().st_size > 5000
+    plot({"machine": "m", "date": "d", "rows": rows[2:]}, tmp_path / "none.png")

@@ -9,7 +9,11 @@ from dslc.commands.usage import is_usage, usage_error
 MISTAKES = [
     (["trian", "x.dsl"], "usage error: no such command 'trian'; did you mean 'train'?"),
     (["Train", "x.dsl"], "usage error: no such command 'Train'; did you mean 'train'?"),
-    (["zzz"], "usage error: no such command 'zzz'\n   = help: the commands are compile, doctor, eval, export, generate, import, inspect, run, train"),
+    (
+        ["zzz"],
+        "usage error: no such command 'zzz'\n"
+        "   = help: the commands are bench, compile, doctor, eval, export, generate, import, inspect, profile, run, train",
+    ),
     (["train", "x.dsl", "--stepz", "3"], "usage error: no such option '--stepz'; did you mean '--steps'?\n   = help: dslc train --help"),
     (["generate", "runs/x", "--temp", "3"], "usage error: no such option '--temp'; did you mean '--temperature'?"),
     (["inspect", "x.dsl", "--qqqq"], "usage error: no such option '--qqqq'\n"),

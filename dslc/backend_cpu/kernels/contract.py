@@ -8,25 +8,32 @@ from math import prod
 from typing import Any
 
 from dslc.core.dtypes import FLOAT32, FLOAT64, DType
+from dslc.ir import index
 from dslc.ir.contractions import BATCH, COLUMNS, CONTRACTIONS, ROWS, TERMS, Contraction, Roles, roles_of
-from dslc.ir.trace import Node, Read, dims_under, factor_of, survey
+from dslc.ir.index import Expr
+from dslc.ir.rows import Unsuited
+from dslc.ir.trace import Node, Read, dims_under, factor_of, survey, symbols_of
 from dslc.ir.types import type_of
 
 from .. import emit, gemm, gemm_schedule
 from ..gemm_schedule import Shape, Side
-from ..pull import Point
+from ..pull import Point, step_of
 from ..scalars import Val
 from ..ssa import computed
 from ..stage import Frame, Generated, Request, Stage
-from . import reduce
+from . import depthwise, reduce
 from .whole import Whole
 
 Value = Any  # an ir.Value
 
 
 def generate(request: Request) -> Generated:
-    """A blocked product, or a fold of products where one side has no extent of its own (depthwise convolutions) or the type is an integer."""
+    """A blocked product, taps one by one where one side has no extent of its own (depthwise convolutions), or a fold of products of integers."""
     ops = list(dict.fromkeys(op for op, _ in request.body.makers.values() if op.operation.name in CONTRACTIONS))
+    try:
+        return depthwise.generate(request, ops[0])
+    except Unsuited:
+        pass
     if not _suits(ops[0]):
         return reduce.generate(request)
     whole = Whole.of(request, CONTRACTIONS)
@@ -40,13 +47,24 @@ def generate(request: Request) -> Generated:
         workspace = whole.workspace_bytes
     else:
         whole, finish, workspace = None, [], 0  # type: ignore[assignment]
-    schedule = gemm_schedule.choose(product.shape, product.sides[0], product.sides[1], request.machine)
+    packing: list[Stage] = []
+    if product.lays_out_rows():
+        product.sides[0], product.rows_at = replace(product.sides[0], along="k", direct=True, stride=product.row_length), workspace
+        workspace += product.shape.m * product.row_length * product.shape.dtype.bytes
+        packing.append(Stage(product.lay_out_rows))
+    schedule = gemm_schedule.choose(product.shape, *product.sides, request.machine)
+    if gemm_schedule.packs_again(product.shape, schedule):
+        packed = [product.sides[0], replace(product.sides[1], packed=True)]
+        schedule = gemm_schedule.choose(product.shape, *packed, request.machine)
+        product.sides, product.packed_at = packed, workspace
+        workspace += gemm_schedule.packed_bytes(product.shape, packed[1], schedule)
+        packing.append(Stage(lambda frame: product.pack(frame, schedule)))
     scratch = gemm_schedule.scratch_elements(product.shape, product.sides[0], schedule) * product.shape.dtype.bytes
 
     def emit_product(frame: Frame) -> None:
         product.build(frame, schedule, [whole.memory(frame, 0)] if whole else list(frame.results))
 
-    return Generated([Stage(emit_product, scratch + 64), *finish], workspace)
+    return Generated([*packing, Stage(emit_product, scratch + 64), *finish], workspace)
 
 
 def _suits(op: Any) -> bool:
@@ -84,15 +102,20 @@ class _Product(Contraction):
         super().__init__(request.body, op, roles, results)
         dtype = FLOAT64 if op.type.dtype == FLOAT64 else FLOAT32
         self.shape = Shape(self.sizes[ROWS], self.sizes[COLUMNS], self.sizes[TERMS], self.sizes[BATCH], dtype)
+        self.lanes = gemm_schedule.lanes_for(request.machine, dtype)
         self.sides = [self._side(node, dim) for node, dim in zip(self.operands, (ROWS, COLUMNS))]
+        self.packed_at = 0  # where in the workspace a packed B lies
+        self.rows_at: int | None = None  # and rows of A, each `row_length` elements, where they are laid out first
+        self.row_length = self.shape.k + self.lanes
 
     def _side(self, node: Node, dim: int) -> Side:
         """How an operand lies: `dim` is the rows' or the columns' dim."""
         reads = survey(self.trace, [node]).reads
         plain = isinstance(node, Read) and not node.tests
         steps = [(factor_of(r.address, dim), factor_of(r.address, TERMS)) for r in reads]
+        runs = [self._run(r.address) if k is None else k for r, (_, k) in zip(reads, steps)]
         along = "none"
-        if any(k == 1 for _, k in steps) and all(k in (0, 1) for _, k in steps):
+        if any(k == 1 for k in runs) and all(k in (0, 1) for k in runs):
             along = "k"
         elif any(x in (1, None) for x, _ in steps):
             along = "x"
@@ -101,15 +124,63 @@ class _Product(Contraction):
         stride = steps[0][0 if along == "k" else 1] or 0 if direct else 0
         return Side(along, direct, shared, False, max(stride, 0))
 
+    def _run(self, address: Expr) -> int | None:
+        """By how much an address moves with the terms, within each block of lanes, where blocks of terms are whole."""
+        if symbols_of(address) or self.shape.k % self.lanes:
+            return None
+        return step_of(address, TERMS, self.lanes, lambda e: TERMS in index.dims_of(e))
+
     # ---- emission
 
     def build(self, frame: Frame, schedule: gemm_schedule.Schedule, memories: Sequence[emit.Memory]) -> None:
-        a, b = (gemm.Operand(side, self._loader(frame, node, dim)) for side, node, dim in zip(self.sides, self.operands, (ROWS, COLUMNS)))
+        a, b = self._loaded(frame)
 
         def store(vector: Value, batch: Any, m: Any, n: Any, mask: Value) -> None:
             self._store(frame, schedule.lanes, memories, vector, [emit.idx(batch), emit.idx(m), emit.idx(n), frame.b.index(0)], mask)
 
-        gemm.emit(gemm.Product(self.shape, schedule, a, b, store), frame.tid, frame.threads, frame.scratch)
+        packed_b = self._packed(frame, schedule) if b.side.packed else None
+        gemm.emit(gemm.Product(self.shape, schedule, a, b, store, packed_b), frame.tid, frame.threads, frame.scratch)
+
+    def lays_out_rows(self) -> bool:
+        """Whether A is small, scattered in memory, and read for many blocks of columns: filters of a convolution's gradient."""
+        shape, side = self.shape, self.sides[0]
+        small = shape.m * self.row_length * shape.dtype.bytes <= gemm_schedule.MOST_PACKED
+        return side.along == "none" and side.shared and small and shape.batch * shape.n >= 8 * gemm_schedule.MOST_NR
+
+    def lay_out_rows(self, frame: Frame) -> None:
+        """A into the workspace, row by row, k by k."""
+        load, rows = self._loader(frame, self.operands[0], ROWS), self._rows(frame)
+        low, high = emit.share(self.shape.m, frame.tid, frame.threads)
+
+        def row(m: Value) -> None:
+            def part(k: Value, lanes: int, mask: Value) -> None:
+                rows.store(load(0, m, k, "k", lanes, mask), [emit.iadd(emit.imul(m, self.row_length), k)])
+
+            emit.vector_loop(0, self.shape.k, self.lanes, part)
+
+        emit.loop(low, high, 1, row)
+
+    def _rows(self, frame: Frame) -> emit.Memory:
+        return emit.memory_of(frame.workspace.ref, self.rows_at, self.shape.dtype, self.shape.m * self.row_length)  # type: ignore[union-attr,arg-type]
+
+    def pack(self, frame: Frame, schedule: gemm_schedule.Schedule) -> None:
+        """The whole of B, once, into the workspace."""
+        gemm.emit_pack_b(self.shape, schedule, self._loaded(frame)[1], self._packed(frame, schedule), frame.tid, frame.threads)
+
+    def _packed(self, frame: Frame, schedule: gemm_schedule.Schedule) -> emit.Memory:
+        elements = gemm.packed_elements(self.shape, schedule, self.sides[1].shared)
+        return emit.memory_of(frame.workspace.ref, self.packed_at, self.shape.dtype, elements)  # type: ignore[union-attr]
+
+    def _loaded(self, frame: Frame) -> list[gemm.Operand]:
+        a, b = (gemm.Operand(side, self._loader(frame, node, dim)) for side, node, dim in zip(self.sides, self.operands, (ROWS, COLUMNS)))
+        if self.rows_at is None:
+            return [a, b]
+        rows = self._rows(frame)
+
+        def load(batch: Any, x: Any, k: Any, axis: str, lanes: int, mask: Value) -> Value:
+            return rows.load([emit.iadd(emit.imul(x, self.row_length), k)], lanes, mask)
+
+        return [gemm.Operand(a.side, load), b]
 
     def _loader(self, frame: Frame, node: Node, dim: int) -> Any:
         def load(batch: Any, x: Any, k: Any, axis: str, lanes: int, mask: Value) -> Value:

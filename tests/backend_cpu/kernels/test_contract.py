@@ -1,12 +1,21 @@
 """Contractions of every arrangement of axes, convolutions in three directions, prologues, epilogues, types."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
+from dslc.backend_cpu.kernels import generate
+from dslc.backend_cpu.machine import Machine
+from dslc.backend_cpu.stage import request_of
 from dslc.core.dtypes import BFLOAT16, FLOAT32, FLOAT64, INT32
+from dslc.ir import op as nn
+from dslc.ir.mlir import ir
 from dslc.ir.ops import Add, Contract, Conv, Max, Mul, Neg, broadcast, cast, full_like, reshape, transpose
+from dslc.ir.trace import Body
 from dslc.ir.types import type_of
 
-from .harness import Case, cached, check
+from .harness import Case, cached, check, plan_of, sample
 
 F = FLOAT32
 I, J, K, B, H = range(5)
@@ -18,6 +27,17 @@ def product(lhs, rhs, out, dtype=None):
 
 def conv(stride, pad, size, dilation=(1, 1), spacing=(1, 1)):
     return lambda x, w: Conv.of(x, w, stride=stride, dilation=dilation, spacing=spacing, low=pad, size=size, dtype=F)
+
+
+def weights_in_runs(x, w):
+    """A filter's gradient: the pictures are apart in memory, and sums go over them and all places."""
+    x, w = (reshape(transpose(v, [1, 0, 2, 3]), shape) for v, shape in ((x, (3, 1, 2, 8, 32)), (w, (1, 5, 2, 8, 32))))
+    return conv([1, 1], [1, 1], [3, 3])(x, w)
+
+
+def filters_laid_out(x, w):
+    """Filters with inputs before outputs, as in a convolution's gradient."""
+    return conv([1, 1], [1, 1], [12, 64])(x, reshape(transpose(w, [1, 0, 2, 3]), (1, 40, 16, 3, 3)))
 
 
 def linear(x, w, bias):
@@ -53,9 +73,15 @@ CASES = [
     Case("conv_strided", "contract", [(F, (2, 2, 3, 9, 9)), (F, (2, 4, 3, 3, 3))], conv([2, 2], [1, 1], [5, 4], dilation=(1, 2)), 1e-5),
     Case("conv_transposed", "contract", [(F, (2, 1, 3, 5, 5)), (F, (1, 4, 3, 3, 3))], conv([1, 1], [1, 1], [9, 9], spacing=(2, 2)), 1e-5),
     Case("conv_depthwise", "contract", [(F, (2, 6, 1, 9, 20)), (F, (6, 1, 1, 3, 3))], conv([1, 1], [1, 1], [9, 20]), 1e-5),
+    Case("conv_depthwise_wide", "contract", [(F, (1, 3, 1, 6, 70)), (F, (3, 1, 1, 3, 5))], conv([1, 1], [1, 2], [6, 70]), 1e-5),
+    Case("conv_depthwise_strided", "contract", [(F, (2, 6, 1, 9, 72)), (F, (6, 1, 1, 3, 3))], conv([2, 2], [1, 1], [5, 36]), 1e-5),
+    Case("conv_depthwise_spaced", "contract", [(F, (2, 6, 1, 5, 20)), (F, (6, 1, 1, 3, 3))], conv([1, 1], [1, 1], [9, 39], spacing=(2, 2)), 1e-5),
     Case("conv_weights", "contract", [(F, (3, 1, 2, 9, 9)), (F, (1, 4, 2, 9, 9))], conv([1, 1], [1, 1], [3, 3]), 2e-5),
     Case("conv_1d", "contract", [(F, (2, 1, 3, 40)), (F, (1, 4, 3, 5))],
          lambda x, w: Conv.of(x, w, stride=[1], dilation=[1], spacing=[1], low=[4], size=[40], dtype=F), 1e-5),
+    Case("conv_packed_once", "contract", [(F, (1, 1, 232, 14, 14)), (F, (1, 200, 232, 3, 3))], conv([1, 1], [1, 1], [14, 14]), 1e-4),
+    Case("conv_weights_in_runs", "contract", [(F, (2, 3, 8, 32)), (F, (2, 5, 8, 32))], weights_in_runs, 1e-4),
+    Case("conv_filters_laid_out", "contract", [(F, (2, 1, 16, 12, 64)), (F, (16, 40, 3, 3))], filters_laid_out, 5e-5),
     Case("epilogue", "contract", [(F, (7, 33)), (F, (33, 20)), (F, (20,))], linear, 1e-5),
     Case("epilogue_moved", "contract", [(F, (7, 33)), (F, (33, 20))],
          lambda a, b: (lambda y: [Neg.of(transpose(y, [1, 0])), y])(product([I, K], [K, J], [I, J])(a, b)), 1e-5),
@@ -74,3 +100,17 @@ def cases():
 @pytest.mark.parametrize("name", [case.name for case in CASES])
 def test_contract(name):
     check(cases()[name])
+
+
+def stages(case):
+    case.arrays = [sample(*operand, np.random.default_rng(0)) for operand in case.operands]
+    with nn.context(), ir.Location.unknown():
+        module = ir.Module.create()
+        plan, _ = plan_of(module, [case])
+        request = request_of(Body.of(plan.steps[0].kernel.regions[0].blocks[0]), Machine(16, 32, 32 << 10, 1 << 20, 2, "any"))
+        return len(generate("contract", request).stages)
+
+
+@pytest.mark.parametrize("name, count", [("conv_image", 1), ("conv_packed_once", 2), ("conv_filters_laid_out", 2)])
+def test_what_is_read_again_is_packed_first(name, count):
+    assert stages(next(replace(case) for case in CASES if case.name == name)) == count
