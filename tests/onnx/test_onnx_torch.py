@@ -8,8 +8,10 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from onnxruntime import quantization
 from torch import nn
 from torch.nn import functional as F
+from torch_more import NETWORKS
 
 import dslc
 from dslc import onnx_backend
@@ -184,7 +186,7 @@ MODELS = {
     "waves": (Waves, lambda: (torch.randn(2, 4, 12),)),
     "graph": (Graph, lambda: (torch.randn(5, 4), torch.tensor([[0, 1, 2, 3, 4, 0], [1, 2, 0, 0, 0, 4]]))),
     "experts": (Experts, lambda: (torch.randn(6, 8),)),
-}
+} | NETWORKS
 
 
 def exported(name, training=False):
@@ -203,14 +205,57 @@ def exported(name, training=False):
     return net, inputs, onnx.load_from_string(data.getvalue())
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_equals_onnxruntime(name):
-    _, inputs, proto = exported(name)
-    arrays = {f"x{k}": x.numpy() for k, x in enumerate(inputs)}
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+def captured(name):
+    """(inputs, ModelProto) by the exporter that captures the program."""
+    torch.manual_seed(0)
+    kind, make = MODELS[name]
+    net, inputs = kind().eval(), make()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return inputs, torch.onnx.export(net, inputs, dynamo=True, verbose=False).model_proto
+
+
+def equals_onnxruntime(inputs, proto, plain=False):
+    """`plain`: onnxruntime runs the graph's own operators, none put together."""
+    options = onnxruntime.SessionOptions()
+    if plain:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    arrays = {i.name: x.numpy() for i, x in zip(session.get_inputs(), inputs, strict=True)}
     (expected,) = session.run(None, arrays)
     (found,) = onnx_backend.run_model(proto, arrays)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_equals_onnxruntime(name):
+    _, inputs, proto = exported(name)
+    equals_onnxruntime(inputs, proto)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_captured_program_equals_onnxruntime(name):
+    pytest.importorskip("onnxscript")
+    equals_onnxruntime(*captured(name))
+
+
+class Samples(quantization.CalibrationDataReader):
+    def __init__(self, inputs):
+        self.rest = iter([{f"x{k}": x.numpy() for k, x in enumerate(inputs)}])
+
+    def get_next(self):
+        return next(self.rest, None)
+
+
+@pytest.mark.parametrize("format", ["QDQ", "QOperator"])
+def test_a_quantized_network_equals_onnxruntime(format, tmp_path):
+    """The ResNet with int8 weights and uint8 values, as pairs of QuantizeLinear and DequantizeLinear, or as operators on integers."""
+    _, inputs, proto = exported("residual")
+    onnx.save(proto, tmp_path / "net.onnx")
+    quantization.quantize_static(
+        str(tmp_path / "net.onnx"), str(tmp_path / "small.onnx"), Samples(inputs), quant_format=quantization.QuantFormat[format]
+    )
+    equals_onnxruntime(inputs, onnx.load(tmp_path / "small.onnx"), plain=True)
 
 
 @pytest.mark.parametrize("name", ["decoder", "llama"])
@@ -237,10 +282,16 @@ train:
 
 
 # Tensors that are only added or multiplied: no weights of an operator, so constants unless `train=` names them.
-CONSTANT = {"decoder": {"place"}, "vision": {"token"}, "llama": {"scale"}}
+CONSTANT = {"decoder": {"place"}, "vision": {"token"}, "llama": {"scale"}, "convnext": {"gamma"}, "selective": {"decay"}}
 
 
-@pytest.mark.parametrize("name", ["residual", "mobile", "unet", "decoder", "vision", "llama", "recurrent", "waves", "experts"])
+TRAINED = [
+    *("residual", "mobile", "unet", "decoder", "vision", "llama", "recurrent", "waves", "experts"),
+    *("efficient", "dense", "convnext", "gated", "mixer", "selective"),
+]
+
+
+@pytest.mark.parametrize("name", TRAINED)
 def test_trains_as_torch(name, tmp_path):
     net, (x,), proto = exported(name, training=True)
     onnx.save(proto, tmp_path / "net.onnx")

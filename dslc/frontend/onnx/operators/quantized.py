@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import prod
 
 from dslc.ir import ops
@@ -10,7 +11,7 @@ from .. import types
 from ..call import Call
 from ..table import operator
 from ..types import Elem
-from ..values import Value, axis_of, broadcast_to, cast, full, matmul, maximum, minimum, reduce, reshape, round_even
+from ..values import Value, axis_of, broadcast_to, cast, full, matmul, maximum, minimum, reduce, reshape, round_even, transpose
 from .linear import exact_convolution, of_channels, shifted
 
 
@@ -96,6 +97,51 @@ def _qlinear_conv(
     return _requantized(cast(total, types.FLOAT) * (of_channels(ratio, x.rank) if ratio.size > 1 else ratio), y_zero)
 
 
+def _real(x: Value, scale: Value, zero: Value) -> Value:
+    """The floats that integers stand for, one scale and zero point for all."""
+    whole = cast(x, types.INT32) - reshape(cast(zero, types.INT32), ())
+    return cast(whole, types.FLOAT) * reshape(scale, ())
+
+
+def _pointwise(name: str, compute: Callable[..., Value]) -> None:
+    """`name` of com.microsoft: (integers, scale, zero point) of each operand, then scale and zero point of the result."""
+    count = compute.__code__.co_argcount
+
+    @operator(name, domain="com.microsoft")
+    def _operator(call: Call, *inputs: Value) -> Value:
+        operands = [_real(*inputs[3 * k : 3 * k + 3]) for k in range(count)]
+        scale, zero = inputs[3 * count : 3 * count + 2]
+        return _requantized(compute(*operands) / reshape(scale, ()), zero)
+
+
+_pointwise("QLinearAdd", lambda a, b: a + b)
+_pointwise("QLinearMul", lambda a, b: a * b)
+_pointwise("QLinearSigmoid", lambda a: Value(ops.Sigmoid.of(a.value), a.elem))
+
+
+@operator("QLinearGlobalAveragePool", domain="com.microsoft")
+def _qlinear_global_average(call: Call, x: Value, x_scale: Value, x_zero: Value, y_scale: Value, y_zero: Value) -> Value:
+    first = 1 if call.integer("channels_last", 0) else 2
+    axes = list(range(first, first + x.rank - 2))
+    return _requantized(reduce(_real(x, x_scale, x_zero), "mean", axes, keep=True) / reshape(y_scale, ()), y_zero)
+
+
+@operator("QGemm", domain="com.microsoft")
+def _quantized_gemm(
+    call: Call, a: Value, a_scale: Value, a_zero: Value, b: Value, b_scale: Value, b_zero: Value, bias: Value | None = None,
+    y_scale: Value | None = None, y_zero: Value | None = None,
+) -> Value:  # fmt: skip
+    """The product of two integer matrices; the bias is of its int32 sums. Floats where no scale of the result is given."""
+    left, right = shifted(a, a_zero, -2), shifted(b, b_zero, -1)
+    left = transpose(left, [1, 0]) if call.integer("transA", 0) else left
+    right = transpose(right, [1, 0]) if call.integer("transB", 0) else right
+    total = matmul(left, right)
+    total = total if bias is None else total + bias
+    ratio = reshape(a_scale, ()) * (b_scale if b_scale.size > 1 else reshape(b_scale, ())) * call.number("alpha", 1.0)
+    y = cast(total, types.FLOAT) * ratio
+    return y if y_scale is None or y_zero is None else _requantized(y / reshape(y_scale, ()), y_zero)
+
+
 @operator("MatMulNBits", domain="com.microsoft", weights=())
 def _matmul_nbits(call: Call, a: Value, b: Value, scales: Value, zeros: Value | None = None, *rest: Value | None) -> Value:
     """a times a matrix [n, k] of 4-bit integers in blocks along k, each with its scale and zero point."""
@@ -111,7 +157,7 @@ def _matmul_nbits(call: Call, a: Value, b: Value, scales: Value, zeros: Value | 
 
         middle = reshape(slice_axis(_unpacked(packed, bits), 1, 0, blocks), (n, blocks, 1))
     weights = cast(codes - middle, a.elem) * reshape(cast(scales, a.elem), (n, blocks, 1))
-    from ..values import slice_axis, transpose
+    from ..values import slice_axis
 
     return matmul(a, transpose(slice_axis(reshape(weights, (n, blocks * block)), 1, 0, k), [1, 0]))
 
