@@ -48,16 +48,17 @@ def generate(request: Request) -> Generated:
     else:
         whole, finish, workspace = None, [], 0  # type: ignore[assignment]
     packing: list[Stage] = []
-    if product.lays_out_rows():
+    large = gemm_schedule.is_large(product.shape)
+    if large and product.lays_out_rows():
         product.sides[0], product.rows_at = replace(product.sides[0], along="k", direct=True, stride=product.row_length), workspace
         workspace += product.shape.m * product.row_length * product.shape.dtype.bytes
         packing.append(Stage(product.lay_out_rows))
-    if product.has_edge():
+    if large and product.has_edge():
         product.split_edge(workspace)
         workspace += product.edge * product.row_length * product.shape.dtype.bytes
         packing.append(Stage(product.lay_out_edge))
     schedule = gemm_schedule.choose(product.shape, *product.sides, request.machine)
-    if gemm_schedule.packs_again(product.shape, schedule):
+    if large and gemm_schedule.packs_again(product.shape, schedule):
         packed = [product.sides[0], replace(product.sides[1], packed=True)]
         schedule = gemm_schedule.choose(product.shape, *packed, request.machine)
         product.sides, product.packed_at = packed, workspace
