@@ -44,6 +44,6 @@ def plot(report: dict[str, Any], path: Path) -> None:
     about = f"geometric mean of the best peer: {mean:.2f}" if mean else "no peer was measured"
     axes.set(xlabel="time of the peer, as a multiple of dslc's", title=f"{report['machine']}, {report['date']}\n{about}")
     if rows:
-        axes.legend(loc="lower right", fontsize="small")
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), fontsize="small")
     figure.savefig(path, dpi=120, bbox_inches="tight")
     pyplot.close(figure)

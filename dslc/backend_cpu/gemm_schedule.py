@@ -23,6 +23,7 @@ MOST_K = 2048  # longer sums go through blocks of k and an accumulator in scratc
 BLOCK_K = 512
 TASKS = 8  # wanted at least, so that several threads have equal shares
 ROWS_SHARE = 16  # of the second cache, one part is for the rows of A that meet all panels of a block of B in turn
+LARGE = 4 << 20  # multiply-adds: some 20 us of a core
 MOST_NR = 128  # columns of a tile, at most
 MOST_PACKED = 4 << 20  # bytes of a B that is packed as a whole, before the product: beyond, it would come from memory
 BLOCK_SHARE = 2  # and one part for a packed block of A, which every panel of B reads again; one of B may be twice as large
@@ -134,6 +135,11 @@ def choose(shape: Shape, a: Side, b: Side, machine: Machine) -> Schedule:
         kc += 16
     schedule = Schedule("outer", lanes, mr, nv, strips * mr, nv * lanes, kc, pack_a, pack_b)
     return _blocked(shape, schedule, strips, panels, machine.l2)
+
+
+def is_large(shape: Shape) -> bool:
+    """Whether a product is worth a pass before it, and the memory that this fills."""
+    return shape.batch * shape.m * shape.n * shape.k >= LARGE
 
 
 def packs_again(shape: Shape, s: Schedule) -> bool:

@@ -48,12 +48,17 @@ def generate(request: Request) -> Generated:
     else:
         whole, finish, workspace = None, [], 0  # type: ignore[assignment]
     packing: list[Stage] = []
-    if product.lays_out_rows():
+    large = gemm_schedule.is_large(product.shape)
+    if large and product.lays_out_rows():
         product.sides[0], product.rows_at = replace(product.sides[0], along="k", direct=True, stride=product.row_length), workspace
         workspace += product.shape.m * product.row_length * product.shape.dtype.bytes
         packing.append(Stage(product.lay_out_rows))
+    if large and product.has_edge():
+        product.split_edge(workspace)
+        workspace += product.edge * product.row_length * product.shape.dtype.bytes
+        packing.append(Stage(product.lay_out_edge))
     schedule = gemm_schedule.choose(product.shape, *product.sides, request.machine)
-    if gemm_schedule.packs_again(product.shape, schedule):
+    if large and gemm_schedule.packs_again(product.shape, schedule):
         packed = [product.sides[0], replace(product.sides[1], packed=True)]
         schedule = gemm_schedule.choose(product.shape, *packed, request.machine)
         product.sides, product.packed_at = packed, workspace
@@ -62,7 +67,10 @@ def generate(request: Request) -> Generated:
     scratch = gemm_schedule.scratch_elements(product.shape, product.sides[0], schedule) * product.shape.dtype.bytes
 
     def emit_product(frame: Frame) -> None:
-        product.build(frame, schedule, [whole.memory(frame, 0)] if whole else list(frame.results))
+        memories = [whole.memory(frame, 0)] if whole else list(frame.results)
+        product.build(frame, schedule, memories)
+        if product.edge:
+            product.build_edge(frame, memories)
 
     return Generated([*packing, Stage(emit_product, scratch + 64), *finish], workspace)
 
@@ -107,6 +115,7 @@ class _Product(Contraction):
         self.packed_at = 0  # where in the workspace a packed B lies
         self.rows_at: int | None = None  # and rows of A, each `row_length` elements, where they are laid out first
         self.row_length = self.shape.k + self.lanes
+        self.machine, self.edge, self.edge_at = request.machine, 0, 0  # columns that are done apart, and where they lie in the workspace
 
     def _side(self, node: Node, dim: int) -> Side:
         """How an operand lies: `dim` is the rows' or the columns' dim."""
@@ -163,6 +172,50 @@ class _Product(Contraction):
     def _rows(self, frame: Frame) -> emit.Memory:
         return emit.memory_of(frame.workspace.ref, self.rows_at, self.shape.dtype, self.shape.m * self.row_length)  # type: ignore[union-attr,arg-type]
 
+    # the few columns behind the last whole vector, for which a vector would be mostly idle: dot products along k, their results down the rows
+
+    def has_edge(self) -> bool:
+        shape, rows = self.shape, self.sides[0]
+        few = 0 < shape.n % self.lanes <= self.lanes // 4 and shape.n > self.lanes
+        return few and shape.batch == 1 and rows.along == "k" and rows.direct and shape.k >= 16 * self.lanes and shape.m >= 4 * self.lanes
+
+    def split_edge(self, at: int) -> None:
+        """Takes these columns from the product; they will lie `at` bytes into the workspace, k by k."""
+        self.edge, self.edge_at = self.shape.n % self.lanes, at
+        self.shape = replace(self.shape, n=self.shape.n - self.edge)
+
+    def lay_out_edge(self, frame: Frame) -> None:
+        load, edge = self._loader(frame, self.operands[1], COLUMNS), self._edge(frame)
+        low, high = emit.share_in_steps(self.shape.k, self.lanes, frame.tid, frame.threads)
+
+        def part(x: int) -> None:
+            def vector(k: Value, lanes: int, mask: Value) -> None:
+                value = load(0, self.shape.n + x, k, "k", lanes, mask)
+                edge.store(value, [emit.iadd(x * self.row_length, k)], mask)
+
+            emit.vector_loop(low, high, self.lanes, vector)
+
+        for x in range(self.edge):
+            part(x)
+
+    def build_edge(self, frame: Frame, memories: Sequence[emit.Memory]) -> None:
+        edge, rows = self._edge(frame), self._loaded(frame)[0]
+
+        def load(batch: Any, x: Any, k: Any, axis: str, lanes: int, mask: Value) -> Value:
+            return edge.load([emit.iadd(emit.imul(x, self.row_length), k)], lanes, mask)
+
+        def store(vector: Value, batch: Any, column: Any, m: Any, mask: Value) -> None:
+            dims = [emit.idx(batch), emit.idx(m), emit.idx(emit.iadd(column, self.shape.n)), frame.b.index(0)]
+            self._store(frame, self.lanes, memories, vector, dims, mask, ROWS)
+
+        shape = replace(self.shape, m=self.edge, n=self.shape.m)
+        columns = gemm.Operand(Side("k", stride=self.row_length), load)
+        schedule = gemm_schedule.choose(shape, columns.side, rows.side, self.machine)
+        gemm.emit(gemm.Product(shape, schedule, columns, rows, store), frame.tid, frame.threads, frame.scratch)
+
+    def _edge(self, frame: Frame) -> emit.Memory:
+        return emit.memory_of(frame.workspace.ref, self.edge_at, self.shape.dtype, self.edge * self.row_length)  # type: ignore[union-attr]
+
     def pack(self, frame: Frame, schedule: gemm_schedule.Schedule) -> None:
         """The whole of B, once, into the workspace."""
         gemm.emit_pack_b(self.shape, schedule, self._loaded(frame)[1], self._packed(frame, schedule), frame.tid, frame.threads)
@@ -199,9 +252,10 @@ class _Product(Contraction):
             ssa = point.s.cast(v, v.dtype, dtype).ssa
         return ssa if v.lanes == lanes else point.b.spread(ssa, computed(dtype), lanes)
 
-    def _store(self, frame: Frame, lanes: int, memories: Sequence[emit.Memory], vector: Value, dims: list[Value], mask: Value) -> None:
+    def _store(self, frame: Frame, lanes: int, memories: Sequence[emit.Memory], vector: Value, dims: list[Value], mask: Value,
+               along: int = COLUMNS) -> None:  # fmt: skip
         value = Val(vector, self.op.type.dtype, lanes)
-        point = Point(frame.b, self.trace, frame.operands, dims, COLUMNS, lanes, mask, lambda _point, _node: value)
+        point = Point(frame.b, self.trace, frame.operands, dims, along, lanes, mask, lambda _point, _node: value)
         made = [point.value(node) for node, _ in self.results]
         for v, (_, address), memory in zip(made, self.results, memories):
             point.store(v, memory, address)

@@ -40,6 +40,12 @@ def filters_laid_out(x, w):
     return conv([1, 1], [1, 1], [12, 64])(x, reshape(transpose(w, [1, 0, 2, 3]), (1, 40, 16, 3, 3)))
 
 
+def edge(x, w, bias, more):
+    """7 x 7 places, one more than three vectors hold, with work on the result that reads rows and points."""
+    y = reshape(conv([1, 1], [1, 1], [7, 7])(x, w), (1, 160, 7, 7))
+    return Add.of(Max.of(Add.of(y, broadcast(bias, (1, 160, 7, 7), [1])), full_like(y, 0)), more)
+
+
 def linear(x, w, bias):
     y = Add.of(product([I, K], [K, J], [I, J])(x, w), broadcast(bias, (7, 20), [1]))
     return [y, Max.of(y, full_like(y, 0))]
@@ -76,6 +82,8 @@ CASES = [
     Case("conv_depthwise_wide", "contract", [(F, (1, 3, 1, 6, 70)), (F, (3, 1, 1, 3, 5))], conv([1, 1], [1, 2], [6, 70]), 1e-5),
     Case("conv_depthwise_strided", "contract", [(F, (2, 6, 1, 9, 72)), (F, (6, 1, 1, 3, 3))], conv([2, 2], [1, 1], [5, 36]), 1e-5),
     Case("conv_depthwise_spaced", "contract", [(F, (2, 6, 1, 5, 20)), (F, (6, 1, 1, 3, 3))], conv([1, 1], [1, 1], [9, 39], spacing=(2, 2)), 1e-5),
+    Case("conv_edge", "contract", [(F, (1, 1, 64, 7, 7)), (F, (1, 160, 64, 3, 3)), (F, (160,)), (F, (1, 160, 7, 7))], edge, 5e-5),
+    Case("product_edge", "contract", [(F, (150, 300)), (F, (300, 100))], product([I, K], [K, J], [I, J]), 5e-5),
     Case("conv_weights", "contract", [(F, (3, 1, 2, 9, 9)), (F, (1, 4, 2, 9, 9))], conv([1, 1], [1, 1], [3, 3]), 2e-5),
     Case("conv_1d", "contract", [(F, (2, 1, 3, 40)), (F, (1, 4, 3, 5))],
          lambda x, w: Conv.of(x, w, stride=[1], dilation=[1], spacing=[1], low=[4], size=[40], dtype=F), 1e-5),
@@ -111,6 +119,6 @@ def stages(case):
         return len(generate("contract", request).stages)
 
 
-@pytest.mark.parametrize("name, count", [("conv_image", 1), ("conv_packed_once", 2), ("conv_filters_laid_out", 2)])
+@pytest.mark.parametrize("name, count", [("conv_image", 1), ("conv_packed_once", 3), ("conv_filters_laid_out", 2), ("product_edge", 2), ("large", 1)])
 def test_what_is_read_again_is_packed_first(name, count):
     assert stages(next(replace(case) for case in CASES if case.name == name)) == count
