@@ -27,13 +27,6 @@ QUANTIZED = {
     **{"s": number(0.02), "z": number(120, np.uint8), "t": number(0.03), "u": number(99, np.uint8)},
     **{"v": number(0.05), "w": number(128, np.uint8)},
 }
-    "s": number(0.02),
-    "z": number(120, np.uint8),
-    "t": number(0.03),
-    "u": number(99, np.uint8),
-    "v": number(0.05),
-    "w": number(128, np.uint8),
-}
 CASES = {
     "qlinear_add": (
         node("QLinearAdd", ["x", "s", "z", "b", "t", "u", "v", "w"], ["y"], domain="com.microsoft"),
