@@ -20,10 +20,10 @@ STEPS = 3000  # a pipe holds about 500
 
 
 def started(*words: object, **environment: str) -> subprocess.Popen:
-    """The command line in a process; its outputs are pipes."""
+    """The command line in a process; its outputs are pipes. Ctrl-C reaches it even where whoever started the tests ignores it."""
     command = [sys.executable, "-m", "dslc.cli", *map(str, words)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, **pipes, env={**os.environ, **environment})
+    return subprocess.Popen(command, **pipes, env={**os.environ, **environment}, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 def events(process: subprocess.Popen) -> Iterator[dict]:
