@@ -37,7 +37,7 @@ def _non_max_suppression(
 ) -> Value:
     if boxes.rank != 3 or scores.rank != 3 or boxes.shape[2] != 4 or (boxes.shape[0], boxes.shape[1]) != (scores.shape[0], scores.shape[2]):
         raise call.misfit(f"boxes {boxes} with scores {scores}")
-    batches, classes, count = scores.shape
+    count = scores.shape[2]
     turns = min(call.static_ints(most, "number of boxes")[0] if most is not None else 0, count)
     if turns <= 0:
         return constant(np.zeros((0, 3), np.int64))
@@ -49,7 +49,7 @@ def _non_max_suppression(
 
     def turn(_: list[Value], carries: list[Value]) -> tuple[list[Value], list[Value]]:
         (left,) = carries
-        best = first_place(left, "max", 2)  # [batches, classes]
+        best = first_place(left, "max", 2)  # [batch, class]
         taken = expand_axes(best, [2]).eq(iota(left.shape, 2))
         covered = taken | (_overlap(low, high, best) > limit)
         return [where(covered, -np.inf, left)], [best, reduce(left, "max", [2]) > -np.inf]
