@@ -152,9 +152,14 @@ def _arg(call: Call, x: Value, kind: str) -> Value:
     axis = axis_of(call.integer("axis"), x.rank)
     last, n = call.integer("select_last_index"), x.shape[axis]
     turned = slice_axis(x, axis, n - 1, n, -1) if last else x
-    found = Value(ops.ArgReduce.of(turned.value, kind=kind, axis=axis), types.INT32)
+    found = first_place(turned, kind, axis)
     found = cast((n - 1) - found if last else found, types.INT64)
     return expand_axes(found, [axis]) if call.integer("keepdims", 1) else found
+
+
+def first_place(x: Value, kind: str, axis: int) -> Value:
+    """Where the greatest or least element along an axis first stands, in int32."""
+    return Value(ops.ArgReduce.of(x.value, kind=kind, axis=axis), types.INT32)
 
 
 @operator("TopK")

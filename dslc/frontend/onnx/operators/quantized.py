@@ -132,10 +132,9 @@ def _quantized_gemm(
     y_scale: Value | None = None, y_zero: Value | None = None,
 ) -> Value:  # fmt: skip
     """The product of two integer matrices; the bias is of its int32 sums. Floats where no scale of the result is given."""
-    left, right = shifted(a, a_zero, -2), shifted(b, b_zero, -1)
-    left = transpose(left, [1, 0]) if call.integer("transA", 0) else left
-    right = transpose(right, [1, 0]) if call.integer("transB", 0) else right
-    total = matmul(left, right)
+    left = transpose(a, [1, 0]) if call.integer("transA", 0) else a
+    right = transpose(b, [1, 0]) if call.integer("transB", 0) else b
+    total = matmul(shifted(left, a_zero, -2), shifted(right, b_zero, -1))
     total = total if bias is None else total + bias
     ratio = reshape(a_scale, ()) * (b_scale if b_scale.size > 1 else reshape(b_scale, ())) * call.number("alpha", 1.0)
     y = cast(total, types.FLOAT) * ratio
