@@ -13,7 +13,7 @@ from .graph import Node
 
 MODULES = (
     "elementwise", "activations", "movement", "indexing", "reductions", "linear", "pooling", "normalization", "recurrent", "quantized", "control",
-    "sequences", "draws", "signal", "images", "training", "detection",
+    "sequences", "draws", "signal", "images", "training", "detection", "attention",
 )  # fmt: skip
 
 
