@@ -62,18 +62,24 @@ def train(
     seed: Annotated[int | None, typer.Option(help="as --set seed=N")] = None,
     weights: Weights = None,
     map: Map = None,
+    loss: Annotated[str | None, typer.Option(help="of an .onnx graph: cross_entropy, mse, ... of its first output and the column 'target'")] = None,
+    data: Annotated[str | None, typer.Option(help="with --loss: an .npz or .csv file, or a data source")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="with --loss (default: adam(lr=1e-3))")] = None,
+    freeze: Annotated[list[str], typer.Option(help="with --loss: a pattern of parameters that stay as they are")] = [],  # noqa: B006
     json: Json = False,
 ) -> None:
-    """Train a model file into a run folder."""
+    """Train a model file, or with --loss an .onnx graph, into a run folder."""
+    from .commands.fit import fit_of
     from .commands.train import Interrupted
     from .commands.train import train as command
 
+    fit = fit_of(loss, data, optimizer, freeze)
     given = overrides(set)
     for name, value in (("steps", steps), ("seed", seed)):
         if value is not None and name in given:
             raise NameError_(f"--{name} and --set {name}=... say the same: give one of them")
         given |= {name: value} if value is not None else {}
-    result = command(spec, overrides=given, target=target, run=run, resume=resume, weights=weights, map=map, listener=listener(json))
+    result = command(spec, overrides=given, target=target, run=run, resume=resume, weights=weights, map=map, fit=fit, listener=listener(json))
     if isinstance(result, Interrupted):
         say(f"interrupted: {result.how_to_resume}")
         sys.exit(INTERRUPTED)

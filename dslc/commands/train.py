@@ -11,6 +11,7 @@ from ..runfolder import checkpoint_of, describe, is_run, open_run
 from ..runtime.events import Interrupted, Listener, Result, silent
 from ..runtime.training import LAST
 from ..training_run import training_loop
+from .fit import Fit, write_fit
 from .opening import bring_in, refuse_folder
 
 
@@ -23,11 +24,15 @@ def train(
     resume: bool = False,
     weights: str | Path | None = None,
     map: str | Path | None = None,
+    fit: Fit | None = None,
     listener: Listener = silent,
 ) -> Result:
     """Trains until the end, an early stop or Ctrl-C. The run folder (default: runs/NAME, numbered where it exists) gets checkpoints, log.jsonl,
-    loss.png, report.html. With `resume`, `spec` may be the run folder itself, and the target is the run's where none is given."""
+    loss.png, report.html. With `resume`, `spec` may be the run folder itself, and the target is the run's where none is given. `fit` says how the
+    graph of an .onnx file is trained."""
     if resume:
+        if fit is not None:
+            raise DataError("--resume goes on as the run began", help="leave --loss, --data, --optimizer and --freeze out")
         folder = Path(spec) if is_run(spec) else Path(run) if run is not None else default_folder(spec)
         if weights is not None or map is not None:
             raise DataError("--resume goes on with the run's own weights", help="leave --weights and --map out, or train into a new folder")
@@ -37,7 +42,8 @@ def train(
         model, trained_on = open_run(folder, overrides)
     else:
         folder, trained_on = _new_folder(spec, run), "cpu"
-        model = Model(Path(spec), overrides)
+        model = Model(write_fit(spec, fit, overrides or {}, folder) if fit is not None else Path(spec), overrides)
+        model.data_folder = Path.cwd() if fit is not None else None
     bring_in(model, weights, map)
     target = target or trained_on
     loop = training_loop(model, target, folder, listener, start=not resume)

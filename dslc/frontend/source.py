@@ -40,7 +40,7 @@ class Source:
     overrides: dict[str, Any]
     texts: dict[str, str]
     scopes: dict[int, FileScope] = field(default_factory=dict)
-    graphs: dict[tuple[str, str | None], s.Model] = field(default_factory=dict)  # imported, by file and pattern of parameters
+    graphs: dict[tuple, s.Model] = field(default_factory=dict)  # imported, by file and options
 
     @property
     def folder(self) -> Path:

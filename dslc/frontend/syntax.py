@@ -432,10 +432,12 @@ class Model(Node):
 
 @dataclass(frozen=True)
 class Graph(Statement):
-    """The body of a model that is an ONNX graph (`onnx.graph.Graph`). `train`: a pattern of the initializers that are parameters."""
+    """The body of a model that is an ONNX graph (`onnx.graph.Graph`). Patterns of names: `train`, the initializers that are parameters (none: those
+    that are weights); `freeze`, the parameters that stay as they are."""
 
     graph: Any
-    train: str | None = None
+    train: tuple[str, ...] = ()
+    freeze: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

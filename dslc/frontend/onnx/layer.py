@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dslc.core.errors import DataError, NameError_, ShapeError, Span, TypeError_, UnsupportedOp
+from dslc.core.errors import DataError, NameError_, ShapeError, Span, TypeError_, UnsupportedOp, did_you_mean
 from dslc.ir.types import TensorType
 
 from .. import syntax as s
@@ -38,19 +38,19 @@ def identifier(name: str) -> str:
 # --- from files -------------------------------------------------------------------------------------------------------------------------
 
 
-def model_of(graph: Graph, train: str | None, fallback: str) -> s.Model:
+def model_of(graph: Graph, fallback: str, options: Mapping[str, tuple[str, ...]] | None = None) -> s.Model:
     """The graph as a definition whose body is one statement."""
     span = Span(graph.file, 1, 1, 1, 1)
-    return s.Model(identifier(graph.name or fallback), (s.Graph(graph, train, span=span),), span=span)
+    return s.Model(identifier(graph.name or fallback), (s.Graph(graph, **(options or {}), span=span),), span=span)
 
 
-def load_graph(path: Path, shown: str, source: Source, train: str | None = None) -> s.Model:
+def load_graph(path: Path, shown: str, source: Source, options: Mapping[str, tuple[str, ...]] | None = None) -> s.Model:
     """The model of an ONNX file; the file counts for the fingerprint of the program."""
     from .reader import read
 
     graph = read(path, shown)
     source.texts[shown] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return model_of(graph, train, path.stem)
+    return model_of(graph, path.stem, options)
 
 
 def load_proto(proto: Any, source: Source) -> s.Model:
@@ -58,27 +58,34 @@ def load_proto(proto: Any, source: Source) -> s.Model:
     from .reader import decode
 
     source.texts["<onnx>"] = hashlib.sha256(proto.SerializeToString()).hexdigest()
-    return model_of(decode(proto, "<onnx>", None), None, "graph")
+    return model_of(decode(proto, "<onnx>", None), "graph")
 
 
 def imported(frame: Frame, node: s.Import, name: str) -> Instance:
     """`name = import "file.onnx"`"""
     source = frame.builder.source
     path = (frame.file.folder / node.path).resolve()
-    train = None
-    for k in node.keywords:
-        if k.name != "train" or not isinstance(k.value, s.String):
-            raise NameError_(f"import has no option '{k.name}'", k.span, help='import("net.onnx", train="*.weight")')
-        train = k.value.value
+    options = dict(_patterns(k) for k in node.keywords)
     if path.suffix != ".onnx":
         raise DataError(f"import takes an .onnx file, this is {node.path}", node.span, help=f'from "{node.path}" import name')
     if not path.is_file():
         raise DataError(f"there is no file {node.path}", node.span, notes=[f"looked for in {frame.file.folder}"])
-    key = (str(path), train)
+    key = (str(path), *sorted(options.items()))
     if key not in source.graphs:
-        source.graphs[key] = load_graph(path, str(frame.file.folder / node.path), source, train)
+        source.graphs[key] = load_graph(path, str(frame.file.folder / node.path), source, options)
         source.scopes[id(source.graphs[key])] = frame.file
     return Instance(LayerValue(source.graphs[key], {}), frame.instance_name(name), {})
+
+
+def _patterns(option: s.Keyword) -> tuple[str, tuple[str, ...]]:
+    """`train="*.weight"`, `freeze=["stem.*", "*.bias"]`"""
+    items = option.value.items if isinstance(option.value, s.List) else (option.value,)
+    if option.name not in ("train", "freeze"):
+        guess = did_you_mean(option.name, ["train", "freeze"])
+        raise NameError_(f"import has no option '{option.name}'{guess}", option.span, help='import("net.onnx", train="*.weight", freeze="stem.*")')
+    if not items or not all(isinstance(one, s.String) for one in items):
+        raise TypeError_(f"{option.name} takes a pattern of names, or a list of them", option.value.span, help=f'{option.name}="*.weight"')
+    return option.name, tuple(one.value for one in items)
 
 
 # --- in a frame -------------------------------------------------------------------------------------------------------------------------
@@ -121,18 +128,23 @@ def _kept(frame: Frame, node: s.Graph, run: Run) -> Mapping[str, Any]:
     graph = node.graph
     weights, states = weights_and_states(graph)
     out: dict[str, Any] = {}
-    matched = False
+    unused = {*node.train, *node.freeze}
     for name, literal in graph.constants.items():
         out[name] = literal
         if literal.elem is STRING or not literal.elem.is_float or literal.elem.small:
             continue
+        chosen = [p for p in node.train if fnmatchcase(name, p)]
         if name in states and literal.array.ndim:
             out[name] = _argument(frame, run, name, literal, "state", graph)
-        elif fnmatchcase(name, node.train) if node.train else name in weights and literal.array.ndim and literal.array.size > 1:
-            matched = True
+        elif chosen or (not node.train and name in weights and literal.array.ndim and literal.array.size > 1):
+            frozen = [p for p in node.freeze if fnmatchcase(name, p)]
+            unused -= {*chosen, *frozen}
+            frame.builder.frozen += bool(frozen)
             out[name] = _argument(frame, run, name, literal, "param", graph)
-    if node.train and not matched:
-        raise NameError_(f'pattern "{node.train}" matches no float initializer of {graph.file}', node.span)
+            frame.builder.frozen -= bool(frozen)
+    for pattern in (p for p in (*node.train, *node.freeze) if p in unused):
+        what = "float initializer" if pattern in node.train else "parameter"
+        raise NameError_(f'pattern "{pattern}" matches no {what} of {graph.file}', node.span)
     return out
 
 

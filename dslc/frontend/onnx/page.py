@@ -15,7 +15,11 @@ HEAD = """# ONNX
 parameters, and with `-o fit.dsl` writes a model file in which the graph is a layer: `net = import "model.onnx"`.
 
 - Float initializers that are weights or biases of the operators are parameters, running statistics are states, everything else is constant;
-  `import("model.onnx", train="*.weight")` chooses the parameters by a pattern of their names. Their paths are the graph's names.
+  `import("model.onnx", train="*.weight")` chooses the parameters by a pattern of their names, `freeze="stem.*"` keeps those that match as they are
+  (both take a list of patterns). Their paths are the graph's names.
+- `dslc train model.onnx --loss cross_entropy --data rows.npz --freeze "stem.*" --steps 100` trains a graph at once: it writes the model file
+  `fit.dsl` with the loss and the train block into the run folder, and trains that. `--data` is an .npz or .csv file with a column for each input
+  and one called `target`, or a data source as a train block writes it.
 - Symbolic dims are dims of the model: `--set batch=8`, `dslc.load("model.onnx", batch=8)`; without it they are 1. Inside a model file they follow
   from what the layer is called with.
 - What decides a shape must be known at compile time: constants, shapes, and what is computed from them. An input that does can be given:
