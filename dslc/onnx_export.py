@@ -18,6 +18,7 @@ from .frontend.onnx.types import of_dtype
 from .ir import ops
 from .ir.mlir import func, ir
 from .ir.op import Op
+from .ir.ops.reduction import identity
 from .ir.program import arguments_of, program_of, results_of
 from .ir.types import spans_of, type_of
 from .model import Model
@@ -33,6 +34,8 @@ SAME = {
 }  # fmt: skip
 LOGICAL = {"and": ("And", "BitwiseAnd"), "or": ("Or", "BitwiseOr"), "xor": ("Xor", "BitwiseXor"), "not": ("Not", "BitwiseNot")}
 COMPARISONS = {"lt": "Less", "le": "LessOrEqual", "gt": "Greater", "ge": "GreaterOrEqual", "eq": "Equal"}
+SCATTERS = {"sum": "add", "prod": "mul", "max": "max", "min": "min"}
+RUNNING = {"prod": "Mul", "max": "Max", "min": "Min"}
 FOLDS = {"sum": "ReduceSum", "prod": "ReduceProd", "max": "ReduceMax", "min": "ReduceMin", "any": "ReduceMax", "all": "ReduceMin"}
 
 
@@ -84,7 +87,7 @@ class Writer:
             made = self.node(LOGICAL[name][0 if type_of(op.operands[0]).dtype.is_bool else 1], *inputs)
         else:
             made = self.gap(op)
-        self.names[op.results[0]] = made
+        self.names.update(zip(op.results, made if isinstance(made, tuple) else (made,)))
 
     def gap(self, op: Op) -> str:
         self.gaps.setdefault(op.operation.name, op)
@@ -123,21 +126,74 @@ def _view(w: Writer, op: ops.View, x: str) -> str:
 
 def _gathered(w: Writer, op: ops.View, x: str) -> str:
     t = type_of(op.x)
-    positions = np.arange(1, t.size + 1, dtype=np.int64).reshape(t.shape)
-    at = np.zeros(op.shape, np.int64)
-    inside = np.ones(op.shape, bool)
-    index = np.indices(op.shape)
-    places = []
-    for row, offset, n in zip(op.matrix, op.offsets, t.shape):
-        place = offset + sum((f * index[k] for k, f in enumerate(row) if f), np.zeros(op.shape, np.int64))
-        inside &= (place >= 0) & (place < n)
-        places.append(np.clip(place, 0, max(n - 1, 0)))
-    if t.size:
-        at = positions[tuple(places)] - 1
-    elif not inside.any():
+    at, inside = _places(op.matrix, op.offsets, t.shape, op.shape)
+    if not t.size:
         return w.constant(np.full(op.shape, op.outside).astype(t.dtype.numpy))
     found = w.node("Gather", w.reshape(x, [t.size]), w.constant(at))
     return found if inside.all() else w.node("Where", w.constant(inside), found, w.number(op.outside, t.dtype))
+
+
+def _places(rows: Sequence[Sequence[int]], offsets: Sequence[int], sizes: Sequence[int], points: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """(place in a flat tensor of these sizes, whether it is inside) of each point, where the coordinates are sums of strides."""
+    at, inside, index = np.zeros(points, np.int64), np.ones(points, bool), np.indices(points)
+    for row, offset, n in zip(rows, offsets, sizes):
+        place = offset + sum((f * index[k] for k, f in enumerate(row) if f), np.zeros(points, np.int64))
+        inside &= (place >= 0) & (place < n)
+        at = at * n + np.clip(place, 0, max(n - 1, 0))
+    return at, inside
+
+
+def _scattered(w: Writer, updates: str, at: str, count: int, rest: Sequence[int], kind: str, dtype: DType) -> str:
+    """[count, rest...]: updates [k, rest...] folded at the places `at` [k]; those at `count` are dropped with the row behind the last."""
+    start = w.constant(np.full((count + 1, *rest), identity(kind, dtype)).astype(dtype.numpy))
+    made = w.node("ScatterND", start, w.node("Unsqueeze", at, w.sizes([1])), updates, reduction=SCATTERS[kind])
+    return w.node("Slice", made, *(w.sizes([v]) for v in (0, count, 0)))
+
+
+def _scatter(w: Writer, op: ops.Scatter, u: str, *ids: str) -> str:
+    """Places in the flat tensor of batches and sizes; an index outside has the place behind the last."""
+    t, given = op.type, type_of(op.operands[1])
+    sizes, rest = t.shape[: op.batch + len(ids)], t.shape[op.batch + len(ids) :]
+    at, inside = w.constant(_places(np.eye(op.batch, given.rank, dtype=int).tolist(), [0] * op.batch, sizes[: op.batch], given.shape)[0]), ""
+    for name, n in zip(ids, op.sizes):
+        name = w.node("Cast", name, to=onnx.TensorProto.INT64)
+        zero, end = w.constant(np.int64(0)), w.constant(np.int64(n))
+        here = w.node("And", w.node("GreaterOrEqual", name, zero), w.node("Less", name, end))
+        inside = w.node("And", inside, here) if inside else here
+        at = w.node("Add", w.node("Mul", at, end), name)
+    at = w.reshape(w.node("Where", inside, at, w.constant(np.int64(prod(sizes)))), [given.size])
+    return w.reshape(_scattered(w, w.reshape(u, [given.size, *rest]), at, prod(sizes), rest, op.kind, t.dtype), t.shape)
+
+
+def _fold(w: Writer, op: ops.Fold, g: str) -> str:
+    t = type_of(op.g)
+    at, inside = _places(op.matrix, op.offsets, op.shape, t.shape)
+    places = w.constant(np.where(inside, at, prod(op.shape)).reshape(-1))
+    return w.reshape(_scattered(w, w.reshape(g, [t.size]), places, prod(op.shape), (), "sum", t.dtype), op.shape)
+
+
+def _sort(w: Writer, op: ops.Sort, x: str) -> tuple[str, str]:
+    names = w.fresh(), w.fresh()
+    count = w.sizes([type_of(op.x).shape[op.axis]])
+    w.nodes.append(helper.make_node("TopK", [x, count], names, axis=op.axis, largest=int(op.descending), sorted=1))
+    return names[0], w.node("Cast", names[1], to=onnx.TensorProto.INT32)
+
+
+def _fft(w: Writer, op: ops.FFT, re: str, im: str) -> tuple[str, ...]:
+    last = type_of(op.re).rank
+    pair = w.node("Concat", *(w.node("Unsqueeze", v, w.sizes([last])) for v in (re, im)), axis=last)
+    made = w.node("DFT", pair, "", w.constant(np.int64(op.axis)), inverse=int(op.inverse))
+    return tuple(w.node("Gather", made, w.constant(np.int64(k)), axis=last) for k in (0, 1))
+
+
+def _random(w: Writer, op: ops.Random, *_: str) -> str:
+    """ONNX's own draws: of the same distribution, not the same numbers."""
+    if op.kind == "normal":
+        return w.node("RandomNormal", shape=op.shape)
+    if op.kind == "uniform":
+        return w.node("RandomUniform", shape=op.shape)
+    drawn = w.node("Floor", w.node("RandomUniform", shape=op.shape, low=float(op.low), high=float(op.high)))
+    return _cast_to(w, w.node("Min", drawn, w.constant(np.float32(op.high - 1))), op.type.dtype)
 
 
 def _reduce(w: Writer, op: ops.Reduce, x: str) -> str:
@@ -155,17 +211,45 @@ def _contract(w: Writer, op: ops.Contract, a: str, b: str) -> str:
 
 
 def _conv(w: Writer, op: ops.Conv, x: str, filters: str) -> str:
+    """As it is; transposed where elements have a distance and the window moves by one; else over an operand that is spread and cut beforehand."""
     a, b = op.types()
-    kernel, space = b.shape[3:], a.rank - 3
-    high = [(n - 1) * s + (k - 1) * d + 1 - m - low
-            for n, s, k, d, m, low in zip(op.size, op.stride, kernel, op.dilation, a.shape[3:], op.low)]  # fmt: skip
-    if any(s != 1 for s in op.spacing) or any(p < 0 for p in (*op.low, *high)) or op.dtype != a.dtype:
-        return w.gap(op)
-    x = w.reshape(x, [a.shape[0], a.shape[1] * a.shape[2], *a.shape[3:]])
+    kernel, space, low = b.shape[3:], a.shape[3:], list(op.low)
+    x, filters = (_cast_to(w, v, op.dtype) if op.dtype != t.dtype else v for v, t in ((x, a), (filters, b)))
+    x = w.reshape(x, [a.shape[0], a.shape[1] * a.shape[2], *space])
+    if any(s != 1 for s in op.spacing):
+        reach = [(k - 1) * d for k, d in zip(kernel, op.dilation)]
+        whole = [s * (n - 1) + r + 1 for s, n, r in zip(op.spacing, space, reach)]
+        cut = [r - before for r, before in zip(reach, low)]
+        behind = [n - c - m for n, c, m in zip(whole, cut, op.size)]
+        if all(s == 1 for s in op.stride) and min(*cut, *behind) >= 0:
+            return w.reshape(_transposed(w, op, x, filters, [*cut, *behind]), op.type.shape)
+    high = [(n - 1) * s + (k - 1) * d + 1 - m - before
+            for n, s, k, d, m, before in zip(op.size, op.stride, kernel, op.dilation, space, low)]  # fmt: skip
+    if any(s != 1 for s in op.spacing) or any(p < 0 for p in (*low, *high)):
+        x, low, high = _spread(w, op, x), [0] * len(space), [0] * len(space)
     filters = w.reshape(filters, [b.shape[0] * b.shape[1], *b.shape[2:]])
-    y = w.node("Conv", x, filters, group=b.shape[0], strides=op.stride, dilations=op.dilation, pads=[*op.low, *high], kernel_shape=kernel)
-    assert space == len(kernel)
+    y = w.node("Conv", x, filters, group=b.shape[0], strides=op.stride, dilations=op.dilation, pads=[*low, *high], kernel_shape=kernel)
     return w.reshape(y, op.type.shape)
+
+
+def _transposed(w: Writer, op: ops.Conv, x: str, filters: str, pads: Sequence[int]) -> str:
+    """[n, g * o, ...]: ONNX's filters [g * c, o, ...] run the other way."""
+    b, space = op.types()[1], len(op.size)
+    turned = w.node("Transpose", filters, perm=[0, 2, 1, *range(3, 3 + space)])
+    ends = [w.sizes(v) for v in ([-1] * space, [-(1 << 31)] * space, range(3, 3 + space), [-1] * space)]
+    turned = w.reshape(w.node("Slice", turned, *ends), [b.shape[0] * b.shape[2], b.shape[1], *b.shape[3:]])
+    return w.node("ConvTranspose", x, turned, group=b.shape[0], strides=op.spacing, dilations=op.dilation, pads=pads, kernel_shape=b.shape[3:])
+
+
+def _spread(w: Writer, op: ops.Conv, x: str) -> str:
+    """The operand as the window passes over it: elements at their distance, zeros between and around, what is not read cut off."""
+    a, b = op.types()
+    for k, (n, size) in enumerate(zip(a.shape[3:], op.size)):
+        place = np.arange((size - 1) * op.stride[k] + (b.shape[3 + k] - 1) * op.dilation[k] + 1) - op.low[k]
+        read = np.where((place >= 0) & (place % op.spacing[k] == 0) & (place < n * op.spacing[k]), place // op.spacing[k], n)
+        x = w.node("Pad", x, w.sizes([0, 1]), "", w.sizes([2 + k]))  # a zero behind the last element, for what lies outside
+        x = w.node("Gather", x, w.constant(read.astype(np.int64)), axis=2 + k)
+    return x
 
 
 def _gather(w: Writer, op: ops.Gather, x: str, *ids: str) -> str:
@@ -220,9 +304,20 @@ def _cast_to(w: Writer, x: str, dtype: DType) -> str:
 
 
 def _cumulative(w: Writer, op: ops.Cumulative, x: str) -> str:
-    if op.kind != "sum":
-        return w.gap(op)
-    return w.node("CumSum", x, w.constant(np.int64(op.axis)), reverse=int(op.reverse), exclusive=int(op.exclusive))
+    if op.kind == "sum":
+        return w.node("CumSum", x, w.constant(np.int64(op.axis)), reverse=int(op.reverse), exclusive=int(op.exclusive))
+    t = op.type
+    shape = [n for k, n in enumerate(t.shape) if k != op.axis]
+    so_far, here, after, given, last, all_ = (w.fresh() for _ in range(6))
+    code = of_dtype(t.dtype).code
+    body = [helper.make_node(RUNNING[op.kind], [so_far, here], [after]), helper.make_node("Identity", [so_far if op.exclusive else after], [given])]
+    inner, outer = ([helper.make_tensor_value_info(name, code, shape) for name in names] for names in ((so_far, here), (after, given)))
+    start, back = w.constant(np.full(shape, identity(op.kind, t.dtype)).astype(t.dtype.numpy)), [int(op.reverse)]
+    w.nodes.append(helper.make_node(
+        "Scan", [start, x], [last, all_], body=helper.make_graph(body, "running", inner, outer), num_scan_inputs=1, scan_input_axes=[op.axis],
+        scan_output_axes=[op.axis], scan_input_directions=back, scan_output_directions=back,
+    ))  # fmt: skip
+    return all_
 
 
 def _remainder(w: Writer, op: ops.Mod, a: str, b: str) -> str:
@@ -237,11 +332,19 @@ def _quotient(w: Writer, op: ops.FloorDiv, a: str, b: str) -> str:
     return w.node("Floor", w.node("Div", a, b))
 
 
+def _shifted(w: Writer, op: Op, a: str, b: str) -> str:
+    left, dtype = isinstance(op, ops.ShiftLeft), op.type.dtype
+    if dtype.kind == "uint":
+        return w.node("BitShift", a, b, direction="LEFT" if left else "RIGHT")
+    power = w.node("Pow", w.number(2, dtype), b)
+    return w.node("Mul", a, power) if left else w.node("Div", w.node("Sub", a, w.node("Mod", a, power)), power)
+
+
 def _one(w: Writer, op: Op) -> str:
     return w.number(1, op.type.dtype)
 
 
-WRITERS: dict[type[Op], Callable[..., str]] = {
+WRITERS: dict[type[Op], Callable[..., str | tuple[str, ...]]] = {
     ops.Constant: lambda w, op: w.constant(op.reference()),
     ops.Iota: lambda w, op: w.constant(op.reference()),
     ops.Compare: _compare,
@@ -264,6 +367,13 @@ WRITERS: dict[type[Op], Callable[..., str]] = {
     ops.Contract: _contract,
     ops.Conv: _conv,
     ops.Gather: _gather,
+    ops.Scatter: _scatter,
+    ops.Fold: _fold,
+    ops.Sort: _sort,
+    ops.FFT: _fft,
+    ops.Random: _random,
+    ops.ShiftLeft: _shifted,
+    ops.ShiftRight: _shifted,
 }
 
 
@@ -281,6 +391,8 @@ def to_onnx(model: Model) -> onnx.ModelProto:
                 inputs.append(helper.make_tensor_value_info(slot.name, of_dtype(slot.type.dtype).code, slot.type.shape))
             elif slot.role in ("param", "state"):
                 w.constants.append(numpy_helper.from_array(np.asarray(model.params[slot.name]), slot.name))
+            else:  # the step and what draws depend on: 0 where nothing is trained
+                w.names[value] = w.constant(np.zeros((), slot.type.dtype.numpy))
         for op in program.entry_block.operations:
             if not isinstance(op, func.ReturnOp):
                 w.op(op)
@@ -292,10 +404,27 @@ def to_onnx(model: Model) -> onnx.ModelProto:
             if slot.role == "output":
                 w.nodes.append(helper.make_node("Identity", [w.names[value]], [slot.name]))
                 outputs.append(helper.make_tensor_value_info(slot.name, of_dtype(slot.type.dtype).code, slot.type.shape))
-        graph = helper.make_graph(w.nodes, model.name, inputs, outputs, w.constants)
+        graph = _needed(helper.make_graph(w.nodes, model.name, inputs, outputs, w.constants))
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="dslc", ir_version=9)
     onnx.checker.check_model(proto, full_check=True)
     return proto
+
+
+def _needed(graph: onnx.GraphProto) -> onnx.GraphProto:
+    """Without the nodes and constants that no output depends on: ONNX's random operators take no seed."""
+
+    def read(node: onnx.NodeProto) -> set[str]:
+        inner = [n for a in node.attribute if a.HasField("g") for n in a.g.node]
+        return set(node.input).union(*(read(n) for n in inner))
+
+    live = {port.name for port in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if live & set(node.output):
+            live |= read(node)
+            kept.append(node)
+    constants = [c for c in graph.initializer if c.name in live]
+    return helper.make_graph(kept[::-1], graph.name, graph.input, graph.output, constants)
 
 
 def export(model: Model, out: Path) -> Path:

@@ -26,7 +26,8 @@ parameters, and with `-o fit.dsl` writes a model file in which the graph is a la
   `dslc.load("model.onnx", shape=[2, 3])`.
 - In training programs BatchNormalization uses the statistics of the batch and Dropout drops.
 - Everything that is not supported is told at once, with the nodes. Complex numbers, texts and maps are not there.
-- `dslc export SPEC -o model.onnx`, or `dslc.onnx_export.to_onnx(model)`, writes a model's outputs with its weights as a graph of opset 20.
+- `dslc export SPEC -o model.onnx`, or `dslc.onnx_export.to_onnx(model)`, writes a model's outputs with its weights as a graph of opset 20;
+  draws become those of ONNX, which have the same distributions and other numbers.
 - `dslc.onnx_backend` is onnx's `Backend` interface: `prepare`, `run_model`, `run_node`, `supports_device`.
 
 Types that the compiler has no own form of are carried by wider ones: 16-bit unsigned integers by int32, 32-bit ones by int64, 4- and 2-bit ones by
