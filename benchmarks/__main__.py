@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from dslc.core.errors import TargetError
-from dslc.runtime.drivers.cuda import cuda_driver
+from dslc.runtime.drivers.choice import gpu_driver
 
 from .driver import all_workloads, measure, table
 from .plot import plot
@@ -38,7 +38,7 @@ GPU_GROUPS = ("gemm", "attention", "rows", "train", "decode")
 def gpu(groups: list[str], out: Path) -> int:
     """Runs each group; how many failed, or 2 where there is no GPU."""
     try:
-        cuda_driver()
+        gpu_driver()
     except TargetError as error:
         print(error, file=sys.stderr)
         return 2

@@ -8,7 +8,6 @@ those of the weights that a token reads; their share of the copy bandwidth is th
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections import defaultdict
@@ -19,7 +18,7 @@ import numpy as np
 
 from .gpu_rows import copy_bandwidth
 from .gpu_train import WORKLOADS as TRAINED
-from .gpu_train import launches
+from .gpu_train import launches, report
 from .workloads import MODELS, weights
 
 SIZES = TRAINED["gpt2_124m"].sizes | {"batch": 1}
@@ -27,7 +26,7 @@ PROMPT, COUNT, ROUNDS = 8, 200, 5
 
 
 def measure(precision: str) -> dict[str, Any]:
-    """One row: tokens a second of every contestant, and where dslc's time goes."""
+    """One row: milliseconds a token of every contestant, and where dslc's time goes."""
     import torch
 
     import dslc
@@ -74,15 +73,7 @@ def main() -> None:
     parser.add_argument("--only", default="float32,bfloat16")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    import torch
-
-    out: dict[str, Any] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "rows": []}
-    for precision in options.only.split(","):
-        row = measure(precision)
-        out["rows"].append(row)
-        print({k: v for k, v in row.items() if k != "slowest"}, *row.get("slowest", []), sep="\n", flush=True)
-        if options.json:
-            options.json.write_text(json.dumps(out, indent=1) + "\n")
+    report(map(measure, options.only.split(",")), options.json)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import json
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,21 +133,25 @@ def launches(program: Any) -> dict[str, Any]:
             "slowest": [{"kernel": k, "runs": len(v), "ms": sum(v)} for k, v in slowest]}  # fmt: skip
 
 
+def report(rows: Iterable[dict[str, Any]], file: Path | None) -> None:
+    """Prints each row as it comes, and writes all so far, so that what is cut off keeps what was measured."""
+    import torch
+
+    out: dict[str, Any] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "rows": []}
+    for row in rows:
+        out["rows"].append(row)
+        print({k: v for k, v in row.items() if k != "slowest"}, *row.get("slowest", []), sep="\n", flush=True)
+        if file:
+            file.write_text(json.dumps(out, indent=1) + "\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_train", description=__doc__)
     parser.add_argument("--only", default=",".join(WORKLOADS))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--eager", action="store_true", help="without torch.compile, which takes minutes")
     options = parser.parse_args()
-    import torch
-
-    out: dict[str, Any] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "rows": []}
-    for name in options.only.split(","):
-        row = measure(WORKLOADS[name], not options.eager)
-        out["rows"].append(row)
-        print({k: v for k, v in row.items() if k != "slowest"}, *row.get("slowest", []), sep="\n", flush=True)
-        if options.json:
-            options.json.write_text(json.dumps(out, indent=1) + "\n")
+    report((measure(WORKLOADS[name], not options.eager) for name in options.only.split(",")), options.json)
 
 
 if __name__ == "__main__":

@@ -143,6 +143,16 @@ class KernelRow:
     bytes: int
     lines: tuple[str, ...]
 
+    @property
+    def flops_rate(self) -> float:
+        """Operations a second."""
+        return self.flops / self.seconds if self.seconds else 0.0
+
+    @property
+    def bytes_rate(self) -> float:
+        """Bytes a second."""
+        return self.bytes / self.seconds if self.seconds else 0.0
+
 
 def by_kernel(p: Profile) -> list[KernelRow]:
     """One row a kernel, the longest first."""

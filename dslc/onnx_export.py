@@ -35,7 +35,6 @@ SAME = {
 LOGICAL = {"and": ("And", "BitwiseAnd"), "or": ("Or", "BitwiseOr"), "xor": ("Xor", "BitwiseXor"), "not": ("Not", "BitwiseNot")}
 COMPARISONS = {"lt": "Less", "le": "LessOrEqual", "gt": "Greater", "ge": "GreaterOrEqual", "eq": "Equal"}
 SCATTERS = {"sum": "add", "prod": "mul", "max": "max", "min": "min"}
-RUNNING = {"prod": "Mul", "max": "Max", "min": "Min"}
 FOLDS = {"sum": "ReduceSum", "prod": "ReduceProd", "max": "ReduceMax", "min": "ReduceMin", "any": "ReduceMax", "all": "ReduceMin"}
 
 
@@ -306,11 +305,13 @@ def _cast_to(w: Writer, x: str, dtype: DType) -> str:
 def _cumulative(w: Writer, op: ops.Cumulative, x: str) -> str:
     if op.kind == "sum":
         return w.node("CumSum", x, w.constant(np.int64(op.axis)), reverse=int(op.reverse), exclusive=int(op.exclusive))
+    if op.kind != "prod":
+        return w.gap(op)
     t = op.type
     shape = [n for k, n in enumerate(t.shape) if k != op.axis]
     so_far, here, after, given, last, all_ = (w.fresh() for _ in range(6))
     code = of_dtype(t.dtype).code
-    body = [helper.make_node(RUNNING[op.kind], [so_far, here], [after]), helper.make_node("Identity", [so_far if op.exclusive else after], [given])]
+    body = [helper.make_node("Mul", [so_far, here], [after]), helper.make_node("Identity", [so_far if op.exclusive else after], [given])]
     inner, outer = ([helper.make_tensor_value_info(name, code, shape) for name in names] for names in ((so_far, here), (after, given)))
     start, back = w.constant(np.full(shape, identity(op.kind, t.dtype)).astype(t.dtype.numpy)), [int(op.reverse)]
     w.nodes.append(helper.make_node(

@@ -85,12 +85,11 @@ def _times(model: Model, profile: Profile) -> list[str]:
     total = sum(t.seconds for t in profile.launches) or 1.0
     kernels, lines = [], []
     for r in by_kernel(profile):
-        s = r.seconds or 1e-12
         rates = (
-            f"{r.flops / s / 1e9:,.1f}",
-            f"{r.flops / s / profile.peak_flops:.0%}",
-            f"{r.bytes / s / 1e9:,.1f}",
-            f"{r.bytes / s / profile.peak_bytes:.0%}",
+            f"{r.flops_rate / 1e9:,.1f}",
+            f"{r.flops_rate / profile.peak_flops:.0%}",
+            f"{r.bytes_rate / 1e9:,.1f}",
+            f"{r.bytes_rate / profile.peak_bytes:.0%}",
         )
         kernels.append(
             (r.name, str(r.runs), f"{r.seconds * 1e3:,.3f}", _bar(r.seconds / total), *rates, ", ".join(dict.fromkeys(map(_short, r.lines))))

@@ -38,8 +38,9 @@ def figures(model: Model, found: Profile) -> dict[str, Any]:
     total = sum(t.seconds for t in found.launches)
     kernels = [
         {"name": r.name, "kind": r.kind, "runs": r.runs, "seconds": r.seconds, "share": r.seconds / total if total else 0.0,
-         "flops": r.flops, "bytes": r.bytes, "of_peak_flops": _share(r.flops, r.seconds, found.peak_flops),
-         "of_copy_bandwidth": _share(r.bytes, r.seconds, found.peak_bytes), "lines": [Path(x).name for x in r.lines]}
+         "flops": r.flops, "bytes": r.bytes, "flops_rate": r.flops_rate, "bytes_rate": r.bytes_rate,
+         "of_peak_flops": r.flops_rate / found.peak_flops, "of_copy_bandwidth": r.bytes_rate / found.peak_bytes,
+         "lines": [Path(x).name for x in r.lines]}
         for r in by_kernel(found)
     ]  # fmt: skip
     lines = [
@@ -49,10 +50,6 @@ def figures(model: Model, found: Profile) -> dict[str, Any]:
         "model": model.name, "program": found.program, "target": found.executable.target, "call_seconds": found.call_seconds,
         "kernel_seconds": total, "peak_flops": found.peak_flops, "peak_bytes": found.peak_bytes, "kernels": kernels, "lines": lines,
     }  # fmt: skip
-
-
-def _share(work: int, seconds: float, peak: float) -> float:
-    return work / seconds / peak if seconds > 0 else 0.0
 
 
 def table(told: dict[str, Any], rows: int = 30) -> str:
@@ -65,11 +62,10 @@ def table(told: dict[str, Any], rows: int = 30) -> str:
         f"{'kernel':36} {'runs':>5} {'ms':>9} {'share':>6} {'GFLOP/s':>9} {'peak':>5} {'GB/s':>7} {'copy':>5}  lines",
     ]
     for k in told["kernels"][:rows]:
-        seconds = max(k["seconds"], 1e-12)
         shown = ", ".join(k["lines"][:4]) + (", ..." if len(k["lines"]) > 4 else "")
         out.append(
-            f"{k['name'][:36]:36} {k['runs']:5} {k['seconds'] * 1e3:9.3f} {k['share']:6.1%} {k['flops'] / seconds / 1e9:9.1f} "
-            f"{k['of_peak_flops']:5.0%} {k['bytes'] / seconds / 1e9:7.1f} {k['of_copy_bandwidth']:5.0%}  {shown}"
+            f"{k['name'][:36]:36} {k['runs']:5} {k['seconds'] * 1e3:9.3f} {k['share']:6.1%} {k['flops_rate'] / 1e9:9.1f} "
+            f"{k['of_peak_flops']:5.0%} {k['bytes_rate'] / 1e9:7.1f} {k['of_copy_bandwidth']:5.0%}  {shown}"
         )
     out += [f"... and {len(told['kernels']) - rows} more"] if len(told["kernels"]) > rows else []
     out += ["", f"{'line':24} {'ms':>9} {'share':>6}"]

@@ -65,11 +65,10 @@ class Incrementalize:
 def _order(block: ir.Block) -> None:
     """Slices that also permute axes become a slice and a transpose: a cache then keeps the slice in its source's order, each row in one piece."""
     for op in [o for o in block.operations if isinstance(o, ops.View) and o.type.size < type_of(o.operands[0]).size]:
-        kept = {
-            k: a for a, row in enumerate(op.matrix) if sum(map(abs, row)) == 1 for k, f in enumerate(row) if f == 1
-        }  # of result axis k, its source's
+        moving = {a: row for a, row in enumerate(op.matrix) if any(row)}
+        kept = {row.index(1): a for a, row in moving.items() if 1 in row and sum(map(abs, row)) == 1}  # the source's axis of each result axis
         order = sorted(kept, key=kept.__getitem__)
-        if len(kept) != op.type.rank or order == sorted(order) or not op.inside:
+        if not len(kept) == len(moving) == op.type.rank or order == sorted(order) or not op.inside:
             continue
         with ir.InsertionPoint(op), op.location:
             rows = [[int(kept.get(order[k]) == a) for k in range(len(order))] for a in range(len(op.matrix))]

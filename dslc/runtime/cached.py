@@ -86,11 +86,11 @@ class CachedModel:
         """A whole window at once; of short sequences of one length, which take fewer steps than that is worth, token by token."""
         length = len(part[0])
         if length <= self.time // SHORT and all(len(tokens) == length for tokens in part):
-            for row in range(len(part)):
-                self._starts[row] = 0
+            rows = list(range(len(part)))
+            self._starts[: len(part)] = [0] * len(part)
             for n in range(1, length):
-                self._step([tokens[:n] for tokens in part], list(range(len(part))))
-            return self._step(part, list(range(len(part))))
+                self._step([tokens[:n] for tokens in part], rows)
+            return self._step(part, rows)
         self.prefills += 1
         self._window[...] = 0
         self._position[...] = 0

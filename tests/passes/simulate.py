@@ -14,7 +14,7 @@ from dslc.ir import reference
 from dslc.ir.plan import Branch, Call, Copy, Loop, Place, Plan, Step
 from dslc.ir.types import TensorType, type_of
 
-IN_PLACE = ("map", "update", "contract", "reduce")
+IN_PLACE = ("map", "update", "contract", "reduce", "put")
 POISON = 0xFF  # the bytes of a NaN in every float type
 
 

@@ -8,8 +8,15 @@ import pytest
 import dslc
 from dslc.compiled import load_executable, program_of
 from dslc.compiler import compile_program
+from dslc.core import dtypes
 from dslc.core.errors import UnsupportedOp
+from dslc.ir import ops, reference
+from dslc.ir.mlir import ir
+from dslc.ir.op import context
+from dslc.ir.program import Slot, finish_program, start_program
+from dslc.ir.types import TensorType, type_of
 from dslc.model import Model
+from dslc.passes.incrementalize import _order
 
 MODEL = """model M:
     dims    batch=3, time=12
@@ -136,6 +143,38 @@ def test_a_bounded_mask_gets_a_cache_of_its_window() -> None:
 def test_grouped_keys_are_kept_before_they_are_repeated() -> None:
     ports = compile_program(model_of(CAUSAL["grouped"]), "decode", "reference").ports_of("state")
     assert [p.shape for p in ports] == [(3, 2, 12, 2), (3, 2, 12, 2), (3, 12, 2), (3, 12, 2)]
+
+
+def test_of_a_common_projection_keys_and_values_alone_are_kept() -> None:
+    """In the order of the projection's axes, so that a step's row lies in one piece."""
+    body = """    param w[width, 3, 2, 4] ~ normal(0.3)
+    z[s, b, h, t, c] = sum[d](x[b, t, d] * w[d, s, h, c])
+    s[b, h, i, j] = where(j <= i, sum[c](z[0, b, h, i, c] * z[1, b, h, j, c]), -inf)
+    p[b, h, i, j] = softmax[j](s[b, h, i, j])
+    o[b, h, i, c] = sum[j](p[b, h, i, j] * z[2, b, h, j, c])
+    x[b, t, d] = x[b, t, d] + sum[h, c](o[b, h, t, c] * w[d, 0, h, c])"""
+    ports = compile_program(model_of(body), "decode", "reference").ports_of("state")
+    assert [p.shape for p in ports] == [(3, 2, 12, 4), (3, 2, 12, 4)]
+
+
+def test_views_are_split_only_where_each_axis_moves_by_itself() -> None:
+    """A slice that permutes becomes a slice and a transpose; a diagonal, which takes two axes along one, stays."""
+    wide = TensorType(dtypes.FLOAT32, (2, 5, 5, 4))
+    with context(), ir.Location.unknown():
+        module = ir.Module.create()
+        made = start_program(module, "main", [Slot("x", "input", wide)])
+        with ir.InsertionPoint(made.entry_block):
+            x = made.entry_block.arguments[0]
+            turned = ops.view(x, [[0, 0, 0], [0, 0, 1], [0, 1, 0], [1, 0, 0]], [1, 0, 0, 0], (4, 5, 5))
+            diagonal = ops.view(x, [[0, 0], [0, 1], [0, 1], [1, 0]], [1, 0, 0, 0], (4, 5))
+        finish_program(made, [(Slot("a", "output", type_of(turned)), turned), (Slot("b", "output", type_of(diagonal)), diagonal)])
+        given = {"x": np.random.default_rng(0).standard_normal(wide.shape)}
+        before = reference.run(module, given)
+        _order(made.entry_block)
+        after = reference.run(module, given)
+    assert len(list(made.entry_block.operations)) == 4
+    for name, value in before.items():
+        np.testing.assert_array_equal(after[name], value)
 
 
 def test_prefill_and_decode_have_the_same_caches() -> None:

@@ -87,6 +87,34 @@ def test_a_next_value_that_reads_the_old_one_elsewhere():
     check(slots, lambda w: [("w", "state", ops.Exp.of(ops.reverse(w, 0)))], {"w": numbers(6)})
 
 
+ROW, PLACE = TensorType(F32, (1,)), TensorType(dtypes.INT32, (1,))
+PUT = {"c": numbers(6), "r": numbers(1, seed=1), "at": np.array([4], np.int32)}
+
+
+def test_a_row_is_put_where_the_state_lies():
+    slots = [Slot("c", "state", VECTOR), Slot("r", "input", ROW), Slot("at", "input", PLACE, bounds=(0, 6))]
+
+    def build(c, r, at):
+        kept = ops.Put.of(c, ops.Exp.of(r), at, axis=0, lane=-1)
+        return [("c", "state", kept), ("y", "output", ops.Exp.of(kept))]
+
+    plan = check(slots, build, PUT)
+    puts = [s for s in plan.steps if isinstance(s, Call) and s.kernel.kind == "put"]
+    assert len(puts) == 1 and puts[0].results[0].space == "slot" and puts[0].results[0] in puts[0].operands
+    assert not any(isinstance(s, Copy) for s in plan.steps)
+
+
+def test_a_base_that_is_read_later_is_copied_first():
+    slots = [Slot("c", "state", VECTOR), Slot("r", "input", ROW), Slot("at", "input", PLACE, bounds=(0, 6))]
+
+    def build(c, r, at):
+        kept = ops.Put.of(c, r, at, axis=0, lane=-1)
+        return [("c", "state", kept), ("y", "output", ops.Mul.of(ops.reverse(c, 0), kept))]
+
+    plan = check(slots, build, PUT)
+    assert any(isinstance(s, Copy) for s in plan.steps)
+
+
 def test_a_value_that_is_an_output_and_a_state():
     def build(w, x):
         y = ops.Add.of(w, x)

@@ -83,3 +83,14 @@ def test_a_decoder_casts_its_weights_once_and_its_caches_are_not_fixed() -> None
     assert any(p.name.startswith("cache.") for p in executable.ports_of("state"))
     assert {p.dtype.name for p in executable.ports_of("prepared")} == {"bfloat16"}
     assert {p.name for p in from_bytes(executable.prepare).ports_of("param", "state")} <= {"w", "prepared.0"}
+
+
+def test_a_run_leaves_the_versions_of_parameters_and_a_step_does_not() -> None:
+    """What is prepared is made anew when a version has changed: a program that says it wrote everything would have it made at every run."""
+    model = dslc.load(NORM)
+    program, trainer = dslc.compile(model), dslc.Trainer(model)
+    before = {path: model.params.version(path) for path in model.params}
+    program(x=X)
+    assert {path: model.params.version(path) for path in before} == before
+    trainer.step(x=X)
+    assert model.params.version("w") > before["w"]

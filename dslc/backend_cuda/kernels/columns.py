@@ -29,12 +29,17 @@ def width_of(request: Request, rows: Rows, dim: int) -> int:
     if not all(row for _, _, row in rows.results):
         return 1
     reads = survey(rows.trace, [rows.folds[0][0].node]).reads
-    wide = [r for r in reads if chunked(r.address, dim, 2) and not r.tests and request.operand_aligned(r.operand)]
+    wide = [r for r in reads if _wide(request, r, dim, 2)]
     if not wide or any(r.dtype.bits < 16 for r in wide):
         return 1
     width = 16 // min(r.dtype.bytes for r in wide)
-    fits = rows.nest.sizes[dim] % width == 0 and any(chunked(r.address, dim, width) for r in wide)
-    return width if fits and width > 1 else 1
+    fits = rows.nest.sizes[dim] % width == 0 and any(_wide(request, r, dim, width) for r in wide)
+    return width if fits else 1
+
+
+def _wide(request: Request, read: Read, dim: int, width: int) -> bool:
+    """Whether so many neighbouring columns are read by one load."""
+    return not read.tests and request.operand_aligned(read.operand) and chunked(read.address, dim, width)
 
 
 def columns_function(request: Request, rows: Rows, width: int, memory: Callable[[FunctionWriter], Callable[[int], Memory]]) -> Function:
@@ -84,8 +89,7 @@ def _sums(w: FunctionWriter, rows: Rows, memory: Callable[[int], Memory], row: l
         base = Point(w, rows.trace, memory, [*row, *place], integer=integer)
         known: dict[int, Val] = {id(n): base.value(n) for n in invariant(rows.trace, [fold.node], {dim})}
         for read in survey(rows.trace, [fold.node]).reads:
-            still = not read.tests and w.request.operand_aligned(read.operand)
-            if isinstance(read, Read) and id(read) not in known and still and chunked(read.address, dim, width):
+            if id(read) not in known and _wide(w.request, read, dim, width):
                 known[id(read)] = Val(f"{load_chunk(w, base, memory, read, width)}[j]", read.dtype)
         with w.unrolled("j", width):
             point = Point(w, rows.trace, memory, [*row[:-1], f"({row[-1]} + j)", *place], known=known, integer=integer)

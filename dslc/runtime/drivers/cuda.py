@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
-import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -21,9 +19,9 @@ import numpy as np
 from ...core.errors import BudgetError, TargetError
 from ...core.executable import TensorMap
 from . import tensor_maps
+from .cuda_context import Turn, arch_of, check_fits, waits_for_each
 from .device import PreparedLaunch
 
-ARCHS = {(8, 0): "sm_80", (8, 6): "sm_86", (8, 9): "sm_89", (9, 0): "sm_90a"}  # by compute capability
 # After these the context is dead: no call on it succeeds any more.
 STICKY = frozenset(
     f"CUDA_ERROR_{e}"
@@ -76,23 +74,16 @@ class CudaDriver:
     def __init__(self, ordinal: int = 0):
         self._api = _api()
         self.ordinal = ordinal
-        self._sync = os.environ.get("DSLC_CUDA_SYNC", "") not in ("", "0")
-        self._thread_lock = threading.RLock()
-        self._process = os.getpid()
+        self._sync = waits_for_each()
         self._garbage: deque[tuple[str, Any]] = deque()
         self._dead = ""
-        self._depth = 0
         self._device = self._do("cuDeviceGet", ordinal)
         name = self._do("cuDeviceGetName", 100, self._device)
         self.device = f"{name.split(bytes(1))[0].decode()} (device {ordinal})"
-        capability = (self._attribute("COMPUTE_CAPABILITY_MAJOR"), self._attribute("COMPUTE_CAPABILITY_MINOR"))
-        if capability not in ARCHS:
-            raise TargetError(
-                f"{self.device} has compute capability {capability[0]}.{capability[1]}; kernels are made for {', '.join(ARCHS.values())}"
-            )
-        self.arch = ARCHS[capability]
+        self.arch = arch_of(self.device, (self._attribute("COMPUTE_CAPABILITY_MAJOR"), self._attribute("COMPUTE_CAPABILITY_MINOR")))
         self.shared_bytes = self._attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
-        self._context = self._do("cuDevicePrimaryCtxRetain", self._device)
+        context = self._do("cuDevicePrimaryCtxRetain", self._device)
+        self._turn = Turn(lambda: self._do("cuCtxPushCurrent", context), self._api.cuCtxPopCurrent, self._clean)
         with self.lock:
             self._stream = self._do("cuStreamCreate", int(self._api.CUstream_flags.CU_STREAM_NON_BLOCKING))
 
@@ -101,24 +92,7 @@ class CudaDriver:
     @property
     def lock(self) -> contextlib.AbstractContextManager[None]:
         """Within, this thread alone uses the driver, and the device's context is current."""
-        return self._entered()
-
-    @contextlib.contextmanager
-    def _entered(self) -> Iterator[None]:
-        if os.getpid() != self._process:
-            raise TargetError("CUDA does not survive a fork", help="start worker processes by 'spawn', or use the GPU in one process only")
-        with self._thread_lock:
-            if self._depth:
-                yield
-                return
-            self._do("cuCtxPushCurrent", self._context)
-            self._depth = 1
-            try:
-                self._clean()
-                yield
-            finally:
-                self._depth = 0
-                self._api.cuCtxPopCurrent()
+        return self._turn.entered()
 
     def _do(self, call: str, *arguments: Any, doing: str = "") -> Any:
         """A call of the driver API: its results. TargetError with the error's name and text."""
@@ -210,12 +184,7 @@ class CudaDriver:
         with self.lock:
             most = self._do("cuFuncGetAttribute", attributes.CU_FUNC_ATTRIBUTE_MAX_THREADS_PER_BLOCK, function.handle)
             static = self._do("cuFuncGetAttribute", attributes.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, function.handle)
-            threads = launch.block[0] * launch.block[1] * launch.block[2]
-            if threads > most:
-                raise TargetError(f"{launch.label} needs {threads} threads a block, {most} are possible on {self.device}")
-            if static + launch.shared_bytes > self.shared_bytes:
-                wanted = static + launch.shared_bytes
-                raise TargetError(f"{launch.label} needs {wanted:,} bytes of shared memory a block, {self.device} has {self.shared_bytes:,}")
+            check_fits(self.device, launch, most, static, self.shared_bytes)
             dynamic = attributes.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
             if launch.shared_bytes > self._do("cuFuncGetAttribute", dynamic, function.handle):
                 self._do("cuFuncSetAttribute", function.handle, dynamic, launch.shared_bytes)

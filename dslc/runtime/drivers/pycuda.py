@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,7 +19,7 @@ import numpy as np
 from ...core.errors import BudgetError, TargetError
 from ...core.executable import TensorMap
 from . import tensor_maps
-from .cuda import ARCHS
+from .cuda_context import Turn, arch_of, check_fits, waits_for_each
 from .device import PreparedLaunch
 
 
@@ -42,26 +40,18 @@ class PycudaDriver:
 
     def __init__(self, ordinal: int = 0):
         self._api = _api()
-        self._sync = os.environ.get("DSLC_CUDA_SYNC", "") not in ("", "0")
-        self._thread_lock = threading.RLock()
-        self._process = os.getpid()
-        self._depth = 0
+        self._sync = waits_for_each()
         self._dead = ""
         self._memory: dict[int, Any] = {}
         self._garbage: deque[int] = deque()
         current = self._api.Context.get_current()
         device = self._api.Context.get_device() if current is not None else self._api.Device(ordinal)
-        self._context = current if current is not None else device.retain_primary_context()
-        attributes = self._api.device_attribute
+        context = current if current is not None else device.retain_primary_context()
+        self._turn = Turn(context.push, self._api.Context.pop, self._clean)
         self.ordinal = _ordinal(self._api, device)
         self.device = f"{device.name()} (device {self.ordinal})"
-        capability = device.compute_capability()
-        if capability not in ARCHS:
-            raise TargetError(
-                f"{self.device} has compute capability {capability[0]}.{capability[1]}; kernels are made for {', '.join(ARCHS.values())}"
-            )
-        self.arch = ARCHS[capability]
-        self.shared_bytes = device.get_attribute(attributes.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
+        self.arch = arch_of(self.device, device.compute_capability())
+        self.shared_bytes = device.get_attribute(self._api.device_attribute.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
         with self.lock:
             self._stream = self._api.Stream(_NON_BLOCKING)
 
@@ -70,24 +60,7 @@ class PycudaDriver:
     @property
     def lock(self) -> contextlib.AbstractContextManager[None]:
         """Within, this thread alone uses the driver, and the context is current."""
-        return self._entered()
-
-    @contextlib.contextmanager
-    def _entered(self) -> Iterator[None]:
-        if os.getpid() != self._process:
-            raise TargetError("CUDA does not survive a fork", help="start worker processes by 'spawn', or use the GPU in one process only")
-        with self._thread_lock:
-            if self._depth:
-                yield
-                return
-            self._context.push()
-            self._depth = 1
-            try:
-                self._clean()
-                yield
-            finally:
-                self._depth = 0
-                self._api.Context.pop()
+        return self._turn.entered()
 
     @contextlib.contextmanager
     def _told(self, doing: str) -> Iterator[None]:
@@ -172,12 +145,7 @@ class PycudaDriver:
         with self.lock, self._told(launch.label):
             most = function.get_attribute(attributes.MAX_THREADS_PER_BLOCK)
             static = function.get_attribute(attributes.SHARED_SIZE_BYTES)
-            threads = launch.block[0] * launch.block[1] * launch.block[2]
-            if threads > most:
-                raise TargetError(f"{launch.label} needs {threads} threads a block, {most} are possible on {self.device}")
-            if static + launch.shared_bytes > self.shared_bytes:
-                wanted = static + launch.shared_bytes
-                raise TargetError(f"{launch.label} needs {wanted:,} bytes of shared memory a block, {self.device} has {self.shared_bytes:,}")
+            check_fits(self.device, launch, most, static, self.shared_bytes)
             if launch.shared_bytes > function.get_attribute(attributes.MAX_DYNAMIC_SHARED_SIZE_BYTES):
                 function.set_attribute(attributes.MAX_DYNAMIC_SHARED_SIZE_BYTES, launch.shared_bytes)
 

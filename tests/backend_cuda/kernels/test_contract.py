@@ -153,3 +153,13 @@ def test_on_any_gpu(name):
 @pytest.mark.parametrize("name", ON_HOPPER)
 def test_on_hopper(name):
     check_case(hopper(), name)
+
+
+@pytest.mark.parametrize(
+    "name, by_columns", [(name, name.startswith("row")) for name in (*(n for n in CASES if n.startswith("row")), "matrix_vector", "dot")]
+)
+def test_few_rows_with_a_matrix_are_read_by_columns(name, by_columns):
+    with nn.context(), ir.Location.unknown():
+        made = built(Case(name, *CASES[name]), AMPERE)
+        (first, *_) = generate("contract", made.request).functions
+    assert ("columns a block" in first.schedule) == by_columns

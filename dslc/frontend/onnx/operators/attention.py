@@ -46,22 +46,22 @@ def joined(x: Value) -> Value:
     return reshape(transpose(x, [0, 2, 1, 3]), (batch, time, count * width))
 
 
+def _by_keys(x: Value, shared: int) -> Value:
+    """[b, n, s, t] -> [b, shared, n / shared, s, t]: heads that share one of the keys together."""
+    batch, count, *rest = x.shape
+    return reshape(x, (batch, shared, count // shared, *rest))
+
+
 def scores_of(q: Value, k: Value) -> Value:
     """[b, n, s, t] of q [b, n, s, c] and k [b, m, t, c]: n / m heads of q share one of k."""
-    batch, count, time, width = q.shape
-    shared = k.shape[1]
-    grouped = reshape(q, (batch, shared, count // shared, time, width))
-    made = contract(grouped, k, [0, 1, 2, 3, 5], [0, 1, 4, 5], [0, 1, 2, 3, 4])
-    return reshape(made, (batch, count, time, k.shape[2]))
+    made = contract(_by_keys(q, k.shape[1]), k, [0, 1, 2, 3, 5], [0, 1, 4, 5], [0, 1, 2, 3, 4])
+    return reshape(made, (*q.shape[:3], k.shape[2]))
 
 
 def weighted(p: Value, v: Value) -> Value:
     """[b, n, s, c] of weights [b, n, s, t] and v [b, m, t, c]."""
-    batch, count, time, length = p.shape
-    shared = v.shape[1]
-    grouped = reshape(p, (batch, shared, count // shared, time, length))
-    made = contract(grouped, v, [0, 1, 2, 3, 4], [0, 1, 4, 5], [0, 1, 2, 3, 5])
-    return reshape(made, (batch, count, time, v.shape[3]))
+    made = contract(_by_keys(p, v.shape[1]), v, [0, 1, 2, 3, 4], [0, 1, 4, 5], [0, 1, 2, 3, 5])
+    return reshape(made, (*p.shape[:3], v.shape[3]))
 
 
 def _refuse(call: Call, given: dict[str, Any]) -> None:

@@ -103,9 +103,8 @@ def _real(x: Value, scale: Value, zero: Value) -> Value:
     return cast(whole, types.FLOAT) * reshape(scale, ())
 
 
-def _pointwise(name: str, compute: Callable[..., Value]) -> None:
-    """`name` of com.microsoft: (integers, scale, zero point) of each operand, then scale and zero point of the result."""
-    count = compute.__code__.co_argcount
+def _pointwise(name: str, count: int, compute: Callable[..., Value]) -> None:
+    """`name` of com.microsoft: (integers, scale, zero point) of each of `count` operands, then scale and zero point of the result."""
 
     @operator(name, domain="com.microsoft")
     def _operator(call: Call, *inputs: Value) -> Value:
@@ -114,9 +113,9 @@ def _pointwise(name: str, compute: Callable[..., Value]) -> None:
         return _requantized(compute(*operands) / reshape(scale, ()), zero)
 
 
-_pointwise("QLinearAdd", lambda a, b: a + b)
-_pointwise("QLinearMul", lambda a, b: a * b)
-_pointwise("QLinearSigmoid", lambda a: Value(ops.Sigmoid.of(a.value), a.elem))
+_pointwise("QLinearAdd", 2, lambda a, b: a + b)
+_pointwise("QLinearMul", 2, lambda a, b: a * b)
+_pointwise("QLinearSigmoid", 1, lambda a: Value(ops.Sigmoid.of(a.value), a.elem))
 
 
 @operator("QLinearGlobalAveragePool", domain="com.microsoft")
