@@ -92,6 +92,8 @@ def test_short_prompts_of_one_length_go_in_token_by_token(name: str) -> None:
     model = dslc.load(TEXT.format(body=BODIES[name]), time=64)
     cached, window = decoder_of(model, "cpu"), window_of(model)
     assert isinstance(cached, CachedModel)
+    cached.logits([[int(t) for t in np.random.default_rng(0).integers(0, 29, 70)]])  # longer than the window, which then begins later
+    cached.prefills = 0
     for sequences in ([[3, 1, 4], [1, 5, 9]], [[2, 6], [5, 3], [5, 8]], [[2, 6, 7], [5, 8, 8]], [[7, 9, 3, 2]]):
         np.testing.assert_allclose(cached.logits(sequences), window.logits(sequences), atol=TOLERANCE, rtol=TOLERANCE)
     assert cached.prefills == 0

@@ -9,7 +9,7 @@ import pytest
 
 from dslc.backend_cpu import vmath
 from dslc.backend_cpu.gemm_schedule import Shape, Side, choose
-from dslc.backend_cpu.machine import host
+from dslc.backend_cpu.machine import Machine, host
 from dslc.core import dtypes
 from dslc.ir.mlir import arith
 
@@ -104,6 +104,14 @@ def test_infinities_and_nan_stay_in_their_rows() -> None:
         run_plan(multiply, [a, b, c, packed], 1)
         assert np.isnan(c[0, 3]).all()
         assert np.isfinite(np.delete(c[0], 3, 0)).all()
+
+
+@pytest.mark.parametrize("n", [384, 1152, 1536])
+def test_the_columns_of_one_row_make_equal_shares(n: int) -> None:
+    """Of two threads: three tasks, or five, would leave one of them idle."""
+    schedule = choose(Shape(1, n, 384), Side("k"), Side("x", stride=n), Machine(16, 32, 32 << 10, 1 << 20, 2, "any"))
+    tasks = -(-n // schedule.nc)
+    assert tasks % 2 == 0 and n % schedule.nc == 0
 
 
 def test_schedules_fit_the_registers() -> None:

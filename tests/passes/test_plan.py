@@ -111,8 +111,10 @@ def test_a_base_that_is_read_later_is_copied_first():
         kept = ops.Put.of(c, r, at, axis=0, lane=-1)
         return [("c", "state", kept), ("y", "output", ops.Mul.of(ops.reverse(c, 0), kept))]
 
-    plan = check(slots, build, PUT)
-    assert any(isinstance(s, Copy) for s in plan.steps)
+    steps = check(slots, build, PUT).steps
+    (at,) = (k for k, s in enumerate(steps) if isinstance(s, Call) and s.kernel.kind == "put")
+    copy, put = steps[at - 1], steps[at]
+    assert isinstance(copy, Copy) and copy.source in put.operands and copy.target == put.results[0] != copy.source
 
 
 def test_a_value_that_is_an_output_and_a_state():
