@@ -112,6 +112,7 @@ def test_the_columns_of_one_row_make_equal_shares(n: int) -> None:
     schedule = choose(Shape(1, n, 384), Side("k"), Side("x", stride=n), Machine(16, 32, 32 << 10, 1 << 20, 2, "any"))
     tasks = -(-n // schedule.nc)
     assert tasks % 2 == 0 and n % schedule.nc == 0
+    assert tasks >= min(8, n // schedule.nr)  # for more threads too
 
 
 def test_schedules_fit_the_registers() -> None:
