@@ -13,15 +13,13 @@ from ..compiler import lower
 from ..model import Model
 from ..passes.notes import notes_of
 from ..targets import target_of
-from .opening import known_program, open_spec
+from .opening import known_program, open_spec, with_length
 
 
 def prepared(spec: str | Path, overrides: dict[str, Any] | None = None) -> tuple[Model, str]:
     """The model of a file or of a run, and its target; where its length is given in epochs, schedules see a length of 1,000 steps."""
     model, target = open_spec(spec, overrides)
-    if model.steps is None:
-        model.set_steps(1000)
-    return model, target
+    return with_length(model), target
 
 
 def module_text(model: Model, program: str, target: str, after: str) -> str:

@@ -45,6 +45,13 @@ def open_model(
     return model, target or default
 
 
+def with_length(model: Model) -> Model:
+    """The model; where its length is given in epochs, which data alone turns into steps, schedules see a length of 1,000 steps."""
+    if model.steps is None:
+        model.set_steps(1000)
+    return model
+
+
 def bring_in(model: Model, weights: str | Path | None, map: str | Path | None = None) -> None:
     """Weights of a file, or of a run, into the model, by the rules of `map`."""
     if weights is not None:

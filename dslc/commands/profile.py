@@ -9,7 +9,7 @@ from typing import Any
 from ..measuring import SECONDS, Profile, by_kernel, by_line, line_text, profile, trace_events
 from ..model import Model
 from .bench import default_program
-from .opening import known_program, open_model
+from .opening import known_program, open_model, with_length
 
 
 def measure(
@@ -24,7 +24,7 @@ def measure(
 ) -> tuple[Model, Profile]:
     """The model and its profile on drawn inputs. TargetError for a target that cannot tell the times of kernels."""
     model, target = open_model(spec, overrides, target, weights, map)
-    return model, profile(model, known_program(program) if program else default_program(model), target, seconds)
+    return model, profile(with_length(model), known_program(program) if program else default_program(model), target, seconds)
 
 
 def write_trace(found: Profile, file: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +32,12 @@ def test_bench_tells_every_program(cli, small):
         assert event["cold"] > event["warm"] > 0 and event["lowest"] <= event["call"] <= event["highest"] and event["calls"] == 5
         assert event["planned_bytes"] > 0
     assert cli("bench", small, "--seconds", 0, "--program", "eval").out.splitlines()[1].startswith("eval ")
+
+
+@pytest.mark.parametrize("command", ["bench", "profile"])
+def test_a_length_in_epochs_needs_no_data(cli, command):
+    outcome = cli(command, Path(__file__).parents[2] / "examples" / "digits_mlp.dsl", "--seconds", 0)
+    assert outcome.status == 0 and "step" in outcome.out, outcome.err
 
 
 def test_profile_adds_up(cli, small, tmp_path):
