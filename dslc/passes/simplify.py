@@ -46,21 +46,28 @@ def simplify_block(block: ir.Block) -> None:
             continue
         with ir.InsertionPoint(op), op.location:
             better = _algebra(op) or _folded(op)
-        if better is not None:
-            op.results[0].replace_all_uses_with(better)
-            op.operation.erase()
+        if better is None:
+            _merge(op, seen)
             continue
-        tag = op.attributes.get(PRECISION)
-        key = (op.operation.name, tag, *op.operands, *((k, op.attributes[k]) for k in op._codecs), *(r.type for r in op.results))
-        if key in seen:
-            first = seen[key]
-            first.operation.location = fuse_locations([first.location, op.location])
-            for old, new in zip(op.results, first.results):
-                old.replace_all_uses_with(new)
-            op.operation.erase()
-        else:
-            seen[key] = op
+        op.results[0].replace_all_uses_with(better)
+        op.operation.erase()
+        made = maker(better)
+        if made is not None and made.operation.block == block and not made.regions:
+            _merge(made, seen)
     remove_dead(block)
+
+
+def _merge(op: Op, seen: dict[tuple, Op]) -> None:
+    """One op for two that compute the same from the same."""
+    tag = op.attributes.get(PRECISION)
+    key = (op.operation.name, tag, *op.operands, *((k, op.attributes[k]) for k in op._codecs), *(r.type for r in op.results))
+    first = seen.setdefault(key, op)
+    if first.operation == op.operation:
+        return
+    first.operation.location = fuse_locations([first.location, op.location])
+    for old, new in zip(op.results, first.results):
+        old.replace_all_uses_with(new)
+    op.operation.erase()
 
 
 def maker(value: ir.Value) -> Op | None:
@@ -82,7 +89,7 @@ def uniform(value: ir.Value) -> float | int | bool | None:
 def _algebra(op: Op) -> ir.Value | None:
     rule = _RULES.get(type(op))
     better = rule(op) if rule else None
-    return _squeezed(op) if better is None and op.structure == "elementwise" else better
+    return _squeezed(op) or _narrowed(op) if better is None and op.structure == "elementwise" else better
 
 
 def _squeezed(op: Op) -> ir.Value | None:
@@ -167,6 +174,8 @@ def _view(op: Op) -> ir.Value | None:
     if ops.view(x, op.matrix, op.offsets, op.shape, op.outside) == x:
         return x
     inner = maker(x)
+    if isinstance(inner, ops.Reshape) and op.inside and _same_but_units(inner):
+        return _without_units(op, inner)
     return _composed(op, inner) if isinstance(inner, ops.View) else None
 
 
@@ -199,6 +208,43 @@ def _permutes(view: ops.View) -> bool:
     )
 
 
+# --- axes of extent 1 -------------------------------------------------------------------------------------------------------------------
+# A fold that keeps its axes leaves them at 1. Without them its value is one of a row, which a reduction's kernel computes on.
+
+
+def _same_but_units(op: ops.Reshape) -> bool:
+    """Only axes of extent 1 come or go."""
+    before, after = type_of(op.operands[0]).shape, type_of(op.results[0]).shape
+    return [n for n in before if n != 1] == [n for n in after if n != 1]
+
+
+def _without_units(outer: ops.View, inner: ops.Reshape) -> ir.Value:
+    """One view for a reshape and a view of it."""
+    x = inner.operands[0]
+    kept = iter([(row, o) for row, o, n in zip(outer.matrix, outer.offsets, type_of(inner.results[0]).shape) if n != 1])
+    unit = ([0] * len(outer.shape), 0)
+    rows, offsets = zip(*[unit if n == 1 else next(kept) for n in type_of(x).shape]) if type_of(x).rank else ((), ())
+    return ops.view(x, rows, offsets, outer.shape)
+
+
+def _narrowed(op: Op) -> ir.Value | None:
+    """An elementwise op of tensors that have got axes of extent 1: the axes come behind it."""
+    if PRECISION in op.attributes:
+        return None
+    t = type_of(op.results[0])
+    makers = [maker(v) for v in op.operands]
+    sources = [m.operands[0] for m in makers if isinstance(m, ops.Reshape) and _same_but_units(m)]
+    if not sources or type_of(sources[0]).rank >= t.rank or any(type_of(v).shape != type_of(sources[0]).shape for v in sources):
+        return None
+    known = [None if isinstance(m, ops.Reshape) else uniform(v) for m, v in zip(makers, op.operands)]
+    if sum(k is not None for k in known) + len(sources) < len(makers):
+        return None
+    rest = iter(sources)
+    shape = type_of(sources[0]).shape
+    values = [next(rest) if k is None else ops.full(type_of(v).with_shape(shape), k) for k, v in zip(known, op.operands)]
+    return ops.reshape(type(op).of(*values, **op.values()), t.shape)
+
+
 def _reduce(op: Op) -> ir.Value | None:
     t = type_of(op.results[0])
     if not op.axes:
@@ -227,6 +273,33 @@ def _reduce_of_broadcast(op: ops.Reduce) -> ir.Value | None:
     return ops.Mul.of(y, ops.full_like(y, repeats)) if op.kind == "sum" and repeats > 1 else y
 
 
+def _gather(op: Op) -> ir.Value | None:
+    """Places that are known and lie evenly: a view."""
+    x, *ids = op.operands
+    shape, batch = type_of(op.results[0]).shape, op.batch
+    found = [_even(i) for i in ids]
+    if None in found or not type_of(op.results[0]).size:
+        return None
+    rank, extra = type_of(ids[0]).rank, len(shape) - type_of(ids[0]).rank
+    rows = [[int(k == a) for k in range(len(shape))] for a in range(batch)]
+    rows += [[*steps, *[0] * extra] for _, steps in found]  # type: ignore[misc]
+    rows += [[int(k == a) for k in range(len(shape))] for a in range(rank, len(shape))]
+    offsets = [*[0] * batch, *(start for start, _ in found), *[0] * extra]  # type: ignore[misc]
+    return ops.view(x, rows, offsets, shape, op.outside)
+
+
+def _even(value: ir.Value) -> tuple[int, list[int]] | None:
+    """(first, steps along the axes) of constant integers that grow evenly along each axis."""
+    op, t = maker(value), type_of(value)
+    if not isinstance(op, (ops.Constant, ops.Iota)) or not 0 < t.size <= FOLD_LIMIT:
+        return None
+    numbers = np.asarray(op.reference()).astype(np.int64)
+    first = int(numbers.reshape(-1)[0])
+    steps = [int(numbers[tuple(int(k == a) for k in range(t.rank))]) - first if n > 1 else 0 for a, n in enumerate(t.shape)]
+    even = first + np.tensordot(steps, np.indices(t.shape), 1) if t.rank else numbers
+    return (first, steps) if np.array_equal(numbers, even) else None
+
+
 def _scatter(op: Op) -> ir.Value | None:
     """Where each point has one element, which goes to a place by its indices: a selection by index, which whoever reads it computes itself."""
     u, *ids = op.operands
@@ -253,7 +326,7 @@ _WIDER = {
 }
 _RULES: dict[type, Callable[[Op], ir.Value | None]] = {
     ops.Mul: _mul, ops.Add: _add, ops.Sub: _sub, ops.Div: _div, ops.Neg: _neg, ops.Select: _select, ops.Cast: _cast, ops.Reshape: _reshape,
-    ops.View: _view, ops.Reduce: _reduce, ops.Scatter: _scatter,
+    ops.View: _view, ops.Reduce: _reduce, ops.Gather: _gather, ops.Scatter: _scatter,
 }  # fmt: skip
 _NEVER = (ops.Constant, ops.Random, ops.Iota, ops.Grad, ops.Scan, ops.Cond, ops.Kernel)
 

@@ -89,7 +89,7 @@ class Vision(nn.Module):
     def __init__(self):
         super().__init__()
         self.patches, self.token = nn.Conv2d(3, 16, 4, stride=4), nn.Parameter(torch.randn(1, 1, 16))
-        self.layer, self.head = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True, norm_first=True), nn.Linear(16, 3)
+        self.layer, self.head = nn.TransformerEncoderLayer(16, 4, 32, dropout=0.0, batch_first=True, norm_first=True), nn.Linear(16, 3)
 
     def forward(self, x):
         y = self.patches(x).flatten(2).transpose(1, 2)

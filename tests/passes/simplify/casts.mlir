@@ -14,7 +14,6 @@ module {
   func.func @main(%arg0: tensor<2x4xf32> {nn.line = 0 : i64, nn.name = "x", nn.role = "input"}) -> (tensor<2x4xf32> {nn.line = 0 : i64, nn.name = "y0", nn.role = "output"}, tensor<2x4xf32> {nn.line = 0 : i64, nn.name = "y1", nn.role = "output"}, tensor<2x4xbf16> {nn.line = 0 : i64, nn.name = "y2", nn.role = "output"}) {
     %0 = "nn.cast"(%arg0) {dtype = bf16} : (tensor<2x4xf32>) -> tensor<2x4xbf16>
     %1 = "nn.cast"(%0) {dtype = f32} : (tensor<2x4xbf16>) -> tensor<2x4xf32>
-    %2 = "nn.cast"(%arg0) {dtype = bf16} : (tensor<2x4xf32>) -> tensor<2x4xbf16>
-    return %arg0, %1, %2 : tensor<2x4xf32>, tensor<2x4xf32>, tensor<2x4xbf16>
+    return %arg0, %1, %0 : tensor<2x4xf32>, tensor<2x4xf32>, tensor<2x4xbf16>
   }
 }
