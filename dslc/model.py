@@ -123,6 +123,7 @@ class Model:
             ),
             clip_norm=float(clip.args[0]) if clip and clip.name == "norm" else None,
             clip_value=float(clip.args[0]) if clip and clip.name == "value" else None,
+            clip_span=clip.span if clip else None,
             accumulate=settings.accumulate,
             accumulating=program == "accumulate",
             scaled="float16" in {settings.precision, *elaborated.builder.precisions},

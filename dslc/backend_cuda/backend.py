@@ -18,9 +18,10 @@ from dslc.ir.bodies import body_key, identifier, lines_of, work_of
 from dslc.ir.ops import Kernel
 from dslc.ir.plan import Branch, Call, Copy, Loop, Place, Plan, Step, readers_first
 from dslc.ir.trace import Body
+from dslc.ir.types import type_of
 
 from .arch import EMULATED, Arch
-from .kernels import generate
+from .kernels import generate, update
 from .machine_code import machine_code
 from .program_text import Printed, Unit, printed
 from .stage import Function, Generated, Parameter, request_of
@@ -37,6 +38,26 @@ class _Compiled:
     unit: Unit
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A body, or a part of one, with the places of its operands, then of its results."""
+
+    body: Body
+    places: tuple[Place, ...]
+
+    @property
+    def inputs(self) -> int:
+        return len(self.body.operands)
+
+    @property
+    def aligned(self) -> tuple[bool, ...]:
+        return tuple(map(_is_aligned, self.places))
+
+    def number(self, p: Parameter) -> int:
+        """Which of the places a parameter is."""
+        return p.number + (self.inputs if p.source == "result" else 0)
+
+
 @dataclass
 class Lowered:
     """A plan as launches and functions: everything of an Executable but its machine code."""
@@ -45,6 +66,7 @@ class Lowered:
     kernels: tuple[executable.Kernel, ...]
     launches: tuple[Launch, ...]
     tensor_maps: tuple[TensorMap, ...]
+    pointers: tuple[tuple[Any, ...], ...]
     constants: bytes
     arena_bytes: int
     text: Printed
@@ -66,11 +88,13 @@ class _Writer:
         self.plan, self.arch = plan, arch
         self.constants = bytearray(plan.constants)
         self.compiled: dict[str, _Compiled] = {}
+        self.flat: dict[str, tuple[update.Flat, tuple[int, ...]] | None] = {}
         self.units: dict[str, Unit] = {}
         self.symbols: dict[str, int] = {}
         self.kernels: list[executable.Kernel] = []
         self.launches: list[Launch] = []
         self.maps: list[TensorMap] = []
+        self.pointers: list[tuple[Any, ...]] = []
         self.workspace = _aligned(plan.arena_bytes)
         self.workspace_bytes = 0
         self.guard_count = 0
@@ -117,17 +141,60 @@ class _Writer:
     # ---- calls
 
     def _call(self, call: Call, scope: _Scope) -> None:
-        """The launches of one kernel. The groups of an update are maps of their own, in an order in which none reads what another overwrote."""
+        """The launches of one kernel."""
         body = Body.of(call.kernel.regions[0].blocks[0])
-        tables = [self._constant(t) for t in body.tables]
-        operands = [*call.operands, *tables]
-        update = call.kernel.kind == "update"
-        groups = body.parts() if update else [(body, list(range(len(operands))), list(range(len(call.results))))]
-        order, _ = readers_first([([operands[k] for k in i], [call.results[k] for k in o]) for _, i, o in groups])
-        for part, inputs, outputs in (groups[k] for k in order):
-            places = [operands[k] for k in inputs] + [call.results[k] for k in outputs]
-            kept = self._compiled(call.kernel, "map" if update else call.kernel.kind, part, tuple(map(_is_aligned, places)))
-            self._launch(kept, call.kernel, places, len(inputs), scope)
+        operands = [*call.operands, *(self._constant(t) for t in body.tables)]
+        if call.kernel.kind == "update":
+            self._update(call, body, operands, scope)
+        else:
+            self._part(call.kernel, call.kernel.kind, _Part(body, (*operands, *call.results)), scope)
+
+    def _part(self, kernel: Kernel, kind: str, part: _Part, scope: _Scope) -> None:
+        self._launch(self._compiled(kernel, kind, part.body, part.aligned), kernel, part, scope)
+
+    def _update(self, call: Call, body: Body, operands: Sequence[Place], scope: _Scope) -> None:
+        """Groups that do the same at every point run in one launch, the others as maps of their own. Where one reads what another overwrites, all do,
+        in an order in which none comes too late."""
+        parts = [_Part(part, (*(operands[k] for k in i), *(call.results[k] for k in o))) for part, i, o in body.parts()]
+        order, crossing = readers_first([(p.places[: p.inputs], p.places[p.inputs :]) for p in parts])
+        stacks: dict[update.Flat, list[tuple[_Part, tuple[int, ...]]]] = {}
+        for part in (parts[k] for k in order):
+            found = None if crossing else self._flat(part)
+            if found is None:
+                self._part(call.kernel, "map", part, scope)
+            else:
+                stacks.setdefault(found[0], []).append((part, found[1]))
+        for flat, members in stacks.items():
+            if len(members) == 1:
+                self._part(call.kernel, "map", members[0][0], scope)
+            else:
+                self._stack(call.kernel, flat, members, scope)
+
+    def _flat(self, part: _Part) -> tuple[update.Flat, tuple[int, ...]] | None:
+        key = f"{part.aligned} {body_key(part.body)}"
+        if key not in self.flat:
+            self.flat[key] = update.flat_of(request_of(part.body, self.arch, "", part.aligned))
+        return self.flat[key]
+
+    def _stack(self, kernel: Kernel, flat: update.Flat, members: Sequence[tuple[_Part, tuple[int, ...]]], scope: _Scope) -> None:
+        """One launch for parts of an update that differ in size alone; with each, which of its places the parameters of `flat` are."""
+        found = [tuple(self._resolved(part.places[numbers[k]], scope) for part, numbers in members) for k in range(len(flat.parameters))]
+        name = f"k{len(self.compiled):02d}_{identifier(kernel.role)}"
+        counts = [type_of(part.body.results[0]).size for part, _ in members]
+        generated = update.stacked(name, flat, counts, [len(set(places)) == 1 for places in found])
+        flops, moved = (sum(work) for work in zip(*(work_of(part.body) for part, _ in members)))
+        unit = Unit(name, "update", kernel.role, lines_of(kernel), members[0][0].body, flops, moved, generated.includes)
+        tables = [self._constant(t) for t in generated.tables]
+        self.compiled[name] = _Compiled(generated, tables, unit)
+        (function,) = generated.functions
+        operands: list[tuple] = []
+        for p in function.parameters:
+            if p.source == "pointers":
+                self.pointers.append(found[p.number])
+                operands.append(("pointers", len(self.pointers) - 1))
+            else:
+                operands.append(found[p.number][0] if p.source == "shared" else self._resolved(tables[p.number], scope))
+        self._add(unit, function, operands, scope, lines_of(kernel))
 
     def _compiled(self, kernel: Kernel, kind: str, body: Body, aligned: tuple[bool, ...]) -> _Compiled:
         key = f"{kind} {kernel.schedule} {aligned} {body_key(body)}"
@@ -141,10 +208,11 @@ class _Writer:
             self.workspace_bytes = max(self.workspace_bytes, generated.workspace_bytes)
         return found
 
-    def _launch(self, kept: _Compiled, kernel: Kernel, places: Sequence[Place], inputs: int, scope: _Scope) -> None:
+    def _launch(self, kept: _Compiled, kernel: Kernel, part: _Part, scope: _Scope) -> None:
         def place_of(p: Parameter) -> Place:
-            return {"operand": lambda: places[p.number], "result": lambda: places[inputs + p.number], "table": lambda: kept.tables[p.number],
-                    "workspace": lambda: Place("arena", self.workspace + p.number)}[p.source]()  # fmt: skip
+            if p.source == "table":
+                return kept.tables[p.number]
+            return Place("arena", self.workspace + p.number) if p.source == "workspace" else part.places[part.number(p)]
 
         for function in kept.generated.functions:
             operands = []
@@ -152,7 +220,7 @@ class _Writer:
                 if p.source == "value":
                     operands.append(("value", p.number))
                 elif p.source == "map":
-                    operands.append(("tensormap", self._map(p, places[p.number], scope)))
+                    operands.append(("tensormap", self._map(p, part.places[p.number], scope)))
                 elif p.source == "workspace_map":
                     operands.append(("tensormap", self._map(p, Place("arena", self.workspace + p.number), scope)))
                 else:
@@ -234,7 +302,8 @@ def lower_plan(plan: Plan, arch: Arch) -> Lowered:
     launches = tuple(replace(launch, operands=tuple(_with_guards(launch.operands, guards))) for launch in writer.launches)
     units = list(writer.units.values())
     arena = guards + (_aligned(writer.guard_count) if writer.guard_count else 0)
-    return Lowered(units, tuple(writer.kernels), launches, tuple(writer.maps), bytes(writer.constants), arena, printed(plan.name, units, arch))
+    return Lowered(units, tuple(writer.kernels), launches, tuple(writer.maps), tuple(writer.pointers), bytes(writer.constants), arena,
+                   printed(plan.name, units, arch))  # fmt: skip
 
 
 def _with_guards(operands: Sequence[Any], start: int) -> Iterator[Any]:
@@ -249,4 +318,5 @@ def compile_plan(plan: Plan, arch: Arch) -> Executable:
     text = lowered.text
     target = "cuda-emulated" if arch == EMULATED else f"cuda:{arch.name}"
     return Executable(target, plan.name, "", "", plan.ports, lowered.kernels, lowered.launches, lowered.arena_bytes, 0, lowered.constants,
-                      machine_code(text.prelude, text.functions, arch.name), text.whole, lowered.tensor_maps, {"arch": arch.name})  # fmt: skip
+                      machine_code(text.prelude, text.functions, arch.name), text.whole, lowered.tensor_maps, lowered.pointers,
+                      {"arch": arch.name})  # fmt: skip

@@ -55,7 +55,7 @@ class Launch:
     """One run of one kernel: which, and its parameters in order.
 
     ("arena", offset), ("constant", offset), ("slot", index) and ("slot", index, offset) are pointers, offsets in bytes; on a GPU there are also
-    ("value", n), an int32, and ("tensormap", k), the tensor map of that number.
+    ("value", n), an int32, ("tensormap", k), the tensor map of that number, and ("pointers", k), a pointer to a table of pointers.
     """
 
     kernel: int
@@ -123,6 +123,7 @@ class Executable:
     code: bytes
     source: str = ""  # the generated CUDA, for people
     tensor_maps: tuple[TensorMap, ...] = ()
+    pointers: tuple[tuple[Operand, ...], ...] = ()  # tables of addresses, which lie in the device's memory
     notes: dict[str, str] = field(default_factory=dict)
     prepare: bytes = b""  # another executable, which makes the `prepared` ports from parameters and states; `to_bytes`
 
@@ -132,7 +133,7 @@ class Executable:
 
 
 _FAMILY = b"dslc-executable-"
-_MAGIC = _FAMILY + b"3\n"
+_MAGIC = _FAMILY + b"4\n"
 _BLOBS = ("constants", "code", "prepare")
 
 
@@ -164,6 +165,7 @@ def from_bytes(data: bytes) -> Executable:
     plain["ports"] = tuple(_port(p) for p in plain["ports"])
     plain["kernels"] = tuple(Kernel(**{**k, "lines": tuple(k["lines"])}) for k in plain["kernels"])
     plain["launches"] = tuple(_launch(launch) for launch in plain["launches"])
+    plain["pointers"] = tuple(tuple(map(tuple, table)) for table in plain["pointers"])
     plain["tensor_maps"] = tuple(_tensor_map(m) for m in plain["tensor_maps"])
     return Executable(**plain)
 

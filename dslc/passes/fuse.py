@@ -8,7 +8,7 @@ ops start as groups of one; groups are merged along the values between them, the
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -16,7 +16,7 @@ from dslc.core.dtypes import FLOAT32
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
 from dslc.ir.op import Op
-from dslc.ir.program import results_of
+from dslc.ir.program import arguments_of, results_of
 from dslc.ir.types import TensorType, fuse_locations, type_of
 
 from .kernel_rules import AGAIN, CONTROL, POINTWISE, is_placement, kind_of
@@ -36,7 +36,8 @@ class Fuse:
         for op in module.body.operations:
             if isinstance(op, func.FuncOp):
                 prepare(op.entry_block)
-                updated = {v for slot, v in results_of(op) if slot.role in ("param", "state")}
+                arguments = {slot.name: v for slot, v in zip(arguments_of(op), op.entry_block.arguments)}
+                updated = {v: arguments.get(slot.name) for slot, v in results_of(op) if slot.role in ("param", "state")}
                 _fuse_block(op.entry_block, updated)
 
 
@@ -83,6 +84,8 @@ class Graph:
     types: dict[ir.Value, TensorType] = field(default_factory=dict)  # asked for so far: MLIR is slow to tell them
     results: list[tuple[ir.Value, ...]] = field(default_factory=list)  # of each core op
     again: set[int] = field(default_factory=set)  # ops that compute a value anew
+    updates: set[int] = field(default_factory=set)  # groups that are independent groups beside each other
+    late: dict[int, set[int]] = field(default_factory=dict)  # ops of a parameter's update, and who must have read the old value before it
 
     @staticmethod
     def of(block: ir.Block) -> Graph:
@@ -162,6 +165,41 @@ class Graph:
         anew = self.again & self.groups[b]
         return any(p in self.groups[a] and p not in self.again for n in anew for p, _ in self.uses[n])
 
+    def spread_readers(self, old: ir.Value) -> set[int]:
+        """The core ops that read a value through views, or not point by point."""
+        out: set[int] = set()
+        stack = [old]
+        while stack:
+            value = stack.pop()
+            for use in value.uses:
+                op = use.owner.opview
+                made = list(op.results)
+                if not made or made[0] not in self.number:
+                    stack += made
+                elif value != old or op.structure != "elementwise":
+                    out.add(self.number[made[0]])
+        return out
+
+    def find_late(self, updated: Mapping[ir.Value, ir.Value | None]) -> None:
+        """An update whose parameter is read elsewhere than at its own points comes after those reads: in their kernel it would cost a copy."""
+        for value, old in updated.items():
+            readers = self.spread_readers(old) if old is not None and value in self.number else set()
+            if not readers:
+                continue
+            update: set[int] = set()
+            for n in range(self.number[value], -1, -1):
+                op = self.core[n]
+                ends = all(v in updated or v not in self.outside for v in self.results[n])
+                leads = value in self.results[n] or self.consumers[n] & update
+                if leads and ends and op.structure == "elementwise" and self.type_of(self.results[n][0]).shape == self.type_of(value).shape:
+                    if all(c in update for c in self.consumers[n]):
+                        update.add(n)
+            self.late |= dict.fromkeys(update - readers, readers)
+
+    def overwrites(self, union: set[int]) -> bool:
+        """True where a group makes a next value of what it reads elsewhere than where it would write."""
+        return any(n in union and not readers.isdisjoint(union) for n, readers in self.late.items())
+
     def widens(self, a: int, union: set[int]) -> bool:
         """True where group a writes more bytes when it is grown to the union, and all that is new is read by reductions and pointwise work up to
         them: that could do it itself."""
@@ -205,22 +243,30 @@ class Graph:
             self.group_of[n] = b
         self.groups[b] |= self.groups.pop(a)
 
+    def merge_update(self, groups: Sequence[int]) -> None:
+        """Groups that depend on nothing of each other, as one kernel."""
+        for a, b in pairwise(groups):
+            self.merge(a, b)
+        if len(groups) > 1:
+            self.updates.add(groups[-1])
 
-def _fuse_block(block: ir.Block, updated: set[ir.Value]) -> None:
+
+def _fuse_block(block: ir.Block, updated: Mapping[ir.Value, ir.Value | None]) -> None:
     for op in block.operations:
         if isinstance(op, (ops.Scan, ops.Cond)):
             for region in op.regions:
-                _fuse_block(region.blocks[0], set())
-    graph = grouped(block)
+                _fuse_block(region.blocks[0], {})
+    graph = grouped(block, updated)
     _merge_updates(graph, updated)
     _merge_casts(graph)
     _emit(graph, updated)
     remove_dead(block)
 
 
-def grouped(block: ir.Block) -> Graph:
-    """The ops of a block as groups that are kernels, updates of parameters aside."""
+def grouped(block: ir.Block, updated: Mapping[ir.Value, ir.Value | None] | None = None) -> Graph:
+    """The ops of a block as groups that are kernels, updates of parameters aside. `updated`: next values, and what each replaces."""
     graph = Graph.of(block)
+    graph.find_late(updated or {})
     _merge_along_values(graph, lean=True)
     _merge_along_values(graph, lean=False)
     _merge_siblings(graph)
@@ -231,7 +277,7 @@ def _can_merge(graph: Graph, a: int, b: int, lean: bool = False) -> bool:
     if len(graph.groups[a]) + len(graph.groups[b]) > MAX_OPS:
         return False
     union = graph.groups[a] | graph.groups[b]
-    kind = None if graph.undoes(a, b) else kind_of(graph, union)
+    kind = None if graph.undoes(a, b) or graph.overwrites(union) else kind_of(graph, union)
     return kind is not None and not (lean and kind == "contract" and graph.widens(a, union)) and not graph.makes_cycle(a, b)
 
 
@@ -275,15 +321,14 @@ def _independent(graph: Graph, a: int, b: int) -> bool:
     return not graph.makes_cycle(a, b) and not graph.makes_cycle(b, a)
 
 
-def _merge_updates(graph: Graph, updated: set[ir.Value]) -> None:
+def _merge_updates(graph: Graph, updated: Mapping[ir.Value, ir.Value | None]) -> None:
     """Groups that only make next values of parameters and states run in one launch."""
     ends = [
         g
         for g in graph.groups
         if not graph.successors(g) and kind_of(graph, graph.groups[g]) == "map" and all(v in updated for v in graph.outputs(graph.groups[g]))
     ]
-    for a, b in pairwise(ends):
-        graph.merge(a, b)
+    graph.merge_update(ends)
 
 
 def _merge_casts(graph: Graph) -> None:
@@ -293,14 +338,13 @@ def _merge_casts(graph: Graph) -> None:
         for g, members in graph.groups.items()
         if all(isinstance(graph.core[n], ops.Cast) and not graph.uses[n] for n in members) and kind_of(graph, members) == "map"
     ]
-    for a, b in pairwise(starts):
-        graph.merge(a, b)
+    graph.merge_update(starts)
 
 
 # --- kernels ----------------------------------------------------------------------------------------------------------------------------
 
 
-def _emit(graph: Graph, updated: set[ir.Value]) -> None:
+def _emit(graph: Graph, updated: Mapping[ir.Value, ir.Value | None]) -> None:
     """Writes each group as a kernel before the block's end, in an order that respects all reads, and takes the old ops away."""
     end = list(graph.block.operations)[-1]
     replaced: dict[ir.Value, ir.Value] = {}
@@ -336,16 +380,27 @@ def ordered(graph: Graph) -> list[int]:
     for g, needs in waiting.items():
         for n in needs:
             blocked[n].append(g)
+    before = {g: {graph.group_of[r] for n in members for r in graph.late.get(n, ())} - {g} for g, members in graph.groups.items()}
     ready = [(place(g), g) for g, needs in waiting.items() if not needs]
     heapq.heapify(ready)
-    out = []
-    while ready:
-        _, g = heapq.heappop(ready)
+    held: list[tuple[int, int]] = []  # groups that overwrite what others have yet to read: those come first where they can
+    out: list[int] = []
+    done: set[int] = set()
+    while ready or held:
+        if ready and not before[ready[0][1]] <= done:
+            held.append(heapq.heappop(ready))
+            continue
+        held.sort()
+        _, g = heapq.heappop(ready) if ready else held.pop(0)
         out.append(g)
+        done.add(g)
         for h in blocked[g]:
             waiting[h].discard(g)
             if not waiting[h]:
                 heapq.heappush(ready, (place(h), h))
+        for entry in [e for e in held if before[e[1]] <= done]:
+            held.remove(entry)
+            heapq.heappush(ready, entry)
     assert len(out) == len(graph.groups), "kernels depend on each other in a circle"
     return out
 
@@ -358,12 +413,13 @@ def _of_numbers(graph: Graph, group: int, needs: dict[int, set[int]], known: dic
     return known[group]
 
 
-def _kernel(graph: Graph, members: list[int], end: Op, replaced: dict[ir.Value, ir.Value], updated: set[ir.Value]) -> None:
+def _kernel(graph: Graph, members: list[int], end: Op, replaced: dict[ir.Value, ir.Value], updated: Mapping[ir.Value, ir.Value | None]) -> None:
     outputs = graph.outputs(members)
     if not outputs:
         return
     body, operands = _body(graph, members, outputs)
-    kind = kind_of(graph, set(members)) or "update"
+    kind = "update" if graph.group_of[members[0]] in graph.updates else kind_of(graph, set(members))
+    assert kind is not None
     types: list[TensorType] = [type_of(v) for v in outputs]
     location = fuse_locations([op.location for op in body])
     with ir.InsertionPoint(end), location:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 import numpy as np
@@ -55,6 +56,9 @@ def simplify_block(block: ir.Block) -> None:
         if made is not None and made.operation.block == block and not made.regions:
             _merge(made, seen)
     remove_dead(block)
+    for op in list(block.operations):
+        if isinstance(op, ops.View) and isinstance(product := maker(op.operands[0]), ops.Contract):
+            _turn_product(op, product)
 
 
 def _merge(op: Op, seen: dict[tuple, Op]) -> None:
@@ -192,6 +196,24 @@ def _composed(outer: ops.View, inner: ops.View) -> ir.Value | None:
         rows.append(found[0])
         offsets.append(found[1])
     return ops.view(inner.operands[0], rows, offsets, outer.shape, inner.outside if outer.inside else outer.outside)
+
+
+def _turn_product(view: ops.View, product: ops.Contract) -> None:
+    """A transposed product of two matrices, which nothing reads otherwise, is made in that order: weights' gradients lie as the weights do."""
+    rows, columns = (set(axes) & set(product.out) for axes in (product.lhs, product.rhs))
+    if len(list(product.results[0].uses)) > 1 or rows & columns or not _permutes(view):
+        return
+    places = [row.index(1) for row in view.matrix]  # of each axis of the product, in the view
+    out = [i for _, i in sorted(zip(places, product.out))]
+    if sum((a in rows) != (b in rows) for a, b in pairwise(out)) > 1:
+        return  # rows and columns would be mixed
+    with ir.InsertionPoint(product), fuse_locations([product.location, view.location]):
+        turned = ops.Contract.of(*product.operands, lhs=product.lhs, rhs=product.rhs, out=out, dtype=product.dtype)
+    if PRECISION in product.attributes:
+        turned.owner.attributes[PRECISION] = product.attributes[PRECISION]
+    view.results[0].replace_all_uses_with(turned)
+    view.operation.erase()
+    product.operation.erase()
 
 
 def _permutes(view: ops.View) -> bool:

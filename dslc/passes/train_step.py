@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from dslc.core import dtypes
-from dslc.core.errors import TrainingError
+from dslc.core.errors import Span, TrainingError
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
 from dslc.ir.program import Slot, add_argument, argument, arguments_of, finish_program, program_of, results_of
-from dslc.ir.types import TensorType, type_of
+from dslc.ir.types import TensorType, location_of, type_of
 
 
 class Optimizer(Protocol):
@@ -51,6 +51,7 @@ class TrainStep:
     lines: tuple[Line, ...]
     clip_norm: float | None = None
     clip_value: float | None = None
+    clip_span: Span | None = None  # of the line that says so
     accumulate: int = 1
     accumulating: bool = False
     scaled: bool = False
@@ -94,7 +95,8 @@ class TrainStep:
         if self.accumulating:
             return kept
         finite = _finite(grads) if scale else None
-        grads, metrics = self._clipped(grads)
+        with location_of(self.clip_span):
+            grads, metrics = self._clipped(grads)
         kept += [] if any(slot.name == "grad_norm" for slot, _ in before) else metrics
         for path, g in zip(paths, grads):
             new, states = line.optimizer.update(program, path, values[path], g)

@@ -11,6 +11,7 @@ import pytest
 import dslc
 from dslc.compiler import lower
 from dslc.ir import ops, reference
+from dslc.ir.plan import Call, Copy
 from dslc.ir.program import arguments_of, program_of
 from dslc.ir.types import spans_of
 from dslc.ir.verify import verify
@@ -193,3 +194,22 @@ train:
     optimizer sgd(lr=0.1)
 """, "step", precision="bfloat16")  # fmt: skip
     assert max(len(k.results) for k in kernels if k.kind != "update") <= 8
+
+
+GPT = Path(__file__).parents[2] / "benchmarks" / "models" / "gpt.dsl"
+
+
+@pytest.mark.parametrize("precision, clip", [("float32", False), ("bfloat16", False), ("bfloat16", True)])
+def test_a_training_step_copies_no_parameter(precision, clip, tmp_path):
+    """Updates wait for whoever reads the old values, and those of one kind are one kernel."""
+    file = tmp_path / "gpt.dsl"
+    file.write_text(GPT.read_text() + ("    clip       norm(1.0)\n" if clip else ""))
+    model = dslc.load(str(file), precision=precision, batch=2, time=64, vocab=128, width=64, heads=2, depth=2)
+    elaborated = lower(model, "step", target_of("cpu"))
+    with elaborated.context, elaborated.location:
+        steps = make_plan(elaborated.module).steps
+    assert not [s for s in steps if isinstance(s, Copy)]
+    updates = [s for s in steps if isinstance(s, Call) and s.kernel.kind == "update"]
+    assert len(updates) == clip + (precision == "bfloat16")  # without clipping products and sums update their parameters themselves
+    if clip:  # every gradient is needed before any update
+        assert len(updates[-1].results) >= 3 * 12

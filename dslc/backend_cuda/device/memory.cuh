@@ -45,8 +45,22 @@ template <int N, typename T, typename C> __device__ __forceinline__ void store(T
     }
 }
 
+// The first `have` of N neighbouring elements: those behind are 0 when loaded, and not stored. One access where all are there.
+template <int N, typename T, typename C> __device__ __forceinline__ void load_some(const T* from, int have, C (&to)[N]) {
+    if (have >= N) return load<N>(from, to);
+#pragma unroll
+    for (int k = 0; k < N; ++k) to[k] = k < have ? C(decode(from[k])) : C();
+}
+
 template <typename T, typename C> __device__ __forceinline__ void store(T* to, C from) {
     T element;
     encode(from, element);
     *to = element;
+}
+
+template <int N, typename T, typename C> __device__ __forceinline__ void store_some(T* to, int have, const C (&from)[N]) {
+    if (have >= N) return store<N>(to, from);
+#pragma unroll
+    for (int k = 0; k < N; ++k)
+        if (k < have) store(to + k, from[k]);
 }

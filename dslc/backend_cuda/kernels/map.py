@@ -171,13 +171,14 @@ def _chunk(w: FunctionWriter, sweep: Sweep, base: Point, memory: Callable[[int],
         w.line(f"store<{width}>({w.result(k).name} + {base.index(sweep.address)}, {name});")
 
 
-def load_chunk(w: FunctionWriter, base: Point, memory: Callable[[int], Memory], read: Read, width: int) -> str:
-    """Loads neighbouring elements at once into an array; its name. Where a test fails they are 0."""
+def load_chunk(w: FunctionWriter, base: Point, memory: Callable[[int], Memory], read: Read, width: int, have: str = "") -> str:
+    """Loads neighbouring elements at once into an array; its name. Where a test fails they are 0, and, where it is given, behind `have` of them."""
     name = w.fresh("x")
     source = memory(read.operand).name
     w.line(f"{computed_type(read.dtype)} {name}[{width}]{' = {}' if read.tests else ''};")
     test = f"if ({base.all_of(read.tests)}) " if read.tests else ""
-    w.line(f"{test}load<{width}>({source} + {base.index(read.address)}, {name});")
+    load = f"load_some<{width}>({source} + {base.index(read.address)}, {have}" if have else f"load<{width}>({source} + {base.index(read.address)}"
+    w.line(f"{test}{load}, {name});")
     if read.dtype.bits == 4:
         with w.unrolled("j", width):
             w.line(f"{name}[j] = wrap_int4({name}[j]);")

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from math import prod
 
 from dslc.core.dtypes import DType
+from dslc.ir import index
 from dslc.ir.rows import Level, Rows, RowSpace, levels_of, nest_of, space_of, vector_dim
 from dslc.ir.space import Space
 from dslc.ir.trace import survey
 from dslc.ir.types import TensorType
 
 from ..arch import Arch
-from ..pull import chunked
+from ..pull import Point, chunked
 from ..scalars import Arithmetic, Val
 from ..stage import Function, FunctionWriter, Generated, Memory, Request, index_type
 from ..types import accumulator, computed_type
@@ -280,23 +281,55 @@ def _split(request: Request, space: RowSpace, levels: Sequence[Level], nest: Spa
         return w.workspace(f"fold{k}", b.offset, b.type)
 
     functions: list[Function] = []
-    first = 0
+    first, last = 0, len(rows.folds) - 1
+    finished, early = _of_own_row(rows), _before_folds(rows) if layout.width == 1 else []
     for p, level in enumerate(rows.folds):
-        functions.append(_partials(request, rows, layout, p, area, buffer, chunks, length, pieces))
-        functions.append(_folds(request, rows, p, area, buffer, chunks, count, first))
+        functions.append(_partials(request, rows, layout, p, area, buffer, chunks, length, pieces, early if p == 0 else ()))
+        functions.append(_folds(request, rows, p, area, buffer, chunks, count, first, finished if p == last else ()))
         first += len(level)
-    for n, sweep in enumerate(map_kernel.sweeps_of(request, rows.buffered, buffer)):
+    for n, sweep in enumerate(map_kernel.sweeps_of(request, rows.buffered, buffer, skip=[*finished, *early])):
         functions.append(map_kernel.sweep_function(sweep, f"_results{n}"))
     return Generated(functions, area.bytes)
 
 
+def _store_rows(w: FunctionWriter, rows: Rows, numbers: Sequence[int], folds: dict[int, Val],
+                buffer: Callable[[FunctionWriter, int], Memory]) -> None:  # fmt: skip
+    """Results of the row `row`, from folds that are at hand and those of earlier levels."""
+    kept = rows.nest.sizes[: rows.kept]
+    dims = [*map_kernel.delinearized(w, "row", kept), *["0"] * (len(rows.nest.sizes) - rows.kept)]
+    behind = len(w.request.operands)
+    reads = survey(rows.trace, [rows.results[k][0] for k in numbers]).reads
+    known = {id(r): folds[r.operand - behind] for r in reads if r.operand - behind in folds}
+    point = Point(w, rows.trace, _memory(w, lambda k: buffer(w, k)), dims, known=known, integer=_integer(w.request, rows))
+    values = [(point.value(rows.results[k][0]), rows.results[k][1], k) for k in numbers]
+    for value, address, k in values:
+        w.line(f"store({w.result(k).name} + {point.index(address)}, {value.text});")
+
+
+def _of_own_row(rows: Rows) -> list[int]:
+    """The numbers of the results that are a row's, where all of them need folds of their own row alone: the last fold makes them."""
+    found = [k for k, (_, _, row) in enumerate(rows.results) if row]
+    own = rows.trace.tidy(index.linearize(rows.row_axes, rows.space.rows))
+    reads = survey(rows.trace, [rows.results[k][0] for k in found]).reads
+    return found if all(r.address == own for r in reads if r.operand >= len(rows.body.operands)) else []
+
+
+def _before_folds(rows: Rows) -> list[int]:
+    """The numbers of the results of all points that need no fold: the only pass makes them too."""
+    if len(rows.folds) > 1:
+        return []
+    behind = len(rows.body.operands)
+    points = [k for k, (_, _, row) in enumerate(rows.results) if not row]
+    return [k for k in points if all(r.operand < behind for r in survey(rows.trace, [rows.results[k][0]]).reads)]
+
+
 def _partials(request: Request, rows: Rows, layout: Layout, p: int, area: _Area, buffer: Callable[[FunctionWriter, int], Memory], chunks: int,
-              length: int, pieces: int) -> Function:  # fmt: skip
-    """Level p over one chunk of every row: states [chunk, row]."""
+              length: int, pieces: int, early: Sequence[int]) -> Function:  # fmt: skip
+    """Level p over one chunk of every row: states [chunk, row], and the results of the numbers `early`."""
     w = FunctionWriter(request, f"_part{p}")
     writer = RowWriter(w, rows, layout, _memory(w, lambda k: buffer(w, k)), _integer(request, rows))
-    writer.outputs = []
     grid, live = _place_rows(w, writer, chunks)
+    writer.early([(rows.results[k][0], rows.results[k][1], k) for k in early], live)
     integer = writer.integer
     low, high = "0", str(pieces)
     if chunks > 1:
@@ -316,8 +349,8 @@ def _partials(request: Request, rows: Rows, layout: Layout, p: int, area: _Area,
 
 
 def _folds(request: Request, rows: Rows, p: int, area: _Area, buffer: Callable[[FunctionWriter, int], Memory], chunks: int, count: int,
-           first: int) -> Function:  # fmt: skip
-    """The partial states of each row folded in the order of the chunks, by a warp where rows are few."""
+           first: int, finished: Sequence[int]) -> Function:  # fmt: skip
+    """The partial states of each row folded in the order of the chunks, by a warp where rows are few; `finished`: numbers of results made here."""
     w = FunctionWriter(request, f"_fold{p}")
     warp = count * WARP <= request.arch.sms * 1024 and chunks >= WARP
     w.line("const int p = blockIdx.x * 256 + threadIdx.x;")
@@ -346,5 +379,8 @@ def _folds(request: Request, rows: Rows, p: int, area: _Area, buffer: Callable[[
                     w.line(f"{name} = {v.text};")
     for k, state in enumerate(states):
         w.line(f"{'if (lane == 0) ' if warp else ''}store({buffer(w, first + k).name} + row, {state.names[state.fold.result]});")
+    if finished:
+        with w.block("if (lane == 0)" if warp else ""):
+            _store_rows(w, rows, finished, {first + k: _result(state) for k, state in enumerate(states)}, buffer)
     threads = count * WARP if warp else count
     return w.function((-(-threads // 256),), (256,), schedule=f"{'a warp' if warp else 'a thread'} a row, {chunks} partial states")

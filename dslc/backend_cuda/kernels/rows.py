@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import prod
 
 from dslc.core.dtypes import BOOL, INT32
+from dslc.ir.index import Expr
 from dslc.ir.ops.reduction import KINDS, identity
 from dslc.ir.rows import Fold, Rows
 from dslc.ir.trace import Apply, Given, Node, Read, children, invariant, symbols_of
@@ -29,6 +30,7 @@ WEIGHTS = {
 }  # fmt: skip
 LOAD = 8  # of an element from memory
 KEEP = 8  # a value that costs at least this is kept in registers for the next pass rather than made again
+BATCH = 4  # points whose values are read before the first of their outputs is stored
 MOST_HELD = 64  # registers of a thread that keep values from pass to pass
 
 
@@ -94,6 +96,15 @@ class RowWriter:
             self.roots.append([node for node, _, _ in self.outputs])
         self.row_dims: list[str] = []
         self.p = 0  # the pass in work
+        self.batch: list[tuple[str, Node, Expr, int]] = []  # outputs of the first pass: array, node, address, number
+        self.live = ""
+
+    def early(self, outputs: Sequence[tuple[Node, Expr, int]], live: str) -> None:
+        """The outputs are these alone, and the first pass makes them, one point at once; `live`: test that a thread's row exists."""
+        self.outputs = []
+        self.batch = [(self.w.fresh("out"), node, address, k) for node, address, k in outputs]
+        self.roots = [[*self.roots[0], *(node for node, _, _ in outputs)], *self.roots[1 : len(self.rows.folds)]]
+        self.live = live
 
     def given(self, node: Given) -> Val:
         """The result of a fold that is done."""
@@ -145,8 +156,28 @@ class RowWriter:
             return
         bound = high if high is not None else str(chunks)
         first = lane if low == "0" else f"{low} + {lane}"
+        if self.batch:
+            self._batches(p, states, known, keep, first, bound)
+            return
         with w.block(f"for ({self.integer} c = {first}; c < {bound}; c += {layout.threads})"):
             self._chunk(p, states, known, keep)
+
+    def _batches(self, p: int, states: list[State], known: dict[int, Val], keep: Sequence[Node], first: str, bound: str) -> None:
+        """The loop with outputs: a few points are read before any of their outputs is stored, which might be where others are read."""
+        w, step = self.w, self.layout.threads
+        with w.block(f"for ({self.integer} start = {first}; start < {bound}; start += {step * BATCH})"):
+            for name, node, _, _ in self.batch:
+                w.line(f"{computed_type(node.dtype)} {name}[{BATCH}];")
+            for stores in (False, True):
+                with w.unrolled("u", BATCH):
+                    w.line(f"const {self.integer} c = start + u * {step};")
+                    with w.block(f"if (c < {bound}{f' && {self.live}' if stores and self.live else ''})"):
+                        if not stores:
+                            self._chunk(p, states, known, keep)
+                            continue
+                        base = self.point(delinearized(w, "c", self.reduced, stem="r"))
+                        for name, _, address, k in self.batch:
+                            w.line(f"store({w.result(k).name} + {base.index(address)}, {name}[u]);")
 
     def _chunk(self, p: int, states: list[State], known: dict[int, Val], keep: Sequence[Node]) -> None:
         """Chunk `c` of the row: its points, one after the other."""
@@ -191,6 +222,8 @@ class RowWriter:
             for name, v in zip(state.names, combined(point.s, state.fold, state.values, element)):
                 w.line(f"{name} = {v.text};")
         values = [(name, point.value(node), address, k) for name, node, address, k in outs]
+        for name, value in [(name, point.value(node)) for name, node, _, _ in self.batch]:
+            w.line(f"{name}[u] = {value.text};")
         for name, value, address, k in values:
             w.line(f"{name}[j] = {value.text};" if width > 1 else f"store({w.result(k).name} + {point.index(address)}, {value.text});")
         for node in open_:

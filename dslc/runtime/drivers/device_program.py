@@ -2,7 +2,7 @@
 
 One allocation holds what is the program's own, in this order, every buffer at a multiple of 256 bytes:
 
-    [constants][arena][scalars][inputs][small results][large results]
+    [constants][tables of pointers][arena][scalars][inputs][small results][large results]
 
 Scalars and inputs that come from the host are written to staging memory and copied at once; small results come back at once. Parameters and states
 lie in the store's Residence. No address changes between runs, so that a driver may capture all launches as one graph.
@@ -29,6 +29,7 @@ from .residence import Block, Placed, Residence
 
 HOST_SCALARS = ("seed", "step", "microbatch")  # every call is given these
 SMALL = 64 << 10  # bytes: results up to this size come back in one copy
+POINTER = 8  # bytes
 Given = np.ndarray | DeviceArray
 
 
@@ -37,6 +38,7 @@ class _Layout:
     """Offsets in the program's memory, by slot; `[feed, fed)` holds scalars and inputs, `[small, big)` the small results."""
 
     offsets: dict[int, int]
+    pointers: tuple[int, ...]  # of each table
     arena: int
     feed: int
     fed: int
@@ -46,13 +48,16 @@ class _Layout:
 
     @staticmethod
     def of(executable: Executable, fed: Sequence[Port], results: Sequence[Port]) -> _Layout:
-        arena = _padded(len(executable.constants))
+        pointers, arena = [], _padded(len(executable.constants))
+        for table in executable.pointers:
+            pointers.append(arena)
+            arena += _padded(len(table) * POINTER)
         feed = arena + _padded(executable.arena_bytes)
         offsets: dict[int, int] = {}
         after_fed = _stack(offsets, fed, feed)
         after_small = _stack(offsets, [p for p in results if p.bytes <= SMALL], after_fed)
         end = _stack(offsets, [p for p in results if p.bytes > SMALL], after_small)
-        return _Layout(offsets, arena, feed, after_fed, after_fed, after_small, max(end, ALIGNMENT))
+        return _Layout(offsets, tuple(pointers), arena, feed, after_fed, after_fed, after_small, max(end, ALIGNMENT))
 
 
 def _stack(offsets: dict[int, int], ports: Iterable[Port], at: int) -> int:
@@ -157,6 +162,8 @@ class DeviceProgram:
     def _prepare(self, kept: Mapping[int, int]) -> None:
         """All launches with their parameters, for these addresses of parameters and states."""
         slots = {slot: self._memory + offset for slot, offset in self._layout.offsets.items()} | dict(kept)
+        for at, table in zip(self._layout.pointers, self.executable.pointers):
+            self._driver.upload(self._memory + at, np.asarray([self._address(o, slots) for o in table], np.uint64))
         self._launches = [self._prepared(launch, slots) for launch in self.executable.launches]
         for launch in self._launches:
             self._driver.check(launch)
@@ -181,8 +188,11 @@ class DeviceProgram:
 
     def _address(self, operand: Operand, slots: Mapping[int, int]) -> int:
         space, number, *offset = operand
-        base = {"arena": self._memory + self._layout.arena + number, "constant": self._memory + number}.get(space)
-        return (slots[number] if base is None else base) + sum(offset)
+        if space == "slot":
+            return slots[number] + sum(offset)
+        if space == "pointers":
+            return self._memory + self._layout.pointers[number]
+        return self._memory + number + (self._layout.arena if space == "arena" else 0)
 
     # ---- a run
 

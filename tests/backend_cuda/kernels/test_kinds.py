@@ -38,6 +38,12 @@ def deviation(x: Any, y: Any) -> list[Any]:
     return [rest, total("max", [1])(rest)]
 
 
+def both(x: Any, y: Any) -> list[Any]:
+    """A product, its columns' sums, and what follows from these: columns that no warp fills."""
+    z = Mul.of(x, y)
+    return [z, total("sum", [0])(z), Neg.of(total("sum", [0])(x))]
+
+
 # Sizes at which schedules differ: lines past a tile, rows that are split, lists of points, chunks of elements.
 LARGE = [
     Case("scan_block", "scan", [(F, (3, 700))], running("sum", 1), 1e-6),
@@ -51,6 +57,7 @@ LARGE = [
     Case("all", "reduce", [(F, (300, 700))], lambda x: total("sum", [0, 1])(Mul.of(x, x)), 2e-5),
     Case("columns", "reduce", [(F, (3000, 40))], total("sum", [0]), 2e-5),
     Case("columns_max", "reduce", [(F, (3000, 3))], lambda x: [total("max", [0])(x), Neg.of(x)]),
+    Case("columns_and_points", "reduce", [(F, (17000, 40)), (F, (17000, 40))], both, 5e-5),
     Case("softmax_long", "reduce", [(F, (2, 20000))], test_reduce.expanded(Softmax, 1), 1e-5),
     Case("softmax_packed", "reduce", [(BFLOAT16, (3, 4104))], test_reduce.expanded(Softmax, 1)),
     Case("deviation_packed", "reduce", [(BFLOAT16, (5, 2056)), (BFLOAT16, (5, 2056))], deviation),
