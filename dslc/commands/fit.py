@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..core.errors import DataError, NameError_, ShapeError, did_you_mean
 from ..frontend.onnx.graph import Graph
 from ..frontend.onnx.layer import identifier
+from ..ir.program import Slot
 from ..model import Model
 from .onnx import graph_of, model_lines, write_lines
 
@@ -65,8 +69,15 @@ def write_fit(spec: str | Path, fit: Fit, overrides: Mapping[str, Any], folder: 
     out = folder / FILE
     lines = model_lines(model, str(spec), out, fit.freeze)
     at = next(k for k, line in enumerate(lines) if line.lstrip().startswith("net ="))
-    lines.insert(at, f"    input   {TARGET}{_axes(model, fit, batch)}")
-    lines += [f"    loss    {fit.loss}({_result(graph)}, {TARGET})", "", "train:", f"    data       {_source(fit.data)}"]
+    source, result = _source(fit.data), _result(graph)
+    slot = next(slot for slot, _ in model.checked.builder.results if slot.role == "output")
+    axis = _class_axis(slot, fit) if LOSSES[fit.loss] is BY_INDEX else None
+    lines.insert(at, f"    input   {TARGET}{_axes(model, slot, axis, batch)}")
+    if axis is not None and axis < slot.type.rank - 1:
+        names = [f"a{k}" for k in range(slot.type.rank)]
+        lines.append(f"    scores[{', '.join([*names[:axis], *names[axis + 1 :], names[axis]])}] = {result}[{', '.join(names)}]")
+        result = "scores"
+    lines += [f"    loss    {fit.loss}({result}, {TARGET})", "", "train:", f"    data       {source}"]
     lines += [f"    {key:10} {overrides[key]}" for key in ("steps", "epochs") if key in overrides]
     return write_lines([*lines, f"    optimizer  {fit.optimizer}"], out)
 
@@ -82,16 +93,34 @@ def _result(graph: Graph) -> str:
     return "result" if len(graph.outputs) == 1 else f"result_{identifier(graph.outputs[0].name)}"
 
 
-def _axes(model: Model, fit: Fit, batch: str | None) -> str:
-    """The target's axes and type, from those of the graph's first output."""
-    slot = next(slot for slot, _ in model.checked.builder.results if slot.role == "output")
+def _class_axis(slot: Slot, fit: Fit) -> int:
+    """The axis of the classes: the last one, or the one without which the output has the shape of the stored targets (images: the second)."""
+    t = slot.type
+    if t.rank < 2:
+        raise ShapeError(f"{fit.loss} needs an output with an axis of classes behind that of the rows, '{slot.name}' is {t}")
+    stored = _stored_shape(Path(fit.data or ""))
+    fitting = [k for k in range(1, t.rank) if stored is not None and stored[1:] == (*t.shape[1:k], *t.shape[k + 1 :])]
+    return fitting[-1] if fitting else t.rank - 1
+
+
+def _stored_shape(path: Path) -> tuple[int, ...] | None:
+    """The shape of the targets in an .npz file."""
+    if path.suffix != ".npz":
+        return None
+    try:
+        with np.load(path) as arrays:
+            return arrays[TARGET].shape if TARGET in arrays else None
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return None  # said when it is read
+
+
+def _axes(model: Model, slot: Slot, classes: int | None, batch: str | None) -> str:
+    """The target's axes and type, from those of the graph's first output; without the axis of classes where the target is an index of one."""
     shape: list[int | str] = list(slot.type.shape)
-    by_index = LOSSES[fit.loss] is BY_INDEX
-    if by_index and len(shape) < 2:
-        raise ShapeError(f"{fit.loss} needs an output with an axis of classes behind that of the rows, '{slot.name}' is {slot.type}")
     if batch and shape and shape[0] == model.checked.dims[batch]:
         shape[0] = batch
-    return f"[{', '.join(map(str, shape[:-1] if by_index else shape))}]: {'int32' if by_index else slot.type.dtype}"
+    kept = [n for k, n in enumerate(shape) if k != classes]
+    return f"[{', '.join(map(str, kept))}]: {slot.type.dtype if classes is None else 'int32'}"
 
 
 def _source(data: str) -> str:

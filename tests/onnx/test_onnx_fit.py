@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from onnx_graphs import mlp
+from onnx_graphs import mlp, model, node
 from torch.nn import functional as F
 
 import dslc
@@ -47,6 +47,27 @@ def test_a_step_equals_torch(cli, tmp_path, loss, file, same):
     run.params.load_weights(tmp_path / "r" / "checkpoint.safetensors")
     for name, value in trained_by_torch(file, same, 0.3).items():
         np.testing.assert_allclose(np.asarray(run.params[f"net.{name}"]), value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("op", "given", "kept", "axis"), [
+    ("MatMul", (6, 5, 4), (4, 3), 2), ("MatMul", (6, 3, 4), (4, 3), 2), ("Conv", (6, 4, 5), (3, 4, 1), 1),
+])  # fmt: skip
+def test_classes_lie_where_the_targets_shape_says(cli, tmp_path, op, given, kept, axis):
+    """Outputs for images have classes on the second axis, for texts on the last, which is also taken where both would fit."""
+    rng = np.random.default_rng(1)
+    x, w = rng.normal(size=given).astype(np.float32), rng.normal(size=kept).astype(np.float32)
+    made = {"MatMul": torch.matmul, "Conv": F.conv1d}[op]
+    shape = list(made(torch.tensor(x), torch.tensor(w)).shape)
+    target = rng.integers(0, 3, [n for k, n in enumerate(shape) if k != axis])
+    onnx.save(model([node(op, ["x", "w"], ["y"])], {"x": list(given)}, {"y": shape}, {"w": w}), "points.onnx")
+    np.savez("points.npz", x=x, target=target)
+    status, error = cli("points.onnx", "--loss", "cross_entropy", "--data", "points.npz", "--steps", 1, "--optimizer", "sgd(lr=0.5)", "--run", "p")
+    assert status == 0, error
+    run = dslc.load(tmp_path / "p" / "source" / "p" / "fit.dsl")
+    run.params.load_weights(tmp_path / "p" / "checkpoint.safetensors")
+    rows, weight = np.load("points.npz"), torch.tensor(w, requires_grad=True)
+    F.cross_entropy(made(torch.tensor(rows["x"]), weight).movedim(axis, 1), torch.tensor(rows["target"])).backward()
+    np.testing.assert_allclose(np.asarray(run.params["net.w"]), (weight - 0.5 * weight.grad).detach().numpy(), rtol=1e-4, atol=1e-6)
 
 
 def test_frozen_parameters_stay_and_a_run_goes_on(cli, tmp_path):
