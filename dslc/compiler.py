@@ -82,7 +82,7 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, aside:
 
         if recipe.prepares:
             passes.append(Prepare())
-        passes.append(Attention())
+        passes.append(Attention(target.workers()))
         if recipe.steps or elaborated.builder.has_gradients:
             passes.append(Recompute())
         passes.append(Fuse())

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Target:
     """`compile(module, name)` gives an Executable, `load(executable)` a Program; `fingerprint()` names what compiled code depends on besides the
     program; `missing()` says in one sentence what is not there, or gives None. `compile_timed`: as `compile`, a program that times its launches
-    itself (`core.executable.TIMES`)."""
+    itself (`core.executable.TIMES`). `workers()`: that of the pass `Attention`."""
 
     name: str
     about: str
@@ -28,6 +28,7 @@ class Target:
     fingerprint: Callable[[], str]
     missing: Callable[[], str | None]
     compile_timed: Callable[[Any, str], Executable] | None = None
+    workers: Callable[[], int] = lambda: 0
 
 
 def _compile_cpu(module: Any, name: str, timed: bool = False) -> Executable:
@@ -48,6 +49,12 @@ def _cpu_fingerprint() -> str:
     from .backend_cpu.machine import host
 
     return host().key()
+
+
+def _cpu_workers() -> int:
+    from .backend_cpu.machine import host
+
+    return host().cores
 
 
 def _cpu_missing() -> str | None:
@@ -127,7 +134,17 @@ ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90a")
 TARGETS = {
     t.name: t
     for t in (
-        Target("cpu", "native code for this processor", True, _compile_cpu, _load, _cpu_fingerprint, _cpu_missing, partial(_compile_cpu, timed=True)),
+        Target(
+            "cpu",
+            "native code for this processor",
+            True,
+            _compile_cpu,
+            _load,
+            _cpu_fingerprint,
+            _cpu_missing,
+            partial(_compile_cpu, timed=True),
+            _cpu_workers,
+        ),
         Target("reference", "numpy in float64: slow, the oracle", False, _compile_reference, _load_reference, lambda: "", lambda: None),
         _cuda_target("cuda", "CUDA kernels for the GPU of this machine", _found_arch, _gpu_missing),
         *(_cuda_target(f"cuda:{a}", f"CUDA kernels for {a}", lambda a=a: a, _nvrtc_missing) for a in ARCHS),  # type: ignore[misc]

@@ -29,7 +29,7 @@ class Machine:
 
     def key(self) -> str:
         """What a compiled object depends on, for caches."""
-        return f"{self.model}/{self.lanes}/{self.l1}/{self.l2}"
+        return f"{self.model}/{self.lanes}/{self.l1}/{self.l2}/{self.cores}"
 
 
 def _cache_bytes(level: str, kind: str, otherwise: int) -> int:

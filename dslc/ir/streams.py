@@ -2,10 +2,12 @@
 
 Sources are contractions that make the tile space (scores); sinks fold values of that space, all along the same axes, and may read finished folds of
 the same kernel where the correction rule holds: `phi(s - r') = phi(s - r) * exp(r - r')` for a running maximum r. Between them stands pointwise work.
+Contractions may also cross the stream, and fold the axis that tasks are blocks of: a gradient's tile is then made once for keys and queries.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -131,6 +133,7 @@ class Sink:
     shift: Node | None = None
     leader: int | None = None
     exponential: Node | None = None  # exp(s - r) itself, never of more than 0
+    crosses: bool = False  # a contraction that folds `x` and has the points of `y`
 
 
 @dataclass(frozen=True)
@@ -150,13 +153,13 @@ class Stream:
         return self.trace.sizes
 
     @staticmethod
-    def of(body: Body) -> Stream:
-        """The stream; Unsuited where the body is none."""
-        return _Finder(body).stream()
+    def of(body: Body, crossing: bool = False) -> Stream:
+        """The stream; Unsuited where the body is none. `crossing`: sinks may cross it."""
+        return _Finder(body, crossing).stream()
 
 
 class _Finder:
-    def __init__(self, body: Body) -> None:
+    def __init__(self, body: Body, crossing: bool) -> None:
         self.body = body
         folds = list(dict.fromkeys(op for op, _ in body.makers.values() if isinstance(op, FOLDS)))
         self.sources = [op for op in folds if isinstance(op, ops.Contract) and not self._reads(op, folds)]
@@ -168,11 +171,8 @@ class _Finder:
         if any(s.results[0] not in self.axes for s in self.sources):
             raise Unsuited("contractions over different points")
         self.shape = type_of(root).shape
-        streamed = {self.streamed(op) for op in self.sinks}
-        if len(streamed) != 1:
-            raise Unsuited("folds along different axes")
-        self.y_axes = sorted(next(iter(streamed)))
-        x = self._x_axis()
+        self.y_axes, x = self._tile_axes(crossing)
+        self.crossing = {op for op in self.sinks if sorted(self.streamed(op)) != self.y_axes}
         self.batch = [a for a in range(len(self.shape)) if a not in self.y_axes and a != x]
         self.x, self.y = len(self.batch), len(self.batch) + 1
         self.features: dict[Any, tuple[int, list[int]]] = {}
@@ -234,6 +234,19 @@ class _Finder:
         if not found:
             raise Unsuited("a fold along no axis of the tile")
         return found
+
+    def _tile_axes(self, crossing: bool) -> tuple[list[int], int]:
+        """The axes that are streamed, and the one that tasks are blocks of, which contractions alone may fold. Most sinks stream."""
+        found = Counter(self.streamed(op) for op in self.sinks)
+        if len(found) > 2 or (len(found) == 2 and not crossing):
+            raise Unsuited("folds along different axes")
+        for streamed, _ in found.most_common():
+            self.y_axes = sorted(streamed)
+            x = self._x_axis()
+            across = [op for op in self.sinks if self.streamed(op) != streamed]
+            if all(self.streamed(op) == {x} and isinstance(op, ops.Contract) for op in across):
+                return self.y_axes, x
+        raise Unsuited("folds along different axes")
 
     def _x_axis(self) -> int:
         """The largest axis that one operand of the first source has alone, while the other has the streamed ones."""
@@ -306,9 +319,10 @@ class _Finder:
         place = dict(zip(mine, self.point(self.axes[op.operands[k]])))
         domain = (*at, *(place[i] for i in op.summed))
         value, other = self._operand(op, k, domain), self._operand(op, 1 - k, domain)
-        if self.x in dims_under(self.trace, [other])[id(other)]:
+        crosses = op in self.crossing
+        if (self.y if crosses else self.x) in dims_under(self.trace, [other])[id(other)]:
             raise Unsuited("a factor of the sum depends on both axes of the tile")
-        return Sink(op, "contract", value, other, self.features[op][0], at)
+        return Sink(op, "contract", value, other, self.features[op][0], at, crosses=crosses)
 
     def _corrected(self, sink: Sink) -> Sink:
         """The sink with its correction, where it reads finished folds of the kernel."""
@@ -317,7 +331,7 @@ class _Finder:
             return sink
         leader = next(iter(read))
         first = self.sinks[leader]
-        if len(read) > 1 or not isinstance(first, ops.Reduce) or first.kind != "max" or sink.kind == "max":
+        if sink.crosses or len(read) > 1 or not isinstance(first, ops.Reduce) or first.kind != "max" or sink.kind == "max":
             raise Unsuited("a fold reads two others, or one that is no maximum")
         shift = shift_of(self.trace, sink.value)
         if shift is None or self.y in dims_under(self.trace, [shift[0]])[id(shift[0])]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
@@ -26,25 +27,29 @@ from .prune import remove_dead
 from .tile_space import Space, line_of
 
 MAX_TERMS = 256  # of a score: beyond, to compute it anew costs more than to read it
+CROSS_BYTES = 4 << 20  # of sums that a thread keeps where products cross the stream
 
 
 @dataclass(frozen=True)
 class Attention:
     """Scores that only folds read are never written. Its notes name the scores that are written after all, each with what
-    stood in the way.
+    stood in the way. `workers`: threads of a target whose kernels fold a tile along both axes, a task a point of the batch, so that a gradient's tile
+    is made once and not for either axis; 0 where they do not.
 
     before: %s = contract %q, %k; %p = softmax %s; %o = contract %p, %v      after: %o, %m, %l = kernel attention (%q, %k, %v) { ... }
     """
+
+    workers: int = 0
 
     def run(self, module: ir.Module) -> None:
         notes: list[str] = []
         for op in module.body.operations:
             if isinstance(op, func.FuncOp):
-                _derive(op.entry_block, notes)
+                _derive(op.entry_block, self.workers, notes)
         note(module, "attention", notes)
 
 
-def _derive(block: ir.Block, notes: list[str]) -> None:
+def _derive(block: ir.Block, workers: int, notes: list[str]) -> None:
     roots = [op for op in block.operations if isinstance(op, ops.Contract) and _is_score(op)]
     if not roots:
         return
@@ -59,7 +64,7 @@ def _derive(block: ir.Block, notes: list[str]) -> None:
     spaces = _spaces(block, notes)
     order = Order.of(block, [sink for space in spaces for sink in space.sinks])
     for space in spaces:
-        _kernels(order, space, notes)
+        _kernels(order, space, workers, notes)
     _sort(block)
     remove_dead(block)
 
@@ -130,6 +135,7 @@ class _Group:
 
     streamed: frozenset[int]
     sinks: list[Op]
+    crossing: bool = False  # some of the sinks fold the other axis
 
 
 @dataclass(frozen=True)
@@ -166,7 +172,7 @@ class Order:
         self.depends[new] = self.depends[old]
 
 
-def _kernels(order: Order, space: Space, notes: list[str]) -> None:
+def _kernels(order: Order, space: Space, workers: int, notes: list[str]) -> None:
     needs: dict[Op, tuple[set[Op], set[Op]]] = {}
     groups: list[_Group] = []
     of: dict[ir.Value, int] = {}
@@ -193,11 +199,34 @@ def _kernels(order: Order, space: Space, notes: list[str]) -> None:
             groups[place].sinks.append(sink)
         of[sink.results[0]] = place
         edges.setdefault(place, set()).update({of[t.results[0]] for t in soft | hard if t.results[0] in of} - {place})
-    for group in groups:
+    for group in _crossed(order, space, groups, edges, workers) if workers else groups:
         _emit(order, space, group, notes)
 
 
-def _reaches(edges: dict[int, set[int]], start: Iterable[int], goal: int) -> bool:
+def _crossed(order: Order, space: Space, groups: Sequence[_Group], edges: Mapping[int, set[int]], workers: int) -> list[_Group]:
+    """Groups along two axes as one, where neither needs the other and the threads get equal shares of the batch."""
+    out = list(groups)
+    for a, b in combinations(range(len(groups)), 2):
+        first, second = groups[a], groups[b]
+        if first not in out or second not in out or first.streamed == second.streamed:
+            continue
+        if _reaches(edges, [a], b) or _reaches(edges, [b], a):
+            continue
+        both = _Group(first.streamed, [*first.sinks, *second.sinks], crossing=True)
+        stream = _stream(order, both, *_parts(order, space, both))
+        if isinstance(stream, Stream) and _pays(stream, workers):
+            out[out.index(first)] = both
+            out.remove(second)
+    return out
+
+
+def _pays(stream: Stream, workers: int) -> bool:
+    points = math.prod(stream.sizes[: stream.x])
+    kept = sum(4 * stream.sizes[stream.y] * stream.sizes[s.features] for s in stream.sinks if s.crosses and s.features is not None)
+    return kept <= CROSS_BYTES and (points % workers == 0 or points >= 8 * workers)
+
+
+def _reaches(edges: Mapping[int, set[int]], start: Iterable[int], goal: int) -> bool:
     """Whether a group is needed by one of these, through others too."""
     stack, seen = list(start), set()
     while stack:
@@ -242,7 +271,7 @@ def _joins(order: Order, space: Space, sinks: Sequence[Op], sink: Op) -> bool:
         return False
     ends = [v.results[0] for v in (*sinks, sink)]
     body, operands = _body(space, ends, {s.results[0] for s in (*sinks, sink)})
-    return _stream(order, body, operands, ends) is None
+    return isinstance(_stream(order, _Group(frozenset(), [*sinks, sink]), body, operands, ends), Stream)
 
 
 def _body(space: Space, results: Sequence[ir.Value], mine: set[ir.Value]) -> tuple[list[Op], list[ir.Value]]:
@@ -319,21 +348,25 @@ def _reads_data(value: ir.Value) -> bool:
 
 
 def _emit(order: Order, space: Space, group: _Group, notes: list[str]) -> None:
+    body, operands, results = _parts(order, space, group)
+    found = _stream(order, group, body, operands, results)
+    if isinstance(found, str):
+        notes.append(f"{line_of(space.root)}: not streamed: {found} ({', '.join(line_of(s) for s in group.sinks)})")
+        return
+    kernel = _kernel(order, body, operands, results, fuse_locations([op.location for op in body]))
+    for old, new in zip(results, kernel.results):
+        order.replace(old, new)
+
+
+def _parts(order: Order, space: Space, group: _Group) -> tuple[list[Op], list[ir.Value], list[ir.Value]]:
+    """(body, operands, results) of a group's kernel."""
     mine = {s.results[0] for s in group.sinks}
     rows = _rows(space, mine)
     shapes = {type_of(v).shape for v in mine}
     made = [v for v in (*mine, *rows) if type_of(v).shape in shapes and (v in mine or v.owner.opview.structure == "elementwise")]
     used = [v for v in made if any(_outside(space, u.owner.opview, mine | rows, group) for u in v.uses)]
     results = sorted(used, key=lambda v: order.number[v])
-    body, operands = _body(space, results, mine)
-    depend = order.union(operands) & sum(order.bits[v] for v in mine)
-    reason = "its operands depend on its results" if depend else _stream(order, body, operands, results)
-    if reason is not None:
-        notes.append(f"{line_of(space.root)}: not streamed: {reason} ({', '.join(line_of(s) for s in group.sinks)})")
-        return
-    kernel = _kernel(order, body, operands, results, fuse_locations([op.location for op in body]))
-    for old, new in zip(results, kernel.results):
-        order.replace(old, new)
+    return *_body(space, results, mine), results
 
 
 def _sort(block: ir.Block) -> None:
@@ -418,13 +451,14 @@ def _role(body: Iterable[Op]) -> str:
     return "attention" if "max" in kinds or "sum" in kinds else "attention_stream"
 
 
-def _stream(order: Order, body: Sequence[Op], operands: Sequence[ir.Value], results: Sequence[ir.Value]) -> str | None:
-    """Why these ops are no stream; None where they are one."""
+def _stream(order: Order, group: _Group, body: Sequence[Op], operands: Sequence[ir.Value], results: Sequence[ir.Value]) -> Stream | str:
+    """The stream that these ops are, or why they are none."""
+    if order.union(operands) & sum(order.bits[s.results[0]] for s in group.sinks):
+        return "its operands depend on its results"
     kernel = _kernel(order, body, operands, results, ir.Location.unknown())
     try:
-        Stream.of(Body.of(kernel.regions[0].blocks[0]))
+        return Stream.of(Body.of(kernel.regions[0].blocks[0]), group.crossing)
     except Unsuited as e:
         return str(e)
     finally:
         kernel.operation.erase()
-    return None

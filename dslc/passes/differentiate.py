@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 
 from dslc.core.errors import UnsupportedOp
 from dslc.ir import ops
@@ -12,6 +14,8 @@ from dslc.ir.op import Op
 from dslc.ir.types import TensorType, spans_of, type_of
 
 from .regions import clone_into, values_used
+
+KEPT_SUMS = 64  # terms of a product from which on a scan's backward turns read it rather than make it again
 
 
 @dataclass(frozen=True)
@@ -131,39 +135,47 @@ def _parts(op: ops.Scan, values: Sequence[ir.Value]) -> _Parts:
 
 
 def scan_gradient(op: ops.Scan, grads: list[ir.Value | None], reached: set[ir.Value]) -> list[ir.Value | None]:
-    """A scan in the other direction: each turn runs the body again from that turn's carries (kept by a forward scan), then back.
+    """A scan in the other direction: each turn runs the body again from that turn's carries, then back. A forward scan keeps the carries, and those
+    products that are costlier to make again than to read.
 
     Gradients of constants are not summed turn by turn where they are contractions: the two factors are emitted, and one contraction over turns
     follows (`_constant_gradients`).
     """
     operands = _parts(op, list(op.operands))
-    keep = _with_carries_emitted(op)
     carried_floats = [k for k, v in enumerate(operands.carries) if type_of(v).dtype.is_float]
     emit_types = [type_of(v) for v in list(op.results)[op.carries :]]
     emit_grads = [(k, grads[op.carries + k]) for k in range(len(emit_types)) if grads[op.carries + k] is not None]
     start = [grads[k] if grads[k] is not None else ops.zeros(type_of(operands.carries[k])) for k in carried_floats]
     wanted = [v for v in (*operands.constants, *operands.slices) if v in reached and type_of(v).dtype.is_float]
-    stacked = [*keep, *operands.slices, *(g for _, g in emit_grads)]
-    draft = _backward_body(op, operands, carried_floats, [k for k, _ in emit_grads], stacked, wanted)
+    draft, products = _backward_body(op, operands, carried_floats, emit_grads, wanted)
+    stacked = [*_emitting(op, products), *operands.slices, *(g for _, g in emit_grads)]
     scan = ops.Scan.build(operands.constants, start + draft.sums(), stacked, draft.emit_types(), op.trip, backward=not op.backward)
     return draft.finish(scan, op, operands, carried_floats)
 
 
-def _with_carries_emitted(op: ops.Scan) -> list[ir.Value]:
-    """The carries at the start of each turn, stacked: the scan is replaced by one that emits them too."""
+def _costly(block: ir.Block) -> list[Op]:
+    """The products of a turn with sums so long that their results are better kept."""
+    found = [op for op in block.operations if isinstance(op, (ops.Contract, ops.Conv)) and op.type.dtype.is_float]
+    return [op for op in found if math.prod(op.maps().domain) >= KEPT_SUMS * max(op.type.size, 1)]
+
+
+def _emitting(op: ops.Scan, products: Sequence[int]) -> list[ir.Value]:
+    """The carries at the start of each turn and some of its costly products, stacked: the scan is replaced by one that emits them too."""
     block = op.regions[0].blocks[0]
     carries = list(block.arguments)[1 + op.constants : 1 + op.constants + op.carries]
-    if not carries:
+    kept = [type_of(v) for v in carries] + [_costly(block)[k].type for k in products]
+    if not kept:
         return []
     emitted = [type_of(v).with_shape(type_of(v).shape[1:]) for v in list(op.results)[op.carries :]]
     parts = _parts(op, list(op.operands))
     with ir.InsertionPoint(op), op.location:
-        wider = ops.Scan.build(parts.constants, parts.carries, parts.slices, [*emitted, *(type_of(v) for v in carries)], op.trip, op.backward)
+        wider = ops.Scan.build(parts.constants, parts.carries, parts.slices, [*emitted, *kept], op.trip, op.backward)
         inner = wider.regions[0].blocks[0]
         with ir.InsertionPoint(inner):
             arguments = list(inner.arguments)
             yielded = clone_into(block, arguments)
-            ops.Yield.of(*yielded, *arguments[1 + op.constants : 1 + op.constants + op.carries])
+            made = [_costly(inner)[k].results[0] for k in products]
+            ops.Yield.of(*yielded, *arguments[1 + op.constants : 1 + op.constants + op.carries], *made)
     results = list(wider.results)
     # the old scan stays for its gradient's bookkeeping; its uses move to the new one, and dead code removal takes it
     for old, new in zip(op.results, results):
@@ -202,6 +214,15 @@ class _Backward:
 
     def emit_types(self) -> list[TensorType]:
         return [type_of(v) for v in self.emitted()]
+
+    def read(self, instead: Mapping[ir.Value, ir.Value]) -> None:
+        """Puts other values in the place of some."""
+        for old, new in instead.items():
+            old.replace_all_uses_with(new)
+        self.next_carries = [instead.get(v, v) for v in self.next_carries]
+        self.sum_values = [instead.get(v, v) for v in self.sum_values]
+        self.products = [replace(p, a=instead.get(p.a, p.a), b=instead.get(p.b, p.b)) for p in self.products]
+        self.slice_grads = [(k, instead.get(v, v)) for k, v in self.slice_grads]
 
     def finish(self, scan: ops.Scan, op: ops.Scan, operands: _Parts, carried_floats: list[int]) -> list[ir.Value | None]:
         """Moves the draft's ops into the scan and reads the gradients off its results."""
@@ -245,28 +266,32 @@ def _contract_turns(a: ir.Value, b: ir.Value, product: _Product) -> ir.Value:
 
 
 def _backward_body(
-    op: ops.Scan, operands: _Parts, carried_floats: list[int], emit_places: list[int], stacked: Sequence[ir.Value], wanted: Sequence[ir.Value]
-) -> _Backward:
-    """The turn's body run forward again, then back, in a draft block with arguments (turn, constants, carry gradients, slices)."""
+    op: ops.Scan, operands: _Parts, carried_floats: list[int], emit_grads: Sequence[tuple[int, ir.Value]], wanted: Sequence[ir.Value]
+) -> tuple[_Backward, list[int]]:
+    """The turn's body run forward again, then back, in a draft block with arguments (turn, constants, carry gradients, carries, products, slices,
+    gradients of what is emitted); and which of its costly products are read."""
     back = _Backward()
     source = op.regions[0].blocks[0]
     c, k = len(operands.constants), len(operands.carries)
-    turn_slices = [type_of(v).with_shape(type_of(v).shape[1:]) for v in stacked]
-    types = [
-        type_of(source.arguments[0]),
-        *(type_of(v) for v in operands.constants),
-        *(type_of(operands.carries[i]) for i in carried_floats),
-        *turn_slices,
-    ]
+    products = [one.type for one in _costly(source)]
+    parts = (
+        [type_of(source.arguments[0])],
+        [type_of(v) for v in operands.constants],
+        [type_of(operands.carries[i]) for i in carried_floats],
+        [type_of(v) for v in operands.carries],
+        products,
+        [type_of(v).with_shape(type_of(v).shape[1:]) for v in operands.slices],
+        [type_of(g).with_shape(type_of(g).shape[1:]) for _, g in emit_grads],
+    )
+    types = [t for part in parts for t in part]
     back.draft = ir.Operation.create("nn.draft", regions=1)
     back.block = back.draft.regions[0].blocks.append(*[t.to_mlir() for t in types], arg_locs=[ir.Location.unknown()] * len(types))
-    arguments = list(back.block.arguments)
-    turn, constants, carry_grads = arguments[0], arguments[1 : 1 + c], arguments[1 + c : 1 + c + len(carried_floats)]
-    slices = arguments[1 + c + len(carried_floats) :]
-    kept, own_slices, emit_grads = slices[:k], slices[k : k + len(operands.slices)], slices[k + len(operands.slices) :]
+    arguments = iter(back.block.arguments)
+    (turn,), constants, carry_grads, kept, given, own_slices, own_grads = (list(islice(arguments, len(part))) for part in parts)
     with ir.InsertionPoint(back.block):
         yielded = clone_into(source, [turn, *constants, *kept, *own_slices])
-        seeds = [(yielded[i], g) for i, g in zip(carried_floats, carry_grads)] + [(yielded[k + i], g) for i, g in zip(emit_places, emit_grads)]
+        again = _costly(back.block)
+        seeds = [(yielded[i], g) for i, g in zip(carried_floats, carry_grads)] + [(yielded[k + i], g) for (i, _), g in zip(emit_grads, own_grads)]
         wanted_constants = [i for i, v in enumerate(operands.constants) if v in wanted]
         wanted_slices = [i for i, v in enumerate(operands.slices) if v in wanted]
         targets = [constants[i] for i in wanted_constants] + [kept[i] for i in carried_floats] + [own_slices[i] for i in wanted_slices]
@@ -280,7 +305,26 @@ def _backward_body(
     for i, grad in zip(wanted_constants, found_constants):
         if grad is not None:
             _split_sum(back, i, grad)
-    return back
+    return back, _read_instead(back, [one.results[0] for one in again], given, 1 + c + len(carried_floats) + k)
+
+
+def _read_instead(back: _Backward, made: Sequence[ir.Value], given: Sequence[ir.Value], first: int) -> list[int]:
+    """Puts arguments of the draft, from number `first` on, where it reads these values; drops those that nothing needs. The numbers of the others."""
+    needed: set[ir.Value] = set()
+    stack = [*back.next_carries, *back.sum_values, *back.emitted()]
+    while stack:
+        value = stack.pop()
+        if value in needed:
+            continue
+        needed.add(value)
+        if value not in made and not isinstance(value.owner, ir.Block):
+            stack += value.owner.operands
+    out = [k for k, value in enumerate(made) if value in needed]
+    back.read({made[k]: given[k] for k in out})
+    for k in reversed(range(len(made))):
+        if k not in out:
+            back.block.erase_argument(first + k)
+    return out
 
 
 def _split_sum(back: _Backward, place: int, grad: ir.Value) -> None:

@@ -7,6 +7,7 @@ ops start as groups of one; groups are merged along the values between them, the
 
 from __future__ import annotations
 
+import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -187,18 +188,21 @@ class Graph:
             if not readers:
                 continue
             update: set[int] = set()
-            for n in range(self.number[value], -1, -1):
-                op = self.core[n]
+            ahead = [-self.number[value]]
+            while ahead:  # last first: the readers of what an op makes are all known
+                n = -heapq.heappop(ahead)
                 ends = all(v in updated or v not in self.outside for v in self.results[n])
-                leads = value in self.results[n] or self.consumers[n] & update
-                if leads and ends and op.structure == "elementwise" and self.type_of(self.results[n][0]).shape == self.type_of(value).shape:
-                    if all(c in update for c in self.consumers[n]):
-                        update.add(n)
+                if n in update or not ends or not self.consumers[n] <= update or self.core[n].structure != "elementwise":
+                    continue
+                if self.type_of(self.results[n][0]).shape == self.type_of(value).shape:
+                    update.add(n)
+                    for producer, _ in self.uses[n]:
+                        heapq.heappush(ahead, -producer)
             self.late |= dict.fromkeys(update - readers, readers)
 
     def overwrites(self, union: set[int]) -> bool:
         """True where a group makes a next value of what it reads elsewhere than where it would write."""
-        return any(n in union and not readers.isdisjoint(union) for n, readers in self.late.items())
+        return any(not self.late[n].isdisjoint(union) for n in union if n in self.late)
 
     def widens(self, a: int, union: set[int]) -> bool:
         """True where group a writes more bytes when it is grown to the union, and all that is new is read by reductions and pointwise work up to
@@ -367,8 +371,6 @@ def _emit(graph: Graph, updated: Mapping[ir.Value, ir.Value | None]) -> None:
 def ordered(graph: Graph) -> list[int]:
     """Groups in topological order, as near to program order as that allows; but single numbers made of single numbers come first, so that an
     optimizer's step needs not wait for its rate."""
-    import heapq
-
     waiting = {g: {graph.group_of[p] for n in members for p, _ in graph.uses[n]} - {g} for g, members in graph.groups.items()}
     numbers: dict[int, bool] = {}
 

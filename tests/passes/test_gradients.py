@@ -10,12 +10,14 @@ import torch.nn.functional as F
 from dslc.core import dtypes
 from dslc.ir import ops
 from dslc.ir.mlir import ir
+from dslc.ir.op import context
+from dslc.ir.program import program_of
 from dslc.ir.types import TensorType, type_of
 from dslc.passes.differentiate import Differentiate
 from dslc.passes.hoist import Hoist
 from dslc.passes.simplify import Simplify
 
-from .graphs import add, against_torch, bias, gradients, matmul, mean, relu, total
+from .graphs import add, against_torch, bias, gradients, matmul, mean, program, relu, total
 
 PIPELINES = {"alone": (Differentiate(),), "with simplify and hoist": (Simplify(), Hoist(), Differentiate(), Simplify())}
 
@@ -96,11 +98,6 @@ def test_lstm(passes):
 
 def test_gradients_of_recurrent_weights_are_one_product():
     """No turn of the backward scan sums a weight's gradient: it emits the factors, and one contraction follows."""
-    from dslc.ir.op import context
-    from dslc.ir.program import program_of
-
-    from .graphs import program
-
     with context(), ir.Location.unknown():
         module = program(draw(**LSTM), lstm, ["u"], (Differentiate(), Simplify()))
         block = program_of(module).entry_block
@@ -109,6 +106,53 @@ def test_gradients_of_recurrent_weights_are_one_product():
         carried = list(backward[0].results)[: backward[0].carries]
         assert (4, 16) not in [type_of(v).shape for v in carried]
         assert any(isinstance(op, ops.Contract) and type_of(op.results[0]).shape == (4, 16) for op in block.operations)
+
+
+WIDE = {"x": (5, 2, 3), "w": (3, 256), "u": (64, 256), "b": (256,), "h": (2, 64), "c": (2, 64)}
+
+
+def chain(w, v, s):
+    """s = sin(s @ w @ v) three times: the first product is a factor of a gradient too."""
+    scan = ops.Scan.build([w, v], [s], [], [], 3)
+    _, w, v, s = scan.regions[0].blocks[0].arguments
+    with ir.InsertionPoint(scan.regions[0].blocks[0]):
+        ops.Yield.of(ops.Sin.of(matmul(matmul(s, w), v)))
+    return total(scan.results[0])
+
+
+def torch_chain(w, v, s):
+    for _ in range(3):
+        s = (s @ w @ v).sin()
+    return s.sum()
+
+
+def linear(w, s):
+    """s = s @ w, four times: no gradient reads the product."""
+    scan = ops.Scan.build([w], [s], [], [], 4)
+    _, w, s = scan.regions[0].blocks[0].arguments
+    with ir.InsertionPoint(scan.regions[0].blocks[0]):
+        ops.Yield.of(matmul(s, w))
+    return total(scan.results[0])
+
+
+KEPT = {  # the model, its torch twin, shapes, contractions of a backward turn, what the forward scan emits
+    "lstm": (lstm, torch_lstm, WIDE, 1, 4),  # the gradient of the state; states, cells and sums of gates are kept, beside the output
+    "chain": (chain, torch_chain, {"w": (64, 64), "v": (64, 64), "s": (2, 64)}, 2, 3),
+    "linear": (linear, lambda w, s: (s @ w @ w @ w @ w).sum(), {"w": (64, 64), "s": (2, 64)}, 1, 1),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_long_sums_of_a_turn_are_kept(name, passes):
+    build, expected, shapes, contractions, emits = KEPT[name]
+    values = {k: v / v.shape[0] for k, v in draw(**shapes).items()}
+    against_torch(values, build, list(shapes), expected, passes)
+    with context(), ir.Location.unknown():
+        module = program(values, build, list(shapes), PIPELINES["with simplify and hoist"])
+        scans = [op for op in program_of(module).entry_block.operations if isinstance(op, ops.Scan)]
+        backward = next(op for op in scans if op.backward)
+        assert sum(isinstance(op, ops.Contract) for op in backward.regions[0].blocks[0].operations) == contractions
+        assert max(len(op.results) - op.carries for op in scans if not op.backward) == emits
 
 
 def test_scan_backwards_over_a_slice_used_twice_and_the_turn(passes):

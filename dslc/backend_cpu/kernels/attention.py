@@ -3,6 +3,8 @@
 A task is a block of `x` at one point of the batch; blocks of `y` stream by. T[y, x] = sum over c of Y[y, c] * X[c, x] has lanes along x, so that
 folds along y are vertical, and the finished tile is at once the operand of the second product, O[x, d] += sum over y of P[y, x] * V[y, d]. Running
 maxima correct the sums made with them (online softmax). Sums have one order for any number of threads.
+Where products cross the stream, O[y, d] += sum over x of P[y, x] * W[x, d], a task is all blocks of `x` at one point of the batch, and O lies in
+scratch until they are done.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from typing import Any
 
 from dslc.core.dtypes import FLOAT32
 from dslc.ir.rows import Unsuited
-from dslc.ir.streams import Sink, Stream, bound_of
+from dslc.ir.streams import Sink, Source, Stream, bound_of
 from dslc.ir.trace import Apply, Given, Node, invariant
 from dslc.ir.types import type_of
 
@@ -51,15 +53,15 @@ class Layout:
     x: tuple[Area, ...]  # of each source, [terms, x]
     y: tuple[Area, ...]  # of each source, [y, terms]
     tiles: tuple[Area, ...]
-    other: dict[int, Area]  # of each contracting sink, [y, features]
-    sums: tuple[Area, ...]  # of each sink, [x, features] or [1, x]
+    other: dict[int, Area]  # of each contracting sink, [y, features], or [x, features] where it crosses
+    sums: tuple[Area, ...]  # of each sink, [x, features] or [1, x], and of all y, [y, features], where it crosses
     correction: dict[int, Area]  # of each sink that leads others
     size: int
 
 
 def generate(request: Request) -> Generated:
     """The kernel; Unsuited where the body is no stream of float32."""
-    stream = Stream.of(request.body)
+    stream = Stream.of(request.body, crossing=True)
     values = [op.results[0] for op in (*(s.op for s in stream.sources), *(s.op for s in stream.sinks))]
     if any(type_of(v).dtype != FLOAT32 for v in values) or 0 in stream.sizes or request.machine.lanes < 4:
         raise Unsuited("not of float32")
@@ -85,8 +87,9 @@ def _layout(stream: Stream, lanes: int) -> Layout:
     x = tuple(area(sizes[s.terms], bx) for s in stream.sources)
     y = tuple(area(by, wide(sizes[s.terms])) for s in stream.sources)
     tiles = tuple(area(by, bx) for _ in range(len(stream.sources) + len(contracting) + len(stream.sinks)))
-    other = {k: area(by, wide(sizes[stream.sinks[k].features])) for k in contracting}  # type: ignore[index]
-    sums = tuple(area(bx, wide(sizes[s.features])) if s.features is not None else area(1, bx) for s in stream.sinks)
+    features = [wide(sizes[s.features]) if s.features is not None else 0 for s in stream.sinks]
+    other = {k: area(bx if stream.sinks[k].crosses else by, features[k]) for k in contracting}
+    sums = tuple(area(sizes[stream.y] if s.crosses else bx, n) if n else area(1, bx) for s, n in zip(stream.sinks, features))
     correction = {k: area(1, bx) for k in dict.fromkeys(s.leader for s in stream.sinks if s.leader is not None)}
     return Layout(lanes, bx, x, y, tiles, other, sums, correction, at + 64)
 
@@ -107,27 +110,34 @@ class _Kernel:
 
     def run(self) -> None:
         batch, blocks = self.sizes[: self.s.x], -(-self.sizes[self.s.x] // self.bx)
-        low, high = emit.share(prod(batch) * blocks, self.f.tid, self.f.threads)
+        self.crossing = [k for k, s in enumerate(self.s.sinks) if s.crosses]
         self.areas = {a: self.memory(a) for a in (*self.l.x, *self.l.y, *self.l.tiles, *self.l.other.values(), *self.l.sums,
                                                   *self.l.correction.values())}  # fmt: skip
+        low, high = emit.share(prod(batch) * (1 if self.crossing else blocks), self.f.tid, self.f.threads)
 
         def task(t: Value) -> None:
-            place, rest = [], emit.idiv(t, blocks)
+            place, rest = [], t if self.crossing else emit.idiv(t, blocks)
             for n in reversed(batch):
                 place.append(emit.idx(emit.irem(rest, n)))
                 rest = emit.idiv(rest, n)
+            self.place = place[::-1]
+            if self.crossing:
+                self.clear(self.crossing)
+                emit.loop(0, blocks, 1, lambda k: self.task(emit.imul(k, self.bx)))
+                self.finish(crossing=True)
+                return
             k = emit.irem(t, blocks)
             half = emit.idiv(k, 2)  # long and short rows take turns, so that threads get equal shares of a triangle
             even = emit.icmp("eq", emit.irem(k, 2), 0)
             block = self.b.select(even, emit.idx(half), emit.idx(emit.isub(blocks - 1, half)))
-            self.task(place[::-1], emit.imul(block, self.bx))
+            self.task(emit.imul(block, self.bx))
 
         emit.loop(low, high, 1, task)
 
-    # ---- one task
+    # ---- one block of x
 
-    def task(self, place: list[Value], x0: Value) -> None:
-        self.place, self.x0 = place, x0
+    def task(self, x0: Value) -> None:
+        self.x0 = x0
         self.width = emit.imin(self.bx, emit.isub(self.sizes[self.s.x], x0))
         self.start()
         low, high = self.range()
@@ -141,7 +151,7 @@ class _Kernel:
             self.accumulate()
 
         emit.loop(low, high, BLOCK_Y, block)
-        self.finish()
+        self.finish(crossing=False)
 
     def range(self) -> tuple[Value, Value]:
         """The part of y to which anything in the block of x adds."""
@@ -161,7 +171,7 @@ class _Kernel:
         return low, emit.imax(high, 0)
 
     def start(self) -> None:
-        """Packs the block's own operands as [terms, x], and clears the sums."""
+        """Packs the block's own operands as [terms, x], or [x, features] for products that cross, and clears the sums."""
         for source, area in zip(self.s.sources, self.l.x):
             memory = self.areas[area]
 
@@ -173,8 +183,13 @@ class _Kernel:
                 self.columns(columns)
 
             emit.loop(0, self.sizes[source.terms], 1, term)
-        for sink, area in zip(self.s.sinks, self.l.sums):
-            value = {"max": -inf, "min": inf}.get(sink.kind, 0.0)
+        for k in self.crossing:
+            self.pack_rows(self.s.sinks[k], self.l.other[k])
+        self.clear([k for k in range(len(self.s.sinks)) if k not in self.crossing])
+
+    def clear(self, sinks: Sequence[int]) -> None:
+        for k in sinks:
+            value, area = {"max": -inf, "min": inf}.get(self.s.sinks[k].kind, 0.0), self.l.sums[k]
             memory = self.areas[area]
             emit.loop(0, area.rows * area.width, self.lanes,
                       lambda i, m=memory, v=value: m.store(self.b.const("f32", v, self.lanes), [i]))  # fmt: skip
@@ -204,26 +219,29 @@ class _Kernel:
 
     def pack_block(self) -> None:
         for source, area in zip(self.s.sources, self.l.y):
-            self.pack_rows(source.y_node, source.terms, area)
+            self.pack_rows(source, area)
         for k, area in self.l.other.items():
-            sink = self.s.sinks[k]
-            assert sink.other is not None and sink.features is not None
-            self.pack_rows(sink.other, sink.features, area)
+            if k not in self.crossing:
+                self.pack_rows(self.s.sinks[k], area)
 
-    def pack_rows(self, node: Node, dim: int, area: Area) -> None:
-        """[y, dim] of the block of y, contiguous."""
+    def pack_rows(self, one: Source | Sink, area: Area) -> None:
+        """A source's [y, terms] or a product's [y, features], contiguous; [x, features] where it crosses."""
+        node, dim = (one.y_node, one.terms) if isinstance(one, Source) else (one.other, one.features)
+        assert node is not None and dim is not None
+        across = isinstance(one, Sink) and one.crosses
         memory, n = self.areas[area], self.sizes[dim]
 
-        def row(y: Value) -> None:
+        def row(k: Value) -> None:
             def at(c: Value, lanes: int, mask: Value) -> None:
-                dims = [*self.place, self.b.index(0), emit.iadd(self.y0, y)] + [self.b.index(0)] * (len(self.sizes) - self.s.y - 1)
+                dims = [*self.place, *(self.b.index(0) for _ in self.sizes[self.s.x :])]
+                dims[self.s.x if across else self.s.y] = emit.iadd(self.x0 if across else self.y0, k)
                 dims[dim] = emit.idx(c)
                 value = Point(self.b, self.trace, self.f.operands, dims, dim, lanes, mask).value(node)
-                memory.store(self.spread(value), [emit.iadd(emit.imul(y, area.width), c)])
+                memory.store(self.spread(value), [emit.iadd(emit.imul(k, area.width), c)])
 
             emit.vector_loop(0, n, self.lanes, at)
 
-        emit.loop(0, self.height, 1, row)
+        emit.loop(0, self.width if across else self.height, 1, row)
 
     def products(self) -> None:
         """The tiles of all sources."""
@@ -375,44 +393,67 @@ class _Kernel:
             sums.store(self.b.same("arith.addf", old, total), [x])
 
     def accumulate(self) -> None:
-        """O[x, d] = correction[x] * O[x, d] + sum over y of P[y, x] * V[y, d]."""
+        """O[x, d] = correction[x] * O[x, d] + sum over y of P[y, x] * V[y, d]; where it crosses, O[y, d] += sum over x of P[y, x] * W[x, d]."""
         for k, area in self.l.other.items():
             vectors, at = area.width // self.lanes, 0
             while at < vectors:
                 count = min(4, vectors - at)
-                self.accumulate_panel(k, self.s.sinks[k], at * self.lanes, count, 4 if count > 2 else 8)
+                rows = 4 if count > 2 else 8
+                if k in self.crossing:
+                    self.accumulate_across(k, at * self.lanes, count, rows)
+                else:
+                    self.accumulate_panel(k, self.s.sinks[k], at * self.lanes, count, rows if self.bx % rows == 0 else 4)
                 at += count
 
     def accumulate_panel(self, k: int, sink: Sink, d: int, vectors: int, rows: int) -> None:
-        lanes = self.lanes
-        if self.bx % rows:
-            rows = 4
-        other, sums = self.areas[self.l.other[k]], self.areas[self.l.sums[k]]
-        tile, width = self.areas[self.l.tiles[self.product_tile[k]]], self.l.other[k].width
+        tile = self.areas[self.l.tiles[self.product_tile[k]]]
+
+        def correct(x: Value, old: list[Value]) -> list[Value]:
+            if sink.leader is None:
+                return old
+            factor = self.b.spread(self.areas[self.l.correction[sink.leader]].load([x]), "f32", self.lanes)
+            return [self.b.same("arith.mulf", o, factor) for o in old]
 
         def strip(x: Value) -> None:
-            starts = []
-            for i in range(rows):
-                old = [sums.load([emit.iadd(emit.imul(emit.iadd(x, i), width), d + j * lanes)], lanes) for j in range(vectors)]
-                if sink.leader is not None:
-                    factor = self.b.spread(self.areas[self.l.correction[sink.leader]].load([emit.iadd(x, i)]), "f32", lanes)
-                    old = [self.b.same("arith.mulf", o, factor) for o in old]
-                starts += old
-            made = gemm.multiply(
-                lambda i, y: tile.load([emit.iadd(emit.imul(y, self.bx), x, i)]),
-                lambda y, j: other.load([emit.iadd(emit.imul(y, width), d + j * lanes)], lanes),
-                rows, vectors, self.height, starts)  # fmt: skip
-            for n, value in enumerate(made):
-                sums.store(value, [emit.iadd(emit.imul(emit.iadd(x, n // vectors), width), d + n % vectors * lanes)])
+            self.multiply(k, x, lambda i, y: tile.load([emit.iadd(emit.imul(y, self.bx), x, i)]), self.height, d, vectors, rows, correct)
 
         emit.loop(0, self.bx, rows, strip)
 
+    def accumulate_across(self, k: int, d: int, vectors: int, rows: int) -> None:
+        tile = self.areas[self.l.tiles[self.product_tile[k]]]
+
+        def strip(count: int) -> Callable[[Value], None]:
+            def at(y: Value) -> None:
+                row = emit.iadd(self.y0, y)
+                self.multiply(k, row, lambda i, x: tile.load([emit.iadd(emit.imul(emit.iadd(y, i), self.bx), x)]), self.width, d, vectors, count)
+
+            return at
+
+        whole = emit.imul(emit.idiv(self.height, rows), rows)
+        emit.loop(0, whole, rows, strip(rows))
+        emit.loop(whole, self.height, 1, strip(1))
+
+    def multiply(self, k: int, first: Value, left: Callable[[int, Value], Value], terms: Value, d: int, vectors: int, rows: int,
+                 correct: Callable[[Value, list[Value]], list[Value]] = lambda _, old: old) -> None:  # fmt: skip
+        """Adds to a strip of the sums of a product, from row `first` and feature `d` on; `left(i, c)`: of row first + i and term c."""
+        lanes, other, sums, width = self.lanes, self.areas[self.l.other[k]], self.areas[self.l.sums[k]], self.l.other[k].width
+
+        def place(i: int, j: int) -> list[Value]:
+            return [emit.iadd(emit.imul(emit.iadd(first, i), width), d + j * lanes)]
+
+        starts = [v for i in range(rows) for v in correct(emit.iadd(first, i), [sums.load(place(i, j), lanes) for j in range(vectors)])]
+        made = gemm.multiply(left, lambda c, j: other.load([emit.iadd(emit.imul(c, width), d + j * lanes)], lanes), rows, vectors, terms, starts)
+        for n, value in enumerate(made):
+            sums.store(value, place(n // vectors, n % vectors))
+
     # ---- results
 
-    def finish(self) -> None:
+    def finish(self, crossing: bool) -> None:
+        """Results of the sinks that do not cross the stream, or of those that do."""
         for number, (node, address, home) in enumerate(self.s.results):
             sink = self.s.sinks[home]
-            (self.finish_rows if sink.features is None else self.finish_features)(number, node, address, sink)
+            if sink.crosses == crossing:
+                (self.finish_rows if sink.features is None else self.finish_features)(number, node, address, sink)
 
     def finish_rows(self, number: int, node: Node, address: Any, sink: Sink) -> None:
         def at(x: Value, mask: Value) -> None:
@@ -425,23 +466,24 @@ class _Kernel:
         dim = sink.features
         assert dim is not None
 
-        def row(x: Value) -> None:
+        def row(k: Value) -> None:
             def at(d: Value, lanes: int, mask: Value) -> None:
                 def given(_point: Point, found: Node) -> Val:
                     assert isinstance(found, Given)
                     area = self.l.sums[found.key[1]]
                     if self.s.sinks[found.key[1]].features is None:
-                        return Val(self.areas[area].load([x]), FLOAT32, 1)
-                    return Val(self.areas[area].load([emit.iadd(emit.imul(x, area.width), d)], lanes), FLOAT32, lanes)
+                        return Val(self.areas[area].load([k]), FLOAT32, 1)
+                    return Val(self.areas[area].load([emit.iadd(emit.imul(k, area.width), d)], lanes), FLOAT32, lanes)
 
-                dims = [*self.place, emit.iadd(self.x0, x)] + [self.b.index(0)] * (len(self.sizes) - self.s.x - 1)
+                dims = [*self.place, *(self.b.index(0) for _ in self.sizes[self.s.x :])]
+                dims[self.s.y if sink.crosses else self.s.x] = emit.idx(k) if sink.crosses else emit.iadd(self.x0, k)
                 dims[dim] = emit.idx(d)
                 point = Point(self.b, self.trace, self.f.operands, dims, dim, lanes, mask, given)
                 point.store(point.value(node), self.f.results[number], address)
 
             emit.vector_loop(0, self.sizes[dim], self.lanes, at)
 
-        emit.loop(0, self.width, 1, row)
+        emit.loop(0, self.sizes[self.s.y] if sink.crosses else self.width, 1, row)
 
 
 def _is_tile(node: Node) -> bool:

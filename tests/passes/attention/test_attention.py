@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from dslc.ir import ops
 from dslc.ir.program import program_of
 from dslc.passes.notes import notes_of
 from dslc.passes.plan import make_plan
-from dslc.targets import target_of
+from dslc.targets import TARGETS, Target, target_of
 
 HERE = Path(__file__).parent
 SPECS = sorted(HERE.glob("*.dsl"))
@@ -28,8 +29,13 @@ COUNTS: dict[str, tuple[int, int]] = {
 }
 
 
-def kinds(model: dslc.Model, program: str) -> tuple[Counter[str], list[str]]:
-    elaborated = lower(model, program, target_of("cpu"))
+def working(workers: int) -> Target:
+    """The CPU as a target of so many threads; 0: its kernels fold a tile along one axis."""
+    return replace(target_of("cpu"), workers=lambda: workers, fingerprint=lambda: f"{workers} workers")
+
+
+def kinds(model: dslc.Model, program: str, workers: int = 0) -> tuple[Counter[str], list[str]]:
+    elaborated = lower(model, program, working(workers))
     block = program_of(elaborated.module).entry_block
     return Counter(op.kind for op in block.operations if isinstance(op, ops.Kernel)), notes_of(elaborated.module, "attention")
 
@@ -44,6 +50,19 @@ def test_derived(path: Path) -> None:
     assert (found["attention"], found["contract"], notes) == (step, 0, [])
 
 
+@pytest.mark.parametrize("path", SPECS, ids=lambda p: p.stem)
+def test_a_gradients_tile_is_made_once(path: Path) -> None:
+    """Where kernels fold a tile along both axes, queries' and keys' gradients are one kernel."""
+    found, notes = kinds(dslc.load(str(path)), "step", workers=1)
+    assert (found["attention"], found["contract"], notes) == (COUNTS.get(path.stem, (1, 3))[1] - 1, 0, [])
+
+
+def test_what_crosses_needs_equal_shares_and_memory() -> None:
+    """Two heads keep two threads busy, and not three; sums of a length that is too long are not kept."""
+    for n, workers, count in ((100, 2, 2), (100, 3, 3), (1 << 15, 2, 2), (1 << 17, 2, 3)):
+        assert kinds(dslc.load(LONG.format(n=n)), "step", workers)[0]["attention"] == count, (n, workers)
+
+
 def given(path: Path) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     all_inputs = {"docs": np.sort(rng.integers(0, 4, (2, 40)), axis=1).astype(np.int32), "bias": rng.standard_normal((2, 40, 40)).astype(np.float32),
@@ -52,15 +71,42 @@ def given(path: Path) -> dict[str, np.ndarray]:
     return {k: v for k, v in all_inputs.items() if f"input   {k}[" in text}
 
 
-@pytest.mark.parametrize("path", SPECS, ids=lambda p: p.stem)
-def test_same_as_reference(path: Path) -> None:
+# Several blocks along both axes, the last ones cut; keys that several queries share; products of more vectors than fit in registers.
+BLOCKS = """model Blocks:
+    param   q[3, 2, 150, 72], k[3, 100, 72], v[3, 100, 40] ~ normal(0.5)
+    s[b, g, i, j] = sum[c](q[b, g, i, c] * k[b, j, c]) / sqrt(size(c))
+    p[b, g, i, j] = softmax[j](where(j <= i + 3 and i - j < 90, s[b, g, i, j], -inf))
+    o[b, g, i, c] = sum[j](p[b, g, i, j] * v[b, j, c])
+    output  o
+    loss    mean(o * o) * 1000
+
+train:
+    optimizer  sgd(lr=1.0)
+    steps      1
+"""
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_blocks_along_both_axes(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TARGETS, "cpu", working(workers))
+    same_as_reference(BLOCKS, {})
+
+
+@pytest.mark.parametrize(("workers", "path"), [(w, path) for w, paths in ((0, SPECS[::4]), (1, SPECS)) for path in paths],
+                         ids=lambda v: v.stem if isinstance(v, Path) else f"{v} workers")  # fmt: skip
+def test_same_as_reference(workers: int, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(TARGETS, "cpu", working(workers))
+    same_as_reference(str(path), given(path))
+
+
+def same_as_reference(spec: str, inputs: dict[str, np.ndarray]) -> None:
     """One step with rate 1 moves each parameter by its gradient."""
     losses, moved, outputs = [], [], []
     for target in ("cpu", "reference"):
-        model = dslc.load(str(path))
-        outputs.append(np.array(dslc.compile(model, target=target)(**given(path))["o"]))
+        model = dslc.load(spec)
+        outputs.append(np.array(dslc.compile(model, target=target)(**inputs)["o"]))
         before = {k: np.array(v) for k, v in model.params.items()}
-        losses.append(dslc.Trainer(model, target=target).step(**given(path)))
+        losses.append(dslc.Trainer(model, target=target).step(**inputs))
         moved.append({k: before[k] - np.array(v) for k, v in model.params.items()})
     np.testing.assert_allclose(outputs[0], outputs[1], atol=3e-6, rtol=1e-5)
     np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5, atol=1e-7)
