@@ -51,7 +51,8 @@ class Prepare:
 def fixed_arguments(program: func.FuncOp) -> dict[ir.Value, Slot]:
     """The parameters and states that the program does not change."""
     changed = {s.name for s, _ in results_of(program) if s.role in ("param", "state")}
-    return {v: slot for slot, v in zip(arguments_of(program), program.entry_block.arguments) if slot.role in ("param", "state") and slot.name not in changed}
+    slots = zip(arguments_of(program), program.entry_block.arguments)
+    return {v: slot for slot, v in slots if slot.role in ("param", "state") and slot.name not in changed}
 
 
 Behind = dict[ir.Value, frozenset[ir.Value]]  # of values that are the same in every run, the parameters that each is made from; none: constants
