@@ -21,19 +21,21 @@ from ..pull import Point, step_of
 from ..scalars import Val
 from ..ssa import computed
 from ..stage import Frame, Generated, Request, Stage
-from . import depthwise, reduce
+from . import depthwise, reduce, winograd
 from .whole import Whole
 
 Value = Any  # an ir.Value
 
 
 def generate(request: Request) -> Generated:
-    """A blocked product, taps one by one where one side has no extent of its own (depthwise convolutions), or a fold of products of integers."""
+    """A blocked product, taps one by one where one side has no extent of its own (depthwise convolutions), Winograd's products where they pay, or a
+    fold of products of integers."""
     ops = list(dict.fromkeys(op for op, _ in request.body.makers.values() if op.operation.name in CONTRACTIONS))
-    try:
-        return depthwise.generate(request, ops[0])
-    except Unsuited:
-        pass
+    for special in (depthwise, winograd):
+        try:
+            return special.generate(request, ops[0])
+        except Unsuited:
+            pass
     if not _suits(ops[0]):
         return reduce.generate(request)
     whole = Whole.of(request, CONTRACTIONS)
