@@ -20,7 +20,7 @@ from dslc.ir.contractions import Contraction, roles_of
 from dslc.ir.index import Const, Dim, Expr
 from dslc.ir.mlir import arith, vector
 from dslc.ir.rows import Unsuited
-from dslc.ir.trace import Read, Test, Trace
+from dslc.ir.trace import Read, Test, Trace, factor_of
 
 from .. import emit, gemm, gemm_schedule
 from ..gemm_pack import interleaved
@@ -174,17 +174,42 @@ class _Winograd(Contraction):
 
         def row(o: Value) -> None:
             def part(c: Value, lanes: int, mask: Value) -> None:
-                def tap(u: int, v: int) -> Value:
-                    dims = self._dims(frame, {ROWS: o, CHANNELS: c, TAP_HIGH: u, TAP_WIDE: v})
-                    return self._wide(Point(frame.b, self.trace, frame.operands, dims, CHANNELS, lanes, mask), self.filters, lanes)
-
-                w = [[tap(u, v) for v in range(3)] for u in range(3)]
-                for p, value in enumerate(_both_ways(_of_filter, w)):
+                taps = self._taps_apart(frame, o, c) if mask is None and self._taps_together() else self._taps(frame, o, c, lanes, mask)
+                for p, value in enumerate(_both_ways(_of_filter, taps)):
                     made.store(value, [self._filter_at(p, o, c)])
 
             emit.vector_loop(0, self.of.channels, self.lanes, part)
 
         emit.loop(low, high, 1, row)
+
+    def _taps(self, frame: Frame, o: Value, c: Value, lanes: int, mask: Value) -> list[list[Value]]:
+        """The taps of neighbouring channels."""
+
+        def tap(u: int, v: int) -> Value:
+            dims = self._dims(frame, {ROWS: o, CHANNELS: c, TAP_HIGH: u, TAP_WIDE: v})
+            return self._wide(Point(frame.b, self.trace, frame.operands, dims, CHANNELS, lanes, mask), self.filters, lanes)
+
+        return [[tap(u, v) for v in range(3)] for u in range(3)]
+
+    def _taps_together(self) -> bool:
+        """Whether memory holds the taps of one channel after those of another."""
+        return [factor_of(self.filters.address, d) for d in (CHANNELS, TAP_HIGH, TAP_WIDE)] == [9, 3, 1]
+
+    def _taps_apart(self, frame: Frame, o: Value, c: Value) -> list[list[Value]]:
+        """As `_taps`, by whole loads: gathers would take as long as the products of some places."""
+        lanes, memory = self.lanes, frame.operands[self.filters.operand]
+        start = Point(frame.b, self.trace, frame.operands, self._dims(frame, {ROWS: o, CHANNELS: c})).scalar(self.filters.address)
+        loaded = [memory.load([emit.iadd(start, k * lanes)], lanes) for k in range(9)]
+
+        def tap(t: int) -> Value:
+            places = [9 * lane + t for lane in range(lanes)]
+            made = loaded[0]
+            for k in range(1, 9):  # the lanes that lie in this vector; the others stay
+                made = vector.shuffle(made, loaded[k], [lanes + p % lanes if p // lanes == k else (p if k == 1 and p < lanes else n)
+                                                        for n, p in enumerate(places)])  # fmt: skip
+            return made
+
+        return [[tap(3 * u + v) for v in range(3)] for u in range(3)]
 
     def _made_filters(self, frame: Frame) -> emit.Memory:
         return emit.memory_of(frame.workspace.ref, 0, FLOAT32, self.filter_bytes // FLOAT32.bytes)  # type: ignore[union-attr]
@@ -335,7 +360,7 @@ def _windows(request: Request, op: Any) -> _Windows:
 
 
 def _read(trace: Trace, op: Any, maps: Any, k: int) -> Read:
-    node, extra = trace.operand_at(op, maps, k, tuple(Dim(d) for d in range(len(maps.domain))), ())
+    node, _ = trace.operand_at(op, maps, k, tuple(Dim(d) for d in range(len(maps.domain))), ())
     if not isinstance(node, Read):
         raise Unsuited
     return node

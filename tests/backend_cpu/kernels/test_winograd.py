@@ -77,3 +77,25 @@ def takes(case, machine=ANY):
 @pytest.mark.parametrize("name", [case.name for case in CASES])
 def test_winograd(name):
     check(results()[name])
+
+
+def sized(channels, filters, size, dtype=F, **kwargs):
+    return Case(
+        "sized", "contract", [(dtype, (1, 1, channels, size, size)), (dtype, (1, filters, channels, 3, 3))], conv([1, 1], [size, size], **kwargs)
+    )
+
+
+@pytest.mark.parametrize("machine", [ANY, Machine(8, 16, 32 << 10, 1 << 20, 2, "any")])
+def test_large_convolutions_use_it(machine):
+    assert takes(sized(64, 64, 56), machine) and takes(sized(128, 128, 28), machine)
+
+
+def test_what_is_no_such_convolution_or_gains_nothing_does_not():
+    assert not takes(sized(3, 64, 56))  # the tiles' transforms cost more than the products
+    assert not takes(sized(512, 512, 7))  # the filters' do, and tiles fill half a vector
+    assert not takes(sized(64, 64, 56, dilation=(2, 2)))
+    assert not takes(sized(64, 64, 56, BFLOAT16))
+    strided = [(F, (1, 1, 64, 57, 57)), (F, (1, 64, 64, 3, 3))]
+    assert not takes(Case("strided", "contract", strided, conv([1, 1], [29, 29], stride=(2, 2))))
+    grouped = [(F, (1, 2, 64, 56, 56)), (F, (2, 64, 64, 3, 3))]
+    assert not takes(Case("grouped", "contract", grouped, conv([1, 1], [56, 56])))
