@@ -36,9 +36,10 @@ Value = Any  # an ir.Value
 OUTER, ROWS, HIGH, WIDE, CHANNELS, PLACE_HIGH, PLACE_WIDE, TAP_HIGH, TAP_WIDE = range(9)  # dims of the iteration space
 POINTS = 16  # of a tile, transformed
 TRANSFORM = 90  # cycles for a vector of tiles of one channel, there or back
-FILTER = 20  # cycles for the filter of one channel
-BANDWIDTH = 16  # bytes a cycle from behind the second cache
-GAIN = 0.85  # of the plain product's cycles, at most, to be worth it
+FILTER = 14  # cycles for the filter of one channel
+BANDWIDTH = 64  # bytes a cycle from behind the second cache, most of them while something else is computed
+PLAIN = 1.1  # cycles of a plain product for each that its multiplications take
+GAIN = 0.9  # of the plain product's cycles, at most, to be worth it
 
 
 def generate(request: Request, op: Any) -> Generated:
@@ -98,9 +99,8 @@ def _schedules(s: _Sizes, lanes: int, machine: Machine) -> Iterator[_Schedule]:
         stride = -(-max(nv * lanes, (r - 1) * w + -(-w // lanes) * lanes) // lanes) * lanes
         tasks = s.outer * -(-high // r) * -(-wide // w)
         used = FLOAT32.bytes * POINTS * (s.channels * stride + s.filters * nv * lanes)
-        moved = (FLOAT32.bytes * POINTS * s.filters * s.channels if FLOAT32.bytes * POINTS * s.filters * s.channels > machine.l2 // 2 else 0) + (
-            2 * used if used > machine.l2 else 0
-        )
+        made = FLOAT32.bytes * POINTS * s.filters * s.channels
+        moved = (made if made > machine.l2 // 2 else 0) + (2 * used if used > machine.l2 else 0)
         for mr in range(1, 10):
             if mr <= s.filters and mr * nv + nv + 1 <= machine.registers:
                 product = POINTS * s.channels * -(-s.filters // mr) * (gemm_schedule.strip_cost(mr, nv, machine) + 2 * mr * nv / s.channels)
@@ -134,7 +134,7 @@ class _Winograd(Contraction):
     def _pays(self) -> bool:
         n = self.of
         rate = 1.0 if self.machine.lanes == 16 else 2.0
-        plain = n.outer * n.filters * n.channels * 9 * n.high * n.wide / self.lanes * rate
+        plain = n.outer * n.filters * n.channels * 9 * n.high * n.wide / self.lanes / rate * PLAIN
         tasks = n.outer * -(-n.high * n.wide // (4 * self.lanes))
         return self.schedule.cycles + FILTER * n.filters * n.channels < GAIN * plain * gemm_schedule.idling(max(tasks, gemm_schedule.TASKS))
 
