@@ -229,7 +229,7 @@ class _Product(Contraction):
     def _loaded(self, frame: Frame) -> list[gemm.Operand]:
         a, b = (gemm.Operand(side, self._loader(frame, node, dim)) for side, node, dim in zip(self.sides, self.operands, (ROWS, COLUMNS)))
         if self.rows_at is None:
-            return [a, b]
+            return [replace(a, fetch=self._fetcher(frame)), b]
         rows = self._rows(frame)
 
         def load(batch: Any, x: Any, k: Any, axis: str, lanes: int, mask: Value) -> Value:
@@ -245,6 +245,18 @@ class _Product(Contraction):
             return self._spread(point, point.value(node), lanes)
 
         return load
+
+    def _fetcher(self, frame: Frame) -> Any:
+        """Of rows that are read in place."""
+        node = self.operands[0]
+        if not self.sides[0].direct or not isinstance(node, Read):
+            return None
+
+        def fetch(batch: Any, x: Any, k: Any) -> None:
+            point = Point(frame.b, self.trace, frame.operands, [emit.idx(batch), emit.idx(x), frame.b.index(0), emit.idx(k)])
+            frame.operands[node.operand].fetch([point.scalar(node.address)])
+
+        return fetch
 
     def _spread(self, point: Point, v: Val, lanes: int) -> Value:
         """A value in the type of the sums, in every lane."""
