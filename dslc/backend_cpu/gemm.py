@@ -198,7 +198,10 @@ class _Outer:
                 self.p.store(value, batch, i, c, mask)
 
             end = e.imin(e.iadd(n, s.nr), shape.n)
-            if shape.n % s.lanes == 0:
+            if shape.n % s.nr == 0:
+                for j in range(s.nv):
+                    columns(e.iadd(n, j * s.lanes), s.lanes, None)
+            elif shape.n % s.lanes == 0:
                 e.loop(n, end, s.lanes, lambda c: columns(c, s.lanes, None))
             else:
                 e.vector_loop(n, end, s.lanes, columns)
