@@ -16,7 +16,7 @@ from typing import Any
 
 from dslc.core.dtypes import FLOAT32
 from dslc.ir import index
-from dslc.ir.contractions import Contraction, roles_of
+from dslc.ir.contractions import roles_of
 from dslc.ir.index import Const, Dim, Expr
 from dslc.ir.mlir import arith, vector
 from dslc.ir.rows import Unsuited
@@ -26,14 +26,13 @@ from .. import emit, gemm, gemm_schedule
 from ..gemm_pack import interleaved
 from ..machine import Machine
 from ..pull import Point
-from ..scalars import Val
-from ..ssa import computed
 from ..stage import Frame, Generated, Request, Stage
 from ..types import const, register_type, vec
+from .places import CHANNELS, HIGH, OUTER, ROWS, WIDE, Places, read_of, replaced
 
 Value = Any  # an ir.Value
 
-OUTER, ROWS, HIGH, WIDE, CHANNELS, PLACE_HIGH, PLACE_WIDE, TAP_HIGH, TAP_WIDE = range(9)  # dims of the iteration space
+PLACE_HIGH, PLACE_WIDE, TAP_HIGH, TAP_WIDE = range(5, 9)  # further dims of the iteration space
 POINTS = 16  # of a tile, transformed
 TRANSFORM = 90  # cycles for a vector of tiles of one channel, there or back
 FILTER = 14  # cycles for the filter of one channel
@@ -92,7 +91,7 @@ class _Sizes:
 def _schedules(s: _Sizes, lanes: int, machine: Machine) -> Iterator[_Schedule]:
     high, wide = -(-s.high // 2), -(-s.wide // 2)  # tiles
     most = machine.registers // 4 * lanes  # columns that leave room for some rows
-    blocks = [(r, wide) for r in range(1, high + 1) if r * wide <= most] or [(1, w) for w in range(lanes, most + 1, lanes)]
+    blocks = [(r, wide) for r in range(1, high + 1) if r * wide <= most] + [(1, w) for w in range(lanes, min(most + 1, wide), lanes)]
     for r, w in blocks:
         nv = -(-r * w // lanes)
         vectors = r * -(-w // lanes)
@@ -109,7 +108,7 @@ def _schedules(s: _Sizes, lanes: int, machine: Machine) -> Iterator[_Schedule]:
                 yield _Schedule(r, w, mr, nv, lanes, stride, s.filters, s.channels, cycles)
 
 
-class _Winograd(Contraction):
+class _Winograd(Places):
     """The convolution over finer dims than other contractions have, and its code."""
 
     def __init__(self, request: Request, op: Any) -> None:
@@ -125,9 +124,7 @@ class _Winograd(Contraction):
         self.tiles = (-(-self.of.high // 2), -(-self.of.wide // 2))
         self.blocks = (-(-self.tiles[0] // s.high), -(-self.tiles[1] // s.wide))
         places = (2 * self.blocks[0] * s.high + 2, 2 * self.blocks[1] * max(s.wide, -(-s.wide // self.lanes) * self.lanes) + 2)
-        self.sizes = (*vars(self.of).values(), *places, 3, 3)  # type: ignore[assignment]
-        self.scattered = False
-        self.trace = Trace(request.body, self.sizes, self._provide)
+        self.over(request.body, (*vars(self.of).values(), *places, 3, 3))
         self._place(found, domain)
         self.results = [self._result(v) for v in request.body.results]
 
@@ -186,8 +183,8 @@ class _Winograd(Contraction):
         """The taps of neighbouring channels."""
 
         def tap(u: int, v: int) -> Value:
-            dims = self._dims(frame, {ROWS: o, CHANNELS: c, TAP_HIGH: u, TAP_WIDE: v})
-            return self._wide(Point(frame.b, self.trace, frame.operands, dims, CHANNELS, lanes, mask), self.filters, lanes)
+            dims = self.dims({ROWS: o, CHANNELS: c, TAP_HIGH: u, TAP_WIDE: v})
+            return self.wide(Point(frame.b, self.trace, frame.operands, dims, CHANNELS, lanes, mask), self.filters, lanes)
 
         return [[tap(u, v) for v in range(3)] for u in range(3)]
 
@@ -198,7 +195,7 @@ class _Winograd(Contraction):
     def _taps_apart(self, frame: Frame, o: Value, c: Value) -> list[list[Value]]:
         """As `_taps`, by whole loads: gathers would take as long as the products of some places."""
         lanes, memory = self.lanes, frame.operands[self.filters.operand]
-        start = Point(frame.b, self.trace, frame.operands, self._dims(frame, {ROWS: o, CHANNELS: c})).scalar(self.filters.address)
+        start = Point(frame.b, self.trace, frame.operands, self.dims({ROWS: o, CHANNELS: c})).scalar(self.filters.address)
         loaded = [memory.load([emit.iadd(start, k * lanes)], lanes) for k in range(9)]
 
         def tap(t: int) -> Value:
@@ -243,8 +240,8 @@ class _Winograd(Contraction):
                 def load(a: int, skip: int) -> Value:
                     high = emit.iadd(emit.imul(emit.iadd(top, r), 2), a)
                     wide = emit.iadd(emit.imul(emit.iadd(left, x), 2), skip)
-                    dims = self._dims(frame, {OUTER: outer, CHANNELS: c, PLACE_HIGH: high, PLACE_WIDE: wide})
-                    return self._wide(Point(frame.b, self.trace, frame.operands, dims, PLACE_WIDE, lanes), self.places, lanes)
+                    dims = self.dims({OUTER: outer, CHANNELS: c, PLACE_HIGH: high, PLACE_WIDE: wide})
+                    return self.wide(Point(frame.b, self.trace, frame.operands, dims, PLACE_WIDE, lanes), self.places, lanes)
 
                 rows = []
                 for a in range(4):
@@ -296,7 +293,7 @@ class _Winograd(Contraction):
                     for half, value in enumerate(interleaved(y[2 * a], y[2 * a + 1])):
                         wide = emit.iadd(emit.imul(emit.iadd(left, x), 2), half * lanes)
                         whole = s.wide % lanes == 0 and self.of.wide % (2 * s.wide) == 0
-                        self._store(frame, value, {OUTER: outer, ROWS: o, HIGH: high, WIDE: wide},
+                        self.store(frame, value, {OUTER: outer, ROWS: o, HIGH: high, WIDE: wide},
                                     None if whole else emit.mask_below(emit.imax(emit.isub(end, wide), 0), lanes))  # fmt: skip
 
                 if a and self.of.high % 2:
@@ -305,22 +302,6 @@ class _Winograd(Contraction):
                     store()
 
         emit.loop(0, s.filters, 1, lambda o: emit.loop(0, rows, 1, lambda r: emit.loop(0, s.wide, lanes, lambda x: part(o, r, x))))
-
-    # ---- points
-
-    def _dims(self, frame: Frame, known: dict[int, Any]) -> list[Value]:
-        return [emit.idx(known.get(k, 0)) for k in range(len(self.sizes))]
-
-    def _wide(self, point: Point, node: Read, lanes: int) -> Value:
-        v = point.value(node)
-        return v.ssa if v.lanes == lanes else point.b.spread(v.ssa, computed(FLOAT32), lanes)
-
-    def _store(self, frame: Frame, value: Value, at: dict[int, Any], mask: Value) -> None:
-        given = Val(value, FLOAT32, self.lanes)
-        point = Point(frame.b, self.trace, frame.operands, self._dims(frame, at), WIDE, self.lanes, mask, lambda _point, _node: given)
-        made = [point.value(node) for node, _ in self.results]
-        for v, (_, address), memory in zip(made, self.results, frame.results):
-            point.store(v, memory, address)
 
 
 # ---- what is such a convolution
@@ -342,7 +323,7 @@ def _windows(request: Request, op: Any) -> _Windows:
     if 0 in domain or any(t.dtype != FLOAT32 for t in (*op.types(), op.type)) or not columns or columns[-1] != op.type.rank - 1:
         raise Unsuited
     trace = Trace(request.body, domain)
-    places, filters = (_read(trace, op, maps, k) for k in (1 - roles.rows_of, roles.rows_of))
+    places, filters = (read_of(trace, op, k) for k in (1 - roles.rows_of, roles.rows_of))
     forms = [places.address, *(t.expr for t in places.tests)]
     moves = [index.coefficients(e, len(domain)) for e in (*forms, filters.address)]
     if None in moves or filters.tests or any(moves[-1][0][d] for d in (*batch, *columns) if domain[d] > 1):  # type: ignore[index]
@@ -357,22 +338,6 @@ def _windows(request: Request, op: Any) -> _Windows:
     outer = tuple(sorted([*batch, *(d for d in columns if d not in (high, wide))]))
     channels = tuple(d for d in terms if d not in (tap_high, tap_wide))
     return _Windows((outer, rows, (high,), (wide,), channels, (tap_high,), (tap_wide,)), places, filters)
-
-
-def _read(trace: Trace, op: Any, maps: Any, k: int) -> Read:
-    node, _ = trace.operand_at(op, maps, k, tuple(Dim(d) for d in range(len(maps.domain))), ())
-    if not isinstance(node, Read):
-        raise Unsuited
-    return node
-
-
-def replaced(read: Read, axes: Sequence[Expr], trace: Trace) -> Read:
-    """A read with other expressions for the axes."""
-
-    def put(e: Expr) -> Expr:
-        return trace.tidy(index.substitute(e, axes))
-
-    return Read(read.dtype, read.operand, put(read.address), tuple(Test(put(t.expr), t.size) for t in read.tests))
 
 
 # ---- the transforms, of one axis; each is applied along both
