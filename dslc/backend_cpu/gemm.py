@@ -23,17 +23,27 @@ Index = Any
 
 
 @dataclass(frozen=True)
+class RowsOfColumns:
+    """Columns in rows of `width`, and `load(b, row, x, k, lanes, mask)`: the values of columns x, x + 1, ... of a row."""
+
+    width: int
+    load: Callable[[Index, Index, Index, Index, int, Value], Value]
+
+
+@dataclass(frozen=True)
 class Operand:
     """An operand: its `Side`, and `load(b, x, k, axis, lanes, mask)`: `lanes` values from (x, k) on along `axis`, "x" or "k", as a vector.
 
     x is the row of A, the column of B. With one lane the result is a scalar and the axis does not matter. Lanes outside the mask (None: all) must not
     be read and may have any finite value. `axis` is the side's `along`, or "x" where that is "none"; scalars may be asked of any operand.
-    `fetch(b, x, k)`, where an operand has it, has the cache line of an element brought near; it may lie beyond the last.
+    `fetch(b, x, k)`, where an operand has it, has the cache line of an element brought near; it may lie beyond the last. `rows`: B only: how its
+    columns are packed, where they are the places of rows that are loaded better one by one.
     """
 
     side: Side
     load: Callable[[Index, Index, Index, str, int, Value], Value]
     fetch: Callable[[Index, Index, Index], None] | None = None
+    rows: RowsOfColumns | None = None
 
 
 # store(vector, b, m, n, mask): values for columns n, n + 1, ... of row m, where the mask (None: all) is true

@@ -21,7 +21,7 @@ from ..pull import Point, step_of
 from ..scalars import Val
 from ..ssa import computed
 from ..stage import Frame, Generated, Request, Stage
-from . import depthwise, reduce, winograd
+from . import depthwise, places, reduce, winograd
 from .whole import Whole
 
 Value = Any  # an ir.Value
@@ -114,6 +114,7 @@ class _Product(Contraction):
         self.shape = Shape(self.sizes[ROWS], self.sizes[COLUMNS], self.sizes[TERMS], self.sizes[BATCH], dtype)
         self.lanes = gemm_schedule.lanes_for(request.machine, dtype)
         self.sides = [self._side(node, dim) for node, dim in zip(self.operands, (ROWS, COLUMNS))]
+        self.places = places.of(request.body, op, roles, self.operands[1])
         self.packed_at = 0  # where in the workspace a packed B lies
         self.rows_at: int | None = None  # and rows of A, each `row_length` elements, where they are laid out first
         self.row_length = self.shape.k + self.lanes
@@ -228,6 +229,8 @@ class _Product(Contraction):
 
     def _loaded(self, frame: Frame) -> list[gemm.Operand]:
         a, b = (gemm.Operand(side, self._loader(frame, node, dim)) for side, node, dim in zip(self.sides, self.operands, (ROWS, COLUMNS)))
+        if self.places:
+            b = replace(b, rows=gemm.RowsOfColumns(self.places.width, self.places.loader(frame)))
         if self.rows_at is None:
             return [replace(a, fetch=self._fetcher(frame)), b]
         rows = self._rows(frame)

@@ -1,16 +1,19 @@
-"""What kernels of convolutions have in common that take the places of a result apart: rows of them are the vectors, in blocks."""
+"""Convolutions' results as rows of places: what is read for neighbouring places of one row lies in neighbouring or every second element."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from dslc.core.dtypes import FLOAT32
 from dslc.ir import index
-from dslc.ir.contractions import Contraction
-from dslc.ir.index import Dim, Expr
+from dslc.ir.contractions import Contraction, Roles
+from dslc.ir.index import Const, Dim, Expr
+from dslc.ir.mlir import vector
 from dslc.ir.rows import Unsuited
-from dslc.ir.trace import Body, Read, Test, Trace
+from dslc.ir.trace import Body, Node, Read, Test, Trace, factor_of
 
 from .. import emit
 from ..pull import Point
@@ -65,5 +68,71 @@ def replaced(read: Read, axes: Sequence[Expr], trace: Trace) -> Read:
 
     def put(e: Expr) -> Expr:
         return trace.tidy(index.substitute(e, axes))
+
+    return Read(read.dtype, read.operand, put(read.address), tuple(Test(put(t.expr), t.size) for t in read.tests))
+
+
+# ---- the columns of a plain product
+
+BATCH, ROW, PLACE, TERM = range(4)  # dims; PLACE goes by the elements that are read
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Columns in rows of `width` places, whose reads are `step` elements apart, 1 or 2."""
+
+    trace: Trace
+    read: Read
+    width: int
+    step: int
+
+    def loader(self, frame: Frame) -> Callable[[Any, Any, Any, Any, int, Value], Value]:
+        """As `gemm.RowsOfColumns` wants it."""
+
+        def load(batch: Any, row: Any, x: Any, k: Any, lanes: int, mask: Value) -> Value:
+            def part(skip: int) -> Value:
+                dims = [emit.idx(v) for v in (batch, row, emit.iadd(emit.imul(x, self.step), skip), k)]
+                value = Point(frame.b, self.trace, frame.operands, dims, PLACE, lanes, mask if self.step == 1 else None).value(self.read)
+                return value.ssa if value.lanes == lanes else frame.b.spread(value.ssa, computed(FLOAT32), lanes)
+
+            return part(0) if self.step == 1 else vector.shuffle(part(0), part(lanes), list(range(0, 2 * lanes, 2)))
+
+        return load
+
+
+def of(body: Body, op: Any, roles: Roles, columns: Node) -> Rows | None:
+    """The rows of a product's columns, where these as one range would be read element by element. `columns`: what the product reads of them."""
+    batch, _, members, terms = roles.classes
+    if not isinstance(columns, Read) or columns.dtype != FLOAT32 or len(members) < 2 or factor_of(columns.address, 2) is not None:
+        return None
+    domain, last = op.maps().domain, members[-1]
+    raw = Trace(body, domain)
+    try:
+        read = read_of(raw, op, 1 - roles.rows_of)
+    except Unsuited:
+        return None
+    forms = [index.coefficients(e, len(domain)) for e in (read.address, *(t.expr for t in read.tests))]
+    step = forms[0][0][last] if forms[0] else 0
+    if step not in (1, 2) or any(f is None or f[0][last] % step for f in forms):
+        return None
+    fine = step * (domain[last] - 1) + 1
+    sizes = [prod(domain[d] for d in axes) for axes in (batch, members[:-1], terms)]
+    trace = Trace(body, (*sizes[:2], fine + 1, sizes[2]))
+    axes: list[Expr] = [Const(0)] * len(domain)
+    for dim, group in ((BATCH, batch), (ROW, members[:-1]), (TERM, terms)):
+        for d, e in zip(group, index.delinearize(Dim(dim), [domain[d] for d in group])):
+            axes[d] = trace.tidy(e)
+    axes[last] = Dim(PLACE)
+    by_elements = replaced(_by_elements(read, last, step), axes, trace)
+    beyond = () if step == 1 else (Test(Dim(PLACE), fine),)
+    return Rows(trace, Read(read.dtype, read.operand, by_elements.address, (*by_elements.tests, *beyond)), domain[last], step)
+
+
+def _by_elements(read: Read, axis: int, step: int) -> Read:
+    """A read whose axis goes by the elements that it reads."""
+
+    def put(e: Expr) -> Expr:
+        move = factor_of(e, axis) or 0
+        return e - Dim(axis) * move + Dim(axis) * (move // step)
 
     return Read(read.dtype, read.operand, put(read.address), tuple(Test(put(t.expr), t.size) for t in read.tests))
