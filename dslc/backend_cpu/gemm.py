@@ -24,10 +24,13 @@ Index = Any
 
 @dataclass(frozen=True)
 class RowsOfColumns:
-    """Columns in rows of `width`, and `load(b, row, x, k, lanes, mask)`: the values of columns x, x + 1, ... of a row."""
+    """Columns in rows of `width`, and `load(b, row, x, k, lanes, mask)`: the values of columns x, x + 1, ... of a row. Where all these are in the row
+    and `inside(b, row, x, lanes)` is true, no test is needed for any term, and `load_inside` does as well."""
 
     width: int
     load: Callable[[Index, Index, Index, Index, int, Value], Value]
+    inside: Callable[[Index, Index, Index, int], Value]
+    load_inside: Callable[[Index, Index, Index, Index, int, Value], Value]
 
 
 @dataclass(frozen=True)

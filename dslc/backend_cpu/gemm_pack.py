@@ -5,7 +5,7 @@ A, where k is contiguous: rows of `row_length` elements. A otherwise: panels of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dslc.ir.mlir import arith, vector
@@ -83,10 +83,15 @@ def _pack_b_by_rows(rows: RowsOfColumns, area: e.Memory, at: Index, batch: Index
             mask = e.mask_below(e.isub(last, x), s.lanes)
             place = e.iadd(at, e.isub(e.iadd(start, x), n))
 
-            def term(k: Value) -> None:
-                area.store(rows.load(batch, i, x, e.iadd(k0, k), s.lanes, mask), [e.iadd(place, e.imul(k, s.nr))], mask)
+            def all_terms(load: Callable[..., Value], mask: Value) -> list[Value]:
+                def term(k: Value) -> None:
+                    area.store(load(batch, i, x, e.iadd(k0, k), s.lanes, mask), [e.iadd(place, e.imul(k, s.nr))], mask)
 
-            e.loop(0, terms, 1, term)
+                e.loop(0, terms, 1, term)
+                return []
+
+            whole = arith.andi(e.icmp("le", e.iadd(x, s.lanes), last), rows.inside(batch, i, x, s.lanes))
+            e.choose(whole, [], lambda: all_terms(rows.load_inside, None), lambda: all_terms(rows.load, mask))
 
         e.loop(first, last, s.lanes, part)
 

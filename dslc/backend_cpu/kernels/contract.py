@@ -26,6 +26,8 @@ from .whole import Whole
 
 Value = Any  # an ir.Value
 
+LEFT = 27  # of 32 registers, for sums, beside what packing by rows holds in them: LLVM keeps its constants there through all loops
+
 
 def generate(request: Request) -> Generated:
     """A blocked product, taps one by one where one side has no extent of its own (depthwise convolutions), Winograd's products where they pay, or a
@@ -59,7 +61,10 @@ def generate(request: Request) -> Generated:
         product.split_edge(workspace)
         workspace += product.edge * product.row_length * product.shape.dtype.bytes
         packing.append(Stage(product.lay_out_edge))
-    schedule = gemm_schedule.choose(product.shape, *product.sides, request.machine)
+    machine = request.machine
+    if product.places:
+        machine = replace(machine, registers=machine.registers * LEFT // 32)
+    schedule = gemm_schedule.choose(product.shape, *product.sides, machine)
     if large and gemm_schedule.packs_again(product.shape, schedule):
         packed = [product.sides[0], replace(product.sides[1], packed=True)]
         schedule = gemm_schedule.choose(product.shape, *packed, request.machine)
@@ -230,7 +235,7 @@ class _Product(Contraction):
     def _loaded(self, frame: Frame) -> list[gemm.Operand]:
         a, b = (gemm.Operand(side, self._loader(frame, node, dim)) for side, node, dim in zip(self.sides, self.operands, (ROWS, COLUMNS)))
         if self.places:
-            b = replace(b, rows=gemm.RowsOfColumns(self.places.width, self.places.loader(frame)))
+            b = replace(b, rows=self.places.packed(frame))
         if self.rows_at is None:
             return [replace(a, fetch=self._fetcher(frame)), b]
         rows = self._rows(frame)

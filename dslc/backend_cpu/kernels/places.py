@@ -15,7 +15,7 @@ from dslc.ir.mlir import vector
 from dslc.ir.rows import Unsuited
 from dslc.ir.trace import Body, Node, Read, Test, Trace, factor_of
 
-from .. import emit
+from .. import emit, gemm
 from ..pull import Point
 from ..scalars import Val
 from ..ssa import computed
@@ -79,25 +79,47 @@ BATCH, ROW, PLACE, TERM = range(4)  # dims; PLACE goes by the elements that are 
 
 @dataclass(frozen=True)
 class Rows:
-    """Columns in rows of `width` places, whose reads are `step` elements apart, 1 or 2."""
+    """Columns in rows of `width` places, whose reads are `step` elements apart, 1 or 2. `reach`: for each test its expression at the first term, and
+    by how much that of another term is less or more."""
 
     trace: Trace
     read: Read
     width: int
     step: int
+    reach: tuple[tuple[Test, int, int], ...]
 
-    def loader(self, frame: Frame) -> Callable[[Any, Any, Any, Any, int, Value], Value]:
-        """As `gemm.RowsOfColumns` wants it."""
+    def packed(self, frame: Frame) -> gemm.RowsOfColumns:
+        untested = Read(self.read.dtype, self.read.operand, self.read.address, ())
 
-        def load(batch: Any, row: Any, x: Any, k: Any, lanes: int, mask: Value) -> Value:
-            def part(skip: int) -> Value:
-                dims = [emit.idx(v) for v in (batch, row, emit.iadd(emit.imul(x, self.step), skip), k)]
-                value = Point(frame.b, self.trace, frame.operands, dims, PLACE, lanes, mask if self.step == 1 else None).value(self.read)
-                return value.ssa if value.lanes == lanes else frame.b.spread(value.ssa, computed(FLOAT32), lanes)
+        def loader(read: Read) -> Callable[..., Value]:
+            return lambda batch, row, x, k, lanes, mask: self.load(frame, read, (batch, row, x, k), lanes, mask if read.tests else None)
 
-            return part(0) if self.step == 1 else vector.shuffle(part(0), part(lanes), list(range(0, 2 * lanes, 2)))
+        return gemm.RowsOfColumns(self.width, loader(self.read), lambda *at: self.inside(frame, *at), loader(untested))
 
-        return load
+    def point(self, frame: Frame, at: tuple[Any, Any, Any, Any], skip: int, lanes: int, mask: Value) -> Point:
+        batch, row, x, k = at
+        dims = [emit.idx(v) for v in (batch, row, emit.iadd(emit.imul(x, self.step), skip), k)]
+        return Point(frame.b, self.trace, frame.operands, dims, PLACE, lanes, mask)
+
+    def load(self, frame: Frame, read: Read, at: tuple[Any, Any, Any, Any], lanes: int, mask: Value) -> Value:
+        """Values of neighbouring places: a vector, or every second element of two."""
+
+        def part(skip: int) -> Value:
+            value = self.point(frame, at, skip, lanes, mask if self.step == 1 else None).value(read)
+            return value.ssa if value.lanes == lanes else frame.b.spread(value.ssa, computed(FLOAT32), lanes)
+
+        return part(0) if self.step == 1 else vector.shuffle(part(0), part(lanes), list(range(0, 2 * lanes, 2)))
+
+    def inside(self, frame: Frame, batch: Any, row: Any, x: Any, lanes: int) -> Value:
+        """Whether every element that a vector of places loads, for any term, is there."""
+        found = frame.b.const("i1", True)
+        point = self.point(frame, (batch, row, x, 0), 0, 1, None)
+        for t, less, more in self.reach:
+            first = point.scalar(t.expr)
+            last = emit.iadd(first, more + (factor_of(t.expr, PLACE) or 0) * (self.step * lanes - 1))
+            for test in (emit.icmp("ge", first, -less), emit.icmp("lt", last, t.size)):
+                found = frame.b.same("arith.andi", found, test)
+        return found
 
 
 def of(body: Body, op: Any, roles: Roles, columns: Node) -> Rows | None:
@@ -113,7 +135,7 @@ def of(body: Body, op: Any, roles: Roles, columns: Node) -> Rows | None:
         return None
     forms = [index.coefficients(e, len(domain)) for e in (read.address, *(t.expr for t in read.tests))]
     step = forms[0][0][last] if forms[0] else 0
-    if step not in (1, 2) or any(f is None or f[0][last] % step for f in forms):
+    if step not in (1, 2) or any(f is None or f[0][last] % step or f[0][last] < 0 for f in forms):
         return None
     fine = step * (domain[last] - 1) + 1
     sizes = [prod(domain[d] for d in axes) for axes in (batch, members[:-1], terms)]
@@ -124,8 +146,12 @@ def of(body: Body, op: Any, roles: Roles, columns: Node) -> Rows | None:
             axes[d] = trace.tidy(e)
     axes[last] = Dim(PLACE)
     by_elements = replaced(_by_elements(read, last, step), axes, trace)
-    beyond = () if step == 1 else (Test(Dim(PLACE), fine),)
-    return Rows(trace, Read(read.dtype, read.operand, by_elements.address, (*by_elements.tests, *beyond)), domain[last], step)
+    tests = by_elements.tests if step == 1 else (*by_elements.tests, Test(Dim(PLACE), fine))
+    first: list[Expr] = [Const(0) if k == TERM else Dim(k) for k in range(4)]
+    moves = [[factors[d] * (domain[d] - 1) for d in terms] for factors, _ in forms[1:]] + [[]]  # type: ignore[misc]
+    reach = [(Test(trace.tidy(index.substitute(t.expr, first)), t.size), sum(min(m, 0) for m in by), sum(max(m, 0) for m in by))
+             for t, by in zip(tests, moves)]  # fmt: skip
+    return Rows(trace, Read(read.dtype, read.operand, by_elements.address, tests), domain[last], step, tuple(reach))
 
 
 def _by_elements(read: Read, axis: int, step: int) -> Read:
