@@ -119,7 +119,7 @@ class _Product(Contraction):
         self.shape = Shape(self.sizes[ROWS], self.sizes[COLUMNS], self.sizes[TERMS], self.sizes[BATCH], dtype)
         self.lanes = gemm_schedule.lanes_for(request.machine, dtype)
         self.sides = [self._side(node, dim) for node, dim in zip(self.operands, (ROWS, COLUMNS))]
-        self.places = places.of(request.body, op, roles, self.operands[1])
+        self.places = places.of(request.body, op, roles, self.operands[1], self.lanes)
         self.packed_at = 0  # where in the workspace a packed B lies
         self.rows_at: int | None = None  # and rows of A, each `row_length` elements, where they are laid out first
         self.row_length = self.shape.k + self.lanes

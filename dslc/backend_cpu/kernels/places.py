@@ -122,12 +122,14 @@ class Rows:
         return found
 
 
-def of(body: Body, op: Any, roles: Roles, columns: Node) -> Rows | None:
+def of(body: Body, op: Any, roles: Roles, columns: Node, lanes: int) -> Rows | None:
     """The rows of a product's columns, where these as one range would be read element by element. `columns`: what the product reads of them."""
     batch, _, members, terms = roles.classes
     if not isinstance(columns, Read) or columns.dtype != FLOAT32 or len(members) < 2 or factor_of(columns.address, 2) is not None:
         return None
     domain, last = op.maps().domain, members[-1]
+    if domain[last] % lanes == 0:
+        return None
     raw = Trace(body, domain)
     try:
         read = read_of(raw, op, 1 - roles.rows_of)
