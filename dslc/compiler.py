@@ -79,9 +79,10 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, aside:
         from .passes.fuse import Fuse
         from .passes.prepare import Prepare
         from .passes.recompute import Recompute
+        from .passes.scale_weights import ScaleWeights
 
         if recipe.prepares:
-            passes.append(Prepare())
+            passes += [ScaleWeights(), Prepare()]
         passes.append(Attention(target.workers()))
         if recipe.steps or elaborated.builder.has_gradients:
             passes.append(Recompute())

@@ -232,6 +232,10 @@ class Memory:
         mask = const(1, vec(lanes, i1())) if mask is None else mask
         vector.scatter(None, self.ref, [idx(i) for i in at], offsets, mask, raw)
 
+    def fetch(self, at: Sequence[Index]) -> None:
+        """Has the cache line of an element brought near; one that does not exist does no harm."""
+        memref.PrefetchOp(self.ref, [idx(i) for i in at], False, 2, True)
+
     def viewed(self, *shape: int) -> Memory:
         """The same contiguous elements under another shape."""
         strides = [1] * len(shape)

@@ -23,15 +23,30 @@ Index = Any
 
 
 @dataclass(frozen=True)
+class RowsOfColumns:
+    """Columns in rows of `width`, and `load(b, row, x, k, lanes, mask)`: the values of columns x, x + 1, ... of a row. Where all these are in the row
+    and `inside(b, row, x, lanes)` is true, no test is needed for any term, and `load_inside` does as well."""
+
+    width: int
+    load: Callable[[Index, Index, Index, Index, int, Value], Value]
+    inside: Callable[[Index, Index, Index, int], Value]
+    load_inside: Callable[[Index, Index, Index, Index, int, Value], Value]
+
+
+@dataclass(frozen=True)
 class Operand:
     """An operand: its `Side`, and `load(b, x, k, axis, lanes, mask)`: `lanes` values from (x, k) on along `axis`, "x" or "k", as a vector.
 
     x is the row of A, the column of B. With one lane the result is a scalar and the axis does not matter. Lanes outside the mask (None: all) must not
     be read and may have any finite value. `axis` is the side's `along`, or "x" where that is "none"; scalars may be asked of any operand.
+    `fetch(b, x, k)`, where an operand has it, has the cache line of an element brought near; it may lie beyond the last. `rows`: B only: how its
+    columns are packed, where they are the places of rows that are loaded better one by one.
     """
 
     side: Side
     load: Callable[[Index, Index, Index, str, int, Value], Value]
+    fetch: Callable[[Index, Index, Index], None] | None = None
+    rows: RowsOfColumns | None = None
 
 
 # store(vector, b, m, n, mask): values for columns n, n + 1, ... of row m, where the mask (None: all) is true
@@ -172,7 +187,7 @@ class _Outer:
         load_a, load_b = self.a_loader(batch, strip, local_strip, k0), self.b_loader(batch, panel, local_panel, k0)
         places = [self.sum_at(local_strip, local_panel, i, j * s.lanes) for i in range(s.mr) for j in range(s.nv)]
         sums = [self.sums.load(at, s.lanes) if self.blocked else const(0.0, self.type) for at in places]
-        for value, at in zip(multiply(load_a, load_b, s.mr, s.nv, terms, sums), places):
+        for value, at in zip(multiply(load_a, load_b, s.mr, s.nv, terms, sums, self.a_fetcher(batch, strip, k0)), places):
             self.sums.store(value, at)
         if not self.blocked:
             self.finish(batch, strip, local_strip, panel, local_panel)
@@ -196,7 +211,10 @@ class _Outer:
                 self.p.store(value, batch, i, c, mask)
 
             end = e.imin(e.iadd(n, s.nr), shape.n)
-            if shape.n % s.lanes == 0:
+            if shape.n % s.nr == 0:
+                for j in range(s.nv):
+                    columns(e.iadd(n, j * s.lanes), s.lanes, None)
+            elif shape.n % s.lanes == 0:
                 e.loop(n, end, s.lanes, lambda c: columns(c, s.lanes, None))
             else:
                 e.vector_loop(n, end, s.lanes, columns)
@@ -223,6 +241,14 @@ class _Outer:
         start = e.imul(local_strip, panel_rows(s) * s.kc)
         return lambda i, k: self.a_area.load([e.iadd(start, e.imul(k, panel_rows(s)), i)])
 
+    def a_fetcher(self, batch: Index, strip: Index, k0: Index) -> Callable[[Index], None] | None:
+        """Rows that lie apart are short streams, which a processor does not see coming: the next strip's lines are asked for a term at a time."""
+        fetch, line = self.p.a.fetch, 64 // self.shape.dtype.bytes
+        if fetch is None or self.s.pack_a or self.p.a.side.along != "k" or self.strips == 1:
+            return None
+        below = e.iadd(self.first_row(strip), self.s.mr)
+        return lambda k: fetch(batch, e.iadd(below, e.irem(k, line)), e.iadd(k0, k))
+
     def b_loader(self, batch: Index, panel: Index, local_panel: Index, k0: Index) -> Callable[[Index, int], Value]:
         s, shape = self.s, self.shape
         if s.pack_b or self.p.b.side.packed:
@@ -243,11 +269,13 @@ class _Outer:
 
 
 def multiply(load_a: Callable[[int, Index], Value], load_b: Callable[[Index, int], Value], rows: int, vectors: int, terms: Index,
-             sums: Sequence[Value]) -> list[Value]:  # fmt: skip
-    """sums[i, j] += a(i, k) * b(k, j) for k < terms, with the sums in registers."""
+             sums: Sequence[Value], fetch: Callable[[Index], None] | None = None) -> list[Value]:  # fmt: skip
+    """sums[i, j] += a(i, k) * b(k, j) for k < terms, with the sums in registers. `fetch` is called for every term."""
 
     def step(k: Index, acc: Sequence[Value]) -> list[Value]:
         acc = list(acc)
+        if fetch:
+            fetch(k)
         b = [load_b(k, j) for j in range(vectors)]
         for i in range(rows):
             a = vector.broadcast(b[0].type, load_a(i, k))

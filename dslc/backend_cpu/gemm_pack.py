@@ -5,7 +5,7 @@ A, where k is contiguous: rows of `row_length` elements. A otherwise: panels of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dslc.ir.mlir import arith, vector
@@ -15,7 +15,7 @@ from .gemm_schedule import Schedule, panel_rows, row_length
 from .types import const
 
 if TYPE_CHECKING:
-    from .gemm import Operand
+    from .gemm import Operand, RowsOfColumns
 
 Value = Any
 Index = Any
@@ -57,6 +57,9 @@ def pack_b_panel(b: Operand, area: e.Memory, at: Index, batch: Index, n: Index, 
     if b.side.along == "k":
         _pack_b_transposed(b, area, at, batch, n, columns, k0, terms, s)
         return
+    if b.rows:
+        _pack_b_by_rows(b.rows, area, at, batch, n, columns, k0, terms, s)
+        return
 
     def term(k: Value) -> None:
         for j in range(s.nv):
@@ -65,6 +68,34 @@ def pack_b_panel(b: Operand, area: e.Memory, at: Index, batch: Index, n: Index, 
             area.store(b.load(batch, column, e.iadd(k0, k), "x", s.lanes, mask), [e.iadd(at, e.imul(k, s.nr), j * s.lanes)])
 
     e.loop(0, terms, 1, term)
+
+
+def _pack_b_by_rows(rows: RowsOfColumns, area: e.Memory, at: Index, batch: Index, n: Index, columns: int, k0: Index, terms: Index,
+                    s: Schedule) -> None:  # fmt: skip
+    """The part of each row that lies in the panel, term by term: no vector is made of two rows. Columns beyond the last are left as they are."""
+    end = e.imin(e.iadd(n, s.nr), columns)
+
+    def row(i: Value) -> None:
+        start = e.imul(i, rows.width)
+        first, last = e.imax(e.isub(n, start), 0), e.imin(e.isub(end, start), rows.width)
+
+        def part(x: Value) -> None:
+            mask = e.mask_below(e.isub(last, x), s.lanes)
+            place = e.iadd(at, e.isub(e.iadd(start, x), n))
+
+            def all_terms(load: Callable[..., Value], mask: Value) -> list[Value]:
+                def term(k: Value) -> None:
+                    area.store(load(batch, i, x, e.iadd(k0, k), s.lanes, mask), [e.iadd(place, e.imul(k, s.nr))], mask)
+
+                e.loop(0, terms, 1, term)
+                return []
+
+            whole = arith.andi(e.icmp("le", e.iadd(x, s.lanes), last), rows.inside(batch, i, x, s.lanes))
+            e.choose(whole, [], lambda: all_terms(rows.load_inside, None), lambda: all_terms(rows.load, mask))
+
+        e.loop(first, last, s.lanes, part)
+
+    e.loop(e.idiv(n, rows.width), e.ceil_div(end, rows.width), 1, row)
 
 
 def pack_depth(k: int, lanes: int) -> int:

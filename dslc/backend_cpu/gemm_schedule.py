@@ -93,7 +93,7 @@ def _tiles(machine: Machine) -> Iterator[tuple[int, int]]:
                 yield mr, nv
 
 
-def _strip_cost(rows: int, vectors: int, machine: Machine) -> float:
+def strip_cost(rows: int, vectors: int, machine: Machine) -> float:
     """Cycles for one k of a tile: the products and a part of the loads, or the loads alone (B from the second cache), or the latency of a product:
     a tile of few accumulators waits for its own sums.
     """
@@ -104,11 +104,11 @@ def _strip_cost(rows: int, vectors: int, machine: Machine) -> float:
 def _tile_cost(shape: Shape, mr: int, nv: int, lanes: int, machine: Machine) -> float:
     """Cycles for one k of the whole product of one batch; a tile that reaches over the edge costs as much as any."""
     tiles = -(-shape.m // mr) * -(-shape.n // (nv * lanes))
-    cycles = tiles * (_strip_cost(mr, nv, machine) + (30 + 3 * mr * nv) / shape.k)  # and a tile's filling and storing
-    return cycles * _idling(tiles * shape.batch)
+    cycles = tiles * (strip_cost(mr, nv, machine) + (30 + 3 * mr * nv) / shape.k)  # and a tile's filling and storing
+    return cycles * idling(tiles * shape.batch)
 
 
-def _idling(tasks: int) -> float:
+def idling(tasks: int) -> float:
     """How much longer equal tasks take than perfect shares of them, on two and on four threads."""
     return sum(-(-tasks // threads) * threads / tasks for threads in (2, 4)) / 2
 

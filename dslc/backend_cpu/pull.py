@@ -53,13 +53,14 @@ class Point:
     """One point, or one vector of points, of a loop nest.
 
     `dims[k]` is the SSA index of dim k, of lane 0 along the dim `vector`; it is a multiple of `lanes` there. `mask` says which lanes exist (None:
-    all). `given` answers for `Given` nodes.
+    all). `given` answers for `Given` nodes. `inside`: all tests are known to hold.
     """
 
     def __init__(self, b: Builder, trace: Trace, operands: Sequence[Memory], dims: Sequence[Value], vector: int | None = None, lanes: int = 1,
-                 mask: Value = None, given: Callable[[Point, Node], Val] | None = None) -> None:  # fmt: skip
+                 mask: Value = None, given: Callable[[Point, Node], Val] | None = None, inside: bool = False) -> None:  # fmt: skip
         self.b, self.trace, self.operands, self.dims = b, trace, operands, list(dims)
         self.vector, self.lanes, self.mask, self.given = (vector if lanes > 1 else None), lanes, mask, given
+        self.inside = inside
         self.s = Arithmetic(b)
         self._values: dict[int, Val] = {}
         self._scalars: dict[Expr, Value] = {}
@@ -86,6 +87,8 @@ class Point:
             case Read():
                 return self._read(node)
             case Guard(value=value):
+                if self.inside:
+                    return self.value(value)
                 if any(self.trace.never(t) for t in node.tests):
                     return self.s.const(node.outside, node.dtype)
                 return self.s.select(self.all_of(node.tests), self.value(value), self.s.const(node.outside, node.dtype))
@@ -245,7 +248,7 @@ class Point:
 
     def _read(self, node: Read) -> Val:
         memory = self.operands[node.operand]
-        condition = self.all_of(node.tests) if node.tests else None
+        condition = self.all_of(node.tests) if node.tests and not self.inside else None
         step = self.step(node.address)
         if step == 0 and (condition is None or condition.lanes == 1):
             return self._read_scalar(memory, node, condition)

@@ -244,7 +244,8 @@ def nest_of(body: Body, space: RowSpace, levels: Sequence[Level]) -> Space:
 
 
 def vector_dim(rows: Rows, lanes: int) -> int | None:
-    """The dim of the nest along which most memory is contiguous for vectors of so many lanes; the last one where they tie."""
+    """The dim of the nest along which most memory is contiguous, or every second element is read, for vectors of so many lanes; the last one where
+    they tie."""
     found = survey(rows.trace, rows.roots())
     addresses = [r.address for r in found.reads] + [address for _, address, row in rows.results if not row]
     sizes = rows.nest.sizes
@@ -253,7 +254,7 @@ def vector_dim(rows: Rows, lanes: int) -> int | None:
         score = 0.0
         for e in addresses:
             factor = factor_of(e, dim)
-            score += 1.0 if factor in (1, -1) else 0.25 if factor == 0 else 0.0
+            score += {1: 1.0, -1: 1.0, 2: 0.5, 0: 0.25}.get(factor, 0.0) if factor is not None else 0.0
         score *= min(n, lanes) / lanes
         if score >= most:
             best, most = dim, score

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
 from dslc.ir.op import Op
 from dslc.ir.program import Slot, add_argument, arguments_of, finish_program, program_of, results_of, start_program
-from dslc.ir.types import type_of
+from dslc.ir.types import TensorType, type_of
 
 from .prune import remove_dead
 
@@ -25,10 +26,8 @@ class Prepare:
 
     def run(self, module: ir.Module) -> None:
         program = program_of(module)
-        changed = {s.name for s, _ in results_of(program) if s.role in ("param", "state")}
-        block = program.entry_block
-        fixed = {v: slot for slot, v in zip(arguments_of(program), block.arguments) if slot.role in ("param", "state") and slot.name not in changed}
-        kept = _kept(block, set(fixed))
+        block, fixed = program.entry_block, fixed_arguments(program)
+        kept = _kept(block, behind_each(block, fixed))
         if not kept:
             return
         slots = [Slot(f"prepared.{n}", "state", type_of(v)) for n, v in enumerate(kept)]
@@ -49,33 +48,49 @@ class Prepare:
         remove_dead(block)
 
 
-def _kept(block: ir.Block, fixed: set[ir.Value]) -> list[ir.Value]:
+def fixed_arguments(program: func.FuncOp) -> dict[ir.Value, Slot]:
+    """The parameters and states that the program does not change."""
+    changed = {s.name for s, _ in results_of(program) if s.role in ("param", "state")}
+    slots = zip(arguments_of(program), program.entry_block.arguments)
+    return {v: slot for slot, v in slots if slot.role in ("param", "state") and slot.name not in changed}
+
+
+Behind = dict[ir.Value, frozenset[ir.Value]]  # of values that are the same in every run, the parameters that each is made from; none: constants
+
+
+def behind_each(block: ir.Block, fixed: Iterable[ir.Value]) -> Behind:
+    """The values that follow from `fixed`, constants and indices alone."""
+    behind: Behind = {v: frozenset((v,)) for v in fixed}
+    for op in block.operations:
+        if isinstance(op, Op) and not op.regions and not isinstance(op, ops.Random) and all(v in behind for v in op.operands):
+            behind |= dict.fromkeys(op.results, frozenset().union(*(behind[v] for v in op.operands)))
+    return behind
+
+
+def is_small(t: TensorType, parameters: Iterable[ir.Value]) -> bool:
+    """Whether a value is no larger than the parameters it is made from: then it is kept."""
+    return t.bytes <= sum(type_of(v).bytes for v in parameters)
+
+
+def _kept(block: ir.Block, behind: Behind) -> list[ir.Value]:
     """The last values on every way from parameters that ops which depend on the inputs read, and that are no larger than those parameters."""
-    behind = {v: frozenset((v,)) for v in fixed}  # the parameters that a value is made from
-    still: set[ir.Value] = set(fixed)  # also values of no parameter: constants, indices
     found: dict[ir.Value, None] = {}
     seen: set[ir.Value] = set()
-    for op in list(block.operations):
-        if isinstance(op, Op) and not op.regions and not isinstance(op, ops.Random) and all(v in still for v in op.operands):
-            still.update(op.results)
-            sources = frozenset().union(*(behind.get(v, frozenset()) for v in op.operands))
-            if sources:
-                behind |= dict.fromkeys(op.results, sources)
-        elif not isinstance(op, func.ReturnOp):
+    for op in block.operations:
+        if not isinstance(op, func.ReturnOp) and not all(v in behind for v in op.results):
             for value in op.operands:
                 _roots(value, behind, bool(op.regions), found, seen)
     return list(found)
 
 
-def _roots(value: ir.Value, behind: dict[ir.Value, frozenset[ir.Value]], stored: bool, found: dict[ir.Value, None], seen: set[ir.Value]) -> None:
+def _roots(value: ir.Value, behind: Behind, stored: bool, found: dict[ir.Value, None], seen: set[ir.Value]) -> None:
     """Finds what is worth keeping of a value that follows from parameters: itself, what it is a view of (unless it has to be `stored`, for a loop),
     or where it is larger than its parameters what it is computed from."""
-    if value not in behind or isinstance(value.owner, ir.Block) or (value in seen and not stored):
+    if not behind.get(value) or isinstance(value.owner, ir.Block) or (value in seen and not stored):
         return
     seen.add(value)
     op = value.owner.opview
-    small = type_of(value).bytes <= sum(type_of(v).bytes for v in behind[value])
-    if small and (stored or not isinstance(op, (ops.View, ops.Reshape))):
+    if is_small(type_of(value), behind[value]) and (stored or not isinstance(op, (ops.View, ops.Reshape))):
         found[value] = None
         return
     for operand in op.operands:

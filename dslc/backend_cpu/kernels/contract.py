@@ -21,19 +21,23 @@ from ..pull import Point, step_of
 from ..scalars import Val
 from ..ssa import computed
 from ..stage import Frame, Generated, Request, Stage
-from . import depthwise, reduce
+from . import depthwise, places, reduce, winograd
 from .whole import Whole
 
 Value = Any  # an ir.Value
 
+LEFT = 27  # of 32 registers, for sums, beside what packing by rows holds in them: LLVM keeps its constants there through all loops
+
 
 def generate(request: Request) -> Generated:
-    """A blocked product, taps one by one where one side has no extent of its own (depthwise convolutions), or a fold of products of integers."""
+    """A blocked product, taps one by one where one side has no extent of its own (depthwise convolutions), Winograd's products where they pay, or a
+    fold of products of integers."""
     ops = list(dict.fromkeys(op for op, _ in request.body.makers.values() if op.operation.name in CONTRACTIONS))
-    try:
-        return depthwise.generate(request, ops[0])
-    except Unsuited:
-        pass
+    for special in (depthwise, winograd):
+        try:
+            return special.generate(request, ops[0])
+        except Unsuited:
+            pass
     if not _suits(ops[0]):
         return reduce.generate(request)
     whole = Whole.of(request, CONTRACTIONS)
@@ -57,7 +61,10 @@ def generate(request: Request) -> Generated:
         product.split_edge(workspace)
         workspace += product.edge * product.row_length * product.shape.dtype.bytes
         packing.append(Stage(product.lay_out_edge))
-    schedule = gemm_schedule.choose(product.shape, *product.sides, request.machine)
+    machine = request.machine
+    if product.places:
+        machine = replace(machine, registers=machine.registers * LEFT // 32)
+    schedule = gemm_schedule.choose(product.shape, *product.sides, machine)
     if large and gemm_schedule.packs_again(product.shape, schedule):
         packed = [product.sides[0], replace(product.sides[1], packed=True)]
         schedule = gemm_schedule.choose(product.shape, *packed, request.machine)
@@ -112,6 +119,7 @@ class _Product(Contraction):
         self.shape = Shape(self.sizes[ROWS], self.sizes[COLUMNS], self.sizes[TERMS], self.sizes[BATCH], dtype)
         self.lanes = gemm_schedule.lanes_for(request.machine, dtype)
         self.sides = [self._side(node, dim) for node, dim in zip(self.operands, (ROWS, COLUMNS))]
+        self.places = places.of(request.body, op, roles, self.operands[1], self.lanes)
         self.packed_at = 0  # where in the workspace a packed B lies
         self.rows_at: int | None = None  # and rows of A, each `row_length` elements, where they are laid out first
         self.row_length = self.shape.k + self.lanes
@@ -226,8 +234,10 @@ class _Product(Contraction):
 
     def _loaded(self, frame: Frame) -> list[gemm.Operand]:
         a, b = (gemm.Operand(side, self._loader(frame, node, dim)) for side, node, dim in zip(self.sides, self.operands, (ROWS, COLUMNS)))
+        if self.places:
+            b = replace(b, rows=self.places.packed(frame))
         if self.rows_at is None:
-            return [a, b]
+            return [replace(a, fetch=self._fetcher(frame)), b]
         rows = self._rows(frame)
 
         def load(batch: Any, x: Any, k: Any, axis: str, lanes: int, mask: Value) -> Value:
@@ -243,6 +253,18 @@ class _Product(Contraction):
             return self._spread(point, point.value(node), lanes)
 
         return load
+
+    def _fetcher(self, frame: Frame) -> Any:
+        """Of rows that are read in place."""
+        node = self.operands[0]
+        if not self.sides[0].direct or not isinstance(node, Read):
+            return None
+
+        def fetch(batch: Any, x: Any, k: Any) -> None:
+            point = Point(frame.b, self.trace, frame.operands, [emit.idx(batch), emit.idx(x), frame.b.index(0), emit.idx(k)])
+            frame.operands[node.operand].fetch([point.scalar(node.address)])
+
+        return fetch
 
     def _spread(self, point: Point, v: Val, lanes: int) -> Value:
         """A value in the type of the sums, in every lane."""

@@ -12,8 +12,9 @@ from math import prod
 from typing import Any
 
 from dslc.core.dtypes import FLOAT32, DType
+from dslc.ir import index
 from dslc.ir.rows import Rows
-from dslc.ir.trace import Apply, Given, Node, Read, children, invariant, symbols_of
+from dslc.ir.trace import Apply, Given, Guard, Join, Node, Read, children, invariant, symbols_of
 
 from .. import emit
 from ..folds import Folding, State, flatten, foldings_of, unflatten
@@ -170,6 +171,7 @@ class PassEmitter:
         self.foldings: list[Folding] = level
         self.known = [[(node, block.point.value(node)) for node in passes.hoisted[p]] for block in self.blocks]
         self.width = passes.streams(p)
+        self.inside = False  # while points are emitted whose tests are known to hold
 
     def run(self) -> list[list[State]]:
         """For each block the state of each fold, all streams of it combined and, along a reduced dim, its lanes."""
@@ -183,11 +185,49 @@ class PassEmitter:
         return [[f.across(s, state) for f, state in zip(self.foldings, states[0])]]
 
     def _unrolled(self) -> list[list[State]]:
-        """Every point of a small reduced space, one after the other: the indices are constants."""
+        """Every point of a small reduced space, one after the other: the indices are constants. Away from borders without tests."""
+
+        def points() -> list[Any]:
+            states = self._start()
+            for place in product(*(range(self.passes.sizes[d]) for d in self.passes.reduced)):
+                states = self._turn([self.b.index(i) for i in place], None, states, 1)
+            return self._carry(states)
+
+        def inner() -> list[Any]:
+            self.inside = True
+            found = points()
+            self.inside = False
+            return found
+
         states = self._start()
-        for place in product(*(range(self.passes.sizes[d]) for d in self.passes.reduced)):
-            states = self._turn([self.b.index(i) for i in place], None, states, 1)
-        return states
+        condition = self._all_inside()
+        values = points() if condition is None else emit.choose(condition, [v.type for v in self._carry(states)], inner, points)
+        return self._uncarry(values, states)
+
+    def _all_inside(self) -> Value:
+        """Whether all tests hold for every lane and point of the reduced space, as their least and greatest values tell; None where that is not
+        known, or nothing is tested."""
+        passes, (block, *more), dim = self.passes, self.blocks, self.layout.dim
+        nodes = passes._reach(self.p)[0].values()
+        tests = list(dict.fromkeys(t for n in nodes if isinstance(n, (Read, Guard)) for t in n.tests))
+        if more or dim is None or not self.foldings or any(isinstance(n, Join) for n in nodes) or not (tests or block.mask is not None):
+            return None
+        found = emit.icmp("le", emit.iadd(block.dims[dim], self.layout.lanes), passes.sizes[dim])
+        for t in tests:
+            moves = index.coefficients(t.expr, len(passes.sizes))
+            if moves is None:
+                return None
+            ends = []
+            for last in (False, True):
+                at = list(block.dims)
+                for d in passes.reduced:
+                    at[d] = self.b.index(passes.sizes[d] - 1 if (moves[0][d] > 0) == last else 0)
+                if (moves[0][dim] > 0) == last:
+                    at[dim] = emit.iadd(at[dim], self.layout.lanes - 1)
+                ends.append(Point(self.b, passes.rows.trace, self.frame.operands, at).scalar(t.expr))
+            for test in (emit.icmp("ge", ends[0], 0), emit.icmp("lt", ends[1], t.size)):
+                found = self.b.same("arith.andi", found, test)
+        return found
 
     def _start(self) -> list[list[State]]:
         count = self.width if self.layout.across else len(self.blocks)
@@ -290,7 +330,8 @@ class PassEmitter:
         for d, i in zip(self.passes.reduced, place):
             dims[d] = i
         rows = self.passes.rows
-        point = Point(self.b, rows.trace, self.frame.operands, dims, self.layout.dim, self.layout.lanes, mask, block.point.given)
+        mask = None if self.inside else mask
+        point = Point(self.b, rows.trace, self.frame.operands, dims, self.layout.dim, self.layout.lanes, mask, block.point.given, self.inside)
         for node, value in known:
             point.set(node, value)
         return point
