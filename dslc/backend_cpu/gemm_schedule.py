@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice, product
 
 from dslc.core import dtypes
 from dslc.core.dtypes import DType
@@ -26,6 +27,9 @@ ROWS_SHARE = 16  # of the second cache, one part is for the rows of A that meet 
 LARGE = 4 << 20  # multiply-adds: some 20 us of a core
 MOST_NR = 128  # columns of a tile, at most
 MOST_PACKED = 4 << 20  # bytes of a B that is packed as a whole, before the product: beyond, it would come from memory
+MOST_DOT = 64  # rows up to which the dot form is worth a trial
+TILES_TRIED = 8  # the best by cost
+MOST_WAYS, MOST_TRIED = 160, 48  # combinations that are looked at, schedules that are tried
 BLOCK_SHARE = 2  # and one part for a packed block of A, which every panel of B reads again; one of B may be twice as large
 
 
@@ -60,7 +64,7 @@ class Shape:
 class Schedule:
     """`mr` rows and `nv` vectors of `lanes` columns a tile (dot form: `nv` columns); blocks of `mc` rows, `nc` columns, `kc` terms.
 
-    `pack_a`, `pack_b`: blocks are copied to scratch first. `rows_outer`: the tasks' order is (batch, rows, columns), and a packed block of A is kept
+    `pack_a`, `pack_b`: blocks are copied to scratch first; `whole_b`: all of B is packed before, by a stage of its own. `rows_outer`: the tasks' order is (batch, rows, columns), and a packed block of A is kept
     from task to task; else (batch, columns, rows), and one of B is.
     """
 
@@ -74,6 +78,7 @@ class Schedule:
     pack_a: bool = False
     pack_b: bool = False
     rows_outer: bool = False
+    whole_b: bool = False
 
     @property
     def nr(self) -> int:
@@ -116,25 +121,83 @@ def _idling(tasks: int) -> float:
 @lru_cache(maxsize=4096)
 def choose(shape: Shape, a: Side, b: Side, machine: Machine) -> Schedule:
     """The schedule of a product on this machine."""
+    if shape.m <= 12 and _can_be_dot(shape, a, b, machine):
+        return _dot(shape, lanes_for(machine, shape.dtype))
+    tile = min(_tiles_of(shape, a, machine), key=lambda t: _tile_cost(shape, *t, lanes_for(machine, shape.dtype), machine))
+    return _outer(shape, a, b, machine, _Way(tile))
+
+
+def choose_whole(shape: Shape, a: Side, b: Side, machine: Machine) -> Schedule:
+    """As `choose`, with B packed as a whole where a product is large enough for that and would pack the same columns again and again."""
+    schedule = choose(shape, a, b, machine)
+    if is_large(shape) and packs_again(shape, schedule):
+        return replace(choose(shape, a, replace(b, packed=True), machine), whole_b=True)
+    return schedule
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One way to make the outer form: a tile, whether A and B are packed against the rule, terms of a block (0: by the rule), the part of the second
+    cache that blocks may fill, whether the tasks' order is the other one than by the rule, and whether B is packed as a whole."""
+
+    tile: tuple[int, int]
+    other_a: bool = False
+    other_b: bool = False
+    depth: int = 0
+    cache: float = 1.0
+    turned: bool = False
+    whole_b: bool = False
+
+
+def _outer(shape: Shape, a: Side, b: Side, machine: Machine, way: _Way) -> Schedule:
     lanes = lanes_for(machine, shape.dtype)
-    if b.along == "k" and not b.packed and shape.m <= 12 and a.along == "k" and shape.k >= lanes:
-        return _dot(shape, lanes)
-    rows = (1, 2, 4, 8) if a.along != "k" else range(1, 10)  # rows that lie together: whole vectors, and never across two cache lines
-    vectors = -(-shape.n // lanes)
-    tiles = [t for t in _tiles(machine) if t[0] <= shape.m and t[1] <= vectors and t[0] in rows]
-    mr, nv = min(tiles, key=lambda t: _tile_cost(shape, t[0], t[1], lanes, machine))
+    mr, nv = way.tile
     strips, panels = -(-shape.m // mr), -(-shape.n // (nv * lanes))
     uneven = b.stride and b.stride * shape.dtype.bytes % 1024
     long = shape.k > MOST_K
-    pack_a = a.along == "none" or not a.direct or (a.along == "x" and panels >= 4 and not long)
+    pack_a = a.along == "none" or not a.direct or (a.along == "x" and panels >= 4 and not long) != way.other_a
     pays = strips >= 4 and ((panels > 1 and (shape.m >= 256 or not (uneven or long))) or (long and not pack_a))
-    pack_b = not b.packed and (b.along != "x" or not b.direct or pays)
-    blocks = -(-shape.k // (2 * BLOCK_K if pack_a else BLOCK_K)) if long and (pack_a or pack_b) else 1
+    pack_b = not b.packed and (b.along != "x" or not b.direct or pays != way.other_b)
+    depth = way.depth or ((2 * BLOCK_K if pack_a else BLOCK_K) if long else shape.k)
+    blocks = -(-shape.k // depth) if pack_a or pack_b else 1
     kc = shape.k if blocks == 1 else -(-shape.k // blocks // 16) * 16
     while kc < shape.k and shape.k % kc and shape.k % kc < lanes:  # a block has at least a vector of terms
         kc += 16
-    schedule = Schedule("outer", lanes, mr, nv, strips * mr, nv * lanes, kc, pack_a, pack_b)
-    return _blocked(shape, schedule, strips, panels, machine.l2)
+    schedule = Schedule("outer", lanes, mr, nv, strips * mr, nv * lanes, min(kc, shape.k), pack_a, pack_b)
+    made = _blocked(shape, schedule, strips, panels, int(machine.l2 * way.cache))
+    return replace(made, rows_outer=made.rows_outer != way.turned)
+
+
+def _can_be_dot(shape: Shape, a: Side, b: Side, machine: Machine) -> bool:
+    return b.along == "k" and not b.packed and a.along == "k" and shape.k >= lanes_for(machine, shape.dtype)
+
+
+def _tiles_of(shape: Shape, a: Side, machine: Machine) -> list[tuple[int, int]]:
+    rows = (1, 2, 4, 8) if a.along != "k" else range(1, 10)  # rows that lie together: whole vectors, and never across two cache lines
+    vectors = -(-shape.n // lanes_for(machine, shape.dtype))
+    return [t for t in _tiles(machine) if t[0] <= shape.m and t[1] <= vectors and t[0] in rows]
+
+
+@lru_cache(maxsize=256)
+def space(shape: Shape, a: Side, b: Side, machine: Machine) -> tuple[Schedule, ...]:
+    """Schedules that are worth a trial: the cost function's, then those that differ from it in one thing, then in two, ..."""
+    lanes = lanes_for(machine, shape.dtype)
+    found = {choose_whole(shape, a, b, machine): None}
+    if shape.m <= MOST_DOT and _can_be_dot(shape, a, b, machine):
+        found[_dot(shape, lanes)] = None
+    tiles = sorted(_tiles_of(shape, a, machine), key=lambda t: _tile_cost(shape, *t, lanes, machine))
+    depths = [0, *(n for n in (256, BLOCK_K, 2 * BLOCK_K) if n < shape.k), *([shape.k] if shape.k > MOST_K else [])]
+    packed_whole = next(iter(found)).whole_b
+    wholes = [packed_whole, not packed_whole] if is_large(shape) and not b.packed else [packed_whole]
+    options = (tiles[:TILES_TRIED], (False, True), (False, True), depths, (1.0, 0.5, 2.0, 0.25), (False, True), wholes)
+    ways = sorted(product(*(range(len(o)) for o in options)), key=lambda way: (sum(map(bool, way)), sum(way)))
+    for numbers in islice(ways, MOST_WAYS):
+        way = _Way(*(o[n] for o, n in zip(options, numbers)))  # type: ignore[arg-type]
+        side = replace(b, packed=True) if way.whole_b else b
+        made = replace(_outer(shape, a, side, machine, way), whole_b=way.whole_b)
+        if not way.whole_b or packed_bytes(shape, side, made) <= MOST_PACKED:
+            found[made] = None
+    return tuple(found)[:MOST_TRIED]
 
 
 def is_large(shape: Shape) -> bool:

@@ -29,6 +29,8 @@ class Unit:
     flops: int
     bytes: int
     includes: Sequence[str]
+    key: str = ""  # as of `core.executable.Kernel`
+    tuned: str = ""
     functions: list[Function] = field(default_factory=list)
 
 
@@ -73,7 +75,7 @@ def _comment(unit: Unit, function: Function) -> list[str]:
         out += [f"//   {e}" for e in equations[:MOST_EQUATIONS]]
         if len(equations) > MOST_EQUATIONS:
             out.append(f"//   ... and {len(equations) - MOST_EQUATIONS} more")
-        out.append(f"// {unit.kind}: {function.schedule}; {unit.bytes:,} bytes, {unit.flops:,} operations")
+        out.append(f"// {unit.kind}: {function.schedule}{' (tuned)' if unit.tuned else ''}; {unit.bytes:,} bytes, {unit.flops:,} operations")
     return out
 
 

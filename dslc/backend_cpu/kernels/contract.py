@@ -12,6 +12,7 @@ from dslc.ir import index
 from dslc.ir.contractions import BATCH, COLUMNS, CONTRACTIONS, ROWS, TERMS, Contraction, Roles, roles_of
 from dslc.ir.index import Expr
 from dslc.ir.rows import Unsuited
+from dslc.ir.schedules import choose
 from dslc.ir.trace import Node, Read, dims_under, factor_of, survey, symbols_of
 from dslc.ir.types import type_of
 
@@ -57,12 +58,11 @@ def generate(request: Request) -> Generated:
         product.split_edge(workspace)
         workspace += product.edge * product.row_length * product.shape.dtype.bytes
         packing.append(Stage(product.lay_out_edge))
-    schedule = gemm_schedule.choose(product.shape, *product.sides, request.machine)
-    if large and gemm_schedule.packs_again(product.shape, schedule):
-        packed = [product.sides[0], replace(product.sides[1], packed=True)]
-        schedule = gemm_schedule.choose(product.shape, *packed, request.machine)
-        product.sides, product.packed_at = packed, workspace
-        workspace += gemm_schedule.packed_bytes(product.shape, packed[1], schedule)
+    given = (product.shape, *product.sides, request.machine)
+    schedule, choice = choose(request.schedule, lambda: gemm_schedule.choose_whole(*given), lambda: gemm_schedule.space(*given))
+    if schedule.whole_b:
+        product.sides, product.packed_at = [product.sides[0], replace(product.sides[1], packed=True)], workspace
+        workspace += gemm_schedule.packed_bytes(product.shape, product.sides[1], schedule)
         packing.append(Stage(lambda frame: product.pack(frame, schedule)))
     scratch = gemm_schedule.scratch_elements(product.shape, product.sides[0], schedule) * product.shape.dtype.bytes
 
@@ -72,7 +72,7 @@ def generate(request: Request) -> Generated:
         if product.edge:
             product.build_edge(frame, memories)
 
-    return Generated([*packing, Stage(emit_product, scratch + 64), *finish], workspace)
+    return Generated([*packing, Stage(emit_product, scratch + 64), *finish], workspace, choice=choice)
 
 
 def _suits(op: Any) -> bool:
