@@ -64,8 +64,8 @@ class Shape:
 class Schedule:
     """`mr` rows and `nv` vectors of `lanes` columns a tile (dot form: `nv` columns); blocks of `mc` rows, `nc` columns, `kc` terms.
 
-    `pack_a`, `pack_b`: blocks are copied to scratch first; `whole_b`: all of B is packed before, by a stage of its own. `rows_outer`: the tasks' order is (batch, rows, columns), and a packed block of A is kept
-    from task to task; else (batch, columns, rows), and one of B is.
+    `pack_a`, `pack_b`: blocks are copied to scratch first; `whole_b`: all of B is packed before, by a stage of its own. `rows_outer`: the tasks'
+    order is (batch, rows, columns), and a packed block of A is kept from task to task; else (batch, columns, rows), and one of B is.
     """
 
     form: str
@@ -123,7 +123,7 @@ def choose(shape: Shape, a: Side, b: Side, machine: Machine) -> Schedule:
     """The schedule of a product on this machine."""
     if shape.m <= 12 and _can_be_dot(shape, a, b, machine):
         return _dot(shape, lanes_for(machine, shape.dtype))
-    tile = min(_tiles_of(shape, a, machine), key=lambda t: _tile_cost(shape, *t, lanes_for(machine, shape.dtype), machine))
+    tile = min(_tiles_of(shape, a, machine), key=lambda t: _tile_cost(shape, t[0], t[1], lanes_for(machine, shape.dtype), machine))
     return _outer(shape, a, b, machine, _Way(tile))
 
 
@@ -185,7 +185,7 @@ def space(shape: Shape, a: Side, b: Side, machine: Machine) -> tuple[Schedule, .
     found = {choose_whole(shape, a, b, machine): None}
     if shape.m <= MOST_DOT and _can_be_dot(shape, a, b, machine):
         found[_dot(shape, lanes)] = None
-    tiles = sorted(_tiles_of(shape, a, machine), key=lambda t: _tile_cost(shape, *t, lanes, machine))
+    tiles = sorted(_tiles_of(shape, a, machine), key=lambda t: _tile_cost(shape, t[0], t[1], lanes, machine))
     depths = [0, *(n for n in (256, BLOCK_K, 2 * BLOCK_K) if n < shape.k), *([shape.k] if shape.k > MOST_K else [])]
     packed_whole = next(iter(found)).whole_b
     wholes = [packed_whole, not packed_whole] if is_large(shape) and not b.packed else [packed_whole]

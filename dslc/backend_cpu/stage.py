@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dslc.ir.schedules import BY_COST, Choice
+from dslc.ir.schedules import BY_COST, NOTHING, Choice
 from dslc.ir.trace import Body
 from dslc.ir.types import TensorType, type_of
 
@@ -70,7 +70,7 @@ class Generated:
     stages: Sequence[Stage]
     workspace_bytes: int = 0
     tables: Sequence[np.ndarray] = ()  # constants that the code reads
-    choice: Choice = Choice()
+    choice: Choice = NOTHING
 
 
 Generator = Callable[[Request], Generated]

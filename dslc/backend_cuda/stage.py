@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dslc.core.executable import TensorMap
-from dslc.ir.schedules import BY_COST, Choice
+from dslc.ir.schedules import BY_COST, NOTHING, Choice
 from dslc.ir.trace import Body
 from dslc.ir.types import TensorType, type_of
 
@@ -75,7 +75,7 @@ class Generated:
     workspace_bytes: int = 0
     tables: Sequence[np.ndarray] = ()
     includes: Sequence[str] = field(default=())
-    choice: Choice = Choice()
+    choice: Choice = NOTHING
 
 
 Generator = Callable[[Request], Generated]

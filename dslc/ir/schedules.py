@@ -29,6 +29,9 @@ class Choice:
         return [text_of(s) for s in self.space()]
 
 
+NOTHING = Choice()  # to choose from
+
+
 def choose(wanted: str, by_cost: Callable[[], S], space: Callable[[], Sequence[S]]) -> tuple[S, Choice]:
     """The schedule whose text is `wanted`; the cost model's where that is `BY_COST`, or names none of the space."""
     if wanted != BY_COST:

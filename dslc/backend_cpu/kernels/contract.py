@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -58,8 +59,9 @@ def generate(request: Request) -> Generated:
         product.split_edge(workspace)
         workspace += product.edge * product.row_length * product.shape.dtype.bytes
         packing.append(Stage(product.lay_out_edge))
-    given = (product.shape, *product.sides, request.machine)
-    schedule, choice = choose(request.schedule, lambda: gemm_schedule.choose_whole(*given), lambda: gemm_schedule.space(*given))
+    shape, (a, b), machine = product.shape, product.sides, request.machine
+    by_cost, space = partial(gemm_schedule.choose_whole, shape, a, b, machine), partial(gemm_schedule.space, shape, a, b, machine)
+    schedule, choice = choose(request.schedule, by_cost, space)
     if schedule.whole_b:
         product.sides, product.packed_at = [product.sides[0], replace(product.sides[1], packed=True)], workspace
         workspace += gemm_schedule.packed_bytes(product.shape, product.sides[1], schedule)

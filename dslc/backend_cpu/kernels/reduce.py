@@ -39,8 +39,8 @@ CHUNKS = 64  # at most so many parts of a reduced space
 
 @dataclass(frozen=True)
 class Schedule:
-    """`columns`: vectors of a kept dim that run together, 0: as the layout has it; `chunks`: parts of the reduced space that are folded apart, at most;
-    0: every row is folded as a whole."""
+    """`columns`: vectors of a kept dim that run together, 0: as the layout has it; `chunks`: parts of the reduced space that are folded apart, at
+    most; 0: every row is folded as a whole."""
 
     columns: int
     chunks: int

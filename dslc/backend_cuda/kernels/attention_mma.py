@@ -11,7 +11,7 @@ Where the sums of all products do not fit the registers, each product has a func
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, TypeVar
@@ -70,7 +70,7 @@ def generate(request: Request) -> Generated:
     return Generated(functions, includes=INCLUDES, choice=choice)
 
 
-def numbers_of(plans: Sequence[Sequence[Any]], kind: type[P]) -> list[P]:
+def numbers_of(plans: Sequence[Sequence[Any]], kind: Callable[[tuple[int, ...]], P]) -> list[P]:
     """The best plan of every part, then schedules that differ from it in one part."""
     first = (0,) * len(plans)
     others = [(*first[:n], k, *first[n + 1 :]) for n, found in enumerate(plans) for k in range(1, len(found))]
