@@ -124,7 +124,7 @@ def choose(shape: Shape, a: Side, b: Side, machine: Machine) -> Schedule:
     if shape.m <= 12 and _can_be_dot(shape, a, b, machine):
         return _dot(shape, lanes_for(machine, shape.dtype))
     tile = min(_tiles_of(shape, a, machine), key=lambda t: _tile_cost(shape, t[0], t[1], lanes_for(machine, shape.dtype), machine))
-    return _outer(shape, a, b, machine, _Way(tile))
+    return _outer(shape, a, b, machine, _Way(False, False, 0, 1.0, False, False, tile))
 
 
 def choose_whole(shape: Shape, a: Side, b: Side, machine: Machine) -> Schedule:
@@ -137,16 +137,16 @@ def choose_whole(shape: Shape, a: Side, b: Side, machine: Machine) -> Schedule:
 
 @dataclass(frozen=True)
 class _Way:
-    """One way to make the outer form: a tile, whether A and B are packed against the rule, terms of a block (0: by the rule), the part of the second
-    cache that blocks may fill, whether the tasks' order is the other one than by the rule, and whether B is packed as a whole."""
+    """One way to make the outer form: whether B is packed as a whole, whether the tasks' order is the other one than by the rule, terms of a block
+    (0: by the rule), the part of the second cache that blocks may fill, whether B and A are packed against the rule, a tile."""
 
+    whole_b: bool
+    turned: bool
+    depth: int
+    cache: float
+    other_b: bool
+    other_a: bool
     tile: tuple[int, int]
-    other_a: bool = False
-    other_b: bool = False
-    depth: int = 0
-    cache: float = 1.0
-    turned: bool = False
-    whole_b: bool = False
 
 
 def _outer(shape: Shape, a: Side, b: Side, machine: Machine, way: _Way) -> Schedule:
@@ -189,13 +189,14 @@ def space(shape: Shape, a: Side, b: Side, machine: Machine) -> tuple[Schedule, .
     depths = [0, *(n for n in (256, BLOCK_K, 2 * BLOCK_K) if n < shape.k), *([shape.k] if shape.k > MOST_K else [])]
     packed_whole = next(iter(found)).whole_b
     wholes = [packed_whole, not packed_whole] if is_large(shape) and not b.packed else [packed_whole]
-    options = (tiles[:TILES_TRIED], (False, True), (False, True), depths, (1.0, 0.5, 2.0, 0.25), (False, True), wholes)
+    options = (wholes, (False, True), depths, (1.0, 0.5, 2.0, 0.25), (False, True), (False, True), tiles[:TILES_TRIED])
     ways = sorted(product(*(range(len(o)) for o in options)), key=lambda way: (sum(map(bool, way)), sum(way)))
     for numbers in islice(ways, MOST_WAYS):
         way = _Way(*(o[n] for o, n in zip(options, numbers)))  # type: ignore[arg-type]
         side = replace(b, packed=True) if way.whole_b else b
         made = replace(_outer(shape, a, side, machine, way), whole_b=way.whole_b)
-        if not way.whole_b or packed_bytes(shape, side, made) <= MOST_PACKED:
+        alike = way.turned and (made.mc >= shape.m or made.nc >= shape.n) and not (made.pack_a or made.pack_b)  # one order of blocks
+        if not alike and (not way.whole_b or packed_bytes(shape, side, made) <= MOST_PACKED):
             found[made] = None
     return tuple(found)[:MOST_TRIED]
 

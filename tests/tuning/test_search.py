@@ -53,8 +53,8 @@ def test_a_gain_within_the_spread_is_none():
 def test_what_only_began_fast_does_not_stay():
     """A schedule that wins its own comparison and loses the last one."""
     clock = Clock()
-    lucky = FakeTrial(clock, [0.5] * 25 + [1.5] * 1000)
-    trials = {"cost": FakeTrial(clock, [1.0]), "a": lucky}
+    lucky = FakeTrial(clock, [0.5e-3] * 25 + [1.5e-3] * 1000)
+    trials = {"cost": FakeTrial(clock, [1e-3]), "a": lucky}
     assert search("cost", ["a"], trials.__getitem__, FAR, clock).schedule == "cost"
     assert lucky.runs > 25
 
