@@ -13,7 +13,7 @@ from typing import Any
 from ..runtime.events import Evaluated, Event, Result, Saved, Started, Stepped, Tuned, Warned
 
 
-def emit(kind: str, **values: Any) -> None:
+def emit(kind: str, /, **values: Any) -> None:
     """One JSON object on standard output; numbers that are not finite are null."""
     print(json.dumps(_plain({"event": kind, **values}), allow_nan=False), flush=True)
 

@@ -125,8 +125,8 @@ def test_a_run_goes_on_with_its_own_schedules(cli, small, tmp_path):
     assert losses(tmp_path / "part")[-15:] == losses(tmp_path / "whole")[-15:]
 
 
-def test_resuming_and_tuning_exclude_each_other(cli, trained):
-    outcome = cli("train", trained, "--resume", "--tune", "1s")
+def test_resuming_and_tuning_exclude_each_other(cli, small):
+    outcome = cli("train", small, "--resume", "--tune", "1s")
     assert outcome.status == 2 and "leave --tune out" in outcome.err
 
 
