@@ -205,8 +205,8 @@ class _Writer:
             generated = generate(kind, request_of(body, self.arch, name, aligned, kernel.schedule))
             flops, moved = work_of(body)
             made = generated.choice.made
-            unit = Unit(name, kind, kernel.role, lines_of(kernel), body, flops, moved, generated.includes, kernel_hash(kind, body),
-                        "" if made == BY_COST else made)  # fmt: skip
+            unit = Unit(name, kind, kernel.role, lines_of(kernel), body, flops, moved, generated.includes)
+            unit.key, unit.tuned = kernel_hash(kind, body), "" if made == BY_COST else made
             found = self.compiled[key] = _Compiled(generated, [self._constant(t) for t in generated.tables], unit)
             self.workspace_bytes = max(self.workspace_bytes, generated.workspace_bytes)
         return found

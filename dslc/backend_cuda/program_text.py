@@ -29,9 +29,9 @@ class Unit:
     flops: int
     bytes: int
     includes: Sequence[str]
+    functions: list[Function] = field(default_factory=list)
     key: str = ""  # as of `core.executable.Kernel`
     tuned: str = ""
-    functions: list[Function] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
