@@ -98,6 +98,18 @@ def test_ctrl_c_keeps_what_was_measured(cli, small, monkeypatch):
     assert outcome.status == 130 and len(measured.read(TARGETS["cpu"].device())) == 1
 
 
+def test_a_torn_file_is_a_note(cli, small, tmp_path):
+    measured.write(TARGETS["cpu"].device(), "k", Entry("s", 1.5, 1))
+    file = tmp_path / "cache" / measured.file_name(TARGETS["cpu"].device())
+    file.write_bytes(file.read_bytes()[:50])
+    outcome = cli("inspect", small)
+    assert (
+        outcome.status == 0
+        and outcome.err
+        == f"note: the tuned schedules in {file} are left out, since it is damaged: the cost model chooses, and --tune measures anew\n"
+    )
+
+
 def force(model: Model, turn: int) -> None:
     """The schedule number `turn` of every kernel of a step."""
     elaborated = lower(model, "step", TARGETS["cpu"])
