@@ -45,9 +45,11 @@ def test_a_gain_must_be_worth_it():
 
 
 def test_a_gain_within_the_spread_is_none():
-    noisy = [0.7, 1.2, 0.9, 1.3, 0.6, 1.25]  # the median pair is faster by 5 %, and pairs differ by far more
-    assert found({"cost": [1.0], "a": noisy})[0].schedule == "cost"
-    assert found({"cost": [1.0], "a": [0.94, 0.95, 0.96]})[0].schedule == "a"
+    clock = Clock()
+    noisy = FakeTrial(clock, [0.7, 1.2, 0.9, 1.3, 0.6])  # the median pair is faster by a tenth, and pairs differ by far more
+    steady = FakeTrial(clock, [0.88, 0.92, 0.9, 0.93, 0.87])
+    assert compared(FakeTrial(clock, [1.0]), noisy, clock) == 1
+    assert compared(FakeTrial(clock, [1.0]), steady, clock) == pytest.approx(0.9)
 
 
 def test_what_only_began_fast_does_not_stay():
