@@ -31,9 +31,10 @@ def drawn(port: Port, rng: np.random.Generator) -> np.ndarray:
     return rng.standard_normal(port.shape, np.float32).astype(port.dtype.numpy)
 
 
-def caller(model: Model, program: Program, seed: int = 0) -> Callable[[], dict[str, np.ndarray]]:
-    """A function that runs the program once, bound to the model's parameters (what else it keeps lies beside them), on the same drawn inputs."""
-    store = model.params.beside()
+def caller(model: Model, program: Program, seed: int = 0, aside: bool = False) -> Callable[[], dict[str, np.ndarray]]:
+    """A function that runs the program once, bound to the model's parameters (what else it keeps lies beside them), on the same drawn inputs.
+    `aside`: to copies of the parameters, so that a training step leaves the model's own as they are."""
+    store = model.params.copy() if aside else model.params.beside()
     store.extend(program.executable.ports)
     program.bind(store)
     rng = np.random.default_rng(seed)
@@ -88,11 +89,13 @@ def _check(target: str) -> None:
         raise TargetError(f"target '{target}' cannot tell the time of its kernels", help=f"a profile can be made on {' and '.join(able)}")
 
 
-def launch_times(model: Model, program: str, target: str, seconds: float, fewest: int = FEWEST) -> tuple[Executable, tuple[LaunchTime, ...], float]:
-    """A program with the times of its launches, and seconds of a call: medians over at least so many calls."""
+def launch_times(
+    model: Model, program: str, target: str, seconds: float, fewest: int = FEWEST, aside: bool = False
+) -> tuple[Executable, tuple[LaunchTime, ...], float]:
+    """A program with the times of its launches, and seconds of a call: medians over at least so many calls. `aside` as of `caller`."""
     executable = compile_program(model, program, target, timed=True)
     loaded = load_executable(executable)
-    call = caller(model, loaded)
+    call = caller(model, loaded, aside=aside)
     if not TARGETS[target].compile_timed:
         times = call_times(call, seconds, fewest)
         alone = loaded.times()  # type: ignore[attr-defined]  # a device's program

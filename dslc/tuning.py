@@ -181,7 +181,7 @@ def _work(model: Model, programs: Sequence[str], target: str, chosen: Target) ->
     """The distinct kernels of the programs, by key, as long as they take now."""
     found: dict[str, _Work] = {}
     for program in programs:
-        executable, launches, _ = launch_times(model, program, target, PROFILE_SECONDS, 1)
+        executable, launches, _ = launch_times(model, program, target, PROFILE_SECONDS, 1, aside=True)
         seconds: dict[str, float] = {}
         infos: dict[str, Kernel] = {}
         for launch, taken in zip(executable.launches, launches):

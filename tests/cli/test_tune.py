@@ -142,6 +142,13 @@ def test_resuming_and_tuning_exclude_each_other(cli, small):
     assert outcome.status == 2 and "leave --tune out" in outcome.err
 
 
+def test_tuning_leaves_the_parameters_alone(cli, small, tmp_path, monkeypatch):
+    """A step is run to see what takes the time: not on the weights that the training begins with."""
+    monkeypatch.setattr(tuning, "search", lambda by_cost, others, build, until, clock: tuning.Found(by_cost, 1.0, 1, 0))
+    assert cli("train", small, "--run", "plain").status == cli("train", small, "--run", "tuned", "--tune", "1m").status == 0
+    assert losses(tmp_path / "plain") == losses(tmp_path / "tuned")
+
+
 def test_training_tunes_first(cli, small, monkeypatch, tmp_path):
     quick(monkeypatch)
     outcome = cli("train", small, "--run", "r", "--tune", "30s", "--json")

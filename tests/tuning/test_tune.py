@@ -166,6 +166,12 @@ def test_an_interrupted_tune_keeps_what_it_measured(monkeypatch):
     assert len(measured.read(DEVICE())) == 1
 
 
+def test_nothing_begins_after_the_time(monkeypatch):
+    model, asked = some(TWO, monkeypatch)
+    times = iter([0.0, *[5.0] * 100])
+    assert tuning.tune(model, 1, clock=lambda: next(times)) == [] and asked == []
+
+
 def test_time_goes_by_share(monkeypatch):
     """Each kernel gets the part of what is left that its share is of those left; what a kernel leaves over is for the next."""
     model, _ = some(TWO, monkeypatch)
