@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from .model import Model
 
 __version__ = "0.1.0"
-__all__ = ["Error", "Executable", "Model", "Trainer", "compile", "generate", "load"]
+__all__ = ["Error", "Executable", "Model", "Trainer", "compile", "generate", "load", "tune"]
 
 _LAZY = {  # imported when used, so that importing dslc is cheap
     "Executable": "dslc.core.executable",
     "Model": "dslc.model",
     "Trainer": "dslc.compiled",
     "generate": "dslc.compiled",
+    "tune": "dslc.tuning",
 }
 
 

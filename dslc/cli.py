@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,6 +26,7 @@ Target = Annotated[str | None, typer.Option(help="cpu, or reference (numpy in fl
 Json = Annotated[bool, typer.Option("--json", help="one JSON object a line on standard output")]
 Weights = Annotated[str | None, typer.Option(help="a .safetensors or .npz file, or a run folder")]
 Map = Annotated[str | None, typer.Option(help="rules that rename, transpose or split foreign weights")]
+Tune = Annotated[str | None, typer.Option(metavar="DURATION", help="first measure schedules of the kernels, for 60s, 2m, ...: kept for this device")]
 Program = Annotated[str, typer.Option(help="run, eval, train, step or accumulate")]
 
 
@@ -51,6 +54,20 @@ def overrides(given: list[str]) -> dict[str, Any]:
     return out
 
 
+_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+
+
+def duration(text: str | None) -> float | None:
+    """Seconds of `60s`, `2m`, `1h`, or of a number of seconds."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+) *([a-z]*)", text.strip().lower())
+    seconds = float(found[1]) * _UNITS[found[2]] if found and found[2] in _UNITS else 0.0
+    if not 0 < seconds < 1e9:
+        raise DataError(f"--tune takes a duration, this is '{text}'", help="as 60s, 2m, 1h, or a number of seconds above 0")
+    return seconds
+
+
 @app.command()
 def train(
     spec: Spec,
@@ -66,6 +83,7 @@ def train(
     data: Annotated[str | None, typer.Option(help="with --loss: an .npz or .csv file, or a data source")] = None,
     optimizer: Annotated[str | None, typer.Option(help="with --loss (default: adam(lr=1e-3))")] = None,
     freeze: Annotated[list[str], typer.Option(help="with --loss: a pattern of parameters that stay as they are")] = [],  # noqa: B006
+    tune: Tune = None,
     json: Json = False,
 ) -> None:
     """Train a model file, or with --loss an .onnx graph, into a run folder."""
@@ -79,7 +97,9 @@ def train(
         if value is not None and name in given:
             raise NameError_(f"--{name} and --set {name}=... say the same: give one of them")
         given |= {name: value} if value is not None else {}
-    result = command(spec, overrides=given, target=target, run=run, resume=resume, weights=weights, map=map, fit=fit, listener=listener(json))
+    result = command(
+        spec, overrides=given, target=target, run=run, resume=resume, weights=weights, map=map, fit=fit, tune=duration(tune), listener=listener(json)
+    )
     if isinstance(result, Interrupted):
         say(f"interrupted: {result.how_to_resume}")
         sys.exit(INTERRUPTED)
@@ -212,7 +232,7 @@ def _print_summary(found: dict[str, Any]) -> None:
         print(f"  {name:32} {count:>12,}")
     print(f"program {found['program']}: {len(found['kernels'])} kernels")
     for k in found["kernels"]:
-        print(f"  {k['role']:32} {k['kind']:9} x{k['runs']:<4} {k['lines']}")
+        print(f"  {k['role']:32} {k['kind']:9} x{k['runs']:<4} {k['schedule']:10} {k['lines']}")
     if memory := found["memory"]:
         print(
             f"memory: {memory['arena']:,} bytes of arena (no packing needs fewer than {memory['arena_bound']:,}), {memory['ports']:,} bytes of ports"
@@ -276,14 +296,19 @@ def compile(
     target: Target = None,
     weights: Weights = None,
     map: Map = None,
+    tune: Tune = None,
     json: Json = False,
 ) -> None:
     """Compile a program into a folder: the executable, plan.json, report.html, kernels of a GPU; with --weights a package that runs alone."""
     from .commands.build import build
     from .commands.inspect import prepared
+    from .commands.opening import known_program, tune_first
 
+    seconds = duration(tune)
     model, default = prepared(spec, overrides(set))
-    _written(json, Path(out), build(model, program, target or default, Path(out), weights, map))
+    target = target or default
+    tune_first(model, [known_program(program)], target, seconds, listener(json))
+    _written(json, Path(out), build(model, program, target, Path(out), weights, map))
 
 
 @app.command()
@@ -293,6 +318,7 @@ def bench(
     seconds: Annotated[float, typer.Option(help="of calls that are timed")] = 1.0,
     set: Set = [],  # noqa: B006
     target: Target = None,
+    tune: Tune = None,
     json: Json = False,
 ) -> None:
     """How long a model takes to compile, with and without the cache, how long a call, and the memory: on drawn inputs."""
@@ -300,7 +326,9 @@ def bench(
 
     from .commands import bench as commands
 
-    found = commands.bench(spec, program=program, overrides=overrides(set), target=target, seconds=seconds)
+    found = commands.bench(
+        spec, program=program, overrides=overrides(set), target=target, seconds=seconds, tune=duration(tune), listener=listener(json)
+    )
     if not json:
         print(commands.table(found))
         return
@@ -319,13 +347,16 @@ def profile(
     target: Target = None,
     weights: Weights = None,
     map: Map = None,
+    tune: Tune = None,
     json: Json = False,
 ) -> None:
     """Where the time of a call goes: by kernel and by line, with shares of what the machine can do."""
     from .commands import profile as commands
 
     given = overrides(set)
-    model, found = commands.measure(spec, program=program, overrides=given, target=target, weights=weights, map=map, seconds=seconds)
+    model, found = commands.measure(
+        spec, program=program, overrides=given, target=target, weights=weights, map=map, seconds=seconds, tune=duration(tune), listener=listener(json)
+    )
     told = commands.figures(model, found)
     emit("profile", **told) if json else print(commands.table(told))
     if trace is not None:
@@ -358,7 +389,9 @@ def main(arguments: list[str] | None = None) -> None:
     of dslc. With --json an error is an object on standard output too."""
     words = sys.argv[1:] if arguments is None else arguments
     try:
-        status = app(words, prog_name="dslc", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _note
+            status = app(words, prog_name="dslc", standalone_mode=False)
         sys.stdout.flush()
     except Error as error:
         status = _told(error, words)
@@ -377,6 +410,11 @@ def main(arguments: list[str] | None = None) -> None:
     if status == INTERRUPTED:
         say("interrupted")
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _note(message: Warning | str, category: type[Warning], filename: str, lineno: int, file: Any = None, line: str | None = None) -> None:
+    """dslc's own warnings are notes for people; others say where they come from."""
+    say(f"note: {message}" if category is UserWarning else warnings.formatwarning(message, category, filename, lineno, line).rstrip())
 
 
 def _told(error: Error, words: list[str]) -> int:

@@ -7,11 +7,12 @@ A model that is causal in time has `prefill` and `decode` too: the output at one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from .core import cache
+from .core import cache, measured
 from .core.errors import Error, NameError_, did_you_mean
 from .core.executable import TIMES, Executable, from_bytes, to_bytes
 from .targets import Target, target_of
@@ -50,8 +51,9 @@ RECIPES = {
 Observer = Callable[[str, Any], None]  # told the name of each stage and the module after it
 
 
-def pipeline(model: Model, elaborated: Any, program: str, target: Target, aside: int = 0) -> list[Pass]:
-    """The passes from the elaborated module to what the target compiles. `aside`: bytes that a budget must leave to the target's kernels."""
+def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned: Mapping[str, str], aside: int = 0) -> list[Pass]:
+    """The passes from the elaborated module to what the target compiles. `tuned`: schedules that were measured on the target's device, by kernel;
+    `aside`: bytes that a budget must leave to the target's kernels."""
     from .passes.hoist import Hoist
     from .passes.prune import Prune
     from .passes.simplify import Simplify
@@ -80,6 +82,7 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, aside:
         from .passes.prepare import Prepare
         from .passes.recompute import Recompute
         from .passes.scale_weights import ScaleWeights
+        from .passes.tile import Tile
 
         if recipe.prepares:
             passes += [ScaleWeights(), Prepare()]
@@ -91,6 +94,7 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, aside:
             from .passes.checkpoint import Checkpoint
 
             passes.append(Checkpoint(settings.memory, aside, settings.memory_span or settings.span))
+        passes.append(Tile(tuned))
     return passes
 
 
@@ -111,12 +115,15 @@ def lower(
     observer: Observer | None = None,
     after: str | None = None,
     fetch: Sequence[str] = (),
+    tuned: Mapping[str, str] | None = None,
     aside: int = 0,
 ) -> Any:
-    """The model's module after every pass, or after the one named `after`; a fresh module each time. `aside` as in `pipeline`."""
+    """The model's module after every pass, or after the one named `after`; a fresh module each time. `tuned`, by default what is known of the device,
+    and `aside` as in `pipeline`."""
+    tuned = schedules_for(model, target) if tuned is None else tuned
     elaborated = model.elaborate(RECIPES[program].training, fetch)
     with elaborated.context, elaborated.location:
-        passes = pipeline(model, elaborated, program, target, aside)
+        passes = pipeline(model, elaborated, program, target, tuned, aside)
         names = pass_names(passes)
         known = ["elaborate", *names]
         if after is not None and after not in known:
@@ -132,13 +139,19 @@ def lower(
     return elaborated
 
 
-def _within_budget(model: Model, program: str, target: Target, fetch: Sequence[str]) -> Executable:
+def schedules_for(model: Model, target: Target) -> Mapping[str, str]:
+    """Measured schedules by kernel: those that the model's run was begun with, else what is known of the target's device."""
+    device = target.device() if model.schedules is None else None
+    return measured.schedules(device) if device is not None else model.schedules or {}
+
+
+def _within_budget(model: Model, program: str, target: Target, fetch: Sequence[str], tuned: Mapping[str, str]) -> Executable:
     """The executable; where what its kernels need behind the arena is too much for the budget, once more with that set aside."""
     settings = model.checked.settings
     budget = settings.memory if settings is not None and RECIPES[program].steps and target.lowered else None
     aside = 0
     while True:
-        elaborated = lower(model, program, target, fetch=fetch, aside=aside)
+        elaborated = lower(model, program, target, fetch=fetch, tuned=tuned, aside=aside)
         with elaborated.context, elaborated.location:
             executable = _compiled(elaborated.module, program, target)
         over = executable.arena_bytes + sum(p.bytes for p in executable.ports) - budget if budget is not None else 0
@@ -172,23 +185,27 @@ def compile_program(model: Model, program: str, target_name: str, fetch: Sequenc
     `timed`: one that times its launches itself, where the target makes such."""
     target = target_of(target_name)
     wanted = (*fetch, TIMES) if timed and target.compile_timed else fetch
-    name = cache.key(model.fingerprint, str(model.steps), program, *wanted, target.name, target.fingerprint())
+    tuned = schedules_for(model, target)
+    schedules = [json.dumps(tuned, sort_keys=True)] if tuned else []
+    name = cache.key(model.fingerprint, str(model.steps), program, *wanted, target.name, target.fingerprint(), *schedules)
     stored = cache.get(name)
     if stored is not None:
         try:
             return from_bytes(stored)
         except Error:
             pass  # damaged: compile again
-    executable = compile_anew(model, program, target_name, fetch, timed)
+    executable = compile_anew(model, program, target_name, fetch, timed, tuned)
     cache.put(name, to_bytes(executable))
     return executable
 
 
-def compile_anew(model: Model, program: str, target_name: str, fetch: Sequence[str] = (), timed: bool = False) -> Executable:
+def compile_anew(
+    model: Model, program: str, target_name: str, fetch: Sequence[str] = (), timed: bool = False, tuned: Mapping[str, str] | None = None
+) -> Executable:
     """As `compile_program`, past the cache."""
     if program not in RECIPES:
         raise NameError_(f"no program '{program}'{did_you_mean(program, RECIPES)}", help=f"the programs are {', '.join(RECIPES)}")
     target = target_of(target_name)
     if timed and target.compile_timed:
         target = replace(target, compile=target.compile_timed)
-    return model.signed(_within_budget(model, program, target, fetch))
+    return model.signed(_within_budget(model, program, target, fetch, schedules_for(model, target) if tuned is None else tuned))

@@ -31,9 +31,10 @@ def drawn(port: Port, rng: np.random.Generator) -> np.ndarray:
     return rng.standard_normal(port.shape, np.float32).astype(port.dtype.numpy)
 
 
-def caller(model: Model, program: Program, seed: int = 0) -> Callable[[], dict[str, np.ndarray]]:
-    """A function that runs the program once, bound to the model's parameters (what else it keeps lies beside them), on the same drawn inputs."""
-    store = model.params.beside()
+def caller(model: Model, program: Program, seed: int = 0, aside: bool = False) -> Callable[[], dict[str, np.ndarray]]:
+    """A function that runs the program once, bound to the model's parameters (what else it keeps lies beside them), on the same drawn inputs.
+    `aside`: to copies of the parameters, so that a training step leaves the model's own as they are."""
+    store = model.params.copy() if aside else model.params.beside()
     store.extend(program.executable.ports)
     program.bind(store)
     rng = np.random.default_rng(seed)
@@ -41,12 +42,12 @@ def caller(model: Model, program: Program, seed: int = 0) -> Callable[[], dict[s
     return lambda: program(inputs, seed=seed)
 
 
-def call_times(call: Callable[[], object], seconds: float = SECONDS) -> list[float]:
+def call_times(call: Callable[[], object], seconds: float = SECONDS, fewest: int = FEWEST) -> list[float]:
     """Seconds of each call, after one that is not counted."""
     call()
     times: list[float] = []
     end = time.perf_counter() + seconds
-    while len(times) < FEWEST or (time.perf_counter() < end and len(times) < MOST):
+    while len(times) < fewest or (time.perf_counter() < end and len(times) < MOST):
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)
@@ -77,7 +78,7 @@ class Profile:
 def profile(model: Model, program: str, target: str, seconds: float = SECONDS) -> Profile:
     """Times every launch. TargetError for a target that cannot tell their times."""
     _check(target)
-    executable, launches, call = _timed(model, program, target, seconds)
+    executable, launches, call = launch_times(model, program, target, seconds)
     return Profile(program, executable, launches, call, *peaks(target))
 
 
@@ -88,12 +89,15 @@ def _check(target: str) -> None:
         raise TargetError(f"target '{target}' cannot tell the time of its kernels", help=f"a profile can be made on {' and '.join(able)}")
 
 
-def _timed(model: Model, program: str, target: str, seconds: float) -> tuple[Executable, tuple[LaunchTime, ...], float]:
+def launch_times(
+    model: Model, program: str, target: str, seconds: float, fewest: int = FEWEST, aside: bool = False
+) -> tuple[Executable, tuple[LaunchTime, ...], float]:
+    """A program with the times of its launches, and seconds of a call: medians over at least so many calls. `aside` as of `caller`."""
     executable = compile_program(model, program, target, timed=True)
     loaded = load_executable(executable)
-    call = caller(model, loaded)
+    call = caller(model, loaded, aside=aside)
     if not TARGETS[target].compile_timed:
-        times = call_times(call, seconds)
+        times = call_times(call, seconds, fewest)
         alone = loaded.times()  # type: ignore[attr-defined]  # a device's program
         return executable, tuple(LaunchTime(t, 1) for t in alone), statistics.median(times)
     rows, walls = [], []
@@ -106,7 +110,7 @@ def _timed(model: Model, program: str, target: str, seconds: float) -> tuple[Exe
         began.append((start, int(ticks[1])))
         rows.append(ticks[2:].reshape(-1, 3)[:-1])
 
-    call_times(once, max(seconds, 0.05))
+    call_times(once, max(seconds, 0.05), fewest)
     rate = (began[-1][1] - began[0][1]) / (began[-1][0] - began[0][0])  # ticks a second
     medians = np.median(np.stack([r[:, 0] for r in rows[1:]]), axis=0) / rate
     return executable, tuple(LaunchTime(float(s), int(n)) for s, n in zip(medians, rows[-1][:, 1])), statistics.median(walls[1:])
@@ -125,7 +129,7 @@ def peaks(target: str) -> tuple[float, float]:
             call = caller(model, load_executable(compile_program(model, "run", target)))
             best = min(call_times(call, 0.3))
         else:
-            _, launches, _ = _timed(model, "run", target, 0.05)
+            _, launches, _ = launch_times(model, "run", target, 0.05)
             best = sum(t.seconds for t in launches)
         found.append(work / best)
     return found[0], found[1]
@@ -133,7 +137,8 @@ def peaks(target: str) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class KernelRow:
-    """A kernel in a profile: its runs in one call, their seconds, what they compute and move, where the model file says so."""
+    """A kernel in a profile: its runs in one call, their seconds, what they compute and move, where the model file says so, and what its schedule is
+    from ("tuned" or "cost model")."""
 
     name: str
     kind: str
@@ -142,6 +147,7 @@ class KernelRow:
     flops: int
     bytes: int
     lines: tuple[str, ...]
+    schedule: str
 
     @property
     def flops_rate(self) -> float:
@@ -163,8 +169,8 @@ def by_kernel(p: Profile) -> list[KernelRow]:
         seconds[launch.kernel] = seconds.get(launch.kernel, 0.0) + taken.seconds
     kernels = p.executable.kernels
     rows = [
-        KernelRow(kernels[k].name, kernels[k].kind, n, seconds[k], kernels[k].flops * n, kernels[k].bytes * n, kernels[k].lines)
-        for k, n in runs.items()
+        KernelRow(k.name, k.kind, n, seconds[number], k.flops * n, k.bytes * n, k.lines, k.chosen)
+        for (number, n), k in ((item, kernels[item[0]]) for item in runs.items())
     ]
     return sorted(rows, key=lambda row: -row.seconds)
 

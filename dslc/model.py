@@ -29,6 +29,7 @@ class Model:
         self.overrides = dict(overrides or {})
         self._steps: int | None = None
         self.data_folder: Path | None = None
+        self.schedules: Mapping[str, str] | None = None  # by kernel, of a run that goes on; None: what was measured on the device that compiles
         self.source = load_program(spec, self.overrides)
         self.checked = self.elaborate(training=True)  # the first error of the file ends here
         settings = self.checked.settings

@@ -50,7 +50,7 @@ def page(model: Model, executable: Executable, profile: Profile | None = None) -
         "<h2>Parameters by module</h2>",
         _table(["module", "parameters", "tensors"], _modules(checked.parameters), numeric={1, 2}),
         "<h2>Kernels</h2>",
-        _table(["kernel", "kind", "runs", "MFLOP", "MB", "lines"], _kernels(executable), numeric={2, 3, 4}),
+        _table(["kernel", "kind", "runs", "MFLOP", "MB", "schedule", "lines"], _kernels(executable), numeric={2, 3, 4}),
         "<h2>Work by line</h2>",
         _table(["line", "", "MFLOP", ""], _lines(model, executable), numeric={2}),
     ]
@@ -76,7 +76,8 @@ def _kernels(executable: Executable) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for k, kernel in enumerate(executable.kernels):
         lines = ", ".join(dict.fromkeys(_short(x) for x in kernel.lines))
-        rows.append((kernel.name, kernel.kind, str(runs[k]), f"{kernel.flops / 1e6:,.2f}", f"{kernel.bytes / 1e6:,.2f}", lines))
+        chosen = f"tuned: <code>{html.escape(kernel.schedule)}</code>" if kernel.schedule else kernel.chosen
+        rows.append((kernel.name, kernel.kind, str(runs[k]), f"{kernel.flops / 1e6:,.2f}", f"{kernel.bytes / 1e6:,.2f}", chosen, lines))
     return sorted(rows, key=lambda row: -float(row[3].replace(",", "")) * int(row[2]))
 
 

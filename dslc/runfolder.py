@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .compiler import schedules_for
 from .core.errors import DataError
 from .model import Model
 from .runtime import checkpoint as checkpoints
 from .runtime.training import BEST, LAST
+from .targets import target_of
 
 DESCRIPTION = "run.json"
 SOURCES = "source"
@@ -45,7 +47,8 @@ def describe(folder: Path, model: Model, target: str) -> None:
         spec = _kept_name(model, kept) or _copy_sources(model, kept)
         plain = {k: v if isinstance(v, (str, int, float, bool, list)) else repr(v) for k, v in model.overrides.items()}
         data = (model.data_folder or Path(model.source.folder)).resolve()
-        content = {"spec": spec, "overrides": plain, "target": target, "steps": model.steps, "folder": str(data)}
+        schedules = dict(schedules_for(model, target_of(target)))
+        content = {"spec": spec, "overrides": plain, "target": target, "steps": model.steps, "folder": str(data), "schedules": schedules}
         part = folder / f".{DESCRIPTION}.{os.getpid()}.part"
         part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         part.replace(folder / DESCRIPTION)
@@ -97,6 +100,15 @@ def open_run(path: str | Path, overrides: dict[str, Any] | None = None) -> tuple
     if steps and model.steps is None:  # the length of a run in epochs
         model.set_steps(steps)
     return model, target
+
+
+def schedules_of(path: str | Path) -> dict[str, str]:
+    """The measured schedules that a run was begun with, by kernel: with others it would go on with other roundings."""
+    try:
+        found = json.loads((Path(path) / DESCRIPTION).read_text(encoding="utf-8")).get("schedules", {})
+    except (OSError, ValueError, AttributeError) as error:
+        raise DataError(f"{Path(path) / DESCRIPTION} is damaged: {error}") from None
+    return {k: v for k, v in found.items() if isinstance(v, str)} if isinstance(found, dict) else {}
 
 
 def load(path: str | Path, overrides: dict[str, Any] | None = None, best: bool = False) -> RunFolder:

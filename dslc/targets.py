@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class Target:
     """`compile(module, name)` gives an Executable, `load(executable)` a Program; `fingerprint()` names what compiled code depends on besides the
     program; `missing()` says in one sentence what is not there, or gives None. `compile_timed`: as `compile`, a program that times its launches
-    itself (`core.executable.TIMES`). `workers()`: that of the pass `Attention`."""
+    itself (`core.executable.TIMES`). `device()` names what schedules are measured on, None where that is not this machine's; `schedules(kernel)` are
+    those that a kernel may have, the cost model's first. `workers()`: that of the pass `Attention`."""
 
     name: str
     about: str
@@ -28,6 +29,8 @@ class Target:
     fingerprint: Callable[[], str]
     missing: Callable[[], str | None]
     compile_timed: Callable[[Any, str], Executable] | None = None
+    device: Callable[[], str | None] = lambda: None
+    schedules: Callable[[Any], list[str]] = lambda kernel: []
     workers: Callable[[], int] = lambda: 0
 
 
@@ -57,6 +60,20 @@ def _cpu_workers() -> int:
     return host().cores
 
 
+def _cpu_device() -> str:
+    from .backend_cpu.machine import host
+    from .runtime.drivers.cpu.pool import thread_count
+
+    return f"cpu {host().key()}/{'avx512' if host().lanes == 16 else 'avx2'}/{thread_count()} threads"
+
+
+def _cpu_schedules(kernel: Any) -> list[str]:
+    from .backend_cpu.backend import schedules_of
+    from .backend_cpu.machine import host
+
+    return schedules_of(kernel, host())
+
+
 def _cpu_missing() -> str | None:
     import platform
 
@@ -77,7 +94,8 @@ def _load_reference(executable: Executable) -> Program:
     return ReferenceProgram(executable)
 
 
-def _cuda_target(name: str, about: str, arch: Callable[[], str], missing: Callable[[], str | None]) -> Target:
+def _cuda_target(name: str, about: str, arch: Callable[[], str], missing: Callable[[], str | None],
+                 device: Callable[[], str | None] = lambda: None) -> Target:  # fmt: skip
     """A target of the CUDA backend for the architecture that `arch()` names."""
 
     def compile(module: Any, program: str) -> Executable:
@@ -92,13 +110,27 @@ def _cuda_target(name: str, about: str, arch: Callable[[], str], missing: Callab
 
         return arch() if arch() == "emulated" else f"{arch()} {version()}"
 
-    return Target(name, about, True, compile, _load, fingerprint, missing)
+    def schedules(kernel: Any) -> list[str]:
+        from .backend_cuda.arch import arch_of
+        from .backend_cuda.backend import schedules_of
+
+        return schedules_of(kernel, arch_of(arch()))
+
+    return Target(name, about, True, compile, _load, fingerprint, missing, device=device, schedules=schedules)
 
 
 def _found_arch() -> str:
     from .runtime.drivers.choice import gpu_driver
 
     return gpu_driver().arch
+
+
+def _gpu_device() -> str:
+    """The GPU's name without its number, and its architecture."""
+    from .runtime.drivers.choice import gpu_driver
+
+    driver = gpu_driver()
+    return f"{driver.device.rpartition(' (device ')[0] or driver.device}/{driver.arch}"
 
 
 def _gpu_missing() -> str | None:
@@ -134,23 +166,14 @@ ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90a")
 TARGETS = {
     t.name: t
     for t in (
-        Target(
-            "cpu",
-            "native code for this processor",
-            True,
-            _compile_cpu,
-            _load,
-            _cpu_fingerprint,
-            _cpu_missing,
-            partial(_compile_cpu, timed=True),
-            _cpu_workers,
-        ),
+        Target("cpu", "native code for this processor", True, _compile_cpu, _load, _cpu_fingerprint, _cpu_missing,
+               partial(_compile_cpu, timed=True), _cpu_device, _cpu_schedules, _cpu_workers),
         Target("reference", "numpy in float64: slow, the oracle", False, _compile_reference, _load_reference, lambda: "", lambda: None),
-        _cuda_target("cuda", "CUDA kernels for the GPU of this machine", _found_arch, _gpu_missing),
+        _cuda_target("cuda", "CUDA kernels for the GPU of this machine", _found_arch, _gpu_missing, _gpu_device),
         *(_cuda_target(f"cuda:{a}", f"CUDA kernels for {a}", lambda a=a: a, _nvrtc_missing) for a in ARCHS),  # type: ignore[misc]
         _cuda_target("cuda-emulated", "CUDA kernels, run by this processor: slow, with checks", lambda: "emulated", _emulator_missing),
     )
-}
+}  # fmt: skip
 
 
 def target_of(name: str) -> Target:

@@ -20,9 +20,16 @@ from .runtime.program import Program
 from .runtime.training import EarlyStop, TrainingLoop, TrainSettings
 
 
-def training_loop(model: Model, target: str = "cpu", folder: Path | None = None, listener: Listener = silent, start: bool = True) -> TrainingLoop:
-    """The loop of a model's train block, ready to run; `start=False` leaves out the weights that the block starts from. Raises dslc errors for
-    what is missing or does not fit."""
+def training_loop(
+    model: Model,
+    target: str = "cpu",
+    folder: Path | None = None,
+    listener: Listener = silent,
+    start: bool = True,
+    tune: float | None = None,
+) -> TrainingLoop:
+    """The loop of a model's train block, ready to run; `start=False` leaves out the weights that the block starts from; `tune`: seconds in which the
+    schedules of its kernels are measured first. Raises dslc errors for what is missing or does not fit."""
     block = _block(model)
     data = run_data(model)
     settings = settings_of(block, folder)
@@ -33,6 +40,11 @@ def training_loop(model: Model, target: str = "cpu", folder: Path | None = None,
         model.set_steps(settings.total_steps(rows // batch))
     if start:
         _start(model, block)  # while the store has no optimizer's states, so that the file's own are left out
+    if tune is not None:
+        from .tuning import tune as measure
+
+        programs = ["step", *(["accumulate"] if settings.accumulate > 1 else []), *(["eval"] if data.held_out is not None else [])]
+        measure(model, tune, target, programs, listener)
     step = program_of(model, "step", target)
     accumulate = program_of(model, "accumulate", target) if settings.accumulate > 1 else None
     evaluation, shorter = None, None
@@ -118,6 +130,7 @@ def sized(model: Model, program: str, target: str) -> Callable[[int], Program] |
     def of_rows(rows: int) -> Program:
         if rows not in made:
             other = Model(model.source.path or model.source.texts[model.source.file], {**model.overrides, name: rows})
+            other.schedules = model.schedules
             loaded = program_of(other, program, target)
             loaded.bind(model.params)
             made[rows] = loaded

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dslc.core import dtypes, executable
 from dslc.core.executable import Executable, Launch
-from dslc.ir.bodies import body_key, identifier, kernel_key, lines_of, work_of
+from dslc.ir.bodies import body_key, identifier, kernel_hash, kernel_key, lines_of, work_of
 from dslc.ir.ops import Kernel
 from dslc.ir.plan import Branch, Call, Copy, Loop, Place, Plan, Step, readers_first
+from dslc.ir.schedules import BY_COST
 from dslc.ir.trace import Body
 from dslc.ir.types import type_of
 
@@ -69,11 +71,12 @@ class _Writer:
         groups = body.parts() if call.kernel.kind == "update" else [(body, list(range(len(operands))), list(range(len(call.results))))]
         kind = "map" if call.kernel.kind == "update" else call.kernel.kind
         ordered, crossing = readers_first([([operands[k] for k in i], [call.results[k] for k in o]) for _, i, o in groups])
-        calls = []
+        calls, made = [], BY_COST
         for part, inputs, outputs in (groups[k] for k in ordered):
             targets = [call.results[k] for k in outputs]
             large = sum(type_of(v).bytes for v in part.results) >= STREAM_BYTES
             compiled = self._compiled(call.kernel, kind, part, large and all(map(_on_cache_line, targets)))
+            made = compiled.generated.choice.made
             places = [operands[k] for k in inputs] + targets
             if compiled.generated.workspace_bytes:
                 places.append(Place("arena", aligned(self.plan.arena_bytes)))
@@ -82,14 +85,14 @@ class _Writer:
             calls += [KernelCall(f.symbol, tuple(places), barrier) for f in compiled.functions]
         if calls:
             calls[-1] = replace(calls[-1], barrier=True, launch=len(self.launches))
-        self._describe(call, body, calls)
+        self._describe(call, body, calls, "" if made == BY_COST else made)
         yield from calls
 
     def _compiled(self, kernel: Kernel, kind: str, body: Body, places_aligned: bool) -> _Compiled:
         key = f"{kind} {kernel.schedule} {places_aligned} {body_key(body)}"
         compiled = self.kernels.get(key)
         if compiled is None:
-            request = request_of(body, self.machine, places_aligned)
+            request = request_of(body, self.machine, places_aligned, kernel.schedule)
             generated = generate(kind, request)
             name = f"k{len(self.kernels)}_{identifier(kernel.role)}"
             functions = [_function(f"{name}_{n}" if n else name, request, generated, n) for n in range(len(generated.stages))]
@@ -101,13 +104,14 @@ class _Writer:
         self.constants += bytes(start - len(self.constants)) + table.tobytes()
         return Place("constant", start)
 
-    def _describe(self, call: Call, body: Body, calls: Sequence[KernelCall]) -> None:
+    def _describe(self, call: Call, body: Body, calls: Sequence[KernelCall], schedule: str) -> None:
         """A launch for the report; launches of one role and one code are one kernel there."""
         name = calls[0].symbol if calls else identifier(call.kernel.role)
         number, info = self.infos.get(name, (len(self.infos), None))
         if info is None:
             flops, moved = work_of(body)
-            self.infos[name] = (number, executable.Kernel(name, call.kernel.kind, lines_of(call.kernel), flops, moved, name))
+            key = kernel_hash(call.kernel.kind, body)
+            self.infos[name] = (number, executable.Kernel(name, call.kernel.kind, lines_of(call.kernel), flops, moved, name, key, schedule))
         self.launches.append(Launch(number, tuple((p.space, p.index) for p in (*call.operands, *call.results))))
 
 
@@ -116,11 +120,28 @@ def _on_cache_line(place: Place) -> bool:
     return all(n % 64 == 0 for n in ((place.index if place.space == "arena" else 0), *place.strides))
 
 
-def compile_plan(plan: Plan, machine: Machine, timed: bool = False) -> Executable:
-    """The plan as native code for a machine. UnsupportedOp, at its line, for what the CPU target cannot do. `timed`: it has a result `TIMES` more."""
+def schedules_of(kernel: Kernel, machine: Machine) -> list[str]:
+    """The schedules that a kernel may have, as text, the cost model's first; none where there is nothing to choose."""
+    if kernel.kind == "update":  # its groups are kernels of their own
+        return []
+    with _deep():
+        return generate(kernel.kind, request_of(Body.of(kernel.regions[0].blocks[0]), machine)).choice.texts()
+
+
+@contextmanager
+def _deep() -> Iterator[None]:
+    """Room on Python's stack."""
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, _DEPTH))
     try:
+        yield
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+def compile_plan(plan: Plan, machine: Machine, timed: bool = False) -> Executable:
+    """The plan as native code for a machine. UnsupportedOp, at its line, for what the CPU target cannot do. `timed`: it has a result `TIMES` more."""
+    with _deep():
         writer = _Writer(plan, machine, constants=bytearray(plan.constants))
         steps = writer.steps(plan.steps)
         workspace = max((k.generated.workspace_bytes for k in writer.kernels.values()), default=0)
@@ -132,8 +153,6 @@ def compile_plan(plan: Plan, machine: Machine, timed: bool = False) -> Executabl
             slot, size = 1 + max((p.slot for p in ports), default=-1), executable.times_size(len(writer.launches))
             ports, times = (*ports, executable.Port(executable.TIMES, "output", dtypes.INT64, (size,), slot)), Times(slot, len(writer.launches))
         built = build_object(functions, steps, arena_bytes, constant_bytes=len(constants), opt_level=OPT_LEVEL, times=times)
-    finally:
-        sys.setrecursionlimit(limit)
     infos = [info for _, info in sorted(writer.infos.values(), key=lambda item: item[0])]
     return Executable("cpu", plan.name, "", "", ports, tuple(infos), tuple(writer.launches), arena_bytes, built.scratch_bytes, constants,
                       built.code, notes={"machine": machine.key()})  # fmt: skip

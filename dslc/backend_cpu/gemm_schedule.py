@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice, product
 
 from dslc.core import dtypes
 from dslc.core.dtypes import DType
@@ -24,8 +25,12 @@ BLOCK_K = 512
 TASKS = 8  # wanted at least, so that several threads have equal shares
 ROWS_SHARE = 16  # of the second cache, one part is for the rows of A that meet all panels of a block of B in turn
 LARGE = 4 << 20  # multiply-adds: some 20 us of a core
+LEFT = 27  # of 32 registers, for sums, beside what packing by rows holds in them: LLVM keeps its constants there through all loops
 MOST_NR = 128  # columns of a tile, at most
 MOST_PACKED = 4 << 20  # bytes of a B that is packed as a whole, before the product: beyond, it would come from memory
+MOST_DOT = 64  # rows up to which the dot form is worth a trial
+TILES_TRIED = 8  # the best by cost
+MOST_WAYS, MOST_TRIED = 160, 48  # combinations that are looked at, schedules that are tried
 BLOCK_SHARE = 2  # and one part for a packed block of A, which every panel of B reads again; one of B may be twice as large
 
 
@@ -35,6 +40,7 @@ class Side:
 
     `along`: the axis whose elements are contiguous, "k" or "x", or "none". `direct`: a load is a plain read of memory, cheap to repeat.
     `shared`: the same for every batch. `packed`: B only: it lies packed in memory (see `emit_pack_b`).
+    `by_rows`: B only: its columns are rows of places, which are packed row by row.
     `stride`: elements between neighbours along the other axis where known (0: unknown): at powers of two they collide in the cache.
     """
 
@@ -43,6 +49,7 @@ class Side:
     shared: bool = False
     packed: bool = False
     stride: int = 0
+    by_rows: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,8 +67,8 @@ class Shape:
 class Schedule:
     """`mr` rows and `nv` vectors of `lanes` columns a tile (dot form: `nv` columns); blocks of `mc` rows, `nc` columns, `kc` terms.
 
-    `pack_a`, `pack_b`: blocks are copied to scratch first. `rows_outer`: the tasks' order is (batch, rows, columns), and a packed block of A is kept
-    from task to task; else (batch, columns, rows), and one of B is.
+    `pack_a`, `pack_b`: blocks are copied to scratch first; `whole_b`: all of B is packed before, by a stage of its own. `rows_outer`: the tasks'
+    order is (batch, rows, columns), and a packed block of A is kept from task to task; else (batch, columns, rows), and one of B is.
     """
 
     form: str
@@ -74,6 +81,7 @@ class Schedule:
     pack_a: bool = False
     pack_b: bool = False
     rows_outer: bool = False
+    whole_b: bool = False
 
     @property
     def nr(self) -> int:
@@ -116,25 +124,86 @@ def idling(tasks: int) -> float:
 @lru_cache(maxsize=4096)
 def choose(shape: Shape, a: Side, b: Side, machine: Machine) -> Schedule:
     """The schedule of a product on this machine."""
+    if b.by_rows and not b.packed:
+        machine = replace(machine, registers=machine.registers * LEFT // 32)
+    if shape.m <= 12 and _can_be_dot(shape, a, b, machine):
+        return _dot(shape, lanes_for(machine, shape.dtype))
+    tile = min(_tiles_of(shape, a, machine), key=lambda t: _tile_cost(shape, t[0], t[1], lanes_for(machine, shape.dtype), machine))
+    return _outer(shape, a, b, machine, _Way(False, False, 0, 1.0, False, False, tile))
+
+
+def choose_whole(shape: Shape, a: Side, b: Side, machine: Machine) -> Schedule:
+    """As `choose`, with B packed as a whole where a product is large enough for that and would pack the same columns again and again."""
+    schedule = choose(shape, a, b, machine)
+    if is_large(shape) and packs_again(shape, schedule):
+        return replace(choose(shape, a, replace(b, packed=True), machine), whole_b=True)
+    return schedule
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One way to make the outer form: whether B is packed as a whole, whether the tasks' order is the other one than by the rule, terms of a block
+    (0: by the rule), the part of the second cache that blocks may fill, whether B and A are packed against the rule, a tile."""
+
+    whole_b: bool
+    turned: bool
+    depth: int
+    cache: float
+    other_b: bool
+    other_a: bool
+    tile: tuple[int, int]
+
+
+def _outer(shape: Shape, a: Side, b: Side, machine: Machine, way: _Way) -> Schedule:
     lanes = lanes_for(machine, shape.dtype)
-    if b.along == "k" and not b.packed and shape.m <= 12 and a.along == "k" and shape.k >= lanes:
-        return _dot(shape, lanes)
-    rows = (1, 2, 4, 8) if a.along != "k" else range(1, 10)  # rows that lie together: whole vectors, and never across two cache lines
-    vectors = -(-shape.n // lanes)
-    tiles = [t for t in _tiles(machine) if t[0] <= shape.m and t[1] <= vectors and t[0] in rows]
-    mr, nv = min(tiles, key=lambda t: _tile_cost(shape, t[0], t[1], lanes, machine))
+    mr, nv = way.tile
     strips, panels = -(-shape.m // mr), -(-shape.n // (nv * lanes))
     uneven = b.stride and b.stride * shape.dtype.bytes % 1024
     long = shape.k > MOST_K
-    pack_a = a.along == "none" or not a.direct or (a.along == "x" and panels >= 4 and not long)
+    pack_a = a.along == "none" or not a.direct or (a.along == "x" and panels >= 4 and not long) != way.other_a
     pays = strips >= 4 and ((panels > 1 and (shape.m >= 256 or not (uneven or long))) or (long and not pack_a))
-    pack_b = not b.packed and (b.along != "x" or not b.direct or pays)
-    blocks = -(-shape.k // (2 * BLOCK_K if pack_a else BLOCK_K)) if long and (pack_a or pack_b) else 1
+    pack_b = not b.packed and (b.along != "x" or not b.direct or pays != way.other_b)
+    depth = way.depth or ((2 * BLOCK_K if pack_a else BLOCK_K) if long else shape.k)
+    blocks = -(-shape.k // depth) if pack_a or pack_b else 1
     kc = shape.k if blocks == 1 else -(-shape.k // blocks // 16) * 16
     while kc < shape.k and shape.k % kc and shape.k % kc < lanes:  # a block has at least a vector of terms
         kc += 16
-    schedule = Schedule("outer", lanes, mr, nv, strips * mr, nv * lanes, kc, pack_a, pack_b)
-    return _blocked(shape, schedule, strips, panels, machine.l2)
+    schedule = Schedule("outer", lanes, mr, nv, strips * mr, nv * lanes, min(kc, shape.k), pack_a, pack_b)
+    made = _blocked(shape, schedule, strips, panels, int(machine.l2 * way.cache))
+    return replace(made, rows_outer=made.rows_outer != way.turned)
+
+
+def _can_be_dot(shape: Shape, a: Side, b: Side, machine: Machine) -> bool:
+    return b.along == "k" and not b.packed and a.along == "k" and shape.k >= lanes_for(machine, shape.dtype)
+
+
+def _tiles_of(shape: Shape, a: Side, machine: Machine) -> list[tuple[int, int]]:
+    rows = (1, 2, 4, 8) if a.along != "k" else range(1, 10)  # rows that lie together: whole vectors, and never across two cache lines
+    vectors = -(-shape.n // lanes_for(machine, shape.dtype))
+    return [t for t in _tiles(machine) if t[0] <= shape.m and t[1] <= vectors and t[0] in rows]
+
+
+@lru_cache(maxsize=256)
+def space(shape: Shape, a: Side, b: Side, machine: Machine) -> tuple[Schedule, ...]:
+    """Schedules that are worth a trial: the cost function's, then those that differ from it in one thing, then in two, ..."""
+    lanes = lanes_for(machine, shape.dtype)
+    found = {choose_whole(shape, a, b, machine): None}
+    if shape.m <= MOST_DOT and _can_be_dot(shape, a, b, machine):
+        found[_dot(shape, lanes)] = None
+    tiles = sorted(_tiles_of(shape, a, machine), key=lambda t: _tile_cost(shape, t[0], t[1], lanes, machine))
+    depths = [0, *(n for n in (256, BLOCK_K, 2 * BLOCK_K) if n < shape.k), *([shape.k] if shape.k > MOST_K else [])]
+    packed_whole = next(iter(found)).whole_b
+    wholes = [packed_whole, not packed_whole] if is_large(shape) and not b.packed else [packed_whole]
+    options = (wholes, (False, True), depths, (1.0, 0.5, 2.0, 0.25), (False, True), (False, True), tiles[:TILES_TRIED])
+    ways = sorted(product(*(range(len(o)) for o in options)), key=lambda way: (sum(map(bool, way)), sum(way)))
+    for numbers in islice(ways, MOST_WAYS):
+        way = _Way(*(o[n] for o, n in zip(options, numbers)))  # type: ignore[arg-type]
+        side = replace(b, packed=True) if way.whole_b else b
+        made = replace(_outer(shape, a, side, machine, way), whole_b=way.whole_b)
+        alike = way.turned and (made.mc >= shape.m or made.nc >= shape.n) and not (made.pack_a or made.pack_b)  # one order of blocks
+        if not alike and (not way.whole_b or packed_bytes(shape, side, made) <= MOST_PACKED):
+            found[made] = None
+    return tuple(found)[:MOST_TRIED]
 
 
 def is_large(shape: Shape) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dslc.ir.schedules import BY_COST, NOTHING, Choice
 from dslc.ir.trace import Body
 from dslc.ir.types import TensorType, type_of
 
@@ -21,13 +22,14 @@ STREAM_BYTES = 16 << 20  # results that are larger go past the caches
 
 @dataclass(frozen=True)
 class Request:
-    """A kernel to generate. `aligned`: whether the results lie at multiples of 64 bytes."""
+    """A kernel to generate. `aligned`: whether the results lie at multiples of 64 bytes; `schedule`: the one that it is to have (`ir.schedules`)."""
 
     body: Body
     operands: tuple[TensorType, ...]
     results: tuple[TensorType, ...]
     machine: Machine
     aligned: bool = False
+    schedule: str = BY_COST
 
     @property
     def streaming(self) -> bool:
@@ -62,11 +64,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class Generated:
-    """The stages of a kernel in order, and the bytes of the workspace that all threads share from its first stage to its last."""
+    """The stages of a kernel in order, and the bytes of the workspace that all threads share from its first stage to its last. `choice`: the
+    schedules that it could have."""
 
     stages: Sequence[Stage]
     workspace_bytes: int = 0
     tables: Sequence[np.ndarray] = ()  # constants that the code reads
+    choice: Choice = NOTHING
 
 
 Generator = Callable[[Request], Generated]
@@ -83,6 +87,6 @@ def frame_of(request: Request, generated: Generated, arguments: KernelArguments)
     return Frame(b, arguments.tid, arguments.nt, arguments.scratch, tuple(inputs), tuple(results), workspace, tuple(rest))
 
 
-def request_of(body: Body, machine: Machine, aligned: bool = False) -> Request:
+def request_of(body: Body, machine: Machine, aligned: bool = False, schedule: str = BY_COST) -> Request:
     """The request for a body, with types taken from its values."""
-    return Request(body, tuple(type_of(v) for v in body.operands), tuple(type_of(v) for v in body.results), machine, aligned)
+    return Request(body, tuple(type_of(v) for v in body.operands), tuple(type_of(v) for v in body.results), machine, aligned, schedule)

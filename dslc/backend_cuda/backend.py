@@ -14,9 +14,10 @@ import numpy as np
 
 from dslc.core import executable
 from dslc.core.executable import Executable, Launch, TensorMap
-from dslc.ir.bodies import body_key, identifier, lines_of, work_of
+from dslc.ir.bodies import body_key, identifier, kernel_hash, lines_of, work_of
 from dslc.ir.ops import Kernel
 from dslc.ir.plan import Branch, Call, Copy, Loop, Place, Plan, Step, readers_first
+from dslc.ir.schedules import BY_COST
 from dslc.ir.trace import Body
 from dslc.ir.types import type_of
 
@@ -201,9 +202,11 @@ class _Writer:
         found = self.compiled.get(key)
         if found is None:
             name = f"k{len(self.compiled):02d}_{identifier(kernel.role)}"
-            generated = generate(kind, request_of(body, self.arch, name, aligned))
+            generated = generate(kind, request_of(body, self.arch, name, aligned, kernel.schedule))
             flops, moved = work_of(body)
+            made = generated.choice.made
             unit = Unit(name, kind, kernel.role, lines_of(kernel), body, flops, moved, generated.includes)
+            unit.key, unit.tuned = kernel_hash(kind, body), "" if made == BY_COST else made
             found = self.compiled[key] = _Compiled(generated, [self._constant(t) for t in generated.tables], unit)
             self.workspace_bytes = max(self.workspace_bytes, generated.workspace_bytes)
         return found
@@ -246,7 +249,7 @@ class _Writer:
             number = self.symbols[guarded.symbol] = len(self.kernels)
             main = not any(f.symbol in self.symbols for f in unit.functions)
             flops, moved = (unit.flops, unit.bytes) if main else (0, 0)
-            self.kernels.append(executable.Kernel(guarded.symbol, unit.kind, lines, flops, moved, guarded.symbol))
+            self.kernels.append(executable.Kernel(guarded.symbol, unit.kind, lines, flops, moved, guarded.symbol, unit.key, unit.tuned))
             unit.functions.append(guarded)
             self.units.setdefault(unit.name, unit)
         self.launches.append(Launch(number, tuple([*guards, *operands]), guarded.grid, guarded.block, guarded.shared_bytes))
@@ -304,6 +307,13 @@ def lower_plan(plan: Plan, arch: Arch) -> Lowered:
     arena = guards + (_aligned(writer.guard_count) if writer.guard_count else 0)
     return Lowered(units, tuple(writer.kernels), launches, tuple(writer.maps), tuple(writer.pointers), bytes(writer.constants), arena,
                    printed(plan.name, units, arch))  # fmt: skip
+
+
+def schedules_of(kernel: Kernel, arch: Arch) -> list[str]:
+    """The schedules that a kernel may have, as text, the cost model's first; none where there is nothing to choose."""
+    if kernel.kind == "update":  # its groups are kernels of their own
+        return []
+    return generate(kernel.kind, request_of(Body.of(kernel.regions[0].blocks[0]), arch, "kernel")).choice.texts()
 
 
 def _with_guards(operands: Sequence[Any], start: int) -> Iterator[Any]:

@@ -52,14 +52,9 @@ HOPPER_TILES = {
 Sizes = tuple[int, int, int, int]  # batch, rows, columns, terms
 
 
-def hopper_schedule(sizes: Sizes, arch: Arch, fits: Callable[[int, int], bool]) -> HopperSchedule | None:
-    """The schedule of a product that takes the fewest cycles; `fits(rows, columns)`: whether the copy engine can make such tiles. None where it can
-    make none."""
-    return min(hopper_schedules(sizes, arch, fits), key=lambda s: hopper_cycles(s, sizes, arch), default=None)
-
-
 def hopper_schedules(sizes: Sizes, arch: Arch, fits: Callable[[int, int], bool]) -> list[HopperSchedule]:
-    """All schedules that a product may have. Terms are split for tiles of 128 rows and more: with fewer it was slower wherever it was seen."""
+    """All schedules that a product may have; `fits(rows, columns)`: whether the copy engine can make such tiles. Terms are split for tiles of 128
+    rows and more: with fewer it was slower wherever it was seen."""
     splits = [n for n in (1, 2, 3, 4, 6, 8, 12, 16) if n == 1 or sizes[3] >= n * LEAST_STEPS * DEPTH]
     return [_hopper(*tile, n, sizes, arch) for tile in HOPPER_TILES if fits(*tile[:2]) for n in splits if n == 1 or tile[0] >= 128]
 
@@ -123,11 +118,6 @@ def tile_schedules(sizes: Sizes, arch: Arch, element: int, mma: bool) -> list[Ti
         group = max(1, min(-(-sizes[1] // rows), 1024 // rows))
         out += [TileSchedule(rows, columns, depth, tall, stages, n, group) for n in splits]
     return out
-
-
-def tile_schedule(sizes: Sizes, arch: Arch, element: int, mma: bool) -> TileSchedule:
-    """The one that takes the fewest cycles."""
-    return min(tile_schedules(sizes, arch, element, mma), key=lambda s: tile_cycles(s, sizes, arch, mma))
 
 
 def tile_cycles(s: TileSchedule, sizes: Sizes, arch: Arch, mma: bool) -> float:

@@ -30,6 +30,8 @@ class Unit:
     bytes: int
     includes: Sequence[str]
     functions: list[Function] = field(default_factory=list)
+    key: str = ""  # as of `core.executable.Kernel`
+    tuned: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def _comment(unit: Unit, function: Function) -> list[str]:
         out += [f"//   {e}" for e in equations[:MOST_EQUATIONS]]
         if len(equations) > MOST_EQUATIONS:
             out.append(f"//   ... and {len(equations) - MOST_EQUATIONS} more")
-        out.append(f"// {unit.kind}: {function.schedule}; {unit.bytes:,} bytes, {unit.flops:,} operations")
+        out.append(f"// {unit.kind}: {function.schedule}{' (tuned)' if unit.tuned else ''}; {unit.bytes:,} bytes, {unit.flops:,} operations")
     return out
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dslc.core.executable import TensorMap
+from dslc.ir.schedules import BY_COST, NOTHING, Choice
 from dslc.ir.trace import Body
 from dslc.ir.types import TensorType, type_of
 
@@ -19,7 +20,7 @@ from .types import accumulator, memory_type
 @dataclass(frozen=True)
 class Request:
     """A kernel to generate. `name`: what its functions' names begin with; `aligned`: for each operand, then each result, whether every address it
-    is called with is a multiple of 16 bytes."""
+    is called with is a multiple of 16 bytes; `schedule`: the one that it is to have (`ir.schedules`)."""
 
     name: str
     body: Body
@@ -27,6 +28,7 @@ class Request:
     results: tuple[TensorType, ...]
     arch: Arch
     aligned: tuple[bool, ...]
+    schedule: str = BY_COST
 
     def operand_aligned(self, k: int) -> bool:
         return k >= len(self.operands) or self.aligned[k]  # what is behind the operands lies in the workspace
@@ -66,12 +68,14 @@ class Function:
 
 @dataclass(frozen=True)
 class Generated:
-    """The functions of a kernel in order, the bytes of the workspace they share, constants that they read, headers of the device library."""
+    """The functions of a kernel in order, the bytes of the workspace they share, constants that they read, headers of the device library, the
+    schedules that it could have."""
 
     functions: Sequence[Function]
     workspace_bytes: int = 0
     tables: Sequence[np.ndarray] = ()
     includes: Sequence[str] = field(default=())
+    choice: Choice = NOTHING
 
 
 Generator = Callable[[Request], Generated]
@@ -133,10 +137,11 @@ class FunctionWriter(Writer):
         return Function(self.symbol, tuple(self.parameters.values()), self.text(), g, b, shared_bytes, blocks_per_sm, schedule)  # type: ignore[arg-type]
 
 
-def request_of(body: Body, arch: Arch, name: str, aligned: Sequence[bool] | None = None) -> Request:
+def request_of(body: Body, arch: Arch, name: str, aligned: Sequence[bool] | None = None, schedule: str = BY_COST) -> Request:
     """The request for a body, with types taken from its values; without `aligned` everything is taken to be."""
     operands, results = (tuple(type_of(v) for v in values) for values in (body.operands, body.results))
-    return Request(name, body, operands, results, arch, tuple(aligned) if aligned is not None else (True,) * (len(operands) + len(results)))
+    everything = (True,) * (len(operands) + len(results))
+    return Request(name, body, operands, results, arch, tuple(aligned) if aligned is not None else everything, schedule)
 
 
 def index_type(*counts: int) -> str:

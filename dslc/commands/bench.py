@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from ..compiled import load_executable
-from ..compiler import compile_anew, compile_program
+from ..compiler import compile_anew, compile_program, lower
 from ..core.errors import DataError, UnsupportedOp
 from ..core.executable import Executable
 from ..measuring import SECONDS, call_times, caller
 from ..model import Model
-from .opening import known_program, open_model, with_length
+from ..runtime.events import Listener, silent
+from ..targets import target_of
+from .opening import known_program, open_model, tune_first, with_length
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -57,19 +59,33 @@ def bench(
     overrides: dict[str, Any] | None = None,
     target: str | None = None,
     seconds: float = SECONDS,
+    tune: float | None = None,
+    listener: Listener = silent,
 ) -> list[Figures]:
-    """Figures of one program, or of each that the model has (a decoder only where it can have caches), on drawn inputs."""
+    """Figures of one program, or of each that the model has (a decoder only where it can have caches), on drawn inputs; `tune`: seconds in which
+    their kernels' schedules are measured before."""
     if seconds < 0:
         raise DataError(f"--seconds is {seconds:g}: it cannot be less than 0")
     model, target = open_model(spec, overrides, target)
-    found = []
-    for name in [known_program(program)] if program else measured_programs(model):
+    names, found = [known_program(program)] if program else measured_programs(model), []
+    if tune is not None:
+        tune_first(with_length(model), names if program else _lowered(model, names, target), target, tune, listener)
+    for name in names:
         try:
             found.append(_figures(spec, overrides, target, name, seconds))
         except UnsupportedOp:
             if program or name != "decode":
                 raise
     return found
+
+
+def _lowered(model: Model, names: list[str], target: str) -> list[str]:
+    """The programs without a decoder that cannot have caches."""
+    try:
+        lower(model, names[-1], target_of(target))
+    except UnsupportedOp:
+        return [n for n in names if n != "decode"]
+    return names
 
 
 def _figures(spec: str | Path, overrides: dict[str, Any] | None, target: str, program: str, seconds: float) -> Figures:

@@ -89,9 +89,10 @@ def _memory(module: Any) -> dict[str, Any]:
 
 
 def _kernels(module: Any) -> list[dict[str, Any]]:
-    """Kind, role, lines and how often each kernel runs."""
+    """Kind, role, lines, what its schedule is from, and how often each kernel runs."""
     from ..ir import ops
     from ..ir.program import program_of
+    from ..ir.schedules import BY_COST
     from ..ir.types import spans_of
 
     found: dict[tuple, int] = {}
@@ -100,11 +101,12 @@ def _kernels(module: Any) -> list[dict[str, Any]]:
         for op in block.operations:
             if isinstance(op, ops.Kernel):
                 lines = [f"{Path(s.file).name}:{s.line}" for s in spans_of(op.location)]
-                key = (op.role, op.kind, ", ".join(dict.fromkeys(lines)))
+                chosen = "cost model" if op.schedule == BY_COST else "tuned"
+                key = (op.role, op.kind, ", ".join(dict.fromkeys(lines)), chosen)
                 found[key] = found.get(key, 0) + times
             elif isinstance(op, (ops.Scan, ops.Cond)):
                 for region in op.regions:
                     walk(region.blocks[0], times * (op.trip if isinstance(op, ops.Scan) else 1))
 
     walk(program_of(module).entry_block, 1)
-    return [{"role": role, "kind": kind, "lines": lines, "runs": n} for (role, kind, lines), n in found.items()]
+    return [{"role": role, "kind": kind, "lines": lines, "schedule": chosen, "runs": n} for (role, kind, lines, chosen), n in found.items()]

@@ -10,6 +10,7 @@ from ..core.errors import DataError, NameError_, did_you_mean
 from ..model import Model
 from ..runfolder import is_run, open_run, weights_file
 from ..runfolder import load as load_run
+from ..runtime.events import Listener
 
 
 def open_spec(spec: str | Path, overrides: dict[str, Any] | None = None) -> tuple[Model, str]:
@@ -50,6 +51,14 @@ def with_length(model: Model) -> Model:
     if model.steps is None:
         model.set_steps(1000)
     return model
+
+
+def tune_first(model: Model, programs: list[str], target: str, seconds: float | None, listener: Listener) -> None:
+    """Measures schedules of the programs' kernels for so long; None: not at all."""
+    if seconds is not None:
+        from ..tuning import tune
+
+        tune(model, seconds, target, programs, listener)
 
 
 def bring_in(model: Model, weights: str | Path | None, map: str | Path | None = None) -> None:

@@ -10,10 +10,10 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runtime.events import Evaluated, Event, Result, Saved, Started, Stepped, Warned
+from ..runtime.events import Evaluated, Event, Result, Saved, Started, Stepped, Tuned, Warned
 
 
-def emit(kind: str, **values: Any) -> None:
+def emit(kind: str, /, **values: Any) -> None:
     """One JSON object on standard output; numbers that are not finite are null."""
     print(json.dumps(_plain({"event": kind, **values}), allow_nan=False), flush=True)
 
@@ -43,6 +43,14 @@ def numbers(values: Mapping[str, float]) -> str:
     return "  ".join(f"{k} {v:.4g}" for k, v in values.items())
 
 
+def tuned_line(event: Tuned) -> str:
+    """What the measuring of a kernel has found."""
+    found = f"{event.gain:.2f} times as fast" if event.schedule else "the cost model's schedule stays"
+    refused = f", {event.refused} refused" if event.refused else ""
+    lines = ", ".join(Path(x).name for x in event.lines[:3])
+    return f"tuned {event.kernel} ({event.share:.0%} of the time; {lines}): {found}, {event.tried} of {event.schedules} schedules tried{refused}"
+
+
 class JsonListener:
     """Every event as a JSON object."""
 
@@ -67,6 +75,8 @@ class PlainListener:
                 say(f"step {event.step}/{event.steps}  loss {event.loss:.4f}  {event.seconds * 1e3:.0f} ms  {numbers(event.metrics)}")
             case Evaluated():
                 say(f"held out at step {event.step}: {numbers(event.values)}{'  (best)' if event.best else ''}")
+            case Tuned():
+                say(tuned_line(event))
             case Warned():
                 say(f"note: {event.message}")
 
@@ -92,6 +102,8 @@ class BarListener:
                 self.progress.update(self.task, completed=event.step, description=f"loss {event.loss:.4f}")
             case Evaluated():
                 self.console.print(f"step {event.step}: held out {numbers(event.values)}{'  [bold](best)[/]' if event.best else ''}")
+            case Tuned():
+                self.console.print(tuned_line(event), highlight=False)
             case Warned():
                 self.console.print(f"note: {event.message}")
             case Result():

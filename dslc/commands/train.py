@@ -7,7 +7,7 @@ from typing import Any
 
 from ..core.errors import DataError, TrainingError
 from ..model import Model
-from ..runfolder import checkpoint_of, describe, is_run, open_run
+from ..runfolder import checkpoint_of, describe, is_run, open_run, schedules_of
 from ..runtime.events import Interrupted, Listener, Result, silent
 from ..runtime.training import LAST
 from ..training_run import training_loop
@@ -25,12 +25,15 @@ def train(
     weights: str | Path | None = None,
     map: str | Path | None = None,
     fit: Fit | None = None,
+    tune: float | None = None,
     listener: Listener = silent,
 ) -> Result:
     """Trains until the end, an early stop or Ctrl-C. The run folder (default: runs/NAME, numbered where it exists) gets checkpoints, log.jsonl,
     loss.png, report.html. With `resume`, `spec` may be the run folder itself, and the target is the run's where none is given. `fit` says how the
-    graph of an .onnx file is trained."""
+    graph of an .onnx file is trained. `tune`: seconds in which the kernels' schedules are measured before; a run that is resumed keeps its own."""
     if resume:
+        if tune is not None:
+            raise DataError("--resume goes on with the run's own schedules", help="leave --tune out, or train into a new folder")
         if fit is not None:
             raise DataError("--resume goes on as the run began", help="leave --loss, --data, --optimizer and --freeze out")
         folder = Path(spec) if is_run(spec) else Path(run) if run is not None else default_folder(spec)
@@ -40,13 +43,14 @@ def train(
             raise DataError(f"there is no run to resume in {folder}", help="name the run's folder: dslc train FOLDER --resume")
         checkpoint_of(folder)
         model, trained_on = open_run(folder, overrides)
+        model.schedules = schedules_of(folder)
     else:
         folder, trained_on = _new_folder(spec, run), "cpu"
         model = Model(write_fit(spec, fit, overrides or {}, folder) if fit is not None else Path(spec), overrides)
         model.data_folder = Path.cwd() if fit is not None else None
     bring_in(model, weights, map)
     target = target or trained_on
-    loop = training_loop(model, target, folder, listener, start=not resume)
+    loop = training_loop(model, target, folder, listener, start=not resume, tune=tune)
     if resume:
         loop.resume()
     describe(folder, model, target)

@@ -91,7 +91,10 @@ class Module:
 
 @dataclass(frozen=True)
 class Kernel:
-    """What is known of one kernel of a program, for reports and profiles. `lines` are places `file:line` in the model file."""
+    """What is known of one kernel of a program, for reports and profiles. `lines` are places `file:line` in the model file.
+
+    `key`: its kind and body (`ir.bodies.kernel_hash`); `schedule`: its tuned schedule, "" where the cost model chose.
+    """
 
     name: str
     kind: str
@@ -99,6 +102,13 @@ class Kernel:
     flops: int = 0
     bytes: int = 0
     symbol: str = ""
+    key: str = ""
+    schedule: str = ""
+
+    @property
+    def chosen(self) -> str:
+        """What its schedule is from, for people."""
+        return "tuned" if self.schedule else "cost model"
 
 
 @dataclass(frozen=True)
@@ -133,7 +143,7 @@ class Executable:
 
 
 _FAMILY = b"dslc-executable-"
-_MAGIC = _FAMILY + b"4\n"
+_MAGIC = _FAMILY + b"5\n"
 _BLOBS = ("constants", "code", "prepare")
 
 

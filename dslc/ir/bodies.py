@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import prod
 from typing import Any
 
@@ -16,6 +17,22 @@ from .types import spans_of, type_of
 def kernel_key(kernel: Kernel) -> str:
     """What a kernel's code follows from: kind, schedule and body, without names and places in the model file."""
     return f"{kernel.kind} {kernel.schedule} {body_key(Body.of(kernel.regions[0].blocks[0]))}"
+
+
+def kernel_hash(kind: str, body: Body) -> str:
+    """A short name for a kernel, whatever its schedule: under it measured schedules are kept."""
+    return hashlib.sha256(f"{kind} {body_key(body)}".encode()).hexdigest()[:32]
+
+
+def kernels_in(module: ir.Module) -> Iterator[Kernel]:
+    """All kernels of a module, those in loops and branches too."""
+    stack = list(module.body.operations)
+    while stack:
+        op = stack.pop()
+        if isinstance(op, Kernel):
+            yield op
+        else:
+            stack += [inner for region in op.operation.regions for block in region.blocks for inner in block.operations]
 
 
 def body_key(body: Body) -> str:

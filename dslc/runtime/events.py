@@ -51,6 +51,22 @@ class Saved:
 
 
 @dataclass(frozen=True)
+class Tuned:
+    """Schedules of a kernel were measured: its share of the time of a call of every program, how many schedules were tried so far of those that there
+    are beside the cost model's, how many of them were refused, and by how much a run got shorter (1: the cost model's stays, `schedule` is "")."""
+
+    kernel: str
+    kind: str
+    lines: tuple[str, ...]
+    share: float
+    tried: int
+    schedules: int
+    refused: int
+    gain: float
+    schedule: str
+
+
+@dataclass(frozen=True)
 class Warned:
     """Something that the user should know and that stops nothing."""
 
@@ -87,7 +103,7 @@ class Interrupted(Result):
     how_to_resume: str
 
 
-Event = Started | Stepped | Evaluated | Saved | Warned | Result
+Event = Started | Stepped | Evaluated | Saved | Tuned | Warned | Result
 Listener = Callable[[Event], None]
 
 

@@ -92,6 +92,12 @@ class ParameterStore(MutableMapping[str, np.ndarray]):
         made._away, made._residences = self._away, self._residences
         return made
 
+    def copy(self) -> ParameterStore:
+        """A store of the same values in memory of its own."""
+        made = ParameterStore(self.entries())
+        made.assign({path: self[path] for path in self})
+        return made
+
     def entry(self, path: str) -> Entry:
         """Role, type and shape of a path."""
         if path not in self._entries:

@@ -109,7 +109,7 @@ def test_inspect_traces(cli, small, tmp_path):
     outcome = cli("inspect", small, "--trace", "passes", "--html", "pages/report.html", "--program", "step")
     assert (outcome.status, outcome.out) == (0, "")
     names = sorted(p.name for p in (tmp_path / "passes").iterdir())
-    assert names[0] == "00_elaborate.mlir" and names[-2].endswith("_fuse.mlir") and names[-1] == "index.html"
+    assert names[0] == "00_elaborate.mlir" and names[-2].endswith("_tile.mlir") and names[-1] == "index.html"
     assert "differentiate" in (tmp_path / "passes" / "index.html").read_text()
     assert "Kernels" in (tmp_path / "pages" / "report.html").read_text()
     assert [e["event"] for e in cli("inspect", small, "--trace", "passes", "--html", "r.html", "--json").events] == ["written", "written"]

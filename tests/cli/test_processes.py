@@ -12,10 +12,21 @@ from pathlib import Path
 import pytest
 
 from dslc.commands.train import train
+from dslc.compiler import compile_program
+from dslc.core import measured
+from dslc.model import Model
 from dslc.runtime import checkpoint
+from dslc.targets import TARGETS
 
 from .conftest import losses, written
 
+SUMS = """
+model Sums:
+    input a[60, 70], b[70, 80], c[300, 4000]
+    y[i, j] = sum[k](a[i, k] * b[k, j])
+    z[i] = sum[k](tanh(c[i, k]))
+    output y, z
+"""
 STEPS = 3000  # a pipe holds about 500
 
 
@@ -147,3 +158,21 @@ def test_memory_stays_flat(small, tmp_path):
     assert done.returncode == 0, done.stderr
     first, most = map(int, done.stdout.split())
     assert most - first <= 1 << 20, f"{(most - first) / 2**20:.2f} MB more"
+
+
+@pytest.mark.parametrize("how, status", [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)], ids=["ctrl_c", "kill"])
+def test_an_interrupted_tune_keeps_what_it_measured(tmp_path, monkeypatch, how, status):
+    """The kernel in flight is lost, those before it are kept, and the next compile uses them."""
+    monkeypatch.setenv("DSLC_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "sums.dsl"
+    file.write_text(SUMS)
+    process = started("compile", file, "-o", tmp_path / "out", "--tune", "1h", "--json")
+    first = next(events(process))
+    process.send_signal(how)
+    process.communicate()
+    assert first["event"] == "tuned" and process.returncode == status and not (tmp_path / "out").exists()
+    device = TARGETS["cpu"].device()
+    kept = measured.read(device)
+    assert first["tried"] in {entry.tried for entry in kept.values()} and first["schedule"] in {entry.schedule for entry in kept.values()}
+    kernels = compile_program(Model(file), "run", "cpu").kernels
+    assert {k.key: k.schedule for k in kernels if k.schedule} == measured.schedules(device)

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from math import inf, prod
 from typing import Any
 
 from dslc.core.dtypes import FLOAT32
 from dslc.ir.rows import Unsuited
+from dslc.ir.schedules import choose
 from dslc.ir.streams import Sink, Source, Stream, bound_of
 from dslc.ir.trace import Apply, Given, Node, invariant
 from dslc.ir.types import type_of
@@ -27,8 +29,15 @@ from ..ssa import computed
 from ..stage import Frame, Generated, Request, Stage
 
 Value = Any  # an ir.Value
-BLOCK_Y = 64
 SWEEP = 4  # rows of the tile that are done at once between the products
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """`x` points of a block's own, whole vectors; `y` points that stream by at once, a multiple of 8."""
+
+    x: int
+    y: int
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,7 @@ class Layout:
 
     lanes: int
     bx: int
+    by: int
     x: tuple[Area, ...]  # of each source, [terms, x]
     y: tuple[Area, ...]  # of each source, [y, terms]
     tiles: tuple[Area, ...]
@@ -65,13 +75,24 @@ def generate(request: Request) -> Generated:
     values = [op.results[0] for op in (*(s.op for s in stream.sources), *(s.op for s in stream.sinks))]
     if any(type_of(v).dtype != FLOAT32 for v in values) or 0 in stream.sizes or request.machine.lanes < 4:
         raise Unsuited("not of float32")
-    layout = _layout(stream, request.machine.lanes)
-    return Generated([Stage(lambda frame: _Kernel(frame, stream, layout).run(), layout.size)])
+    known = space(stream.sizes[stream.x], stream.sizes[stream.y], request.machine.lanes)
+    blocks, choice = choose(request.schedule, lambda: known[0], lambda: known)
+    layout = _layout(stream, request.machine.lanes, blocks)
+    return Generated([Stage(lambda frame: _Kernel(frame, stream, layout).run(), layout.size)], choice=choice)
 
 
-def _layout(stream: Stream, lanes: int) -> Layout:
+def space(x: int, y: int, lanes: int) -> list[Blocks]:
+    """The blocks of a stream of so many points: 4 vectors by 64, then others, the nearest first."""
+    whole = -(-x // lanes) * lanes
+    wide = list(dict.fromkeys(min(n * lanes, whole) for n in (4, 2, 8, 1, 16)))
+    tall = [64, *(n for n in (32, 128, 16, 256) if n < 2 * y)]
+    order = sorted(product(range(len(wide)), range(len(tall))), key=lambda p: (sum(map(bool, p)), sum(p)))
+    return [Blocks(wide[i], tall[j]) for i, j in order]
+
+
+def _layout(stream: Stream, lanes: int, blocks: Blocks) -> Layout:
     sizes, at = stream.sizes, 0
-    bx = min(4 * lanes, -(-sizes[stream.x] // lanes) * lanes)
+    bx, by = blocks.x, blocks.y
 
     def area(rows: int, width: int) -> Area:
         nonlocal at
@@ -82,7 +103,6 @@ def _layout(stream: Stream, lanes: int) -> Layout:
     def wide(n: int) -> int:
         return -(-n // lanes) * lanes
 
-    by = BLOCK_Y
     contracting = [k for k, s in enumerate(stream.sinks) if s.kind == "contract"]
     x = tuple(area(sizes[s.terms], bx) for s in stream.sources)
     y = tuple(area(by, wide(sizes[s.terms])) for s in stream.sources)
@@ -91,7 +111,7 @@ def _layout(stream: Stream, lanes: int) -> Layout:
     other = {k: area(bx if stream.sinks[k].crosses else by, features[k]) for k in contracting}
     sums = tuple(area(sizes[stream.y] if s.crosses else bx, n) if n else area(1, bx) for s, n in zip(stream.sinks, features))
     correction = {k: area(1, bx) for k in dict.fromkeys(s.leader for s in stream.sinks if s.leader is not None)}
-    return Layout(lanes, bx, x, y, tiles, other, sums, correction, at + 64)
+    return Layout(lanes, bx, by, x, y, tiles, other, sums, correction, at + 64)
 
 
 class _Kernel:
@@ -144,13 +164,13 @@ class _Kernel:
 
         def block(y0: Value) -> None:
             self.y0 = y0
-            self.height = emit.imin(BLOCK_Y, emit.isub(high, y0))
+            self.height = emit.imin(self.l.by, emit.isub(high, y0))
             self.pack_block()
             self.products()
             self.folds()
             self.accumulate()
 
-        emit.loop(low, high, BLOCK_Y, block)
+        emit.loop(low, high, self.l.by, block)
         self.finish(crossing=False)
 
     def range(self) -> tuple[Value, Value]:

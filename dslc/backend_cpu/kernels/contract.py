@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -12,6 +13,7 @@ from dslc.ir import index
 from dslc.ir.contractions import BATCH, COLUMNS, CONTRACTIONS, ROWS, TERMS, Contraction, Roles, roles_of
 from dslc.ir.index import Expr
 from dslc.ir.rows import Unsuited
+from dslc.ir.schedules import choose
 from dslc.ir.trace import Node, Read, dims_under, factor_of, survey, symbols_of
 from dslc.ir.types import type_of
 
@@ -25,8 +27,6 @@ from . import depthwise, places, reduce, winograd
 from .whole import Whole
 
 Value = Any  # an ir.Value
-
-LEFT = 27  # of 32 registers, for sums, beside what packing by rows holds in them: LLVM keeps its constants there through all loops
 
 
 def generate(request: Request) -> Generated:
@@ -61,15 +61,14 @@ def generate(request: Request) -> Generated:
         product.split_edge(workspace)
         workspace += product.edge * product.row_length * product.shape.dtype.bytes
         packing.append(Stage(product.lay_out_edge))
-    machine = request.machine
     if product.places:
-        machine = replace(machine, registers=machine.registers * LEFT // 32)
-    schedule = gemm_schedule.choose(product.shape, *product.sides, machine)
-    if large and gemm_schedule.packs_again(product.shape, schedule):
-        packed = [product.sides[0], replace(product.sides[1], packed=True)]
-        schedule = gemm_schedule.choose(product.shape, *packed, request.machine)
-        product.sides, product.packed_at = packed, workspace
-        workspace += gemm_schedule.packed_bytes(product.shape, packed[1], schedule)
+        product.sides[1] = replace(product.sides[1], by_rows=True)
+    shape, (a, b), machine = product.shape, product.sides, request.machine
+    by_cost, space = partial(gemm_schedule.choose_whole, shape, a, b, machine), partial(gemm_schedule.space, shape, a, b, machine)
+    schedule, choice = choose(request.schedule, by_cost, space)
+    if schedule.whole_b:
+        product.sides, product.packed_at = [product.sides[0], replace(product.sides[1], packed=True)], workspace
+        workspace += gemm_schedule.packed_bytes(product.shape, product.sides[1], schedule)
         packing.append(Stage(lambda frame: product.pack(frame, schedule)))
     scratch = gemm_schedule.scratch_elements(product.shape, product.sides[0], schedule) * product.shape.dtype.bytes
 
@@ -79,7 +78,7 @@ def generate(request: Request) -> Generated:
         if product.edge:
             product.build_edge(frame, memories)
 
-    return Generated([*packing, Stage(emit_product, scratch + 64), *finish], workspace)
+    return Generated([*packing, Stage(emit_product, scratch + 64), *finish], workspace, choice=choice)
 
 
 def _suits(op: Any) -> bool:

@@ -8,6 +8,7 @@ rows for that, each level of folds is a stage of its own over chunks of the redu
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from dslc.core.dtypes import DType
 from dslc.ir.index import Dim, Expr, linearize
 from dslc.ir.rows import Level, Rows, RowSpace, levels_of, nest_of, space_of, vector_dim
+from dslc.ir.schedules import choose
 from dslc.ir.space import Space
 
 from .. import emit
@@ -31,7 +33,17 @@ Value = Any  # an ir.Value
 
 FEW_TASKS = 32  # with fewer tasks than this
 MUCH_WORK = 1 << 15  # over more elements than this a kernel is split
+LEAST_SPLIT = 64  # and only where a row is longer than this
 CHUNKS = 64  # at most so many parts of a reduced space
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """`columns`: vectors of a kept dim that run together, 0: as the layout has it; `chunks`: parts of the reduced space that are folded apart, at
+    most; 0: every row is folded as a whole."""
+
+    columns: int
+    chunks: int
 
 
 def generate(request: Request) -> Generated:
@@ -45,11 +57,34 @@ def generate(request: Request) -> Generated:
     nest = nest_of(request.body, space, levels)
     rows = Rows(request.body, space, levels, nest)
     layout = choose_layout(rows, request.machine)
-    few = _row_tasks(rows, layout) < FEW_TASKS and prod(space.domain) >= MUCH_WORK
-    if rows.scattered or (few and prod(nest.sizes[rows.kept :]) > 64):
-        return _split(request, space, levels, nest)
-    passes = Passes(rows, layout, request.machine.l2 // 2)
-    return Generated((Stage(lambda frame: _emit_rows(frame, passes, request.streaming), passes.scratch_bytes),))
+    schedule, choice = choose(request.schedule, lambda: _by_cost(rows, layout), lambda: _schedules(rows, layout))
+    if schedule.chunks:
+        return replace(_split(request, space, levels, nest, schedule), choice=choice)
+    passes = Passes(rows, _widened(layout, schedule), request.machine.l2 // 2)
+    return Generated((Stage(lambda frame: _emit_rows(frame, passes, request.streaming), passes.scratch_bytes),), choice=choice)
+
+
+def _by_cost(rows: Rows, layout: Layout) -> Schedule:
+    """Rows as a whole, unless there are too few of them for all threads."""
+    total, reduced = prod(rows.nest.sizes), prod(rows.nest.sizes[rows.kept :])
+    few = _row_tasks(rows, layout) < FEW_TASKS and total >= MUCH_WORK
+    split = rows.scattered or (few and reduced > LEAST_SPLIT)
+    return Schedule(0, max(1, min(CHUNKS, total // (MUCH_WORK // 8))) if split else 0)
+
+
+def _schedules(rows: Rows, layout: Layout) -> list[Schedule]:
+    """What is worth a trial."""
+    first = _by_cost(rows, layout)
+    reduced, longest = prod(rows.nest.sizes[rows.kept :]), max(rows.nest.sizes[rows.kept :], default=1)
+    apart = [n for n in (1, 4, 8, 16, 32, 64, 128) if n <= longest] if rows.scattered or reduced > LEAST_SPLIT else []
+    several = layout.dim is not None and not layout.across and reduced > MOST_TAPS
+    columns = [0, *(c for c in (1, 2, 4, 8) if several and c != layout.columns)]
+    found = [Schedule(c, n) for n in dict.fromkeys([first.chunks, *([] if rows.scattered else [0]), *apart]) for c in columns]
+    return sorted(found, key=lambda s: (s.columns != first.columns) + (s.chunks != first.chunks))
+
+
+def _widened(layout: Layout, schedule: Schedule) -> Layout:
+    return replace(layout, columns=schedule.columns) if schedule.columns and not layout.across else layout
 
 
 def choose_layout(rows: Rows, machine: Machine) -> Layout:
@@ -143,17 +178,17 @@ def _store_rows(frame: Frame, rows: Rows, block: Block) -> None:
 # ---- few rows: chunks of the reduced space
 
 
-def _split(request: Request, space: RowSpace, levels: Sequence[Level], nest: Space) -> Generated:
+def _split(request: Request, space: RowSpace, levels: Sequence[Level], nest: Space, schedule: Schedule) -> Generated:
     """For each level: partial states of every row and chunk, then their fold, in order; at the end all results, pointwise.
 
     The workspace holds the folds' results, each a buffer of rows, then the partial states of the level in work.
     """
     first_buffer = len(request.operands)
     rows = Rows(request.body, space, levels, nest, first_buffer)
-    layout = choose_layout(rows, request.machine)
+    layout = _widened(choose_layout(rows, request.machine), schedule)
     count = prod(nest.sizes[: rows.kept])
     area = _Area(rows, count)
-    dim, chunks, chunk = _chunks(rows, layout, count)
+    dim, chunks, chunk = _chunks(rows, layout, schedule.chunks)
     stages = []
     passes = Passes(rows, layout, 0)
     for p in range(len(levels)):
@@ -199,14 +234,13 @@ def _with_buffers(frame: Frame, area: _Area) -> Frame:
     return frame.with_operands(buffers)
 
 
-def _chunks(rows: Rows, layout: Layout, count: int) -> tuple[int, int, int]:
+def _chunks(rows: Rows, layout: Layout, most: int) -> tuple[int, int, int]:
     """(reduced dim that is split, number of chunks, length of one): the longest dim, in whole vectors."""
     reduced = range(rows.kept, len(rows.nest.sizes))
     dim = max(reduced, key=lambda d: rows.nest.sizes[d])
     n = rows.nest.sizes[dim]
     step = layout.lanes * 4 if dim == layout.dim else 1
-    total = prod(rows.nest.sizes)
-    wanted = max(1, min(CHUNKS, total // (MUCH_WORK // 8), -(-n // step)))
+    wanted = max(1, min(most, -(-n // step)))
     chunk = -(-n // (wanted * step)) * step
     return dim, -(-n // chunk), chunk
 

@@ -31,11 +31,11 @@ from .map import delinearized, load_chunk
 
 def generate(request: Request) -> Generated:
     """One function. Unsuited where the body is no stream, or not of floats of at most 32 bits, or no tile of it fits."""
-    layout = layout_of(request)
+    layout, choice = layout_of(request)
     values = [op.results[0] for op in (*(s.op for s in layout.stream.sources), *(s.op for s in layout.stream.sinks))]
     if any(not type_of(v).dtype.is_float or type_of(v).dtype.bits > 32 for v in values):
         raise Unsuited("not of float32")
-    return Generated((_Kernel(request, layout).function(),), includes=("stream.cuh",))
+    return Generated((_Kernel(request, layout).function(),), includes=("stream.cuh",), choice=choice)
 
 
 class _Kernel:

@@ -10,15 +10,18 @@ Operands must lie in memory as the products take them; else, and where the sums 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from dslc.core.dtypes import DType
 from dslc.ir.rows import Unsuited
+from dslc.ir.schedules import choose
 from dslc.ir.streams import Stream
 from dslc.ir.trace import dims_under, survey
 
 from ..stage import Generated, Request
 from .attention_hopper_text import HopperWriter, rounds
 from .attention_hopper_tiles import HopperPlan, box_of
-from .attention_mma import DRAWN, Part, draws, part_of, product_type, separate
+from .attention_mma import DRAWN, Part, draws, numbers_of, part_of, product_type, separate
 from .attention_mma_tiles import areas_of
 
 INCLUDES = ("async.cuh", "mma.cuh", "stream_wgmma.cuh")
@@ -27,6 +30,13 @@ OTHER = 48  # that go into addresses and a plain score function
 PLAIN = 24  # operations of a plain score function; each one more takes a register
 LEAST = 64  # rows x at one point of the batch, up to which half of a block or more would idle
 FEATURES = 256  # the most sums of a row that one product makes
+
+
+@dataclass(frozen=True)
+class HopperPlans:
+    """Which of its plans, by number, each part is made by."""
+
+    of: tuple[int, ...]
 
 
 def generate(request: Request) -> Generated:
@@ -40,28 +50,31 @@ def generate(request: Request) -> Generated:
         raise Unsuited("few rows")
     narrow = product_type(stream)
     parts = [part_of(stream, range(len(stream.results)))]
-    if plan_of(request, stream, parts[0], narrow) is None:
+    if not plans_of(request, stream, parts[0], narrow):
         parts = [part_of(stream, numbers) for numbers in separate(stream)]
+    plans = [plans_of(request, stream, part, narrow) for part in parts]
+    if not all(plans):
+        raise Unsuited("tiles that do not fit")
+    known = numbers_of(plans, HopperPlans)
+    chosen, choice = choose(request.schedule, lambda: known[0], lambda: known)
     functions = []
-    for n, part in enumerate(parts):
-        plan = plan_of(request, stream, part, narrow)
-        if plan is None:
-            raise Unsuited("tiles that do not fit")
+    for n, (part, k) in enumerate(zip(parts, chosen.of)):
         suffix = f"_part{n}" if len(parts) > 1 else ""
-        functions.append(HopperWriter(request, stream, part.sinks, part.sources, part.results, plan, suffix).function())
-    return Generated(functions, includes=INCLUDES)
+        functions.append(HopperWriter(request, stream, part.sinks, part.sources, part.results, plans[n][k], suffix).function())
+    return Generated(functions, includes=INCLUDES, choice=choice)
 
 
-def plan_of(request: Request, stream: Stream, part: Part, narrow: DType) -> HopperPlan | None:
-    """The best tile sizes that fit shared memory and registers."""
+def plans_of(request: Request, stream: Stream, part: Part, narrow: DType) -> list[HopperPlan]:
+    """The tile sizes that fit shared memory and registers, best first."""
+    found = []
     for by, stages, beside in ((128, 2, True), (64, 3, True), (64, 2, True), (64, 2, False)):
         plan = HopperPlan(narrow, 128, by, 256, 2, by // 4, stages, beside)
         areas = areas_of(stream, part.sinks, part.sources, plan)
         if any(box_of(request, stream, t) is None for t in (*areas.x, *areas.y)):
             raise Unsuited("operands that the copy engine cannot read as they lie")
         if areas.bytes + 1024 <= request.arch.shared_bytes and registers_of(stream, part, plan) <= REGISTERS:
-            return plan
-    return None
+            found.append(plan)
+    return found
 
 
 def registers_of(stream: Stream, part: Part, plan: HopperPlan) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 from dslc.ir import index
 from dslc.ir.index import Dim
 from dslc.ir.rows import Unsuited
+from dslc.ir.schedules import Choice, choose
 from dslc.ir.streams import Stream
 from dslc.ir.trace import Node, Read, symbols_of
 
@@ -100,15 +101,17 @@ class Layout:
         return sums + max(scores, product)
 
 
-def layout_of(request: Request) -> Layout:
-    """The layout with the least estimated time; Unsuited where none fits."""
+def layout_of(request: Request) -> tuple[Layout, Choice]:
+    """The layout with the tile that was asked for, or else with the least estimated time; Unsuited where none fits."""
     stream = Stream.of(request.body)
     if 0 in stream.sizes:
         raise Unsuited("nothing to sum")
     fitting = [made for made in _layouts(stream) if made.shared_bytes <= request.arch.shared_bytes and made.registers <= MOST_REGISTERS]
     if not fitting:
         raise Unsuited("no tile fits into shared memory and registers")
-    return min(fitting, key=lambda made: _time(made, request))
+    best = sorted(fitting, key=lambda made: _time(made, request))
+    tile, choice = choose(request.schedule, lambda: best[0].tile, lambda: [made.tile for made in best])
+    return next(made for made in best if made.tile == tile), choice
 
 
 def _time(layout: Layout, request: Request) -> float:

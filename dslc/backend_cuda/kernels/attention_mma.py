@@ -11,12 +11,14 @@ Where the sums of all products do not fit the registers, each product has a func
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any, TypeVar
 
 from dslc.core.dtypes import DType
 from dslc.ir.rows import Unsuited
+from dslc.ir.schedules import choose
 from dslc.ir.streams import Stream
 from dslc.ir.trace import Apply, Given, Node, children
 from dslc.ir.types import type_of
@@ -28,6 +30,7 @@ from .attention_mma_tiles import Plan, areas_of, bare, plans_for
 
 INCLUDES = ("async.cuh", "mma.cuh", "stream_mma.cuh")
 DRAWN = 64  # registers more, where the score function draws random numbers
+P = TypeVar("P")
 REGISTERS = 255  # a thread; about 100 of them go into operands, addresses and what the score function needs
 
 
@@ -40,6 +43,13 @@ class Part:
     results: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class MmaPlans:
+    """Which of its plans, by number, each part is made by."""
+
+    of: tuple[int, ...]
+
+
 def generate(request: Request) -> Generated:
     """The kernel; Unsuited where the body is no stream whose products are of float16 or bfloat16, or no tile fits."""
     stream = Stream.of(request.body)
@@ -49,13 +59,22 @@ def generate(request: Request) -> Generated:
     parts = [part_of(stream, range(len(stream.results)))]
     if not plans_of(request.arch, stream, parts[0], narrow):
         parts = [part_of(stream, numbers) for numbers in separate(stream)]
-    functions = []
-    for n, part in enumerate(parts):
-        plans = plans_of(request.arch, stream, part, narrow)
-        if not plans:
-            raise Unsuited("tiles that do not fit")
-        functions.append(function_of(request, stream, part, plans[0], f"_part{n}" if len(parts) > 1 else ""))
-    return Generated(functions, includes=INCLUDES)
+    plans = [plans_of(request.arch, stream, part, narrow) for part in parts]
+    if not all(plans):
+        raise Unsuited("tiles that do not fit")
+    known = numbers_of(plans, MmaPlans)
+    chosen, choice = choose(request.schedule, lambda: known[0], lambda: known)
+    functions = [
+        function_of(request, stream, part, plans[n][k], f"_part{n}" if len(parts) > 1 else "") for n, (part, k) in enumerate(zip(parts, chosen.of))
+    ]
+    return Generated(functions, includes=INCLUDES, choice=choice)
+
+
+def numbers_of(plans: Sequence[Sequence[Any]], kind: Callable[[tuple[int, ...]], P]) -> list[P]:
+    """The best plan of every part, then schedules that differ from it in one part."""
+    first = (0,) * len(plans)
+    others = [(*first[:n], k, *first[n + 1 :]) for n, found in enumerate(plans) for k in range(1, len(found))]
+    return [kind(numbers) for numbers in (first, *sorted(others, key=sum))]
 
 
 def function_of(request: Request, stream: Stream, part: Part, plan: Plan, suffix: str = "") -> Function:

@@ -5,14 +5,16 @@ Products of 16-bit floats that the copy engine can read are done as Hopper does 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 from typing import Any
 
 from dslc.core.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from dslc.ir.contractions import CONTRACTIONS, Contraction, roles_of
 from dslc.ir.rows import Unsuited
+from dslc.ir.schedules import choose
 
-from ..gemm_schedule import hopper_cycles, hopper_schedule, tile_cycles, tile_schedule
+from ..gemm_schedule import HopperSchedule, TileSchedule, hopper_cycles, hopper_schedules, tile_cycles, tile_schedules
 from ..stage import Generated, Request
 from ..tensor_views import View, view_of
 from ..types import memory_type
@@ -21,6 +23,7 @@ from .epilogue import Epilogue
 from .operands import Packing, packing_cycles, packing_of
 
 LARGEST_PACKING = 2  # times the operands' bytes
+MOST_TRIED = 32  # schedules
 LEAST = 4  # rows, or columns, below which a product is a fold of each result's terms
 
 
@@ -38,16 +41,37 @@ def generate(request: Request) -> Generated:
     _, rows, columns, _ = epilogue.contraction.sizes
     if min(rows, columns) < LEAST:
         return reduce.generate(request)
-    tiled = tiles.product_of(epilogue)
-    schedule = tile_schedule(tiled.sizes, request.arch, tiled.element.bytes, tiled.mma)
-    product = hopper_product(epilogue)
+    tiled, product = tiles.product_of(epilogue), hopper_product(epilogue)
+    schedule, choice = choose(request.schedule, lambda: _by_cost(epilogue, tiled, product), lambda: _schedules(epilogue, tiled, product))
+    if isinstance(schedule, HopperSchedule):
+        assert product is not None
+        return replace(hopper.generate(product, schedule), choice=choice)
+    return replace(tiles.generate(tiled, schedule), choice=choice)
+
+
+def _by_cost(epilogue: Epilogue, tiled: tiles.TileProduct, product: hopper.HopperProduct | None) -> TileSchedule | HopperSchedule:
+    """The schedule that takes the fewest cycles."""
+    return min(_with_cycles(epilogue, tiled, product), key=lambda pair: pair[1])[0]
+
+
+def _schedules(epilogue: Epilogue, tiled: tiles.TileProduct, product: hopper.HopperProduct | None) -> list[TileSchedule | HopperSchedule]:
+    """What is worth a trial: the fewest cycles first."""
+    return [s for s, _ in sorted(_with_cycles(epilogue, tiled, product), key=lambda pair: pair[1])][:MOST_TRIED]
+
+
+def _with_cycles(
+    epilogue: Epilogue, tiled: tiles.TileProduct, product: hopper.HopperProduct | None
+) -> list[tuple[TileSchedule | HopperSchedule, float]]:
+    """All schedules, those of tiles first, with their cycles."""
+    arch = epilogue.request.arch
+    found: list[tuple[TileSchedule | HopperSchedule, float]] = [
+        (s, tile_cycles(s, tiled.sizes, arch, tiled.mma)) for s in tile_schedules(tiled.sizes, arch, tiled.element.bytes, tiled.mma)
+    ]
     if product is not None:
-        best = hopper_schedule(product.sizes, request.arch, lambda rows, columns: hopper.fits(product, rows, columns))
-        if best is not None:
-            cycles = hopper_cycles(best, product.sizes, request.arch) + sum(packing_cycles(p, epilogue) for p in product.packings)
-            if cycles < tile_cycles(schedule, tiled.sizes, request.arch, tiled.mma):
-                return hopper.generate(product, best)
-    return tiles.generate(tiled, schedule)
+        packing = sum(packing_cycles(p, epilogue) for p in product.packings)
+        every = hopper_schedules(product.sizes, arch, lambda rows, columns: hopper.fits(product, rows, columns))
+        found += [(s, hopper_cycles(s, product.sizes, arch) + packing) for s in every]
+    return found
 
 
 def epilogue_of(request: Request, op: Any) -> Epilogue:

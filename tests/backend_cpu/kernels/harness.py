@@ -34,6 +34,7 @@ class Case:
     operands: Sequence[Any]  # np.ndarray, or (dtype, shape) to be filled with normals
     build: Callable[..., Any]
     tolerance: float = 2e-6  # relative to 1 + |value|; sums add their length
+    schedule: str = "{}"
     arrays: list[np.ndarray] = field(default_factory=list)
     expected: list[np.ndarray] = field(default_factory=list)
     results: list[np.ndarray] = field(default_factory=list)
@@ -77,7 +78,7 @@ def plan_of(module: ir.Module, cases: Sequence[Case]) -> tuple[Plan, list[list[T
         with ir.InsertionPoint(module.body):
             sources = [ir.Operation.create("test.source", [t.to_mlir()], [], {}).result for t in types]
             results = _results(case, types)
-            kernel = Kernel.build(sources, results, case.kind, case.name)
+            kernel = Kernel.build(sources, results, case.kind, case.name, case.schedule)
         with ir.InsertionPoint(kernel.regions[0].blocks[0]):
             Yield.of(*_values(case.build(*kernel.regions[0].blocks[0].arguments)))
         kernel.check()
