@@ -44,6 +44,7 @@ inline void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (
 }
 template <bool TRANSPOSED> inline void load_matrices(unsigned (&r)[4], const void* row, const char* file, int line) {
     if ((size_t)row % 16) emulator::fail(file, line, "ldmatrix: a row that is not 16-byte aligned");
+    emulator::reads(row, 16);
     struct Rows { const unsigned short* row; unsigned* r; } mine{(const unsigned short*)row, r};
     emulator::collective(~0u, 33 + TRANSPOSED, &mine, [](Rows** lane, unsigned) {
         for (int i = 0; i < 32; i++)
