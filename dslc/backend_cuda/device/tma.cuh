@@ -124,7 +124,7 @@ inline void land_tile(char* to, const TensorMap& map, unsigned long long* barrie
     reinterpret_cast<emulator::Mbarrier*>(barrier)->bytes -= box_bytes(map);
     emulator::complete(barrier);
 }
-inline void copy_box(void* shared, const TensorMap* map, unsigned long long* barrier, std::initializer_list<int> at, const char* file, int line) {
+EMULATOR_CALLED inline void copy_box(void* shared, const TensorMap* map, unsigned long long* barrier, std::initializer_list<int> at, const char* file, int line) {
     emulator::Inside guard;
     emulator::mbarrier_at(barrier, file, line);
     if (at.size() != map->rank) emulator::fail(file, line, "a copy with %d coordinates through a map of rank %d", (int)at.size(), (int)map->rank);
@@ -132,26 +132,27 @@ inline void copy_box(void* shared, const TensorMap* map, unsigned long long* bar
     int places[5] = {};
     std::copy(at.begin(), at.end(), places);
     TensorMap m = *map;
+    void* code = EMULATOR_CODE;
     if (emulator::checked) {
         int first = std::max(0, -places[0]), last = std::min((int)m.box[0], (int)m.dims[0] - places[0]);
         rows_of_box(m, places, [&](int, const char* from, bool inside) {
-            if (inside && first < last) emulator::reads(from + (int64_t)first * m.element, (size_t)(last - first) * m.element);
+            if (inside && first < last) emulator::reads(from + (int64_t)first * m.element, (size_t)(last - first) * m.element, code);
         });
-        emulator::copy_issued(shared, box_bytes(m));
+        emulator::copy_issued(shared, box_bytes(m), code);
     }
     auto land = [=]() { land_tile((char*)shared, m, barrier, places); };
     if (emulator::block->order == emulator::reverse) land();
     else emulator::block->bulk_copies.push_back(land);
 }
-inline void copy_tile(void* s, const TensorMap* m, unsigned long long* b, int x, int y, EMULATOR_HERE) { copy_box(s, m, b, {x, y}, file, line); }
+__forceinline__ void copy_tile(void* s, const TensorMap* m, unsigned long long* b, int x, int y, EMULATOR_HERE) { copy_box(s, m, b, {x, y}, file, line); }
 struct EmulatedLine {  // an int default argument cannot stand behind optional coordinates
     const char* file;
     int line;
     EmulatedLine(EMULATOR_HERE) : file(file), line(line) {}
 };
-inline void copy_tile(void* s, const TensorMap* m, unsigned long long* b, int x, int y, int z, EmulatedLine at = {}) { copy_box(s, m, b, {x, y, z}, at.file, at.line); }
-inline void copy_tile(void* s, const TensorMap* m, unsigned long long* b, int x, int y, int z, int u, EmulatedLine at = {}) { copy_box(s, m, b, {x, y, z, u}, at.file, at.line); }
-inline void copy_tile(void* s, const TensorMap* m, unsigned long long* b, int x, int y, int z, int u, int v, EmulatedLine at = {}) {
+__forceinline__ void copy_tile(void* s, const TensorMap* m, unsigned long long* b, int x, int y, int z, EmulatedLine at = {}) { copy_box(s, m, b, {x, y, z}, at.file, at.line); }
+__forceinline__ void copy_tile(void* s, const TensorMap* m, unsigned long long* b, int x, int y, int z, int u, EmulatedLine at = {}) { copy_box(s, m, b, {x, y, z, u}, at.file, at.line); }
+__forceinline__ void copy_tile(void* s, const TensorMap* m, unsigned long long* b, int x, int y, int z, int u, int v, EmulatedLine at = {}) {
     copy_box(s, m, b, {x, y, z, u, v}, at.file, at.line);
 }
 inline void prefetch_map(const TensorMap*) {}

@@ -79,9 +79,9 @@ template <typename T> inline float matrix_element(unsigned long long descriptor,
     memcpy(&bits, matrix_place(descriptor, transposed, x, k), 2);
     return (float)emulator::bits_as<T>(bits);
 }
-inline void matrix_reads(int number, unsigned long long descriptor, bool transposed, int size) {
+inline void matrix_reads(int number, unsigned long long descriptor, bool transposed, int size, void* code) {
     for (int x = 0; emulator::checked && x < size; x++)
-        for (int k = 0; k < 16; k++) emulator::product_reads(number, matrix_place(descriptor, transposed, x, k), 2);
+        for (int k = 0; k < 16; k++) emulator::product_reads(number, matrix_place(descriptor, transposed, x, k), 2, code);
 }
 inline void wgmma_fence(EMULATOR_HERE) {
     int none = 0;
@@ -134,9 +134,10 @@ template <int R, typename First, typename Second> inline void wgmma_issue(float*
     }});
 }
 template <bool TRANS_A, bool TRANS_B, int R, typename T>
-inline void wgmma(float (&d)[R], unsigned long long a, unsigned long long b, int accumulate, T, EMULATOR_HERE) {
+EMULATOR_CALLED void wgmma(float (&d)[R], unsigned long long a, unsigned long long b, int accumulate, T, EMULATOR_HERE) {
     struct Argument { float* d; unsigned long long a, b; int accumulate; } mine{d, a, b, accumulate};
     int number = emulator::fiber->rank / 128;
+    void* code = EMULATOR_CODE;
     emulator::warpgroup(67, &mine, [=](Argument** q) {
         float* sums[128];
         for (int t = 0; t < 128; t++) {
@@ -145,16 +146,17 @@ inline void wgmma(float (&d)[R], unsigned long long a, unsigned long long b, int
         }
         if ((a >> 3 | b >> 3) & 7) emulator::fail(file, line, "wgmma: an operand whose 8 rows do not begin at a multiple of 1024 bytes");
         emulator::product_issued(number);
-        matrix_reads(number, a, TRANS_A, 64);
-        matrix_reads(number, b, TRANS_B, 2 * R);
+        matrix_reads(number, a, TRANS_A, 64, code);
+        matrix_reads(number, b, TRANS_B, 2 * R, code);
         wgmma_issue<R>(sums, number, accumulate, [=](int row, int k) { return matrix_element<T>(a, TRANS_A, row, k); },
                        [=](int column, int k) { return matrix_element<T>(b, TRANS_B, column, k); });
     }, file, line);
 }
 template <bool TRANS_B, int R, typename T>
-inline void wgmma_registers(float (&d)[R], const unsigned (&a)[4], unsigned long long b, int accumulate, T, EMULATOR_HERE) {
+EMULATOR_CALLED void wgmma_registers(float (&d)[R], const unsigned (&a)[4], unsigned long long b, int accumulate, T, EMULATOR_HERE) {
     struct Argument { float* d; const unsigned* a; unsigned long long b; } mine{d, a, b};
     int number = emulator::fiber->rank / 128;
+    void* code = EMULATOR_CODE;
     emulator::warpgroup(68, &mine, [=](Argument** q) {
         float* sums[128];
         std::vector<float> rows(64 * 16);
@@ -167,7 +169,7 @@ inline void wgmma_registers(float (&d)[R], const unsigned (&a)[4], unsigned long
             }
         }
         emulator::product_issued(number);
-        matrix_reads(number, b, TRANS_B, 2 * R);
+        matrix_reads(number, b, TRANS_B, 2 * R, code);
         wgmma_issue<R>(sums, number, accumulate, [=](int row, int k) { return rows[row * 16 + k]; },
                        [=](int column, int k) { return matrix_element<T>(b, TRANS_B, column, k); });
     }, file, line);

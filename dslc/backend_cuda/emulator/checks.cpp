@@ -47,6 +47,8 @@ struct Checker {
     std::vector<char> far;      // threads that know of other warps by more than barriers of the block
     Clocks floor, least;        // what all know since the last barrier of the block; what all warps of a warpgroup know
     std::map<const void*, Meeting> meetings;
+    Access unwritten{};  // the block's first read of what nobody had written: a fault in the end, unless the write that comes too late says more
+    size_t unwritten_byte;
     Cells shared;
     std::vector<Cells> buffers;
     uintptr_t image, image_end;
@@ -98,7 +100,7 @@ std::string who(const Checker& c, const Access& a) {
 }
 
 [[noreturn]] void unordered(Checker& c, const Region& r, size_t byte, const Access& before, bool wrote, const Access& now, bool writes) {
-    const char *first = wrote ? "a write" : "a read", *second = writes ? "a write" : "a read", *missing = "no barrier between them";
+    const char *first = wrote ? "a write" : "a read", *second = now.under_way ? "a copy there" : writes ? "a write" : "a read", *missing = "no barrier between them";
     if (before.thread == c.copy_engine()) missing = "no wait for the copy between them";
     if (before.thread > c.copy_engine()) missing = "no wait for the product between them";
     if (before.block != c.block) missing = "blocks have no order";
@@ -107,13 +109,13 @@ std::string who(const Checker& c, const Access& a) {
     fail("", 0, "race on byte %zu of %s: %s by %s and %s by %s, %s", byte, r.name().c_str(), first, earlier.c_str(), second, later.c_str(), missing);
 }
 
-[[noreturn]] void bad(const Checker& c, const Access& now, const std::string& message) {
+[[noreturn]] void bad(const Access& now, const std::string& message) {
     block->fault->places[0] = now.place;
     fail("", 0, "%s", message.c_str());
 }
 
 // Says of an access that lies in nothing what it lies next to.
-[[noreturn]] void outside(const Checker& c, const Access& now, const char* at, size_t size, bool writes) {
+[[noreturn]] void outside(const Access& now, const char* at, size_t size, bool writes) {
     const Block& b = *block;
     std::vector<Buffer> known(b.buffers, b.buffers + b.buffer_count);
     if (b.dynamic_size) known.push_back({b.dynamic_shared, b.dynamic_size, "dynamic shared memory", 1});
@@ -125,9 +127,9 @@ std::string who(const Checker& c, const Access& a) {
         if (away < least) least = away, nearest = &k;
     }
     std::string access = text("out of bounds: %s of %zu bytes ", writes ? "a write" : "a read", size);
-    if (!nearest) bad(c, now, access + "at an address that lies in none of the kernel's buffers");
+    if (!nearest) bad(now, access + "at an address that lies in none of the kernel's buffers");
     long long begins = at - nearest->from, end = nearest->size;
-    bad(c, now, access + text("at byte %lld of %s, which has %lld bytes", begins, nearest->name, end));
+    bad(now, access + text("at byte %lld of %s, which has %lld bytes", begins, nearest->name, end));
 }
 
 // An access of some bytes: whether they may be touched at all, then each against what is kept of it.
@@ -136,16 +138,16 @@ void touch(Checker& c, const Region& r, size_t size, const Access& now, bool wri
         if (before.block != c.block) return !before.block || !r.buffer;  // shared memory is another one in each block
         return before.thread == now.thread || before.clock <= c.floor[before.thread] || before.clock <= known[before.thread];
     };
-    if (writes && r.buffer && !r.buffer->written) bad(c, now, text("a write to %s, which this kernel may only read", r.buffer->name));
+    if (writes && r.buffer && !r.buffer->written) bad(now, text("a write to %s, which this kernel may only read", r.buffer->name));
     for (size_t k = r.first; k < r.first + size; k++) {
         Cell& cell = r.cells[k];
         const Access& wrote = cell.write;
         if (wrote.under_way && wrote.block == c.block) {
             block->fault->places[1] = wrote.place;
-            bad(c, now, text("%s of byte %zu of %s by %s while the copy there that %s issued is under way", writes ? "a write" : "a read", k,
+            bad(now, text("%s of byte %zu of %s by %s while the copy there that %s issued is under way", writes ? "a write" : "a read", k,
                              r.name().c_str(), who(c, now).c_str(), who(c, wrote).c_str()));
         }
-        if (!r.buffer && !writes && wrote.block != c.block) bad(c, now, text("a read of byte %zu of shared memory, which nobody has written", k));
+        if (!r.buffer && !writes && wrote.block != c.block && c.unwritten.block != c.block) c.unwritten = now, c.unwritten_byte = k;
         if (!comes_behind(wrote) && !(now.atomic && wrote.atomic)) unordered(c, r, k, wrote, true, now, writes);
         for (const Access& read : cell.reads)
             if (writes && !comes_behind(read) && !(now.atomic && read.atomic)) unordered(c, r, k, read, false, now, true);
@@ -188,13 +190,13 @@ void access(void* address, size_t size, bool writes, bool atomic, void* code) {
     Region r;
     Access now = by_thread(c, code, atomic);
     if (found(c, at, size, r)) touch(c, r, size, now, writes, c.known[f->rank]);
-    else if (writes || (uintptr_t)at < c.image || (uintptr_t)at >= c.image_end) outside(c, now, at, size, writes);
+    else if (writes || (uintptr_t)at < c.image || (uintptr_t)at >= c.image_end) outside(now, at, size, writes);
 }
 
 // The region of an access that the emulator makes.
 Region region(Checker& c, const void* place, size_t size, const Access& now, bool writes) {
     Region r;
-    if (!found(c, (const char*)place, size, r)) outside(c, now, (const char*)place, size, writes);
+    if (!found(c, (const char*)place, size, r)) outside(now, (const char*)place, size, writes);
     return r;
 }
 
@@ -204,8 +206,6 @@ void raise_to(Clocks& known, const Clocks& others) {
 
 }  // namespace
 
-#define HERE __builtin_return_address(0)
-
 void begin_block() {
     Block& b = *block;
     if (!b.checker) b.checker = new Checker(b);
@@ -214,17 +214,23 @@ void begin_block() {
     c.meetings.clear();
 }
 
+void end_block() {
+    Checker& c = *block->checker;
+    if (c.unwritten.block != c.block) return;
+    bad(c.unwritten, text("a read of byte %zu of shared memory by %s, which nobody had written", c.unwritten_byte, who(c, c.unwritten).c_str()));
+}
+
 void end_launch(Block& b) { delete b.checker; }
 
-void reads(const void* place, size_t size) {
+void reads(const void* place, size_t size, void* code) {
     Checker& c = *block->checker;
-    Access now = by_thread(c, HERE);
+    Access now = by_thread(c, code);
     touch(c, region(c, place, size, now, false), size, now, false, c.known[now.thread]);
 }
 
-void copy_issued(void* to, size_t size) {
+void copy_issued(void* to, size_t size, void* code) {
     Checker& c = *block->checker;
-    Access now = by_thread(c, HERE);
+    Access now = by_thread(c, code);
     now.under_way = true;
     touch(c, region(c, to, size, now, true), size, now, true, c.known[now.thread]);
 }
@@ -310,10 +316,10 @@ void product_issued(int warpgroup) {
     c.known[cores][cores]++;
 }
 
-void product_reads(int warpgroup, const void* place, size_t size) {
+void product_reads(int warpgroup, const void* place, size_t size, void* code) {
     Checker& c = *block->checker;
     size_t cores = c.tensor_cores(warpgroup);
-    Access now{c.block, c.known[cores][cores], c.place(HERE), (uint16_t)cores, false, false};
+    Access now{c.block, c.known[cores][cores], c.place(code), (uint16_t)cores, false, false};
     touch(c, region(c, place, size, now, false), size, now, false, c.least);
 }
 
@@ -326,32 +332,33 @@ void product_waited(int warpgroup, int products_before) {
 }  // namespace emulator
 
 #define PLAIN(n)                                                                                                \
-    void __tsan_read##n(void* p) { emulator::access(p, n, false, false, HERE); }                                \
-    void __tsan_write##n(void* p) { emulator::access(p, n, true, false, HERE); }                                \
-    void __tsan_unaligned_read##n(void* p) { emulator::access(p, n, false, false, HERE); }                      \
-    void __tsan_unaligned_write##n(void* p) { emulator::access(p, n, true, false, HERE); }
+    void __tsan_read##n(void* p) { emulator::access(p, n, false, false, EMULATOR_CODE); }                                \
+    void __tsan_write##n(void* p) { emulator::access(p, n, true, false, EMULATOR_CODE); }                                \
+    void __tsan_unaligned_read##n(void* p) { emulator::access(p, n, false, false, EMULATOR_CODE); }                      \
+    void __tsan_unaligned_write##n(void* p) { emulator::access(p, n, true, false, EMULATOR_CODE); }
 #define ATOMIC(bits, T)                                                                                         \
     T __tsan_atomic##bits##_load(const volatile T* p, int) {                                                    \
-        emulator::access((void*)p, bits / 8, false, true, HERE);                                                \
+        emulator::access((void*)p, bits / 8, false, true, EMULATOR_CODE);                                                \
         return __atomic_load_n(p, __ATOMIC_SEQ_CST);                                                            \
     }                                                                                                           \
     void __tsan_atomic##bits##_store(volatile T* p, T x, int) {                                                 \
-        emulator::access((void*)p, bits / 8, true, true, HERE);                                                 \
+        emulator::access((void*)p, bits / 8, true, true, EMULATOR_CODE);                                                 \
         __atomic_store_n(p, x, __ATOMIC_SEQ_CST);                                                               \
     }                                                                                                           \
     T __tsan_atomic##bits##_fetch_add(volatile T* p, T x, int) { return __atomic_fetch_add(p, x, __ATOMIC_SEQ_CST); } \
     int __tsan_atomic##bits##_compare_exchange_strong(volatile T* p, T* old, T x, int, int) {                   \
-        emulator::access((void*)p, bits / 8, true, true, HERE);                                                 \
+        emulator::access((void*)p, bits / 8, true, true, EMULATOR_CODE);                                                 \
         return __atomic_compare_exchange_n(p, old, x, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);               \
     }
 extern "C" {
+extern __attribute__((visibility("default"))) const int emulator_checks = 1;  // tells the driver that this module checks
 void __tsan_init() {}
 void __tsan_func_entry(void*) {}
 void __tsan_func_exit() {}
 void __tsan_vptr_update(void**, void*) {}
 void __tsan_vptr_read(void**) {}
-void __tsan_read_range(void* p, unsigned long n) { emulator::access(p, n, false, false, HERE); }
-void __tsan_write_range(void* p, unsigned long n) { emulator::access(p, n, true, false, HERE); }
+void __tsan_read_range(void* p, unsigned long n) { emulator::access(p, n, false, false, EMULATOR_CODE); }
+void __tsan_write_range(void* p, unsigned long n) { emulator::access(p, n, true, false, EMULATOR_CODE); }
 void __tsan_atomic_thread_fence(int) { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 PLAIN(1) PLAIN(2) PLAIN(4) PLAIN(8) PLAIN(16)
 ATOMIC(8, unsigned char) ATOMIC(16, unsigned short) ATOMIC(32, unsigned) ATOMIC(64, unsigned long)

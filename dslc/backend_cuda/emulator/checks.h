@@ -21,10 +21,14 @@ constexpr bool checked = false;
 #endif
 
 EMULATOR_HOOK(void begin_block())
+EMULATOR_HOOK(void end_block())
 EMULATOR_HOOK(void end_launch(Block& b))
 
-EMULATOR_HOOK(void reads(const void* place, size_t size))
-EMULATOR_HOOK(void copy_issued(void* to, size_t size))  // by the running thread; until it has landed nobody may touch the place
+// `code`: where a kernel calls the function that does it, which is EMULATOR_CODE in an EMULATOR_CALLED one.
+#define EMULATOR_CALLED __attribute__((noinline))
+#define EMULATOR_CODE __builtin_return_address(0)
+EMULATOR_HOOK(void reads(const void* place, size_t size, void* code))
+EMULATOR_HOOK(void copy_issued(void* to, size_t size, void* code))  // by the running thread; until it has landed nobody may touch the place
 EMULATOR_HOOK(void copy_landed(void* to, size_t size))
 EMULATOR_HOOK(void tile_landed(void* to, size_t size, const void* mbarrier))
 
@@ -38,7 +42,7 @@ EMULATOR_HOOK(void waited(const void* barrier))
 
 // A product of a warpgroup reads shared memory from when it is issued until its warpgroup has waited for it.
 EMULATOR_HOOK(void product_issued(int warpgroup))
-EMULATOR_HOOK(void product_reads(int warpgroup, const void* place, size_t size))
+EMULATOR_HOOK(void product_reads(int warpgroup, const void* place, size_t size, void* code))
 EMULATOR_HOOK(void product_waited(int warpgroup, int products_before))
 
 #undef EMULATOR_HOOK

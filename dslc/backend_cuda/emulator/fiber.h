@@ -205,7 +205,7 @@ inline void entry() {
         for (auto& w : block->warpgroups)
             if (!w.products.empty()) fail(fiber->file, fiber->line, "the block ends while %zu products of a warpgroup are under way", w.products.size());
     }
-    if (!block->live) emulator_switch(&finished, block->launcher);
+    if (!block->live) end_block(), emulator_switch(&finished, block->launcher);
     yield();
     abort();
 }

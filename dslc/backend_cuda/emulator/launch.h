@@ -132,6 +132,3 @@ template <typename... A, void (*kernel)(A...)> struct Call<kernel> {
         emulator::run_grid({dim3(shape[0], shape[1], shape[2]), dim3(shape[3], shape[4], shape[5]), shared_bytes, (emulator::Order)order, seed, \
                             emulator::Call<kernel>::body, parameters, buffers, buffer_count}, workers, fault);                               \
     }
-#ifdef EMULATOR_CHECKED
-extern "C" __attribute__((visibility("default"))) const int emulator_checks = 1;
-#endif

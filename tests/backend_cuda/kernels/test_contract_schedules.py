@@ -75,7 +75,7 @@ def whole_text(b, kernels):
 
 def check_all(found, terms):
     b, arrays, wanted, kernels = found
-    code = emulated.build(whole_text(b, kernels))
+    code = emulated.build(whole_text(b, kernels), checked=True)
     for schedule, generated in kernels:
         for order in emulator.ORDERS:
             check(run(code, generated, b.request, arrays, order), wanted, terms, f"{schedule}, {order}")
@@ -138,7 +138,7 @@ def mistaken():
         text, count = re.subn(pattern, instead, right.text)
         assert count, name
         made[name] = replace(generated, functions=(replace(right, symbol=f"mistake{number}", text=text),))
-    return b, arrays, wanted, made, emulated.build(whole_text(b, [(None, g) for g in made.values()]))
+    return b, arrays, wanted, made, emulated.build(whole_text(b, [(None, g) for g in made.values()]), checked=True)
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
