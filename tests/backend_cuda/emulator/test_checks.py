@@ -104,6 +104,13 @@ extern "C" __global__ void unwritten(const float* x, float* y, int fault) {
     __syncthreads();
     y[threadIdx.x] = tile[63 - threadIdx.x];
 }
+extern "C" __global__ void swizzled(const float* x, float* y, int fault) {
+    __shared__ float tile[8 * 12];
+    const int row = threadIdx.x / 8, column = threadIdx.x % 8;
+    tile[row * 12 + (column ^ row)] = x[threadIdx.x];
+    __syncthreads();
+    y[threadIdx.x] = tile[row * 12 + (column ^ (row + 4 * fault))];
+}
 extern "C" __global__ void read_behind(const float* x, float* y, int fault) {
     y[threadIdx.x] = x[128 - 64 + fault + threadIdx.x];
 }
@@ -144,7 +151,8 @@ FAULTS = {
     "read_early": (r"a read of byte \d+ of shared memory by thread (\d+) while the copy there that thread \1 issued is under way", "y[threadIdx.x] = tile[threadIdx.x];\n}\nextern \"C\" __global__ void given", "copy_async4(tile + threadIdx.x, x + threadIdx.x, true);\n    copy_async_commit();\n    if (!fault) copy"),
     "given_back_early": (r"race on byte \d+ of shared memory|while the copy there", "y[64 * k + threadIdx.x] = tile[63 - threadIdx.x];\n        if (!fault) __syncthreads();\n    }\n}\nextern \"C\" __global__ void tile_read", "copy_async4(tile + threadIdx.x, x + 64"),
     "tile_read_early": (r"while the copy there that thread 0 issued|a copy there by thread 0", "y[threadIdx.x] = tile[threadIdx.x];\n}\nextern \"C\" __global__ void unwritten", "copy_tile(tile"),
-    "unwritten": (r"a read of byte \d+ of shared memory by thread \d+, which nobody had written", "y[threadIdx.x] = tile[63 - threadIdx.x];\n}\nextern \"C\" __global__ void read_behind", NOWHERE),
+    "unwritten": (r"a read of byte \d+ of shared memory by thread \d+, which nobody had written", "y[threadIdx.x] = tile[63 - threadIdx.x];\n}\nextern \"C\" __global__ void swizzled", NOWHERE),
+    "swizzled": (r"a read of byte \d+ of shared memory by thread \d+, which nobody had written", "y[threadIdx.x] = tile[row * 12", NOWHERE),
     "read_behind": (r"out of bounds: a read of 4 bytes at byte 512 of x, which has 512 bytes", "y[threadIdx.x] = x[128", NOWHERE),
     "chunk_behind": (r"out of bounds: a read of \d+ bytes at byte 512 of x, which has 512 bytes", "load<4>(x + 64", NOWHERE),
     "written_before": (r"out of bounds: a write of 4 bytes at byte -4 of y, which has 512 bytes", "y[(int)threadIdx.x - fault]", NOWHERE),
@@ -196,7 +204,7 @@ def test_what_is_right_passes(order: str) -> None:
     up, down = list(range(64)), list(range(63, -1, -1))
     expected = {
         "turned": down, "reused": down, "neighbours": [k ^ 1 for k in up], "counted": [64] * 64, "in_memory": up, "of_blocks": up, "copied": down,
-        "read_early": up, "given_back_early": down, "tile_read_early": up, "unwritten": down, "read_behind": [k + 64 for k in up],
+        "read_early": up, "given_back_early": down, "tile_read_early": up, "unwritten": down, "swizzled": up, "read_behind": [k + 64 for k in up],
         "chunk_behind": [k + 64 for k in up], "written_before": up, "stored_to_operand": [1] * 64, "behind_shared": up, "at_no_address": up,
     }  # fmt: skip
     assert expected.keys() == FAULTS.keys()
