@@ -105,7 +105,9 @@ def _placed(a: np.ndarray) -> np.ndarray:
     return out
 
 
-def _buffer(p: Parameter, addresses: Sequence[int], sizes: Sequence[int], request: Request, workspace: np.ndarray, generated: Generated) -> list[Buffer]:
+def _buffer(
+    p: Parameter, addresses: Sequence[int], sizes: Sequence[int], request: Request, workspace: np.ndarray, generated: Generated
+) -> list[Buffer]:
     """What a parameter lets its function touch."""
     if p.source == "value":
         return []
