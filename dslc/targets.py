@@ -108,7 +108,7 @@ def _cuda_target(name: str, about: str, arch: Callable[[], str], missing: Callab
     def fingerprint() -> str:
         from .backend_cuda.nvrtc import version
 
-        return arch() if arch() == "emulated" else f"{arch()} {version()}"
+        return arch() if arch().startswith("emulated") else f"{arch()} {version()}"
 
     def schedules(kernel: Any) -> list[str]:
         from .backend_cuda.arch import arch_of
@@ -171,7 +171,8 @@ TARGETS = {
         Target("reference", "numpy in float64: slow, the oracle", False, _compile_reference, _load_reference, lambda: "", lambda: None),
         _cuda_target("cuda", "CUDA kernels for the GPU of this machine", _found_arch, _gpu_missing, _gpu_device),
         *(_cuda_target(f"cuda:{a}", f"CUDA kernels for {a}", lambda a=a: a, _nvrtc_missing) for a in ARCHS),  # type: ignore[misc]
-        _cuda_target("cuda-emulated", "CUDA kernels, run by this processor: slow, with checks", lambda: "emulated", _emulator_missing),
+        _cuda_target("cuda-emulated", "CUDA kernels, run by this processor: slow", lambda: "emulated", _emulator_missing),
+        _cuda_target("cuda-emulated:checked", "the same, with every access of memory checked: slower", lambda: "emulated:checked", _emulator_missing),
     )
 }  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dslc.core.errors import TargetError, did_you_mean
 
@@ -17,6 +17,7 @@ class Arch:
     shared_bytes: int
     registers: int = 65536  # of a multiprocessor
     l2_bytes: int = 40 << 20
+    checked: bool = False  # every access of a kernel is checked: on the emulator
 
     @property
     def hopper(self) -> bool:
@@ -36,12 +37,14 @@ ARCHS = {
 
 
 EMULATED = Arch("emulated", 80, 108, 166_912)  # the CPU runs the kernels of sm_80
+CHECKED = replace(EMULATED, name="emulated:checked", checked=True)
 
 
 def arch_of(name: str) -> Arch:
-    """The architecture of that name, or "emulated"; TargetError where it is unknown or too old."""
-    if name == EMULATED.name:
-        return EMULATED
+    """The architecture of that name, or "emulated" or "emulated:checked"; TargetError where it is unknown or too old."""
+    for emulated in (EMULATED, CHECKED):
+        if name == emulated.name:
+            return emulated
     if name not in ARCHS:
         raise TargetError(f"unknown GPU architecture '{name}'{did_you_mean(name, ARCHS)}", help=f"kernels are made for {', '.join(ARCHS)} and newer")
     return ARCHS[name]

@@ -6,14 +6,14 @@ its kernels read. A turn's number is a constant in memory, so that a program is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from dslc.core import executable
-from dslc.core.executable import Executable, Launch, TensorMap
+from dslc.core.executable import Executable, Extent, Launch, TensorMap
 from dslc.ir.bodies import body_key, identifier, kernel_hash, lines_of, work_of
 from dslc.ir.ops import Kernel
 from dslc.ir.plan import Branch, Call, Copy, Loop, Place, Plan, Step, readers_first
@@ -21,13 +21,14 @@ from dslc.ir.schedules import BY_COST
 from dslc.ir.trace import Body
 from dslc.ir.types import type_of
 
-from .arch import EMULATED, Arch
+from .arch import CHECKED, EMULATED, Arch
 from .kernels import generate, update
 from .machine_code import machine_code
 from .program_text import Printed, Unit, printed
 from .stage import Function, Generated, Parameter, request_of
 
 ALIGNMENT = 256  # of the workspace, the guards and the constants
+POINTER = 8  # bytes
 
 
 @dataclass
@@ -57,6 +58,10 @@ class _Part:
     def number(self, p: Parameter) -> int:
         """Which of the places a parameter is."""
         return p.number + (self.inputs if p.source == "result" else 0)
+
+    def bytes(self, place: int) -> int:
+        """The size of what lies at a place."""
+        return type_of([*self.body.operands, *self.body.results][place]).bytes
 
 
 @dataclass
@@ -189,13 +194,21 @@ class _Writer:
         self.compiled[name] = _Compiled(generated, tables, unit)
         (function,) = generated.functions
         operands: list[tuple] = []
+        extents: list[Extent] = []
         for p in function.parameters:
-            if p.source == "pointers":
-                self.pointers.append(found[p.number])
-                operands.append(("pointers", len(self.pointers) - 1))
-            else:
-                operands.append(found[p.number][0] if p.source == "shared" else self._resolved(tables[p.number], scope))
-        self._add(unit, function, operands, scope, lines_of(kernel))
+            if p.source == "table":
+                operands.append(self._resolved(tables[p.number], scope))
+                extents.append(Extent(p.name, operands[-1], generated.tables[p.number].nbytes, False))
+                continue
+            sizes = [part.bytes(numbers[p.number]) for part, numbers in members]
+            extents += [Extent(p.name, place, size, flat.writes(p.number)) for place, size in zip(found[p.number], sizes)]
+            if p.source == "shared":
+                operands.append(found[p.number][0])
+                continue
+            self.pointers.append(found[p.number])
+            operands.append(("pointers", len(self.pointers) - 1))
+            extents.append(Extent(p.name, operands[-1], POINTER * len(members), False))
+        self._add(unit, function, operands, extents, scope, lines_of(kernel))
 
     def _compiled(self, kernel: Kernel, kind: str, body: Body, aligned: tuple[bool, ...]) -> _Compiled:
         key = f"{kind} {kernel.schedule} {aligned} {body_key(body)}"
@@ -228,7 +241,23 @@ class _Writer:
                     operands.append(("tensormap", self._map(p, Place("arena", self.workspace + p.number), scope)))
                 else:
                     operands.append(self._resolved(place_of(p), scope))
-            self._add(kept.unit, function, operands, scope, lines_of(kernel))
+            self._add(kept.unit, function, operands, self._extents(kept, part, function, scope), scope, lines_of(kernel))
+
+    def _extents(self, kept: _Compiled, part: _Part, function: Function, scope: _Scope) -> list[Extent]:
+        """What a function may touch. A stretch of the workspace goes as far as the next one that the function takes."""
+        starts = sorted({p.offset for p in function.parameters if p.source.startswith("workspace")} | {kept.generated.workspace_bytes})
+        out = []
+        for p in function.parameters:
+            if p.source == "value":
+                continue
+            if p.source.startswith("workspace"):
+                place, size = Place("arena", self.workspace + p.offset), starts[starts.index(p.offset) + 1] - p.offset
+            elif p.source == "table":
+                place, size = kept.tables[p.number], kept.generated.tables[p.number].nbytes
+            else:
+                place, size = part.places[part.number(p)], part.bytes(part.number(p))
+            out.append(Extent(p.name, self._resolved(place, scope), size, p.written))
+        return out
 
     def _map(self, p: Parameter, place: Place, scope: _Scope) -> int:
         assert p.tensor_map is not None
@@ -240,7 +269,7 @@ class _Writer:
             self.maps.append(placed)
         return self.maps.index(placed)
 
-    def _add(self, unit: Unit, function: Function, operands: list[tuple], scope: _Scope, lines: tuple[str, ...]) -> None:
+    def _add(self, unit: Unit, function: Function, operands: list[tuple], extents: list[Extent], scope: _Scope, lines: tuple[str, ...]) -> None:
         """One launch; in a branch, of the function's form that reads the guards."""
         guarded = _guarded(function, [expected for _, expected in scope.guards])
         guards = [self._resolved(place, scope) for place, _ in scope.guards]
@@ -252,7 +281,8 @@ class _Writer:
             self.kernels.append(executable.Kernel(guarded.symbol, unit.kind, lines, flops, moved, guarded.symbol, unit.key, unit.tuned))
             unit.functions.append(guarded)
             self.units.setdefault(unit.name, unit)
-        self.launches.append(Launch(number, tuple([*guards, *operands]), guarded.grid, guarded.block, guarded.shared_bytes))
+        known = [*(Extent("a guard", guard, 1, False) for guard in guards), *extents] if self.arch.checked else []
+        self.launches.append(Launch(number, tuple([*guards, *operands]), guarded.grid, guarded.block, guarded.shared_bytes, tuple(known)))
 
     def _copy(self, source: Place, target: Place, count: int, scope: _Scope) -> None:
         wide = count % 16 == 0 and _is_aligned(source) and _is_aligned(target)
@@ -262,7 +292,9 @@ class _Writer:
         parameters = (*pointers, Parameter("count", "int", "value", n))
         text = "    const int p = blockIdx.x * 256 + threadIdx.x;\n    if (p < count) to[p] = from[p];"
         function = Function(name, parameters, text, (-(-n // 256), 1, 1), (256, 1, 1), schedule="256 threads a block")
-        self._add(unit, function, [self._resolved(source, scope), self._resolved(target, scope), ("value", n)], scope, ())
+        places = [self._resolved(source, scope), self._resolved(target, scope)]
+        extents = [Extent(p.name, place, count, p.written) for p, place in zip(pointers, places)]
+        self._add(unit, function, [*places, ("value", n)], extents, scope, ())
 
     # ---- places
 
@@ -302,7 +334,7 @@ def lower_plan(plan: Plan, arch: Arch) -> Lowered:
     writer = _Writer(plan, arch)
     writer.steps(plan.steps, _Scope())
     guards = writer.workspace + _aligned(writer.workspace_bytes)
-    launches = tuple(replace(launch, operands=tuple(_with_guards(launch.operands, guards))) for launch in writer.launches)
+    launches = tuple(_with_guards(launch, guards) for launch in writer.launches)
     units = list(writer.units.values())
     arena = guards + (_aligned(writer.guard_count) if writer.guard_count else 0)
     return Lowered(units, tuple(writer.kernels), launches, tuple(writer.maps), tuple(writer.pointers), bytes(writer.constants), arena,
@@ -316,9 +348,14 @@ def schedules_of(kernel: Kernel, arch: Arch) -> list[str]:
     return generate(kernel.kind, request_of(Body.of(kernel.regions[0].blocks[0]), arch, "kernel")).choice.texts()
 
 
-def _with_guards(operands: Sequence[Any], start: int) -> Iterator[Any]:
-    for o in operands:
-        yield ("arena", start + o[1]) if o[0] == "guard" else o
+def _with_guards(launch: Launch, start: int) -> Launch:
+    """The launch with its guards in the arena, from `start` on."""
+
+    def placed(o: Any) -> Any:
+        return ("arena", start + o[1]) if o[0] == "guard" else o
+
+    extents = (replace(e, place=placed(e.place)) for e in launch.extents)
+    return replace(launch, operands=tuple(map(placed, launch.operands)), extents=tuple(extents))
 
 
 def compile_plan(plan: Plan, arch: Arch) -> Executable:
@@ -326,7 +363,7 @@ def compile_plan(plan: Plan, arch: Arch) -> Executable:
     where the CUDA compiler refuses a kernel; TargetError where a compiler is missing."""
     lowered = lower_plan(plan, arch)
     text = lowered.text
-    target = "cuda-emulated" if arch == EMULATED else f"cuda:{arch.name}"
+    target = f"cuda-{arch.name}" if arch in (EMULATED, CHECKED) else f"cuda:{arch.name}"
     return Executable(target, plan.name, "", "", plan.ports, lowered.kernels, lowered.launches, lowered.arena_bytes, 0, lowered.constants,
-                      machine_code(text.prelude, text.functions, arch.name), text.whole, lowered.tensor_maps, lowered.pointers,
+                      machine_code(text, arch), text.whole, lowered.tensor_maps, lowered.pointers,
                       {"arch": arch.name})  # fmt: skip

@@ -19,14 +19,14 @@ FLAGS = (
     "-O2",
     "-g1",
     "-fPIC",
-    "-shared",
     "-fvisibility=hidden",
     "-ffp-contract=off",
     "-fno-strict-aliasing",
     "-w",
     "-pthread",
 )
-CHECKS = "-fsanitize=thread"  # calls the race checker, `emulator/checks.cpp`, at every access
+CHECKED = "-DEMULATOR_CHECKED"
+EVERY_ACCESS = "-fsanitize=thread"  # calls `emulator/checks.cpp` at every access
 _KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(')
 _DYNAMIC_SHARED = re.compile(r"extern\s+__shared__\s+(?:(?:__align__|alignas)\(\d+\)\s+)?([\w ]+?)\s+(\w+)\s*\[\s*\]\s*;")
 
@@ -46,36 +46,57 @@ def kernels(text: str) -> list[str]:
     return _KERNEL.findall(text)
 
 
-def build(text: str, name: str = "kernels.cu", races: bool = False) -> bytes:
+def build(text: str, name: str = "kernels.cu", checked: bool = False) -> bytes:
     """The shared object of a self-contained CUDA C++ text; `dslc.runtime.drivers.emulator.load` takes it.
 
-    Faults and compiler messages name lines of `text` under the file name `name`. `races`: unordered accesses of shared memory are faults too, at
-    some ten times the cost. Raises `TargetError` where g++ is missing or refuses the text.
+    Faults and compiler messages name lines of `text` under the file name `name`. `checked`: every access is checked, see `emulator/checks.cpp`.
+    Raises `TargetError` where g++ is missing or refuses the text.
     """
-    headers = "".join(path.read_text() for path in sorted(EMULATOR.iterdir()) if path.is_file())
-    key = cache.key("emulated", text, name, headers, str(cuda_headers()), str(races), *FLAGS) + ".so"
+    key = _key(text, name, str(checked)) + ".so"
     made = cache.get(key)
     if made is None:
-        made = _compile(text, name, races)
+        exports = "\n".join(f"EMULATOR_EXPORT({kernel})" for kernel in kernels(text))
+        body = _DYNAMIC_SHARED.sub(r"\1* const \2 = (\1*)emulator::dynamic_shared();", text)
+        source = f'#include "cuda.h"\n#line 1 "{name}"\n{body}\n{exports}\n'
+        made = _linked(_compiled(source, CHECKED, EVERY_ACCESS), _checks()) if checked else _compiled(source, "-shared")
         cache.put(key, made)
     return made
 
 
-def _compile(text: str, name: str, races: bool) -> bytes:
-    exports = "\n".join(f"EMULATOR_EXPORT({kernel})" for kernel in kernels(text))
-    body = _DYNAMIC_SHARED.sub(r"\1* const \2 = (\1*)emulator::dynamic_shared();", text)
+def _checks() -> bytes:
+    """The object of the checks, which are not checked themselves."""
+    key = _key() + ".o"
+    made = cache.get(key)
+    if made is None:
+        made = _compiled((EMULATOR / "checks.cpp").read_text(), CHECKED)
+        cache.put(key, made)
+    return made
+
+
+def _key(*parts: str) -> str:
+    headers = "".join(path.read_text() for path in sorted(EMULATOR.iterdir()) if path.is_file())
+    return cache.key("emulated", *parts, headers, str(cuda_headers()), *FLAGS)
+
+
+def _compiled(source: str, *flags: str) -> bytes:
+    """What g++ makes of a text: an object, or with "-shared" a shared one."""
+    form = () if "-shared" in flags else ("-c",)
+    return _made({"unit.cpp": source.encode()}, f"-I{EMULATOR}", "-isystem", str(cuda_headers()), *flags, *form)
+
+
+def _linked(*objects: bytes) -> bytes:
+    """A shared object; the sanitizer's own library stays out."""
+    return _made({f"part{k}.o": data for k, data in enumerate(objects)}, "-shared")
+
+
+def _made(files: dict[str, bytes], *flags: str) -> bytes:
     with tempfile.TemporaryDirectory(prefix="dslc-") as folder:
-        source, made = Path(folder) / "unit.cpp", Path(folder) / "unit.so"
-        source.write_text(f'#include "cuda.h"\n#line 1 "{name}"\n{body}\n{exports}\n')
-        command = ["g++", *FLAGS, f"-I{EMULATOR}", "-isystem", str(cuda_headers())]
+        paths = [Path(folder) / name for name in files]
+        for path, data in zip(paths, files.values()):
+            path.write_bytes(data)
+        made = Path(folder) / "made"
         try:
-            if races:  # linked apart: the sanitizer's own library stays out
-                part = Path(folder) / "unit.o"
-                done = subprocess.run([*command, CHECKS, "-c", str(source), "-o", str(part)], capture_output=True, text=True)
-                source = part
-            if not races or not done.returncode:
-                done = subprocess.run([*command, str(source), *([str(EMULATOR / "checks.cpp")] if races else []), "-o", str(made)],
-                                      capture_output=True, text=True)  # fmt: skip
+            done = subprocess.run(["g++", *FLAGS, *flags, *map(str, paths), "-o", str(made)], capture_output=True, text=True)
         except FileNotFoundError:
             raise TargetError("the CUDA emulator needs g++", help="install a C++20 compiler") from None
         if done.returncode:

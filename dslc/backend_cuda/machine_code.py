@@ -9,23 +9,21 @@ from itertools import pairwise
 from dslc.core.executable import Module, pack_modules
 
 from . import emulated, nvrtc
+from .arch import CHECKED, EMULATED, Arch
+from .program_text import Printed
 from .source import bundle
 
 PER_PART = 8  # functions that are compiled together: a part pays for the headers once, and is cached as a whole
 
 
-def machine_code(prelude: str, functions: Sequence[tuple[str, str]], arch: str) -> bytes:
-    """An executable's `code`. `prelude`: includes of the device library; `functions`: symbol and text of each, as of `program_text.Printed`.
-
-    `arch` is NVRTC's name of an architecture, or "emulated". Errors are those of `nvrtc.build` and `emulated.build`.
-    """
-    if not functions:
+def machine_code(text: Printed, arch: Arch) -> bytes:
+    """An executable's `code`. Errors are those of `nvrtc.build` and `emulated.build`; those of the emulator name lines of the whole text."""
+    if not text.functions:
         return pack_modules([])
-    if arch == "emulated":
-        text = bundle(_text(prelude, functions))
-        return pack_modules([Module(tuple(symbol for symbol, _ in functions), emulated.build(text))])
-    parts = _parts(functions)
-    cubins = nvrtc.build([bundle(_text(prelude, part)) for part in parts], arch)
+    if arch in (EMULATED, CHECKED):
+        return pack_modules([Module(tuple(symbol for symbol, _ in text.functions), emulated.build(bundle(text.whole), checked=arch.checked))])
+    parts = _parts(text.functions)
+    cubins = nvrtc.build([bundle(_text(text.prelude, part)) for part in parts], arch.name)
     return pack_modules([Module(tuple(symbol for symbol, _ in part), cubin.code) for part, cubin in zip(parts, cubins)])
 
 

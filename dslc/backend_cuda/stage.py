@@ -51,6 +51,15 @@ class Parameter:
     number: int
     tensor_map: TensorMap | None = None
 
+    @property
+    def offset(self) -> int:
+        """Of one in the workspace: where it begins."""
+        return self.number + (self.tensor_map.place[1] if self.tensor_map else 0)
+
+    @property
+    def written(self) -> bool:
+        return not self.type.startswith("const ")
+
 
 @dataclass(frozen=True)
 class Function:

@@ -44,7 +44,7 @@ def build(model: Model, program: str, target: str, folder: Path, weights: str | 
 
 def _kernels(name: str, executable: Executable) -> dict[str, bytes]:
     """The text of a program's kernels and their machine code."""
-    ending = "so" if executable.target == "cuda-emulated" else "cubin"
+    ending = "so" if executable.target.startswith("cuda-emulated") else "cubin"
     codes = {f"{name}_{k:02d}.{ending}": module.code for k, module in enumerate(unpack_modules(executable.code))}
     return {f"{name}.cu": executable.source.encode(), **codes}
 

@@ -51,11 +51,22 @@ Operand = tuple[str, int] | tuple[str, int, int]
 
 
 @dataclass(frozen=True)
+class Extent:
+    """Memory that a launch may touch: the kernel's name for it, where it begins (an operand as of `Launch`), its size, whether it is written."""
+
+    name: str
+    place: Operand
+    bytes: int
+    written: bool
+
+
+@dataclass(frozen=True)
 class Launch:
     """One run of one kernel: which, and its parameters in order.
 
     ("arena", offset), ("constant", offset), ("slot", index) and ("slot", index, offset) are pointers, offsets in bytes; on a GPU there are also
     ("value", n), an int32, ("tensormap", k), the tensor map of that number, and ("pointers", k), a pointer to a table of pointers.
+    `extents`: all that it may touch, where accesses are checked.
     """
 
     kernel: int
@@ -63,6 +74,7 @@ class Launch:
     grid: tuple[int, int, int] = (1, 1, 1)
     block: tuple[int, int, int] = (1, 1, 1)
     shared_bytes: int = 0
+    extents: tuple[Extent, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -187,7 +199,8 @@ def _port(p: dict[str, Any]) -> Port:
 
 def _launch(launch: dict[str, Any]) -> Launch:
     operands = tuple(tuple(o) for o in launch["operands"])
-    return Launch(launch["kernel"], operands, tuple(launch["grid"]), tuple(launch["block"]), launch["shared_bytes"])
+    extents = tuple(Extent(e["name"], tuple(e["place"]), e["bytes"], e["written"]) for e in launch["extents"])
+    return Launch(launch["kernel"], operands, tuple(launch["grid"]), tuple(launch["block"]), launch["shared_bytes"], extents)
 
 
 def _tensor_map(m: dict[str, Any]) -> TensorMap:

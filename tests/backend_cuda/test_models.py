@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import dslc
 from dslc.commands.build import build
 from dslc.compiler import compile_program
 from dslc.core.executable import unpack_modules
+from dslc.runtime.drivers import emulated_device, emulator
+from dslc.runtime.drivers.emulated_device import EmulatorDriver
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SMALL = {
@@ -36,17 +39,34 @@ def feed(model: dslc.Model) -> dict[str, np.ndarray]:
     return out
 
 
+def ran(name: str, target: str) -> tuple[list[float], dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The losses of some training steps, the parameters after them, the outputs that these give."""
+    model = load(name)
+    trainer = dslc.Trainer(model, target=target)
+    losses = [trainer.step(**feed(model)) for _ in range(3)]
+    program = dslc.compile(model, target=target)
+    outputs = program(**{p.name: feed(model)[p.name] for p in program.executable.ports_of("input")})
+    return losses, {k: np.array(v) for k, v in model.params.items()}, outputs
+
+
+@cache
+def expected(name: str) -> tuple[list[float], dict[str, np.ndarray], dict[str, np.ndarray]]:
+    return ran(name, "reference")
+
+
+@pytest.mark.parametrize("order", emulator.ORDERS)
 @pytest.mark.parametrize("name", SMALL)
-def test_steps_are_those_of_the_reference(name: str) -> None:
-    losses, moved = [], []
-    for target in ("cuda-emulated", "reference"):
-        model = load(name)
-        trainer = dslc.Trainer(model, target=target)
-        losses.append([trainer.step(**feed(model)) for _ in range(3)])
-        moved.append({k: np.array(v) for k, v in model.params.items()})
-    np.testing.assert_allclose(*losses, rtol=2e-5)
-    for path, expected in moved[1].items():
-        np.testing.assert_allclose(moved[0][path], expected, atol=2e-4, err_msg=path)  # adam's first steps divide gradients by their own size
+def test_steps_and_outputs_are_those_of_the_reference(name: str, order: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training and inference with every access checked."""
+    driver = EmulatorDriver(order, seed=1)
+    monkeypatch.setattr(emulated_device, "emulator_driver", lambda: driver)
+    (losses, moved, outputs), (wanted_losses, wanted, wanted_outputs) = ran(name, "cuda-emulated:checked"), expected(name)
+    np.testing.assert_allclose(losses, wanted_losses, rtol=2e-5)
+    for path, value in wanted.items():
+        np.testing.assert_allclose(moved[path], value, atol=2e-4, err_msg=path)  # adam's first steps divide gradients by their own size
+    assert outputs.keys() == wanted_outputs.keys()
+    for path, value in wanted_outputs.items():
+        np.testing.assert_allclose(outputs[path], value, atol=2e-3 * max(1, np.abs(value).max()), err_msg=path)
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])

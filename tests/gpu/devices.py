@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from dslc.backend_cuda.arch import EMULATED
 from dslc.backend_cuda.machine_code import machine_code
+from dslc.backend_cuda.program_text import Printed
 from dslc.core.executable import unpack_modules
 from dslc.runtime.drivers.cuda import cuda_driver
 from dslc.runtime.drivers.device import Driver, PreparedLaunch
@@ -43,7 +45,7 @@ def _functions(kernels: Kernels, driver: Driver) -> dict[str, Any]:
 
 def _code(listed: list[tuple[str, str]], kernels: Kernels, driver: Driver) -> bytes:
     if driver.arch == "emulated":
-        return machine_code("", listed, "emulated")
+        return machine_code(Printed(kernels.text, "", tuple(listed)), EMULATED)
     from dslc.backend_cuda import nvrtc
     from dslc.backend_cuda.source import bundle
     from dslc.core.executable import Module, pack_modules

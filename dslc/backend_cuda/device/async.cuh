@@ -17,19 +17,25 @@ template <int N> __device__ __forceinline__ void copy_async_wait() { asm volatil
 #else
 
 // A copy happens as late as it may: when its group is waited for. A missing wait leaves what was there before, NaNs at first.
-inline void copy_async(void* shared, const void* global, bool valid, int size, const char* file, int line) {
+EMULATOR_CALLED inline void copy_async(void* shared, const void* global, bool valid, int size, const char* file, int line) {
+    emulator::Inside guard;
     if ((size_t)shared % size || (valid && (size_t)global % size)) emulator::fail(file, line, "cp.async: an address that is not aligned to %d bytes", size);
+    if (valid) emulator::reads(global, size, EMULATOR_CODE);
+    emulator::copy_issued(shared, size, EMULATOR_CODE);
     emulator::fiber->copies.push_back({shared, valid ? global : nullptr, size, emulator::fiber->groups});
 }
-inline void copy_async16(void* shared, const void* global, bool valid, EMULATOR_HERE) { copy_async(shared, global, valid, 16, file, line); }
-inline void copy_async4(void* shared, const void* global, bool valid, EMULATOR_HERE) { copy_async(shared, global, valid, 4, file, line); }
+__forceinline__ void copy_async16(void* shared, const void* global, bool valid, EMULATOR_HERE) { copy_async(shared, global, valid, 16, file, line); }
+__forceinline__ void copy_async4(void* shared, const void* global, bool valid, EMULATOR_HERE) { copy_async(shared, global, valid, 4, file, line); }
 inline void copy_async_commit() { emulator::fiber->groups++; }
 template <int N> inline void copy_async_wait() {
+    emulator::Inside guard;
     auto& copies = emulator::fiber->copies;
     size_t done = 0;
     for (; done < copies.size() && copies[done].group < emulator::fiber->groups - N; done++) {
         const auto& copy = copies[done];
-        for (int k = 0; k < copy.size; k++) ((volatile char*)copy.to)[k] = copy.from ? ((const char*)copy.from)[k] : 0;  // seen by the race checker
+        if (copy.from) memcpy(copy.to, copy.from, copy.size);
+        else memset(copy.to, 0, copy.size);
+        emulator::copy_landed(copy.to, copy.size);
     }
     copies.erase(copies.begin(), copies.begin() + done);
 }

@@ -42,8 +42,9 @@ inline void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (
             }
     }, file, line);
 }
-template <bool TRANSPOSED> inline void load_matrices(unsigned (&r)[4], const void* row, const char* file, int line) {
+template <bool TRANSPOSED> EMULATOR_CALLED void load_matrices(unsigned (&r)[4], const void* row, const char* file, int line) {
     if ((size_t)row % 16) emulator::fail(file, line, "ldmatrix: a row that is not 16-byte aligned");
+    emulator::reads(row, 16, EMULATOR_CODE);
     struct Rows { const unsigned short* row; unsigned* r; } mine{(const unsigned short*)row, r};
     emulator::collective(~0u, 33 + TRANSPOSED, &mine, [](Rows** lane, unsigned) {
         for (int i = 0; i < 32; i++)
@@ -55,7 +56,7 @@ template <bool TRANSPOSED> inline void load_matrices(unsigned (&r)[4], const voi
             }
     }, file, line);
 }
-inline void load_matrix_x4(unsigned (&r)[4], const void* row, EMULATOR_HERE) { load_matrices<false>(r, row, file, line); }
-inline void load_matrix_x4_trans(unsigned (&r)[4], const void* row, EMULATOR_HERE) { load_matrices<true>(r, row, file, line); }
+__forceinline__ void load_matrix_x4(unsigned (&r)[4], const void* row, EMULATOR_HERE) { load_matrices<false>(r, row, file, line); }
+__forceinline__ void load_matrix_x4_trans(unsigned (&r)[4], const void* row, EMULATOR_HERE) { load_matrices<true>(r, row, file, line); }
 
 #endif

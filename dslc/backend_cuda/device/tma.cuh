@@ -66,66 +66,93 @@ struct alignas(64) TensorMap {
 };
 
 inline void mbarrier_init(unsigned long long* barrier, int arrivals) {
+    emulator::Inside guard;
     *reinterpret_cast<emulator::Mbarrier*>(barrier) = {0, (uint32_t)arrivals, (uint32_t)arrivals, 1, 0};
 }
 inline void mbarrier_fence() {}
 inline void mbarrier_arrive_expect(unsigned long long* barrier, int bytes, EMULATOR_HERE) {
+    emulator::Inside guard;
     emulator::Mbarrier& b = emulator::mbarrier_at(barrier, file, line);
     if (!b.lacking) emulator::fail(file, line, "mbarrier: more arrivals than its %d", (int)b.count);
     b.bytes += bytes, b.lacking--;
+    emulator::arrived(barrier);
     emulator::complete(barrier);
 }
 inline void mbarrier_arrive(unsigned long long* barrier, EMULATOR_HERE) { mbarrier_arrive_expect(barrier, 0, file, line); }
 inline void mbarrier_wait(unsigned long long* barrier, unsigned parity, EMULATOR_HERE) {
-    emulator::Mbarrier& b = emulator::mbarrier_at(barrier, file, line);
-    if (b.phase != parity) return;
-    emulator::Fiber* f = emulator::fiber;
-    f->state = emulator::State::at_mbarrier, f->argument = barrier, f->mask = parity, f->file = file, f->line = line;
-    emulator::yield();
+    emulator::Inside guard;
+    if (emulator::mbarrier_at(barrier, file, line).phase == parity) {
+        emulator::Fiber* f = emulator::fiber;
+        f->state = emulator::State::at_mbarrier, f->argument = barrier, f->mask = parity, f->file = file, f->line = line;
+        emulator::yield();
+    }
+    emulator::waited(barrier);
 }
-inline void land_tile(char* to, TensorMap map, unsigned long long* barrier, const int* at) {
-    int rows = 1, bytes = map.box[0] * map.element;
+// Calls `row_at(row, from, inside)` for each row of the box: where its first element lies, and whether its coordinates but the first are inside.
+template <typename Row> inline void rows_of_box(const TensorMap& map, const int* at, Row row_at) {
+    int rows = 1;
     for (unsigned k = 1; k < map.rank; k++) rows *= map.box[k];
     for (int row = 0; row < rows; row++) {
         bool inside = true;
-        const char* from = map.base;
+        const char* from = map.base + (int64_t)at[0] * map.element;
         for (int k = 1, rest = row; k < (int)map.rank; k++) {
             int c = at[k] + rest % map.box[k];
             rest /= map.box[k];
             inside &= c >= 0 && c < (int)map.dims[k];
             from += (int64_t)c * (int64_t)map.strides[k - 1];
         }
+        row_at(row, from, inside);
+    }
+}
+inline int box_bytes(const TensorMap& map) {
+    int bytes = map.element;
+    for (unsigned k = 0; k < map.rank; k++) bytes *= map.box[k];
+    return bytes;
+}
+inline void land_tile(char* to, const TensorMap& map, unsigned long long* barrier, const int* at) {
+    int bytes = map.box[0] * map.element;
+    rows_of_box(map, at, [&](int row, const char* from, bool inside) {
         for (int i = 0; i < (int)map.box[0]; i++) {
             int c = at[0] + i;
             size_t place = (size_t)row * bytes + (size_t)i * map.element;
             if (map.swizzle) place ^= place >> 3 & (map.swizzle - 16);  // 16-byte chunks trade places within 128 bytes, by the row
-            if (inside && c >= 0 && c < (int)map.dims[0]) memcpy(to + place, from + (int64_t)c * map.element, map.element);
+            if (inside && c >= 0 && c < (int)map.dims[0]) memcpy(to + place, from + (int64_t)i * map.element, map.element);
             else memset(to + place, 0, map.element);
         }
-    }
-    reinterpret_cast<emulator::Mbarrier*>(barrier)->bytes -= rows * bytes;
+    });
+    emulator::tile_landed(to, box_bytes(map), barrier);
+    reinterpret_cast<emulator::Mbarrier*>(barrier)->bytes -= box_bytes(map);
     emulator::complete(barrier);
 }
-inline void copy_box(void* shared, const TensorMap* map, unsigned long long* barrier, std::initializer_list<int> at, const char* file, int line) {
+EMULATOR_CALLED inline void copy_box(void* shared, const TensorMap* map, unsigned long long* barrier, std::initializer_list<int> at, const char* file, int line) {
+    emulator::Inside guard;
     emulator::mbarrier_at(barrier, file, line);
     if (at.size() != map->rank) emulator::fail(file, line, "a copy with %d coordinates through a map of rank %d", (int)at.size(), (int)map->rank);
     if ((size_t)shared % (map->swizzle ? 8 * map->swizzle : 128)) emulator::fail(file, line, "a swizzled tile at an address that is not a multiple of %d", 8 * map->swizzle);
     int places[5] = {};
     std::copy(at.begin(), at.end(), places);
     TensorMap m = *map;
+    void* code = EMULATOR_CODE;
+    if (emulator::checked) {
+        int first = std::max(0, -places[0]), last = std::min((int)m.box[0], (int)m.dims[0] - places[0]);
+        rows_of_box(m, places, [&](int, const char* from, bool inside) {
+            if (inside && first < last) emulator::reads(from + (int64_t)first * m.element, (size_t)(last - first) * m.element, code);
+        });
+        emulator::copy_issued(shared, box_bytes(m), code);
+    }
     auto land = [=]() { land_tile((char*)shared, m, barrier, places); };
     if (emulator::block->order == emulator::reverse) land();
     else emulator::block->bulk_copies.push_back(land);
 }
-inline void copy_tile(void* s, const TensorMap* m, unsigned long long* b, int x, int y, EMULATOR_HERE) { copy_box(s, m, b, {x, y}, file, line); }
+__forceinline__ void copy_tile(void* s, const TensorMap* m, unsigned long long* b, int x, int y, EMULATOR_HERE) { copy_box(s, m, b, {x, y}, file, line); }
 struct EmulatedLine {  // an int default argument cannot stand behind optional coordinates
     const char* file;
     int line;
     EmulatedLine(EMULATOR_HERE) : file(file), line(line) {}
 };
-inline void copy_tile(void* s, const TensorMap* m, unsigned long long* b, int x, int y, int z, EmulatedLine at = {}) { copy_box(s, m, b, {x, y, z}, at.file, at.line); }
-inline void copy_tile(void* s, const TensorMap* m, unsigned long long* b, int x, int y, int z, int u, EmulatedLine at = {}) { copy_box(s, m, b, {x, y, z, u}, at.file, at.line); }
-inline void copy_tile(void* s, const TensorMap* m, unsigned long long* b, int x, int y, int z, int u, int v, EmulatedLine at = {}) {
+__forceinline__ void copy_tile(void* s, const TensorMap* m, unsigned long long* b, int x, int y, int z, EmulatedLine at = {}) { copy_box(s, m, b, {x, y, z}, at.file, at.line); }
+__forceinline__ void copy_tile(void* s, const TensorMap* m, unsigned long long* b, int x, int y, int z, int u, EmulatedLine at = {}) { copy_box(s, m, b, {x, y, z, u}, at.file, at.line); }
+__forceinline__ void copy_tile(void* s, const TensorMap* m, unsigned long long* b, int x, int y, int z, int u, int v, EmulatedLine at = {}) {
     copy_box(s, m, b, {x, y, z, u, v}, at.file, at.line);
 }
 inline void prefetch_map(const TensorMap*) {}

@@ -69,12 +69,19 @@ inline unsigned long long matrix_descriptor(const void* tile, int leading, int s
     if (place >= 1 << 18) emulator::fail(file, line, "wgmma: an operand that does not lie in dynamic shared memory");
     return (unsigned long long)(place >> 4) | (unsigned long long)(leading >> 4) << 16 | (unsigned long long)(stride >> 4) << 32 | 1ull << 62;
 }
-template <typename T> inline float matrix_element(unsigned long long descriptor, bool transposed, int x, int k) {
+inline const char* matrix_place(unsigned long long descriptor, bool transposed, int x, int k) {
     size_t start = (descriptor & 0x3fff) << 4, leading = (descriptor >> 16 & 0x3fff) << 4, stride = (descriptor >> 32 & 0x3fff) << 4;
     size_t place = transposed ? start + x / 64 * leading + k / 8 * stride + k % 8 * 128 + x % 64 * 2 : start + x / 8 * stride + x % 8 * 128 + k * 2;
+    return emulator::block->dynamic_shared + (place ^ (place >> 3 & 0x70));
+}
+template <typename T> inline float matrix_element(unsigned long long descriptor, bool transposed, int x, int k) {
     unsigned short bits;
-    memcpy(&bits, emulator::block->dynamic_shared + (place ^ (place >> 3 & 0x70)), 2);
+    memcpy(&bits, matrix_place(descriptor, transposed, x, k), 2);
     return (float)emulator::bits_as<T>(bits);
+}
+inline void matrix_reads(int number, unsigned long long descriptor, bool transposed, int size, void* code) {
+    for (int x = 0; emulator::checked && x < size; x++)
+        for (int k = 0; k < 16; k++) emulator::product_reads(number, matrix_place(descriptor, transposed, x, k), 2, code);
 }
 inline void wgmma_fence(EMULATOR_HERE) {
     int none = 0;
@@ -98,6 +105,7 @@ template <int N> inline void wgmma_wait(EMULATOR_HERE) {
             for (int t = 0; t < 128; t++) memcpy(sums.of_thread[t], sums.values.data() + t * each, each * 4);
             group.accumulators.erase(product.accumulator);
         }
+        emulator::product_waited(number, (int)group.products.size());
     }, file, line);
 }
 // Puts a product in the queue. `first(row, k)` and `second(column, k)` give the operands when it is done; values: [thread][R].
@@ -126,9 +134,10 @@ template <int R, typename First, typename Second> inline void wgmma_issue(float*
     }});
 }
 template <bool TRANS_A, bool TRANS_B, int R, typename T>
-inline void wgmma(float (&d)[R], unsigned long long a, unsigned long long b, int accumulate, T, EMULATOR_HERE) {
+EMULATOR_CALLED void wgmma(float (&d)[R], unsigned long long a, unsigned long long b, int accumulate, T, EMULATOR_HERE) {
     struct Argument { float* d; unsigned long long a, b; int accumulate; } mine{d, a, b, accumulate};
     int number = emulator::fiber->rank / 128;
+    void* code = EMULATOR_CODE;
     emulator::warpgroup(67, &mine, [=](Argument** q) {
         float* sums[128];
         for (int t = 0; t < 128; t++) {
@@ -136,14 +145,18 @@ inline void wgmma(float (&d)[R], unsigned long long a, unsigned long long b, int
             if (q[t]->a != a || q[t]->b != b || !q[t]->accumulate != !accumulate) emulator::fail(file, line, "wgmma: operands differ within the warpgroup");
         }
         if ((a >> 3 | b >> 3) & 7) emulator::fail(file, line, "wgmma: an operand whose 8 rows do not begin at a multiple of 1024 bytes");
+        emulator::product_issued(number);
+        matrix_reads(number, a, TRANS_A, 64, code);
+        matrix_reads(number, b, TRANS_B, 2 * R, code);
         wgmma_issue<R>(sums, number, accumulate, [=](int row, int k) { return matrix_element<T>(a, TRANS_A, row, k); },
                        [=](int column, int k) { return matrix_element<T>(b, TRANS_B, column, k); });
     }, file, line);
 }
 template <bool TRANS_B, int R, typename T>
-inline void wgmma_registers(float (&d)[R], const unsigned (&a)[4], unsigned long long b, int accumulate, T, EMULATOR_HERE) {
+EMULATOR_CALLED void wgmma_registers(float (&d)[R], const unsigned (&a)[4], unsigned long long b, int accumulate, T, EMULATOR_HERE) {
     struct Argument { float* d; const unsigned* a; unsigned long long b; } mine{d, a, b};
     int number = emulator::fiber->rank / 128;
+    void* code = EMULATOR_CODE;
     emulator::warpgroup(68, &mine, [=](Argument** q) {
         float* sums[128];
         std::vector<float> rows(64 * 16);
@@ -155,6 +168,8 @@ inline void wgmma_registers(float (&d)[R], const unsigned (&a)[4], unsigned long
                 rows[row * 16 + k] = (float)emulator::bits_as<T>((unsigned short)(q[t]->a[r / 2] >> 16 * (r % 2)));
             }
         }
+        emulator::product_issued(number);
+        matrix_reads(number, b, TRANS_B, 2 * R, code);
         wgmma_issue<R>(sums, number, accumulate, [=](int row, int k) { return rows[row * 16 + k]; },
                        [=](int column, int k) { return matrix_element<T>(b, TRANS_B, column, k); });
     }, file, line);

@@ -10,6 +10,7 @@ inline int lane() { return fiber->rank & 31; }
 
 // All threads of the block arrive, then all go on. Arriving at different lines, or after some thread has exited, is divergence.
 inline int barrier(int vote, const char* file, int line) {
+    Inside guard;
     Block& b = *block;
     unsigned parity = b.phase & 1;
     fiber->state = State::at_barrier, fiber->file = file, fiber->line = line;
@@ -21,7 +22,7 @@ inline int barrier(int vote, const char* file, int line) {
             if (f.line != line || strcmp(f.file, file)) fail(file, line, "divergent barrier: threads meet at different __syncthreads");
             released.push_back(&f);
         }
-        b.barriers++;
+        block_met();
         b.waiting = 0, b.phase++, b.votes[b.phase & 1] = 0;
         make_ready(released);
     }
@@ -31,6 +32,7 @@ inline int barrier(int vote, const char* file, int line) {
 
 // The lanes of `mask` meet; the last one runs `all(arguments by lane, mask)` for everybody. A lane outside its own mask, or one that has exited, is an error.
 template <typename A, typename All> inline void collective(unsigned mask, int operation, A* argument, All all, const char* file, int line) {
+    Inside guard;
     Fiber* warp = &block->fibers[fiber->rank & ~31];
     int lanes = block->threads - (fiber->rank & ~31);
     if (lanes > 32) lanes = 32;
@@ -40,6 +42,7 @@ template <typename A, typename All> inline void collective(unsigned mask, int op
     fiber->state = State::at_collective, fiber->mask = mask, fiber->operation = operation, fiber->argument = argument;
     A* arguments[32] = {};
     bool complete = true;
+    unsigned met = 0;
     for (int i = 0; i < lanes; i++) {
         Fiber& f = warp[i];
         if (!(mask >> i & 1)) continue;
@@ -48,10 +51,11 @@ template <typename A, typename All> inline void collective(unsigned mask, int op
         if (f.mask != mask) fail(file, line, "wrong mask: lane %d calls with %08x, lane %d with %08x", lane(), mask, i, f.mask);
         if (f.operation != operation || f.line != line) fail(file, line, "divergent warp: lane %d is at line %d", i, f.line);
         arguments[i] = static_cast<A*>(f.argument);
+        met |= 1u << i;
     }
     if (complete) {
         all(arguments, mask);
-        block->meetings[fiber->rank / 32]++;
+        lanes_met(fiber->rank & ~31, met);
         std::vector<Fiber*> released;
         for (int i = 0; i < lanes; i++)
             if (arguments[i]) released.push_back(&warp[i]);

@@ -17,8 +17,8 @@
 #define __device__
 #define __host__
 #define __constant__ static
-#define __shared__ static thread_local
-#define __forceinline__ inline
+#define __shared__ constinit static thread_local
+#define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
 #define __grid_constant__
 #define DSLC_EMULATED 1

@@ -19,7 +19,7 @@ struct Fault {
     int failed, line, thread;
     unsigned block[3];
     char file[256], message[2048];
-    uint64_t places[2];  // where in the module's code, of a race: the later access, the earlier one
+    uint64_t places[2];  // where in the module's code, of a bad access: the access, and the earlier one that it meets
 };
 
 enum class State : uint8_t { runnable, at_barrier, at_collective, at_mbarrier, at_named_barrier, exited };
@@ -53,7 +53,14 @@ struct Fiber {
     void* argument;
     std::vector<Copy> copies;
     int groups;
+    int inside;  // calls of the emulator that it is in
 };
+
+struct Block;
+struct Checker;  // what the checking build knows of a block's accesses (checks.cpp)
+}  // namespace emulator
+#include "checks.h"
+namespace emulator {
 
 // This module's thread-local storage on this OS thread: every `__shared__` variable, and `block` and `fiber`.
 struct SharedRange {
@@ -81,14 +88,14 @@ struct Block {
     char* dynamic_shared = nullptr;
     size_t dynamic_size = 0;
     SharedRange shared{};
-    unsigned barriers = 0, meetings[32] = {};  // of all blocks so far: barriers of the block, collectives of each warp
-    void* shadow = nullptr;                    // who has accessed each byte of shared memory (checks.cpp)
-    bool checking = false;                     // the race checker is at work: its own accesses do not count
+    const Buffer* buffers = nullptr;
+    int buffer_count = 0;
+    Checker* checker = nullptr;
     std::deque<std::function<void()>> bulk_copies;  // issued, not yet done
     std::vector<Warpgroup> warpgroups;
     int named_waiting[16];  // warps that have arrived at each named barrier, in threads
     ~Block() {
-        free(shadow);
+        end_launch(*this);
         if (stacks) munmap(stacks, stacks_size);
         free(dynamic_shared);
     }
@@ -97,6 +104,13 @@ struct Block {
 // The only thread-local variables that are no shared memory: shared.h fills the rest of the module's thread-local storage with NaNs.
 inline thread_local Block* block = nullptr;
 inline thread_local Fiber* fiber = nullptr;
+
+inline Inside::Inside() : self(checked ? fiber : nullptr) {
+    if (checked) self->inside++;
+}
+inline Inside::~Inside() {
+    if (checked) self->inside--;
+}
 
 constexpr size_t stack_size = 64 << 10;
 
@@ -113,6 +127,7 @@ emulator_switch:
 
 // Ends the block with a report about the running thread at its line; the other fibers are dropped where they stand.
 [[noreturn]] inline void fail(const char* file, int line, const char* format, ...) {
+    Inside guard;
     Fault& fault = *block->fault;
     fault.failed = 1;
     fault.line = line;
@@ -190,7 +205,7 @@ inline void entry() {
         for (auto& w : block->warpgroups)
             if (!w.products.empty()) fail(fiber->file, fiber->line, "the block ends while %zu products of a warpgroup are under way", w.products.size());
     }
-    if (!block->live) emulator_switch(&finished, block->launcher);
+    if (!block->live) end_block(), emulator_switch(&finished, block->launcher);
     yield();
     abort();
 }

@@ -6,6 +6,7 @@ namespace emulator {
 
 // The 128 threads of a warpgroup meet on one line; the last one runs `all(arguments by thread)` for everybody.
 template <typename A, typename All> inline void warpgroup(int operation, A* argument, All all, const char* file, int line) {
+    Inside guard;
     Fiber* first = &block->fibers[fiber->rank & ~127];
     fiber->file = file, fiber->line = line;
     if ((fiber->rank & ~127) + 128 > block->threads) fail(file, line, "a warpgroup of less than 128 threads");
@@ -21,6 +22,7 @@ template <typename A, typename All> inline void warpgroup(int operation, A* argu
     }
     if (complete) {
         all(arguments);
+        for (int i = 0; i < 128; i += 32) lanes_met((fiber->rank & ~127) + i, ~0u);  // its warps are not ordered among each other
         std::vector<Fiber*> released;
         for (int i = 0; i < 128; i++) released.push_back(&first[i]);
         make_ready(released);
@@ -30,18 +32,23 @@ template <typename A, typename All> inline void warpgroup(int operation, A* argu
 
 // `threads` threads meet at a barrier of that number; those that only arrive go on.
 inline void named_barrier(int number, int threads, bool waits, const char* file, int line) {
+    Inside guard;
     if (number < 1 || number > 15 || threads % 32) fail(file, line, "no named barrier %d of %d threads", number, threads);
     int& waiting = block->named_waiting[number];
     fiber->file = file, fiber->line = line, fiber->mask = number;
     if (waits) fiber->state = State::at_named_barrier;
+    arrived(&waiting);
     if (++waiting == threads) {
         waiting = 0;
+        phase_ended(&waiting);
         std::vector<Fiber*> released;
         for (auto& f : block->fibers)
             if (f.state == State::at_named_barrier && f.mask == (unsigned)number) released.push_back(&f);
         make_ready(released);
     }
-    if (waits) yield();
+    if (!waits) return;
+    yield();
+    waited(&waiting);
 }
 
 // The 8 bytes of an mbarrier: arrivals that a phase needs and still lacks, bytes that it still lacks.
@@ -62,6 +69,7 @@ inline void complete(unsigned long long* place) {
     Mbarrier& b = *reinterpret_cast<Mbarrier*>(place);
     if (b.lacking || b.bytes) return;
     b.phase ^= 1, b.lacking = b.count;
+    phase_ended(place);
     std::vector<Fiber*> released;
     for (auto& f : block->fibers)
         if (f.state == State::at_mbarrier && f.argument == place && f.mask != b.phase) released.push_back(&f);

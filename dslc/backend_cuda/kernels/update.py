@@ -38,6 +38,10 @@ class Flat:
     parameters: tuple[tuple[str, str], ...]
     width: int
 
+    def writes(self, k: int) -> bool:
+        """Whether parameter k is a result."""
+        return not self.parameters[k][1].startswith("const ")
+
 
 class _Writer(FunctionWriter):
     """Names operands in the order in which they are met, so that equal work has equal text."""

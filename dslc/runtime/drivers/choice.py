@@ -41,8 +41,8 @@ def _loaded(executable: Executable, driver: Driver | None) -> Program:
 
 
 def driver_of(target: str) -> Driver:
-    """The driver of "cuda", "cuda:ARCH" or "cuda-emulated"."""
-    if target == "cuda-emulated":
+    """The driver of "cuda", "cuda:ARCH", "cuda-emulated" or "cuda-emulated:checked"."""
+    if target.split(":")[0] == "cuda-emulated":
         from .emulated_device import emulator_driver
 
         return emulator_driver()

@@ -25,8 +25,20 @@ Parameter = Any  # of a kernel: a ctypes value (c_uint64 a pointer, c_int32 a nu
 
 
 @dataclass(frozen=True)
+class Buffer:
+    """Memory that a launch may touch, by the name that the kernel has for it; `addresses`: it holds addresses of other buffers."""
+
+    name: str
+    address: int
+    bytes: int
+    written: bool
+    addresses: bool = False
+
+
+@dataclass(frozen=True)
 class PreparedLaunch:
-    """A launch with its parameters ready. `label` names the kernel and its model lines in errors; `function` is what `Driver.load` gave."""
+    """A launch with its parameters ready. `label` names the kernel and its model lines in errors; `function` is what `Driver.load` gave. `buffers`:
+    all global memory that it may touch, where the executable says so."""
 
     function: Any
     grid: tuple[int, int, int]
@@ -34,6 +46,7 @@ class PreparedLaunch:
     shared_bytes: int
     parameters: tuple[Parameter, ...]
     label: str
+    buffers: tuple[Buffer, ...] = ()
 
 
 class Driver(Protocol):

@@ -23,7 +23,7 @@ from ...core.executable import Executable, Launch, Operand, Port, unpack_modules
 from ..binding import described, fit_input, fit_inputs
 from ..program import check_kept, check_out, written_ports
 from ..store import ParameterStore
-from .device import ALIGNMENT, Driver, Parameter, PreparedLaunch, packed_tensor_map
+from .device import ALIGNMENT, Buffer, Driver, Parameter, PreparedLaunch, packed_tensor_map
 from .device_arrays import DeviceArray, device_array
 from .residence import Block, Placed, Residence
 
@@ -175,7 +175,8 @@ class DeviceProgram:
         if kernel.symbol not in self._functions:
             raise DataError(f"the compiled program has no function '{kernel.symbol}'", help="compile it again")
         parameters = tuple(self._parameter(o, slots) for o in launch.operands)
-        return PreparedLaunch(self._functions[kernel.symbol], launch.grid, launch.block, launch.shared_bytes, parameters, label)
+        buffers = tuple(Buffer(e.name, self._address(e.place, slots), e.bytes, e.written, e.place[0] == "pointers") for e in launch.extents)
+        return PreparedLaunch(self._functions[kernel.symbol], launch.grid, launch.block, launch.shared_bytes, parameters, label, buffers)
 
     def _parameter(self, operand: Operand, slots: Mapping[int, int]) -> Parameter:
         space, number = operand[0], operand[1]
@@ -317,7 +318,7 @@ class _Staging:
 def check_target(executable: Executable, driver: Driver) -> None:
     """TargetError where the program's machine code is not for this device."""
     wanted = "cuda-emulated" if driver.arch == "emulated" else f"cuda:{driver.arch}"
-    if executable.target != wanted:
+    if executable.target.removesuffix(":checked") != wanted:
         raise TargetError(
             f"this program was compiled for {executable.target}, {driver.device} runs {wanted}", help=f"compile it again with --target {wanted}"
         )

@@ -30,7 +30,8 @@ class Function:
 class EmulatorDriver(HostMemory):
     """A `Driver`. `order` and `seed`: in which order threads run, as of `emulator.load`; `workers`: OS threads that share a grid's blocks.
 
-    A faulty kernel is an `emulator.KernelFault`, which names the kernel, its line, the block and the thread.
+    A faulty kernel is an `emulator.KernelFault`, which names the kernel, its line, the model's, the block and the thread. Programs compiled for
+    "cuda-emulated:checked" have every access checked, see `backend_cuda/emulator/checks.cpp`.
     """
 
     name = "emulator"
@@ -66,7 +67,7 @@ class EmulatorDriver(HostMemory):
 
     def launch(self, launch: PreparedLaunch) -> None:
         function: Function = launch.function
-        function.module.launch(function.symbol, launch.grid, launch.block, launch.shared_bytes, launch.parameters)
+        function.module.launch(function.symbol, launch.grid, launch.block, launch.shared_bytes, launch.parameters, launch.buffers, launch.label)
 
     def graph(self, launches: Sequence[PreparedLaunch]) -> Callable[[], None]:
         kept = tuple(launches)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dslc.backend_cuda.arch import EMULATED, arch_of
+from dslc.backend_cuda.arch import CHECKED, arch_of
 from dslc.backend_cuda.backend import compile_plan
 from dslc.core.executable import Executable
 from dslc.ir import op as nn
@@ -17,7 +17,7 @@ from tests.backend_cpu.kernels import harness
 from tests.backend_cpu.kernels.harness import Case
 
 
-def compiled(cases: Sequence[Case], arch: str = EMULATED.name) -> Executable:
+def compiled(cases: Sequence[Case], arch: str = CHECKED.name) -> Executable:
     """All cases as one program; fills in what the reference expects."""
     rng = np.random.default_rng(0)
     for case in cases:

@@ -22,7 +22,7 @@ from dslc.ir.ops import Kernel, Yield
 from dslc.ir.trace import Body
 from dslc.ir.types import TensorType, type_of
 from dslc.runtime.drivers import emulator
-from dslc.runtime.drivers.device import packed_tensor_map
+from dslc.runtime.drivers.device import Buffer, packed_tensor_map
 from dslc.runtime.drivers.emulated_device import EmulatorDriver
 
 HOPPER = replace(ARCHS["sm_90a"], sms=3)  # so few that blocks stay for several tiles
@@ -90,7 +90,8 @@ def run(code: bytes, generated: Generated, request: Request, arrays: Sequence[np
     addresses = [a.ctypes.data for a in placed] + [r.ctypes.data for r in results]
     for f in generated.functions:
         parameters = [_parameter(p, addresses, len(arrays), workspace, generated) for p in f.parameters]
-        module.launch(f.symbol, f.grid, f.block, f.shared_bytes, parameters)
+        buffers = [b for p in f.parameters for b in _buffer(p, addresses, [a.nbytes for a in arrays], request, workspace, generated)]
+        module.launch(f.symbol, f.grid, f.block, f.shared_bytes, parameters, buffers)
     assert all((r[t.bytes :] == 0xA5).all() for r, t in zip(results, request.results)), "it wrote behind a result"
     return [r[: t.bytes].view(t.dtype.numpy).reshape(t.shape) for r, t in zip(results, request.results)]
 
@@ -102,6 +103,21 @@ def _placed(a: np.ndarray) -> np.ndarray:
     out = raw[skip : skip + a.nbytes].view(a.dtype).reshape(a.shape)
     out[...] = a
     return out
+
+
+def _buffer(
+    p: Parameter, addresses: Sequence[int], sizes: Sequence[int], request: Request, workspace: np.ndarray, generated: Generated
+) -> list[Buffer]:
+    """What a parameter lets its function touch."""
+    if p.source == "value":
+        return []
+    if p.source.startswith("workspace"):
+        return [Buffer("workspace", workspace.ctypes.data, generated.workspace_bytes, True)]
+    if p.source == "table":
+        return [Buffer(p.name, generated.tables[p.number].ctypes.data, generated.tables[p.number].nbytes, False)]
+    if p.source == "result":
+        return [Buffer(p.name, addresses[p.number + len(sizes)], request.results[p.number].bytes, True)]
+    return [Buffer(p.name, addresses[p.number], sizes[p.number], False)]
 
 
 def _parameter(p: Parameter, addresses: Sequence[int], inputs: int, workspace: np.ndarray, generated: Generated) -> Any:
@@ -134,7 +150,7 @@ def check(found: Sequence[np.ndarray], wanted: Sequence[np.ndarray], terms: int,
 
 
 def compiled(generated: Generated, request: Request) -> bytes:
-    return emulated.build(text_of(generated, request))
+    return emulated.build(text_of(generated, request), checked=True)
 
 
 __all__ = ["AMPERE", "HOPPER", "Built", "Case", "Function", "built", "check", "compiled", "expected", "nn", "run", "text_of"]

@@ -40,7 +40,7 @@ ALONE = re.compile(r"k\d+_attention(_stream)?")  # a kernel that is done op by o
 def same_as_reference(path: Path) -> None:
     """One step with rate 1, which moves each parameter by its gradient."""
     losses, moved = [], []
-    for target in ("cuda-emulated", "reference"):
+    for target in ("cuda-emulated:checked", "reference"):
         model = dslc.load(str(path))
         before = {k: np.array(v) for k, v in model.params.items()}
         losses.append(dslc.Trainer(model, target=target).step(**given(path)))

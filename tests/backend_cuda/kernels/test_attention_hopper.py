@@ -98,7 +98,7 @@ def check(cases: Mapping[str, Case], order: str = "forward") -> None:
                 units.append((request, attention_hopper.generate(request)))
                 expected = run_region(kernel.regions[0], [widen(a) for a in operands])
                 wanted.append((operands + list(request.body.tables), expected, 2.0 ** (-8 if case.dtype == "bfloat16" else -11)))
-        code = emulated.build(bundle(text_of(units, HOPPER).whole))
+        code = emulated.build(bundle(text_of(units, HOPPER).whole), checked=True)
     for (request, generated), (operands, expected, tolerance) in zip(units, wanted):
         for got, want in zip(products.run(code, generated, request, operands, order), expected):
             assert np.isfinite(want).all()

@@ -26,6 +26,7 @@ from dslc.ir.program import program_of
 from dslc.ir.reference import run_region, widen
 from dslc.ir.trace import Body
 from dslc.runtime.drivers import emulator
+from dslc.runtime.drivers.device import Buffer
 from dslc.targets import TARGETS, target_of
 
 SPECS = sorted((Path(__file__).parents[2] / "passes" / "attention").glob("*.dsl"))
@@ -63,7 +64,8 @@ def launched(code: bytes, request: Request, generated: Generated, operands: Sequ
     arrays = {"operand": [np.ascontiguousarray(a) for a in operands], "result": results}
     for f in generated.functions:
         given = [ctypes.c_void_p(arrays[p.source][p.number].ctypes.data) for p in f.parameters]
-        loaded.launch(f.symbol, f.grid, f.block, f.shared_bytes, given)
+        buffers = [Buffer(p.name, a.ctypes.data, a.nbytes, p.written) for p in f.parameters for a in [arrays[p.source][p.number]]]
+        loaded.launch(f.symbol, f.grid, f.block, f.shared_bytes, given, buffers)
     return results
 
 
@@ -82,7 +84,7 @@ def check(texts: Mapping[str, str], tolerance: float, order: str = "forward", ar
                 operands = [some(t.dtype, t.shape, k) for k, t in enumerate(request.operands[: len(kernel.operands)])]
                 units.append((request, attention_mma.generate(request)))
                 wanted.append((operands + list(request.body.tables), run_region(kernel.regions[0], [widen(a) for a in operands])))
-        code = emulated.build(bundle(text_of(units, arch).whole))
+        code = emulated.build(bundle(text_of(units, arch).whole), checked=True)
     for (request, generated), (operands, expected) in zip(units, wanted):
         for got, want in zip(launched(code, request, generated, operands, order), expected):
             assert np.isfinite(want).all()

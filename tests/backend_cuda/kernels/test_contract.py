@@ -112,7 +112,7 @@ def cases(names, arch):
         arrays = case.arrays()
         found[name] = (b, generated, arrays, expected(b, arrays))
         units.append(Unit(name, "contract", name, (), b.request.body, 0, 0, generated.includes, list(generated.functions)))
-    return emulated.build(bundle(printed("cases", units, arch).whole)), found
+    return emulated.build(bundle(printed("cases", units, arch).whole), checked=True), found
 
 
 def on_hopper(request):

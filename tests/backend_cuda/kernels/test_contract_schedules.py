@@ -75,7 +75,7 @@ def whole_text(b, kernels):
 
 def check_all(found, terms):
     b, arrays, wanted, kernels = found
-    code = emulated.build(whole_text(b, kernels))
+    code = emulated.build(whole_text(b, kernels), checked=True)
     for schedule, generated in kernels:
         for order in emulator.ORDERS:
             check(run(code, generated, b.request, arrays, order), wanted, terms, f"{schedule}, {order}")
@@ -118,13 +118,17 @@ def test_tiles_compile_well(dtype, layout):
     assert all(used.stack_bytes == 0 for used in cubin.kernels.values())
 
 
+WRONG_SUMS = ""
 MISTAKES = {
-    "no wait for the copies": (r"mbarrier_wait\(full \+ stage, phase\);", ""),
-    "a stage given back too early": (r"wgmma_wait<1>\(\);", "if (lane == 0) mbarrier_arrive(empty + stage);"),
-    "sums read before the products are done": (r"wgmma_wait<0>\(\);", ""),
-    "a wrong stride of the operand": (r", 1024\);", ", 512);"),
-    "too few bytes expected": (r"mbarrier_arrive_expect\(full \+ stage, (\d+)\)", "mbarrier_arrive_expect(full + stage, 1024)"),
-}
+    "no wait for the copies": (
+        r"mbarrier_wait\(full \+ stage, phase\);", "", r"by a warpgroup's product(, no wait for the copy| while the copy there that thread 0 issued)"
+    ),
+    "a stage given back too early": (r"wgmma_wait<1>\(\);", "if (lane == 0) mbarrier_arrive(empty + stage);", "no wait for the product between them"),
+    "sums read before the products are done": (r"wgmma_wait<0>\(\);", "", "no wait for the product between them"),
+    "a wrong stride of the operand": (r", 1024\);", ", 512);", WRONG_SUMS),
+    "a wrong swizzle": (r"(?<=wgmma)", "", WRONG_SUMS),  # in the tensor maps
+    "too few bytes expected": (r"mbarrier_arrive_expect\(full \+ stage, (\d+)\)", "mbarrier_arrive_expect(full + stage, 1024)", "deadlock"),
+}  # fmt: skip
 
 
 @functools.cache
@@ -134,17 +138,23 @@ def mistaken():
     _, generated = next((s, g) for s, g in kernels if (s.rows, s.columns, s.turns, s.splits) == (128, 128, True, 1))
     (right,) = generated.functions
     made = {}
-    for number, (name, (pattern, instead)) in enumerate(MISTAKES.items()):
+    for number, (name, (pattern, instead, _)) in enumerate(MISTAKES.items()):
         text, count = re.subn(pattern, instead, right.text)
         assert count, name
-        made[name] = replace(generated, functions=(replace(right, symbol=f"mistake{number}", text=text),))
-    return b, arrays, wanted, made, emulated.build(whole_text(b, [(None, g) for g in made.values()]))
+        parameters = tuple(map(unswizzled, right.parameters)) if name == "a wrong swizzle" else right.parameters
+        made[name] = replace(generated, functions=(replace(right, symbol=f"mistake{number}", text=text, parameters=parameters),))
+    return b, arrays, wanted, made, emulated.build(whole_text(b, [(None, g) for g in made.values()]), checked=True)
 
 
+def unswizzled(p):
+    return replace(p, tensor_map=replace(p.tensor_map, swizzle=0)) if p.tensor_map else p
+
+
+@pytest.mark.parametrize("order", emulator.ORDERS)
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_the_emulator_finds(mistake):
-    """A mistake ends in a fault or in wrong sums in one of the orders."""
+def test_the_emulator_finds(mistake, order):
+    """Copies, products and their barriers at fault, in every order of the threads; wrong places give wrong sums."""
     b, arrays, wanted, made, code = mistaken()
-    with pytest.raises((AssertionError, emulator.KernelFault)):
-        for order in emulator.ORDERS:
-            check(run(code, made[mistake], b.request, arrays, order), wanted, SIZES[2], mistake)
+    words = MISTAKES[mistake][2]
+    with pytest.raises(AssertionError if words == WRONG_SUMS else emulator.KernelFault, match=words or "are off"):
+        check(run(code, made[mistake], b.request, arrays, order), wanted, SIZES[2], mistake)

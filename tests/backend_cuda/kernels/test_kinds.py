@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 
-from dslc.backend_cuda import emulated
-from dslc.backend_cuda.source import bundle
 from dslc.core.dtypes import BFLOAT16, FLOAT32, INT32, INT64
-from dslc.core.executable import pack_modules, unpack_modules
 from dslc.ir.ops import Mul, Neg, Reduce, Softmax, Sub, broadcast, transpose
-from dslc.runtime.drivers.device_program import DeviceProgram
-from dslc.runtime.drivers.emulated_device import EmulatorDriver
 from tests.backend_cpu.kernels import test_composite, test_contract, test_elementwise, test_movement, test_reduce, test_whole
 from tests.backend_cpu.kernels.harness import Case, check
 from tests.backend_cpu.kernels.test_whole import fourier, running, scatter, sort
 
-from .emulated import compiled, given, run
+from .emulated import compiled, run
 
 F = FLOAT32
 IDS = np.random.default_rng(5).integers(-2, 900, 1500).astype(np.int32)
@@ -88,15 +82,6 @@ def test_elementwise_ops() -> None:
     """Every elementwise op on every type that it takes, and every cast."""
     for case in results("elementwise").values():
         check(case)
-
-
-@pytest.mark.parametrize("group", ["large", "reduce"])
-def test_no_races(group: str) -> None:
-    """The kernels that use shared memory, under the race checker."""
-    executable = compiled(CASES[group])
-    (module,) = unpack_modules(executable.code)
-    checked = replace(executable, code=pack_modules([replace(module, code=emulated.build(bundle(executable.source), races=True))]))
-    DeviceProgram(checked, EmulatorDriver("shuffled", seed=2))(given(executable, CASES[group]))
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])

@@ -1,0 +1,57 @@
+// What the checking build is told besides the accesses that its instrumented code makes: accesses that the emulator makes for a thread, and what orders
+// those of different threads. The bodies are in checks.cpp; the fast build has none.
+#pragma once
+
+namespace emulator {
+
+// Memory that a launch may touch, besides its own: in ascending order, none overlaps another. dslc/runtime/drivers/emulator.py has the same layout.
+struct Buffer {
+    char* from;
+    size_t size;
+    const char* name;
+    int written;
+};
+
+#ifdef EMULATOR_CHECKED
+constexpr bool checked = true;
+#define EMULATOR_HOOK(declaration) declaration;
+#else
+constexpr bool checked = false;
+#define EMULATOR_HOOK(declaration) inline declaration {}
+#endif
+
+EMULATOR_HOOK(void begin_block())
+EMULATOR_HOOK(void end_block())
+EMULATOR_HOOK(void end_launch(Block& b))
+
+// `code`: where a kernel calls the function that does it, which is EMULATOR_CODE in an EMULATOR_CALLED one.
+#define EMULATOR_CALLED __attribute__((noinline))
+#define EMULATOR_CODE __builtin_return_address(0)
+EMULATOR_HOOK(void reads(const void* place, size_t size, void* code))
+EMULATOR_HOOK(void copy_issued(void* to, size_t size, void* code))  // by the running thread; until it has landed nobody may touch the place
+EMULATOR_HOOK(void copy_landed(void* to, size_t size))
+EMULATOR_HOOK(void tile_landed(void* to, size_t size, const void* mbarrier))
+
+// All threads of the block, or lanes of a warp, have met: what each did before comes before what any does from here on.
+EMULATOR_HOOK(void block_met())
+EMULATOR_HOOK(void lanes_met(int first, unsigned lanes))
+// Order through an mbarrier or a named barrier: those that wait for its phase come behind those that arrived in it.
+EMULATOR_HOOK(void arrived(const void* barrier))
+EMULATOR_HOOK(void phase_ended(const void* barrier))
+EMULATOR_HOOK(void waited(const void* barrier))
+
+// A product of a warpgroup reads shared memory from when it is issued until its warpgroup has waited for it.
+EMULATOR_HOOK(void product_issued(int warpgroup))
+EMULATOR_HOOK(void product_reads(int warpgroup, const void* place, size_t size, void* code))
+EMULATOR_HOOK(void product_waited(int warpgroup, int products_before))
+
+#undef EMULATOR_HOOK
+
+// While one lives, the running thread is in the emulator: its accesses are not the kernel's.
+struct Inside {
+    Fiber* self;
+    Inside();
+    ~Inside();
+};
+
+}  // namespace emulator
