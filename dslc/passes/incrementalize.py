@@ -15,7 +15,7 @@ from dslc.ir.types import TensorType, type_of
 from .prune import drop_arguments, remove_dead
 from .regions import clone_into
 from .rows import Rows
-from .timeflow import Flow, cannot_follow
+from .timeflow import Flow, Masks, cannot_follow
 
 POSITION = "position"  # int32 [rows]: the place in its sequence of the token whose output is wanted
 COMBINE: dict[str, Callable[..., ir.Value]] = {"sum": ops.Add.of, "prod": ops.Mul.of, "max": ops.Max.of, "min": ops.Min.of}
@@ -46,12 +46,13 @@ class Incrementalize:
             raise UnsupportedOp("the model changes states of its own when it runs")
         length = timed[0][0].type.shape[1]
         _order(block)
-        time, batch = (Flow(block, {v: axis for _, v in timed}) for axis in (1, 0))
+        masks = Masks()
+        time, batch = Flow(block, {v: 1 for _, v in timed}, masks), Flow(block, {v: 0 for _, v in timed})
         slot, value = next((s, v) for s, v in results_of(program) if s.name == self.output)
         position = add_argument(program, Slot(POSITION, "input", TensorType(dtypes.INT32, (timed[0][0].type.shape[0],)), bounds=(0, length)))
         with ir.InsertionPoint(list(block.operations)[-1]), ir.Location.unknown():
             past: _Filled | _Kept = _Filled(program, position) if self.prefill else _Kept(program, position, dict((v, s) for s, v in timed))
-            rows = Rows(time, batch, past, position, length)
+            rows = Rows(time, batch, masks, past, position, length)
             t = type_of(value)
             if time.axes(value) != {1} or (t.shape[0] > 1 and batch.axes(value) != {0}):
                 raise UnsupportedOp(f"'{self.output}' must have the axes [batch, time, ...], with time running along its second axis")

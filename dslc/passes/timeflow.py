@@ -17,9 +17,13 @@ STATIC_LIMIT = 1 << 25  # elements of a mask that is evaluated to see what it le
 
 
 class Flow:
-    """The axes of every value along which an input's axis runs: through index maps, by one forward walk; bodies of scans included."""
+    """The axes of every value along which an input's axis runs: through index maps, by one forward walk; bodies of scans included.
 
-    def __init__(self, block: ir.Block, seeds: dict[ir.Value, int]) -> None:
+    With `masks` a sum over the axis still runs along another axis i where a mask leaves of it what lies before i: sum[j](where(j <= i, x[j], 0)).
+    """
+
+    def __init__(self, block: ir.Block, seeds: dict[ir.Value, int], masks: Masks | None = None) -> None:
+        self._masks = masks
         self._axes: dict[ir.Value, frozenset[int]] = {v: frozenset((a,)) for v, a in seeds.items()}
         self._touched: set[ir.Value] = set(seeds)
         self._length = min((type_of(v).shape[a] for v, a in seeds.items()), default=0)
@@ -50,7 +54,7 @@ class Flow:
             for read, value in zip(maps.reads, op.operands):
                 for axis in self.axes(value):
                     found |= self._along(read[axis], maps.domain, rank)
-            self._axes[op.results[0]] = frozenset(found)
+            self._axes[op.results[0]] = frozenset(found or self._masked(op))
 
     def _along(self, read: index.Expr, domain: Sequence[int], rank: int) -> set[int]:
         """The result axes that run along what is read: of a window t - u the axis t, the first one that is as long as the input's."""
@@ -58,6 +62,20 @@ class Flow:
         factors = index.coefficients(read, len(domain))
         long = sorted(d for d in dims if factors and factors[0][d] == 1 and domain[d] >= self._length)
         return {long[0]} if long else dims
+
+    def _masked(self, op: Op) -> set[int]:
+        """The result axis i of a fold over the input's axis j that a mask over (i, j) proves to read no j > i."""
+        if self._masks is None or not isinstance(op, (ops.Reduce, ops.Contract)):
+            return set()
+        lost = {d for read, v in zip(op.maps().reads, op.operands) for axis in self.axes(v) for d in index.dims_of(read[axis])}
+        for read, value in zip(op.maps().reads, op.operands):
+            neutral = float(ops.identity(op.kind, type_of(value).dtype)) if isinstance(op, ops.Reduce) else 0.0
+            axis_of = {d: k for k, e in enumerate(read) for d in index.dims_of(e)}
+            for j in sorted(lost & axis_of.keys()):
+                for i, size in enumerate(op.type.shape):
+                    if size == self._length and i in axis_of and self._masks.reach(value, axis_of[i], axis_of[j], neutral) is not None:
+                        return {i}
+        return set()
 
     def _whole(self, op: Op) -> None:
         """Softmax and its like keep all axes, an argreduce drops one."""
