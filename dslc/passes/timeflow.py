@@ -65,16 +65,26 @@ class Flow:
 
     def _masked(self, op: Op) -> set[int]:
         """The result axis i of a fold over the input's axis j that a mask over (i, j) proves to read no j > i."""
-        if self._masks is None or not isinstance(op, (ops.Reduce, ops.Contract)):
+        if isinstance(op, ops.ArgReduce):
+            kept = [k for k in range(type_of(op.x).rank) if k != op.axis]
+            return self._proved(op.x, op.axis, kept, -np.inf if op.kind == "max" else np.inf)
+        if not isinstance(op, (ops.Reduce, ops.Contract)):
             return set()
-        lost = {d for read, v in zip(op.maps().reads, op.operands) for axis in self.axes(v) for d in index.dims_of(read[axis])}
-        for read, value in zip(op.maps().reads, op.operands):
-            neutral = float(ops.identity(op.kind, type_of(value).dtype)) if isinstance(op, ops.Reduce) else 0.0
+        reads = op.maps().reads
+        lost = {d for read, v in zip(reads, op.operands) for axis in self.axes(v) for d in index.dims_of(read[axis])}
+        for read, value in zip(reads, op.operands):
             axis_of = {d: k for k, e in enumerate(read) for d in index.dims_of(e)}
+            neutral = float(ops.identity(op.kind, type_of(value).dtype)) if isinstance(op, ops.Reduce) else 0.0
             for j in sorted(lost & axis_of.keys()):
-                for i, size in enumerate(op.type.shape):
-                    if size == self._length and i in axis_of and self._masks.reach(value, axis_of[i], axis_of[j], neutral) is not None:
-                        return {i}
+                if found := self._proved(value, axis_of[j], [axis_of.get(d) for d in range(op.type.rank)], neutral):
+                    return found
+        return set()
+
+    def _proved(self, value: ir.Value, j: int, kept: Sequence[int | None], neutral: float) -> set[int]:
+        """`kept`: the axis of the value at each axis of the result."""
+        for result, axis in enumerate(kept) if self._masks else ():
+            if axis is not None and type_of(value).shape[axis] == self._length and self._masks.reach(value, axis, j, neutral) is not None:
+                return {result}
         return set()
 
     def _whole(self, op: Op) -> None:
@@ -82,7 +92,7 @@ class Flow:
         common = frozenset().union(*(self.axes(v) for v in op.operands))
         for result in op.results:
             if isinstance(op, ops.ArgReduce):
-                self._axes[result] = frozenset(a - (a > op.axis) for a in common if a != op.axis)
+                self._axes[result] = frozenset(a - (a > op.axis) for a in common if a != op.axis) or frozenset(self._masked(op))
             elif type_of(result).rank == type_of(op.operands[0]).rank:
                 self._axes[result] = common
 
@@ -193,6 +203,12 @@ def _absorbing(value: float) -> Any:
     return rule
 
 
+def _sum(masks: Masks, op: Op, i: int, j: int, constant: float) -> np.ndarray | None:
+    """Zeros add up to zero; -inf stays, of a difference on its left."""
+    a, b = (masks.sure(v, i, j, constant) for v in op.operands)
+    return _both(a, b) if constant == 0 else _either(a, b if isinstance(op, ops.Add) else None) if constant == -np.inf else None
+
+
 def _carried(constant: float, operand: float) -> Any:
     """A rule for ops that give `constant` where their first operand is `operand`."""
 
@@ -244,8 +260,8 @@ def _contract(masks: Masks, op: Op, i: int, j: int, constant: float) -> np.ndarr
 
 
 _RULES: dict[type[Op], Any] = {
-    ops.Select: _select, ops.Mul: _absorbing(0.0), ops.And: _absorbing(False), ops.Or: _absorbing(True), ops.Add: _absorbing(-np.inf),
-    ops.Sub: _carried(-np.inf, -np.inf), ops.Div: _carried(0.0, 0.0), ops.Exp: _carried(0.0, -np.inf), ops.Sigmoid: _carried(0.0, -np.inf),
+    ops.Select: _select, ops.Mul: _absorbing(0.0), ops.And: _absorbing(False), ops.Or: _absorbing(True), ops.Add: _sum, ops.Sub: _sum,
+    ops.Div: _carried(0.0, 0.0), ops.Exp: _carried(0.0, -np.inf), ops.Sigmoid: _carried(0.0, -np.inf),
     ops.Not: _not, ops.Cast: _same, ops.StopGradient: _same, ops.Max: _same, ops.Min: _same, ops.Sqrt: _carried(0.0, 0.0),
     ops.Abs: _carried(0.0, 0.0),
     ops.Tanh: _carried(0.0, 0.0), ops.Neg: _carried(0.0, 0.0), ops.Softmax: _softmax, ops.LogSoftmax: _softmax, ops.View: _view, ops.Reshape: _view,
@@ -267,7 +283,3 @@ def exact(reads: Sequence[index.Expr], axis: int) -> int | None:
     """The operand axis that is read at result axis `axis` alone."""
     return next((k for k, e in enumerate(reads) if e == index.Dim(axis)), None)
 
-
-def seeds_of(program: func.FuncOp, names: dict[str, int], slots: Sequence[Any]) -> dict[ir.Value, int]:
-    """The arguments of these names, each with its axis."""
-    return {v: names[s.name] for s, v in zip(slots, program.entry_block.arguments) if s.name in names}

@@ -23,7 +23,7 @@ from dslc.core.executable import Port
 from dslc.model import Model
 from dslc.runtime.program import Program
 
-TOLERANCE = {"reference": 1e-9, "cpu": 1e-4}  # of logits, beside the largest
+TOLERANCE = {"reference": 1e-5, "cpu": 5e-5}  # of logits, beside the largest
 STEPS = 12  # at most, after a prompt
 FILES, LAYERS = list(model_files()), list(library_layers())
 
@@ -88,7 +88,7 @@ def is_causal(window: Window) -> bool:
             low, high = port.bounds or (0, 2)
             value[:, cut:] = value[:, cut:] + 1 if port.dtype.is_float else (value[:, cut:] - low + 1) % (high - low) + low
             changed[port.name] = value
-        if not np.allclose(window(changed)[:, :cut], whole[:, :cut], rtol=1e-9, atol=1e-9):
+        if not np.allclose(window(changed)[:, :cut], whole[:, :cut], rtol=1e-6, atol=1e-6):
             return False
     return True
 

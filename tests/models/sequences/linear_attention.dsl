@@ -2,8 +2,8 @@
 layer linear_attention(x[b, t, d], form="running"):
     param  w[3, d, d] ~ xavier_uniform()
     z[n, b, t, e] = sum[d](x[b, t, d] * w[n, d, e])
-    q[b, t, m] = elu(z[0, b, t, m]) + 1
-    k[b, t, m] = elu(z[1, b, t, m]) + 1
+    q[b, t, m] = elu(z)[0, b, t, m] + 1
+    k[b, t, m] = elu(z)[1, b, t, m] + 1
     if form == "running":
         s[b, t, m, c] = cumsum[t](k[b, t, m] * z[2, b, t, c])
         n[b, t, m] = cumsum[t](k[b, t, m])

@@ -7,7 +7,7 @@ layer related(x[b, t, d], heads):
     k[b, h, j, c] = sum[d](x[b, j, d] * wk[d, h, c])
     v[b, h, j, c] = sum[d](x[b, j, d] * wv[d, h, c])
     s[b, h, i, j] = sum[c](q[b, h, i, c] * k[b, h, j, c]) / sqrt(size(c))
-    bucket[i, j] = where(i - j < 4, max(i - j, 0), 4 + int32(log(max(i - j, 4) / 4) / log(2)))
+    bucket[i < size(t), j < size(t)] = where(i - j < 4, max(i - j, 0), 4 + int32(log(max(i - j, 4) / 4) / log(2)))
     s[b, h, i, j] = s[b, h, i, j] + near[h, clip(i - j, 0, 5)] + far[h, min(bucket[i, j], 7)]
     p[b, h, i, j] = softmax[j](where(j <= i, s[b, h, i, j], -inf))
     o[b, h, i, c] = sum[j](p[b, h, i, j] * v[b, h, j, c])
