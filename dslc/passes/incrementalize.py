@@ -15,7 +15,7 @@ from dslc.ir.types import TensorType, spans_of, type_of
 from .prune import drop_arguments, remove_dead
 from .regions import clone_into
 from .rows import Rows
-from .timeflow import Flow, Masks, cannot_follow
+from .timeflow import Flow, Masks, all_of_time, cannot_follow
 
 POSITION = "position"  # int32 [rows]: the place in its sequence of the token whose output is wanted
 COMBINE: dict[str, Callable[..., ir.Value]] = {"sum": ops.Add.of, "prod": ops.Mul.of, "max": ops.Max.of, "min": ops.Min.of}
@@ -54,6 +54,8 @@ class Incrementalize:
             past: _Filled | _Kept = _Filled(program, position) if self.prefill else _Kept(program, position, dict((v, s) for s, v in timed))
             rows = Rows(time, batch, masks, past, position, length)
             t = type_of(value)
+            if time.touched(value) and not time.axes(value):
+                raise all_of_time(time, value.owner.opview)
             if time.axes(value) != {1} or (t.shape[0] > 1 and batch.axes(value) != {0}):
                 raise UnsupportedOp(f"'{self.output}' must have the axes [batch, time, ...], with time running along its second axis", _place(value))
             row = rows.plain(value, {1: 1}, 0)

@@ -14,7 +14,7 @@ from dslc.ir.mlir import ir
 from dslc.ir.op import Op
 from dslc.ir.types import TensorType, type_of
 
-from .timeflow import Flow, Masks, cannot_follow, exact, looks_ahead
+from .timeflow import Flow, Masks, all_of_time, cannot_follow, exact, looks_ahead
 
 Want = dict[int, int]
 """Axis: reach. The axis then holds the positions p - reach + 1 .. p, p being the row's position; axes that are not named are whole."""
@@ -92,7 +92,7 @@ class Rows:
             if op is None:
                 return Piece(self.past.token(self, value))
             if not axes:
-                raise looks_ahead(_folding(self.time, op), "this depends on every position of time")
+                raise all_of_time(self.time, op)
             if len(open_) == len(axes) > 1:
                 raise cannot_follow(op, "all pairs of positions are needed at once")
         if op is None:
@@ -169,14 +169,6 @@ class Rows:
                 if found is not None:
                     return found, constant
         raise looks_ahead(op, f"{op._op_name} over time, and no mask is proved to hide what comes later")
-
-
-def _folding(time: Flow, op: Op) -> Op:
-    """The op that lost the axis of time, from one that depends on time without having it."""
-    for value in op.operands:
-        if time.touched(value) and not time.axes(value) and not isinstance(value.owner, ir.Block):
-            return _folding(time, value.owner.opview)
-    return op
 
 
 def _diagonal(x: ir.Value, lane: int) -> ir.Value:

@@ -9,7 +9,7 @@ import numpy as np
 
 from dslc.core.errors import UnsupportedOp
 from dslc.ir import index, ops
-from dslc.ir.mlir import func, ir
+from dslc.ir.mlir import ir
 from dslc.ir.op import Op
 from dslc.ir.types import spans_of, type_of
 
@@ -82,8 +82,10 @@ class Flow:
 
     def _proved(self, value: ir.Value, j: int, kept: Sequence[int | None], neutral: float) -> set[int]:
         """`kept`: the axis of the value at each axis of the result."""
-        for result, axis in enumerate(kept) if self._masks else ():
-            if axis is not None and type_of(value).shape[axis] == self._length and self._masks.reach(value, axis, j, neutral) is not None:
+        for result, axis in enumerate(kept):
+            if self._masks is None or axis is None or type_of(value).shape[axis] != self._length:
+                continue
+            if self._masks.reach(value, axis, j, neutral) is not None:
                 return {result}
         return set()
 
@@ -274,6 +276,14 @@ def looks_ahead(op: Op, what: str) -> UnsupportedOp:
     return UnsupportedOp(f"this looks ahead: {what}", spans_of(op.location)[:1], help="a decoder with caches needs a model that is causal in time")
 
 
+def all_of_time(time: Flow, op: Op) -> UnsupportedOp:
+    """The error for an op that depends on time without having it, at the op that lost the axis."""
+    for value in op.operands:
+        if time.touched(value) and not time.axes(value) and not isinstance(value.owner, ir.Block):
+            return all_of_time(time, value.owner.opview)
+    return looks_ahead(op, "this depends on every position of time")
+
+
 def cannot_follow(op: Op, what: str) -> UnsupportedOp:
     """The error for an op that may be causal, which is not proved or has no rule."""
     return UnsupportedOp(f"no step by step form: {what}", spans_of(op.location)[:1])
@@ -282,4 +292,3 @@ def cannot_follow(op: Op, what: str) -> UnsupportedOp:
 def exact(reads: Sequence[index.Expr], axis: int) -> int | None:
     """The operand axis that is read at result axis `axis` alone."""
     return next((k for k, e in enumerate(reads) if e == index.Dim(axis)), None)
-

@@ -16,7 +16,17 @@ FOLDERS = ("examples", "tests/models/sequences", "tests/frontend/programs", "ben
 SMALL = {"batch": 3, "time": 12, "vocab": 23, "width": 24, "depth": 2}  # at most, where a file names them
 
 NOT_LAYERS = ("losses", "optim", "schedules")  # files of the library whose layers stand elsewhere than in a network
-NEEDED = {"hidden": "8", "heads": "2", "out": "8", "width": "8", "vocab": "23", "groups": "2", "p": "0.1", "time": "time"}  # options without a default
+# values for options without a default
+NEEDED = {
+    "hidden": "8",
+    "heads": "2",
+    "out": "8",
+    "width": "8",
+    "vocab": "23",
+    "groups": "2",
+    "p": "0.1",
+    "time": "time",
+}
 VARIANTS = {  # beside the defaults and each truth value turned round
     "self_attention": ("causal=true, window=4", "causal=true, kv_heads=1, rotate=true", "window=3"),
     "conv1d": ("pad=2", "pad=4, dilation=2", "kernel=2, pad=1, groups=2", "pad=1"),
@@ -36,9 +46,9 @@ MODEL = """model Around:
 # How a port of each kind is fed from x[batch, time, width], and how the result comes back as z.
 PORTS = {
     "ids": ("", "tokens", "    z = y"),
-    "sequence": ("", "x", "    z[b, t, d < width] = y[b, t, d]"),
+    "sequence": ("", "x", "    z = linear(y, width)"),
     "table": ("", "", "    z[b < batch, t, d] = y[t, d]"),
-    "channels": ("    c[b, d, t] = x[b, t, d]\n", "c", "    z[b, t < time, d < width] = y[b, d, t]"),
+    "channels": ("    c[b, d, t] = x[b, t, d]\n", "c", "    e[b, t < time, d] = y[b, d, t]\n    z = linear(e, width)"),
     "pooled": ("    c[b, d, t] = x[b, t, d]\n", "c", "    z[b, t < time, d] = y[b, d]"),
     "heads": ("    c[b, h < 2, t, c < 4] = x[b, t, 4 * h + c]\n", "c", "    z[b, t, d < width] = y[b, d // 4, t, d % 4]"),
     "scores": (

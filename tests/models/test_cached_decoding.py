@@ -17,7 +17,7 @@ from sequence_models import Found, library_layers, model_files
 
 import dslc
 from dslc.compiled import load_executable
-from dslc.compiler import compile_program
+from dslc.compiler import compile_anew
 from dslc.core.errors import UnsupportedOp
 from dslc.core.executable import Port
 from dslc.model import Model
@@ -28,7 +28,34 @@ STEPS = 12  # at most, after a prompt
 FILES, LAYERS = list(model_files()), list(library_layers())
 
 # What is no decoder, and what the error says of it.
-AHEAD: dict[str, str] = {}
+SUM, EVERY, FEWER = "a sum over time", "every position of time", "fewer positions"
+AHEAD = {
+    "tests/frontend/programs/clip.dsl": EVERY,
+    "tests/frontend/programs/linformer.dsl": EVERY,
+    "tests/frontend/programs/memory.dsl": "changes states of its own",
+    "tests/frontend/programs/tables.dsl": EVERY,
+    "benchmarks/models/bert_base.dsl": SUM,
+    "benchmarks/models/recommender.dsl": EVERY,
+    "self_attention()": SUM,
+    "self_attention(rotate=true)": SUM,
+    "self_attention(window=3)": SUM,
+    "cross_attention()": SUM,
+    "conv1d()": FEWER,
+    "conv1d(bias=true)": FEWER,
+    "conv1d(pad=1)": "reads 1 positions ahead",
+    "groupnorm()": EVERY,
+    "groupnorm(affine=false)": EVERY,
+    "instancenorm()": EVERY,
+    "instancenorm(affine=false)": EVERY,
+    "maxpool1d()": FEWER,
+    "maxpool1d(kernel=3, stride=1, pad=1)": "up to 1 positions ahead",
+    "avgpool1d()": FEWER,
+    "global_mean()": EVERY,
+    "global_max()": EVERY,
+    "reversed()": "up to 11 positions ahead",
+    "bidirectional()": "up to 11 positions ahead",
+    "stacked(cell=bidirectional)": "up to 11 positions ahead",
+}
 
 
 @dataclass(frozen=True)
@@ -59,9 +86,10 @@ class Window:
 def window_of(found: Found, target: str) -> Window:
     model = dslc.load(found.spec, **found.sizes)
     rng = np.random.default_rng(0)
-    model.params.assign({e.path: v + 0.2 * rng.standard_normal(v.shape) for e in model.params.entries("param") if (v := model.params[e.path]).dtype.kind == "f"})
+    weights = {e.path: model.params[e.path] for e in model.params.entries("param")}
+    model.params.assign({path: w + 0.2 * rng.standard_normal(w.shape) for path, w in weights.items() if w.dtype.kind == "f"})
     plan = model.decoding(model.checked, prefill=False)
-    run = load_executable(compile_program(model, "run", target))
+    run = load_executable(compile_anew(model, "run", target))
     store = model.params.beside()
     store.extend(run.executable.ports)
     run.bind(store)
@@ -88,7 +116,7 @@ def is_causal(window: Window) -> bool:
             low, high = port.bounds or (0, 2)
             value[:, cut:] = value[:, cut:] + 1 if port.dtype.is_float else (value[:, cut:] - low + 1) % (high - low) + low
             changed[port.name] = value
-        if not np.allclose(window(changed)[:, :cut], whole[:, :cut], rtol=1e-6, atol=1e-6):
+        if not np.allclose(window(changed)[:, :cut], whole[:, :cut], rtol=TOLERANCE[window.target], atol=TOLERANCE[window.target]):
             return False
     return True
 
@@ -115,7 +143,7 @@ class Comparison:
 
 def decoded(window: Window) -> Comparison:
     """Decodes prompts of 1, 3, 5, ... tokens in one batch, then sequences anew over the caches that these left."""
-    prefill, decode = (load_executable(compile_program(window.model, name, window.target)) for name in ("prefill", "decode"))
+    prefill, decode = (load_executable(compile_anew(window.model, name, window.target)) for name in ("prefill", "decode"))
     store = window.model.params.beside()
     for program in (prefill, decode):
         store.extend(program.executable.ports)
@@ -132,39 +160,39 @@ def decoded(window: Window) -> Comparison:
         found = program({n: v for n, v in {**at, "position": position}.items() if n in wanted})
         return np.array(found[window.output.name])
 
+    whole = window(given)
     for turn in range(min(STEPS, time)):
         position = np.minimum(lengths - 1 + turn, time - 1).astype(np.int32)
         found = step(prefill if turn == 0 else decode, position)
-        wanted = window(given)[rows, position]
+        wanted = whole[rows, position]
         live = lengths + turn <= time
         comparison.see(found[live], wanted[live])
         if tokens is not None:
             going = lengths + turn < time
             given[tokens.name][rows[going], position[going] + 1] = wanted[going].argmax(axis=-1)
-    whole = window(given)
+            whole = window(given)
     for position in range(min(4, time)):
         comparison.see(step(decode, np.full(batch, position, np.int32)), whole[:, position])
     return comparison
 
 
+def target_of(found: Found) -> str:
+    """The small models of this folder run in machine code, the many others on the reference target, which compiles nothing."""
+    return "cpu" if found.name.startswith("tests/models") else "reference"
+
+
 @pytest.mark.parametrize("found", [*FILES, *LAYERS], ids=str)
 def test_every_causal_model_decodes_as_it_computes(found: Found) -> None:
-    window = window_of(found, "reference")
+    window = window_of(found, target_of(found))
     if is_causal(window):
         assert found.name not in AHEAD
         comparison = decoded(window)
         print(f"{found.name}: {comparison.choices} choices, {comparison.ties} near-ties")
         return
     with pytest.raises(UnsupportedOp) as caught:
-        compile_program(window.model, "decode", "reference")
+        compile_anew(window.model, "decode", "reference")
     assert AHEAD[found.name] in caught.value.message
     assert caught.value.spans and caught.value.spans[0].line > 0
-
-
-@pytest.mark.parametrize("found", [f for f in FILES if f.name.startswith("tests/models")], ids=str)
-def test_decoders_in_machine_code(found: Found) -> None:
-    comparison = decoded(window_of(found, "cpu"))
-    print(f"{found.name}: {comparison.choices} choices, {comparison.ties} near-ties")
 
 
 def test_what_looks_ahead_is_still_there() -> None:
