@@ -14,6 +14,7 @@ model ResNet50:
     dims    batch=1, size=224
     let     classes=1000
     input   x[batch, 3, size, size]
+    input   y[batch]: int32
 
     e = maxpool2d(conv_norm(x, 64, kernel=7, stride=2, pad=3), kernel=3, stride=2, pad=1)
     e = bottleneck(e, 64)
@@ -34,3 +35,8 @@ model ResNet50:
     logits[b, k] = sum[d](m[b, d] * head[d, k]) + bias[k]
 
     output  logits
+    loss    cross_entropy(logits, y)
+
+train:
+    optimizer  adamw(lr=1e-6, weight_decay=0.01)
+    steps      1

@@ -6,16 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from dslc.core import dtypes
-from dslc.core.errors import UnsupportedOp
+from dslc.core.errors import Span, UnsupportedOp
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
 from dslc.ir.program import Slot, add_argument, arguments_of, finish_program, program_of, results_of
-from dslc.ir.types import TensorType, type_of
+from dslc.ir.types import TensorType, spans_of, type_of
 
 from .prune import drop_arguments, remove_dead
 from .regions import clone_into
 from .rows import Rows
-from .timeflow import Flow, cannot_follow
+from .timeflow import Flow, Masks, all_of_time, cannot_follow
 
 POSITION = "position"  # int32 [rows]: the place in its sequence of the token whose output is wanted
 COMBINE: dict[str, Callable[..., ir.Value]] = {"sum": ops.Add.of, "prod": ops.Mul.of, "max": ops.Max.of, "min": ops.Min.of}
@@ -42,24 +42,32 @@ class Incrementalize:
         timed = [(s, v) for s, v in zip(slots, block.arguments) if s.name in self.inputs]
         if not timed or any(s.type.rank < 2 or s.type.shape[:2] != timed[0][0].type.shape[:2] for s, _ in timed):
             raise UnsupportedOp("decoding needs inputs with the axes [batch, time, ...]")
-        if any(s.role in ("state", "param") for s, _ in results_of(program)):
-            raise UnsupportedOp("the model changes states of its own when it runs")
+        if changed := [v for s, v in results_of(program) if s.role in ("state", "param")]:
+            raise UnsupportedOp("the model changes states of its own when it runs", _place(changed[0]))
         length = timed[0][0].type.shape[1]
         _order(block)
-        time, batch = (Flow(block, {v: axis for _, v in timed}) for axis in (1, 0))
+        masks = Masks()
+        time, batch = Flow(block, {v: 1 for _, v in timed}, masks), Flow(block, {v: 0 for _, v in timed})
         slot, value = next((s, v) for s, v in results_of(program) if s.name == self.output)
         position = add_argument(program, Slot(POSITION, "input", TensorType(dtypes.INT32, (timed[0][0].type.shape[0],)), bounds=(0, length)))
         with ir.InsertionPoint(list(block.operations)[-1]), ir.Location.unknown():
             past: _Filled | _Kept = _Filled(program, position) if self.prefill else _Kept(program, position, dict((v, s) for s, v in timed))
-            rows = Rows(time, batch, past, position, length)
+            rows = Rows(time, batch, masks, past, position, length)
             t = type_of(value)
+            if time.touched(value) and not time.axes(value):
+                raise all_of_time(time, value.owner.opview)
             if time.axes(value) != {1} or (t.shape[0] > 1 and batch.axes(value) != {0}):
-                raise UnsupportedOp(f"'{self.output}' must have the axes [batch, time, ...], with time running along its second axis")
+                raise UnsupportedOp(f"'{self.output}' must have the axes [batch, time, ...], with time running along its second axis", _place(value))
             row = rows.plain(value, {1: 1}, 0)
             out = ops.reshape(row, (t.shape[0], *t.shape[2:]))
         finish_program(program, [(Slot(self.output, "output", type_of(out), slot.line), out), *past.results])
         remove_dead(block)
         drop_arguments(program, {POSITION, *(s.name for s, _ in past.results)})
+
+
+def _place(value: ir.Value) -> list[Span]:
+    """The line that makes a value."""
+    return [] if isinstance(value.owner, ir.Block) else list(spans_of(value.owner.location)[:1])
 
 
 def _order(block: ir.Block) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from bisect import insort
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -35,26 +36,49 @@ ORDERS: tuple[Callable[[Interval], tuple[int, ...]], ...] = (
 )
 ROUNDS = 80  # of moving buffers to the front; each costs one first fit
 CLOSE = 1.002  # of the bound: no nearer packing is looked for
+SMALL = 1 / 4000  # of the bound: buffers that find room between the others at the end
 
 
-def pack(intervals: Sequence[Interval]) -> Packing:
+def pack(intervals: Sequence[Interval], enough: int = 0) -> Packing:
     """The best of several orders of first fit (by size, bytes times time, start, time, end); while it is above the bound, a few of the buffers that
-    stick out above it are placed earlier. The same intervals give the same packing."""
+    stick out above it are placed earlier. Small ones follow, where the others leave room. A packing of `enough` bytes is good enough. The same
+    intervals give the same packing."""
     bound = max_live(intervals)
+    large = [i for i, it in enumerate(intervals) if it.bytes > bound * SMALL]
+    offsets, total = _packed([intervals[i] for i in large], bound, max(bound * CLOSE, enough))
+    ends = [-1] * len(intervals)
+    placed = [0] * len(intervals)
+    for i, offset in zip(large, offsets):
+        placed[i], ends[i] = offset, offset + intervals[i].bytes
+    small = sorted((i for i in range(len(intervals)) if ends[i] < 0), key=lambda i: (-intervals[i].bytes, intervals[i].first))
+    meeting = _meeting(intervals, small)
+    total = max(total, _first_fit(intervals, meeting, small, placed, ends))
+    return Packing(placed, total, bound)
+
+
+def _packed(intervals: Sequence[Interval], bound: int, goal: float) -> tuple[list[int], int]:
+    """(offsets, height), by the search."""
+    everyone = range(len(intervals))
+    meeting = _meeting(intervals, everyone)
+
+    def fitted(order: Sequence[int]) -> tuple[list[int], int]:
+        offsets = [0] * len(intervals)
+        return offsets, _first_fit(intervals, meeting, order, offsets, [-1] * len(intervals))
+
     order: list[int] = []
     best: list[int] = []
     total = -1
     for key in ORDERS:
-        tried = sorted(range(len(intervals)), key=lambda i: key(intervals[i]))
-        offsets, height = _first_fit(intervals, tried)
+        tried = sorted(everyone, key=lambda i: key(intervals[i]))
+        offsets, height = fitted(tried)
         if total < 0 or height < total:
             order, best, total = tried, offsets, height
-        if total == bound:
+        if total <= bound:
             break
     draw = random.Random(0)
     current, at, height = order, best, total
     for _ in range(ROUNDS):
-        if total <= bound * CLOSE:
+        if total <= goal:
             break
         line = height - (height - bound) * draw.random()
         high = [i for i in current if at[i] + intervals[i].bytes >= line]
@@ -62,12 +86,18 @@ def pack(intervals: Sequence[Interval]) -> Packing:
         rest = [i for i in current if i not in moved]
         place = int(draw.random() ** 2 * len(rest))
         tried = rest[:place] + [i for i in current if i in moved] + rest[place:]
-        offsets, reached = _first_fit(intervals, tried)
+        offsets, reached = fitted(tried)
         if reached <= height:
             current, at, height = tried, offsets, reached
         if reached < total:
             best, total = offsets, reached
-    return Packing(best, max(total, 0), bound)
+    return best, total
+
+
+def _meeting(intervals: Sequence[Interval], which: Iterable[int]) -> dict[int, list[int]]:
+    """Of each of these intervals those that live at one time with it."""
+    first, last = (np.array([getattr(i, name) for i in intervals], np.int64) for name in ("first", "last"))
+    return {i: np.flatnonzero((first <= last[i]) & (last >= first[i])).tolist() for i in which}
 
 
 def max_live(intervals: Sequence[Interval]) -> int:
@@ -83,21 +113,18 @@ def max_live(intervals: Sequence[Interval]) -> int:
     return most
 
 
-def _first_fit(intervals: Sequence[Interval], order: Sequence[int]) -> tuple[list[int], int]:
-    """Each buffer at the lowest offset that is free for as long as it lives."""
-    offsets = [0] * len(intervals)
-    placed: list[tuple[int, int, int, int]] = []  # (offset, end, first, last), by offset
+def _first_fit(
+    intervals: Sequence[Interval], meeting: Mapping[int, Sequence[int]], order: Sequence[int], offsets: list[int], ends: list[int]
+) -> int:
+    """Places each buffer at the lowest offset that is free for as long as it lives; ends -1: not placed yet. How high they reach."""
     height = 0
     for i in order:
-        it = intervals[i]
-        at = 0
-        for offset, end, first, last in placed:
-            if first > it.last or last < it.first:
-                continue
-            if offset >= at + it.bytes:
+        size, at = intervals[i].bytes, 0
+        for offset, end in sorted([(offsets[j], ends[j]) for j in meeting[i] if ends[j] >= 0]):
+            if offset - at >= size:
                 break
-            at = max(at, end)
-        offsets[i] = at
-        insort(placed, (at, at + it.bytes, it.first, it.last))
-        height = max(height, at + it.bytes)
-    return offsets, height
+            if end > at:
+                at = end
+        offsets[i], ends[i] = at, at + size
+        height = max(height, at + size)
+    return height

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
@@ -20,12 +21,13 @@ BYTE = 16
 SIMPLE, DIVISION, TRANSCENDENTAL, DRAW = 1, 4, 16, 32
 WRITTEN_ANEW = 2  # sixteenths more, a byte, for a value that no kernel would write otherwise
 DIVISIONS = (ops.Div, ops.Sqrt, ops.Rsqrt)
+NEAR = 8  # kernels: uses so near to each other share what is computed again
 
 
 @dataclass(frozen=True)
 class Recompute:
     """Which values live through the fullest moment of a program is chosen anew: of the pointwise ops before it, a least cut keeps the fewest bytes,
-    and what lies beyond the cut is cloned before its first late use, so that `fuse` takes the clones into the kernels that use them. Random
+    and what lies beyond the cut is cloned before its late uses, so that `fuse` takes the clones into the kernels that use them. Random
     ops draw the same bits again. Clusters of values that save fewer than `least` bytes stay as they are; kernels that exist already and the bodies of
     scans are left alone.
 
@@ -180,32 +182,32 @@ def _fullest(lives: Iterable[tuple[int, int, int]]) -> int:
 
 
 def _clone_late(crossing: Crossing, again: set[ir.Value]) -> None:
-    """Late ops read clones of these values; a clone stands before the first op, in program order, that needs it."""
+    """Late ops read clones of these values; a clone stands before the first op, in program order, that needs it. A use that comes more than `NEAR`
+    kernels later has a clone of its own: the first would lie in memory until then."""
     number = crossing.graph.number
-    clones: dict[ir.Value, ir.Value] = {}
+    clones: dict[ir.Value, list[tuple[int, ir.Value]]] = defaultdict(list)  # with the delay of the op that each was made for
 
-    def clone_of(value: ir.Value) -> ir.Value:
+    def clone_of(value: ir.Value, delay: int) -> ir.Value:
         """The value, or its clone where it is to be computed again or is a view of such."""
-        if value in clones:
-            return clones[value]
+        near = next((clone for made, clone in clones[value] if abs(delay - made) <= NEAR), None)
         owner = value.owner
-        if isinstance(owner, ir.Block) or (value in number and value not in again):
-            return value
-        operands = [clone_of(v) for v in owner.operands]
+        if near is not None or isinstance(owner, ir.Block) or (value in number and value not in again):
+            return value if near is None else near
+        operands = [clone_of(v, delay) for v in owner.operands]
         if value not in again and operands == list(owner.operands):
-            clones[value] = value
             return value
         copy = owner.clone()
         if value in again:
             copy.attributes[AGAIN] = ir.UnitAttr.get()
         for k, operand in enumerate(operands):
             copy.operands[k] = operand
-        clones.update(zip(owner.results, copy.results))
-        return clones[value]
+        for old, new in zip(owner.results, copy.results):
+            clones[old].append((delay, new))
+        return clones[value][-1][1]
 
     for n, op in enumerate(crossing.graph.core):
         if crossing.late[n]:
-            _read_clones(op, clone_of)
+            _read_clones(op, partial(clone_of, delay=crossing.delay[n]))
 
 
 def _read_clones(op: Op, clone_of: Callable[[ir.Value], ir.Value]) -> None:

@@ -35,24 +35,25 @@ class Choice:
 
 def choose(line: Timeline, room: int) -> Choice | None:
     """The plan with the least extra time that was found whose packed arena takes at most `room` bytes; None where there is none."""
-    base = pack(line.intervals(line.base))
-    if base.total <= room:
+    if line.peak(line.base) <= room and (base := pack(line.intervals(line.base), room)).total <= room:
         return Choice(line.base, base, 0.0, 0.0)
     bound, kept_sets = lower_bound(line, room, fullest_moments(line, room))
     seeds = [line.base, *segmented(line)]
     target = room
     for _ in range(ATTEMPTS):
-        seeds += [expanded(line, kept, at) for kept, at in kept_sets]
+        seeds += [expanded(line, kept, at) for kept, at in kept_sets] + mixed(line, kept_sets, target)
         fitting = [p for s in _distinct(seeds) if (p := repaired(line, s, target)) is not None]
         fitting.sort(key=line.extra)
         pruned = sorted((_pruned(line, p, target) for p in fitting[:4]), key=line.extra)
-        packed = [(p, pack(line.intervals(p))) for p in pruned]
-        for plan, packing in packed:
+        least_total = None
+        for plan in pruned:
+            packing = pack(line.intervals(plan), room)
             if packing.total <= room:
                 return Choice(plan, packing, line.extra(plan), bound)
-        if not packed:
+            least_total = min(packing.total, least_total or packing.total)
+        if least_total is None:
             break
-        target -= max(min(packing.total for _, packing in packed) - room, room // 100)
+        target -= max(least_total - room, room // 100)
         kept_sets = lower_bound(line, target, fullest_moments(line, target))[1]
     plan, packing = least(line)
     return Choice(plan, packing, line.extra(plan), bound) if packing.total <= room else None
@@ -96,6 +97,39 @@ def expanded(line: Timeline, kept: set[int], at: int) -> list[int]:
         ensure(line.tasks[n].reads, n)
         plan.append(n)
     return plan
+
+
+def mixed(line: Timeline, kept_sets: Sequence[tuple[set[int], int]], target: int) -> list[list[int]]:
+    """Plans that keep of two sets one early and the other late in the program: where equal blocks have one price, all of them change sides at once
+    along the sweep, and what fits best lies between. The border is where the moment's bytes just fit."""
+    plans = []
+    for at in dict.fromkeys(at for _, at in kept_sets):
+        met = []
+        for kept in (kept for kept, moment in kept_sets if moment == at):
+            plan = expanded(line, kept, at)
+            met.append((line.extra(plan), line.held(plan)[at], kept))
+        fitting = [m for m in met if m[1] <= target]
+        if not fitting:
+            continue
+        small = min(fitting, key=lambda m: m[0])
+        over = [m for m in met if m[1] > target and m[0] < small[0]]
+        if not over:
+            continue
+        large = max(over, key=lambda m: m[0])
+        for small_first in (True, False):
+            low, high = 0, at + 1  # tasks before the border keep the first one's buffers
+            while high - low > 1:
+                border = (low + high) // 2
+                first, second = (small[2], large[2]) if small_first else (large[2], small[2])
+                kept = {b for b in first if line.maker[b] < border} | {b for b in second if line.maker[b] >= border}
+                plan = expanded(line, kept, at)
+                fits = line.held(plan)[at] <= target
+                if fits:
+                    best = plan
+                low, high = (low, border) if fits == small_first else (border, high)
+                if fits:
+                    plans.append(best)
+    return plans
 
 
 def segmented(line: Timeline) -> list[list[int]]:

@@ -14,7 +14,7 @@ from dslc.ir.mlir import ir
 from dslc.ir.op import Op
 from dslc.ir.types import TensorType, type_of
 
-from .timeflow import Flow, Masks, cannot_follow, exact, looks_ahead
+from .timeflow import Flow, Masks, all_of_time, cannot_follow, exact, looks_ahead
 
 Want = dict[int, int]
 """Axis: reach. The axis then holds the positions p - reach + 1 .. p, p being the row's position; axes that are not named are whole."""
@@ -51,10 +51,9 @@ class Past(Protocol):
 class Rows:
     """Values of a program at a position of each row; see `Want`. `position`: int32 [rows]."""
 
-    def __init__(self, time: Flow, batch: Flow, past: Past, position: ir.Value, length: int) -> None:
-        self.time, self.batch, self.past, self.position, self.length = time, batch, past, position, length
+    def __init__(self, time: Flow, batch: Flow, masks: Masks, past: Past, position: ir.Value, length: int) -> None:
+        self.time, self.batch, self.masks, self.past, self.position, self.length = time, batch, masks, past, position, length
         self.lanes = type_of(position).shape[0]
-        self.masks = Masks()
         self._memo: dict[Any, Piece] = {}
 
     def at(self, value: ir.Value, want: Want, lane: int | None) -> Piece:
@@ -93,7 +92,7 @@ class Rows:
             if op is None:
                 return Piece(self.past.token(self, value))
             if not axes:
-                raise looks_ahead(_folding(self.time, op), "this depends on every position of time")
+                raise all_of_time(self.time, op)
             if len(open_) == len(axes) > 1:
                 raise cannot_follow(op, "all pairs of positions are needed at once")
         if op is None:
@@ -170,14 +169,6 @@ class Rows:
                 if found is not None:
                     return found, constant
         raise looks_ahead(op, f"{op._op_name} over time, and no mask is proved to hide what comes later")
-
-
-def _folding(time: Flow, op: Op) -> Op:
-    """The op that lost the axis of time, from one that depends on time without having it."""
-    for value in op.operands:
-        if time.touched(value) and not time.axes(value) and not isinstance(value.owner, ir.Block):
-            return _folding(time, value.owner.opview)
-    return op
 
 
 def _diagonal(x: ir.Value, lane: int) -> ir.Value:
@@ -454,9 +445,25 @@ def _cumulative(rows: Rows, op: Op, value: ir.Value, want: Want, lane: int | Non
     return Piece(rows.past.folded(rows, op, lane))
 
 
+def _along(rows: Rows, op: Op, value: ir.Value, want: Want, lane: int | None) -> Piece:
+    """Sorts, transforms and places of the largest along an axis that is not time; the latter along time too, of what a mask leaves of the past."""
+    x, drops = op.operands[0], isinstance(op, ops.ArgReduce)
+    inner = {a + (drops and a >= op.axis): n for a, n in want.items()}
+    if op.axis in rows.time.axes(x):
+        if not drops:
+            raise looks_ahead(op, f"a {op._op_name} over time")
+        rows.reach(op, x, op.axis, inner, [-np.inf if op.kind == "max" else np.inf])
+    elif op.axis in inner:
+        return rows._fallback(op, value, want)
+    source = None if lane is None else lane + (drops and lane >= op.axis)
+    pieces, lead = _leading([rows.at(v, inner, source) for v in op.operands], rows.lanes)
+    made = type(op).of(*pieces, **(op.values() | {"axis": op.axis + lead}))
+    return Piece(made if len(op.results) == 1 else made[list(op.results).index(value)], lead)
+
+
 Rule = Callable[[Rows, Any, ir.Value, Want, "int | None"], Piece]
 _RULES: dict[type[Op], Rule] = {
     ops.Constant: _constant, ops.Iota: _iota, ops.View: _view, ops.Reshape: _reshape, ops.Concat: _concat, ops.Gather: _gather,
     ops.Contract: _contract, ops.Reduce: _reduce, ops.Softmax: _softmax, ops.LogSoftmax: _softmax, ops.Conv: _conv, ops.Scan: _scan,
-    ops.Cumulative: _cumulative,
+    ops.Cumulative: _cumulative, ops.Sort: _along, ops.ArgReduce: _along, ops.FFT: _along,
 }  # fmt: skip

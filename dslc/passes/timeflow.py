@@ -9,7 +9,7 @@ import numpy as np
 
 from dslc.core.errors import UnsupportedOp
 from dslc.ir import index, ops
-from dslc.ir.mlir import func, ir
+from dslc.ir.mlir import ir
 from dslc.ir.op import Op
 from dslc.ir.types import spans_of, type_of
 
@@ -17,9 +17,13 @@ STATIC_LIMIT = 1 << 25  # elements of a mask that is evaluated to see what it le
 
 
 class Flow:
-    """The axes of every value along which an input's axis runs: through index maps, by one forward walk; bodies of scans included."""
+    """The axes of every value along which an input's axis runs: through index maps, by one forward walk; bodies of scans included.
 
-    def __init__(self, block: ir.Block, seeds: dict[ir.Value, int]) -> None:
+    With `masks` a sum over the axis still runs along another axis i where a mask leaves of it what lies before i: sum[j](where(j <= i, x[j], 0)).
+    """
+
+    def __init__(self, block: ir.Block, seeds: dict[ir.Value, int], masks: Masks | None = None) -> None:
+        self._masks = masks
         self._axes: dict[ir.Value, frozenset[int]] = {v: frozenset((a,)) for v, a in seeds.items()}
         self._touched: set[ir.Value] = set(seeds)
         self._length = min((type_of(v).shape[a] for v, a in seeds.items()), default=0)
@@ -50,7 +54,7 @@ class Flow:
             for read, value in zip(maps.reads, op.operands):
                 for axis in self.axes(value):
                     found |= self._along(read[axis], maps.domain, rank)
-            self._axes[op.results[0]] = frozenset(found)
+            self._axes[op.results[0]] = frozenset(found or self._masked(op))
 
     def _along(self, read: index.Expr, domain: Sequence[int], rank: int) -> set[int]:
         """The result axes that run along what is read: of a window t - u the axis t, the first one that is as long as the input's."""
@@ -59,12 +63,38 @@ class Flow:
         long = sorted(d for d in dims if factors and factors[0][d] == 1 and domain[d] >= self._length)
         return {long[0]} if long else dims
 
+    def _masked(self, op: Op) -> set[int]:
+        """The result axis i of a fold over the input's axis j that a mask over (i, j) proves to read no j > i."""
+        if isinstance(op, ops.ArgReduce):
+            kept = [k for k in range(type_of(op.x).rank) if k != op.axis]
+            return self._proved(op.x, op.axis, kept, -np.inf if op.kind == "max" else np.inf)
+        if not isinstance(op, (ops.Reduce, ops.Contract)):
+            return set()
+        reads = op.maps().reads
+        lost = {d for read, v in zip(reads, op.operands) for axis in self.axes(v) for d in index.dims_of(read[axis])}
+        for read, value in zip(reads, op.operands):
+            axis_of = {d: k for k, e in enumerate(read) for d in index.dims_of(e)}
+            neutral = float(ops.identity(op.kind, type_of(value).dtype)) if isinstance(op, ops.Reduce) else 0.0
+            for j in sorted(lost & axis_of.keys()):
+                if found := self._proved(value, axis_of[j], [axis_of.get(d) for d in range(op.type.rank)], neutral):
+                    return found
+        return set()
+
+    def _proved(self, value: ir.Value, j: int, kept: Sequence[int | None], neutral: float) -> set[int]:
+        """`kept`: the axis of the value at each axis of the result."""
+        for result, axis in enumerate(kept):
+            if self._masks is None or axis is None or type_of(value).shape[axis] != self._length:
+                continue
+            if self._masks.reach(value, axis, j, neutral) is not None:
+                return {result}
+        return set()
+
     def _whole(self, op: Op) -> None:
         """Softmax and its like keep all axes, an argreduce drops one."""
         common = frozenset().union(*(self.axes(v) for v in op.operands))
         for result in op.results:
             if isinstance(op, ops.ArgReduce):
-                self._axes[result] = frozenset(a - (a > op.axis) for a in common if a != op.axis)
+                self._axes[result] = frozenset(a - (a > op.axis) for a in common if a != op.axis) or frozenset(self._masked(op))
             elif type_of(result).rank == type_of(op.operands[0]).rank:
                 self._axes[result] = common
 
@@ -175,6 +205,12 @@ def _absorbing(value: float) -> Any:
     return rule
 
 
+def _sum(masks: Masks, op: Op, i: int, j: int, constant: float) -> np.ndarray | None:
+    """Zeros add up to zero; -inf stays, of a difference on its left."""
+    a, b = (masks.sure(v, i, j, constant) for v in op.operands)
+    return _both(a, b) if constant == 0 else _either(a, b if isinstance(op, ops.Add) else None) if constant == -np.inf else None
+
+
 def _carried(constant: float, operand: float) -> Any:
     """A rule for ops that give `constant` where their first operand is `operand`."""
 
@@ -226,8 +262,8 @@ def _contract(masks: Masks, op: Op, i: int, j: int, constant: float) -> np.ndarr
 
 
 _RULES: dict[type[Op], Any] = {
-    ops.Select: _select, ops.Mul: _absorbing(0.0), ops.And: _absorbing(False), ops.Or: _absorbing(True), ops.Add: _absorbing(-np.inf),
-    ops.Sub: _carried(-np.inf, -np.inf), ops.Div: _carried(0.0, 0.0), ops.Exp: _carried(0.0, -np.inf), ops.Sigmoid: _carried(0.0, -np.inf),
+    ops.Select: _select, ops.Mul: _absorbing(0.0), ops.And: _absorbing(False), ops.Or: _absorbing(True), ops.Add: _sum, ops.Sub: _sum,
+    ops.Div: _carried(0.0, 0.0), ops.Exp: _carried(0.0, -np.inf), ops.Sigmoid: _carried(0.0, -np.inf),
     ops.Not: _not, ops.Cast: _same, ops.StopGradient: _same, ops.Max: _same, ops.Min: _same, ops.Sqrt: _carried(0.0, 0.0),
     ops.Abs: _carried(0.0, 0.0),
     ops.Tanh: _carried(0.0, 0.0), ops.Neg: _carried(0.0, 0.0), ops.Softmax: _softmax, ops.LogSoftmax: _softmax, ops.View: _view, ops.Reshape: _view,
@@ -240,6 +276,14 @@ def looks_ahead(op: Op, what: str) -> UnsupportedOp:
     return UnsupportedOp(f"this looks ahead: {what}", spans_of(op.location)[:1], help="a decoder with caches needs a model that is causal in time")
 
 
+def all_of_time(time: Flow, op: Op) -> UnsupportedOp:
+    """The error for an op that depends on time without having it, at the op that lost the axis."""
+    for value in op.operands:
+        if time.touched(value) and not time.axes(value) and not isinstance(value.owner, ir.Block):
+            return all_of_time(time, value.owner.opview)
+    return looks_ahead(op, "this depends on every position of time")
+
+
 def cannot_follow(op: Op, what: str) -> UnsupportedOp:
     """The error for an op that may be causal, which is not proved or has no rule."""
     return UnsupportedOp(f"no step by step form: {what}", spans_of(op.location)[:1])
@@ -248,8 +292,3 @@ def cannot_follow(op: Op, what: str) -> UnsupportedOp:
 def exact(reads: Sequence[index.Expr], axis: int) -> int | None:
     """The operand axis that is read at result axis `axis` alone."""
     return next((k for k, e in enumerate(reads) if e == index.Dim(axis)), None)
-
-
-def seeds_of(program: func.FuncOp, names: dict[str, int], slots: Sequence[Any]) -> dict[ir.Value, int]:
-    """The arguments of these names, each with its axis."""
-    return {v: names[s.name] for s, v in zip(slots, program.entry_block.arguments) if s.name in names}

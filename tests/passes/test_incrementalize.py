@@ -82,6 +82,17 @@ AHEAD = {
     "mean": ("    y[b, d] = mean[t](x[b, t, d])\n    z[b, t, d] = x[b, t, d] + y[b, d]\n    x = z", "every position", "M.dsl:7"),
     "next token": ("    y[b, t < time, d] = x[b, t+1, d]\n    x[b, t, d] = x[b, t, d] * y[b, t, d]", "1 positions ahead", "M.dsl:7"),
     "reversed scan": ("    x = bidirectional(x, 8)", "", ""),
+    "upper triangle": (
+        "    m[i < time, j < time] = where(j >= i, 1, 0)\n    y[b, i, d] = sum[j](m[i, j] * x[b, j, d])\n    x = y",
+        "every position",
+        "M.dsl:8",
+    ),
+    "best position": (
+        "    a[b, i < time] = argmax[j](where(j <= i + 1, x[b, j, 0], -inf))\n    x[b, t, d] = x[b, t, d] + a[b, t]",
+        "every position",
+        "M.dsl:7",
+    ),
+    "sort over time": ("    o[b, t, d] = argsort[t](x[b, t, d])\n    x[b, t, d] = x[b, t, d] + o[b, t, d]", "a sort over time", "M.dsl:7"),
     "mask that lets one ahead": (ATTEND.format(score=f"where(j <= i + 1, {DOT}, -inf)"), "a sum over time", "M.dsl:9"),
 }
 
@@ -138,6 +149,17 @@ def test_what_looks_ahead_is_named(name: str) -> None:
 def test_a_bounded_mask_gets_a_cache_of_its_window() -> None:
     ports = compile_program(model_of(CAUSAL["window"]), "decode", "reference").ports_of("state")
     assert [p.shape for p in ports] == [(3, 2, 3, 4)] * 4
+
+
+def test_sums_over_time_by_a_matrix_keep_what_it_reaches() -> None:
+    """A band of three needs two earlier rows, a triangle all; one that no query carries is found by its mask alone."""
+    body = """    m[i < time, j < time] = where(0 <= i - j < 3, 0.5 ** max(i - j, 0), 0)
+    y[b, i, d] = sum[j](m[i, j] * x[b, j, d])
+    n[b, i < time, d] = sum[j](where(j <= i, y[b, j, d], 0))
+    x = x + n"""
+    ports = compile_program(model_of(body), "decode", "reference").ports_of("state")
+    assert sorted(p.shape for p in ports) == [(3, 2, 8), (3, 12, 8)]
+    assert max(differences(model_of(body), "reference")) < 1e-6
 
 
 def test_grouped_keys_are_kept_before_they_are_repeated() -> None:

@@ -44,3 +44,6 @@ model Translate:
 train:
     steps 3
     optimizer adam(lr=1e-3)
+
+generate:
+    over target from logits greedy()

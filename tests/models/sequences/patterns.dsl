@@ -1,0 +1,59 @@
+# Dilated, strided and blocked patterns, one a layer (Child et al. 2019, Beltagy et al. 2020).
+layer dilated(x[b, t, d], heads):
+    let    c = d // heads
+    param  wq[d, heads, c], wk[d, heads, c], wv[d, heads, c], wo[heads, c, d] ~ xavier_uniform()
+    q[b, h, i, c] = sum[d](x[b, i, d] * wq[d, h, c])
+    k[b, h, j, c] = sum[d](x[b, j, d] * wk[d, h, c])
+    v[b, h, j, c] = sum[d](x[b, j, d] * wv[d, h, c])
+    s[b, h, i, j] = sum[c](q[b, h, i, c] * k[b, h, j, c]) / sqrt(size(c))
+    p[b, h, i, j] = softmax[j](where(j <= i and (i - j) % 3 == 0, s[b, h, i, j], -inf))
+    o[b, h, i, c] = sum[j](p[b, h, i, j] * v[b, h, j, c])
+    return y[b, i, d] = sum[h, c](o[b, h, i, c] * wo[h, c, d])
+
+layer strided(x[b, t, d], heads):
+    let    c = d // heads
+    param  wq[d, heads, c], wk[d, heads, c], wv[d, heads, c], wo[heads, c, d] ~ xavier_uniform()
+    q[b, h, i, c] = sum[d](x[b, i, d] * wq[d, h, c])
+    k[b, h, j, c] = sum[d](x[b, j, d] * wk[d, h, c])
+    v[b, h, j, c] = sum[d](x[b, j, d] * wv[d, h, c])
+    s[b, h, i, j] = sum[c](q[b, h, i, c] * k[b, h, j, c]) / sqrt(size(c))
+    p[b, h, i, j] = softmax[j](where(j <= i and (i - j < 3 or j % 4 == 0), s[b, h, i, j], -inf))
+    o[b, h, i, c] = sum[j](p[b, h, i, j] * v[b, h, j, c])
+    return y[b, i, d] = sum[h, c](o[b, h, i, c] * wo[h, c, d])
+
+layer blocked(x[b, t, d], heads):
+    let    c = d // heads
+    param  wq[d, heads, c], wk[d, heads, c], wv[d, heads, c], wo[heads, c, d] ~ xavier_uniform()
+    q[b, h, i, c] = sum[d](x[b, i, d] * wq[d, h, c])
+    k[b, h, j, c] = sum[d](x[b, j, d] * wk[d, h, c])
+    v[b, h, j, c] = sum[d](x[b, j, d] * wv[d, h, c])
+    s[b, h, i, j] = sum[c](q[b, h, i, c] * k[b, h, j, c]) / sqrt(size(c))
+    p[b, h, i, j] = softmax[j](where(j <= i and j >= i - i % 4, s[b, h, i, j], -inf))
+    o[b, h, i, c] = sum[j](p[b, h, i, j] * v[b, h, j, c])
+    return y[b, i, d] = sum[h, c](o[b, h, i, c] * wo[h, c, d])
+
+layer blocks_before(x[b, t, d], heads):
+    let    c = d // heads
+    param  wq[d, heads, c], wk[d, heads, c], wv[d, heads, c], wo[heads, c, d] ~ xavier_uniform()
+    q[b, h, i, c] = sum[d](x[b, i, d] * wq[d, h, c])
+    k[b, h, j, c] = sum[d](x[b, j, d] * wk[d, h, c])
+    v[b, h, j, c] = sum[d](x[b, j, d] * wv[d, h, c])
+    s[b, h, i, j] = sum[c](q[b, h, i, c] * k[b, h, j, c]) / sqrt(size(c))
+    p[b, h, i, j] = softmax[j](where(j // 3 == i // 3 - 1 or j == i, s[b, h, i, j], -inf))
+    o[b, h, i, c] = sum[j](p[b, h, i, j] * v[b, h, j, c])
+    return y[b, i, d] = sum[h, c](o[b, h, i, c] * wo[h, c, d])
+
+model Patterns:
+    dims    batch=3, time=12
+    let     vocab=23, width=8
+    input   tokens[batch, time]: int32
+    x = 40 * embedding(tokens, vocab, width)
+    x = x + dilated(rmsnorm(x), 2)
+    x = x + strided(rmsnorm(x), 2)
+    x = x + blocked(rmsnorm(x), 2)
+    x = x + blocks_before(rmsnorm(x), 2)
+    logits = linear(x, vocab)
+    output  logits
+
+generate:
+    over time from logits greedy()
