@@ -17,6 +17,7 @@ from .core.executable import TIMES, Executable, from_bytes, to_bytes
 from .targets import Target, target_of
 
 if TYPE_CHECKING:
+    from .family import Family, Sizes
     from .model import Model
 
 
@@ -46,6 +47,18 @@ RECIPES = {
     "prefill": Recipe(False, ("output", "state", "param"), decodes=True, prepares=True),
     "decode": Recipe(False, ("output", "state", "param"), decodes=True, prepares=True),
 }
+
+# Programs that may be made for any lengths of bounded dimensions; the others are at the bounds.
+OF_ANY_LENGTH = ("run", "eval", "train", "step", "accumulate")
+
+
+@dataclass(frozen=True)
+class Sized:
+    """Which of the programs of a family."""
+
+    family: Family
+    sizes: Sizes
+
 
 Observer = Callable[[str, Any], None]  # told the name of each stage and the module after it
 
@@ -111,9 +124,11 @@ def lower(
     after: str | None = None,
     fetch: Sequence[str] = (),
     aside: int = 0,
+    sized: Sized | None = None,
 ) -> Any:
-    """The model's module after every pass, or after the one named `after`; a fresh module each time. `aside` as in `pipeline`."""
-    elaborated = model.elaborate(RECIPES[program].training, fetch)
+    """The model's module after every pass, or after the one named `after`; a fresh module each time. `aside` as in `pipeline`, `sized` as in
+    `compile_program`."""
+    elaborated = sized.family.elaborated(sized.sizes) if sized is not None else model.elaborate(RECIPES[program].training, fetch)
     with elaborated.context, elaborated.location:
         passes = pipeline(model, elaborated, program, target, aside)
         names = pass_names(passes)
@@ -131,13 +146,13 @@ def lower(
     return elaborated
 
 
-def _within_budget(model: Model, program: str, target: Target, fetch: Sequence[str]) -> Executable:
+def _within_budget(model: Model, program: str, target: Target, fetch: Sequence[str], sized: Sized | None) -> Executable:
     """The executable; where what its kernels need behind the arena is too much for the budget, once more with that set aside."""
     settings = model.checked.settings
     budget = settings.memory if settings is not None and RECIPES[program].steps and target.lowered else None
     aside = 0
     while True:
-        elaborated = lower(model, program, target, fetch=fetch, aside=aside)
+        elaborated = lower(model, program, target, fetch=fetch, aside=aside, sized=sized)
         with elaborated.context, elaborated.location:
             executable = _compiled(elaborated.module, program, target)
         over = executable.arena_bytes + sum(p.bytes for p in executable.ports) - budget if budget is not None else 0
@@ -158,19 +173,23 @@ def _compiled(module: Any, program: str, target: Target) -> Executable:
 def _noted(executable: Executable, module: Any) -> Executable:
     """The executable with the names of what it writes, and what the checkpoint pass tells of its plan."""
     from .ir.program import program_of, results_of
+    from .passes.bounded import NOTE as LENGTHS
     from .passes.checkpoint import NOTE
 
     attributes = module.operation.attributes
     writes = "\n".join(s.name for s, _ in results_of(program_of(module)) if s.role in ("param", "state"))
-    told = {"memory": attributes[NOTE].value} if NOTE in attributes else {}
+    told = {name: attributes[note].value for name, note in (("memory", NOTE), ("lengths", LENGTHS)) if note in attributes}
     return replace(executable, notes={**executable.notes, "writes": writes, **told})
 
 
-def compile_program(model: Model, program: str, target_name: str, fetch: Sequence[str] = (), timed: bool = False) -> Executable:
+def compile_program(
+    model: Model, program: str, target_name: str, fetch: Sequence[str] = (), timed: bool = False, sized: Sized | None = None
+) -> Executable:
     """The executable of one program on one target, from the cache where it was compiled before. `fetch`: named values that are outputs too.
-    `timed`: one that times its launches itself, where the target makes such."""
+    `timed`: one that times its launches itself, where the target makes such. `sized`: for which lengths of bounded dimensions; without it they are at
+    their bounds."""
     target = target_of(target_name)
-    wanted = (*fetch, TIMES) if timed and target.compile_timed else fetch
+    wanted = (*fetch, *((TIMES,) if timed and target.compile_timed else ()), *((f"({sized.sizes})",) if sized is not None else ()))
     name = cache.key(model.fingerprint, str(model.steps), program, *wanted, target.name, target.fingerprint())
     stored = cache.get(name)
     if stored is not None:
@@ -178,16 +197,18 @@ def compile_program(model: Model, program: str, target_name: str, fetch: Sequenc
             return from_bytes(stored)
         except Error:
             pass  # damaged: compile again
-    executable = compile_anew(model, program, target_name, fetch, timed)
+    executable = compile_anew(model, program, target_name, fetch, timed, sized)
     cache.put(name, to_bytes(executable))
     return executable
 
 
-def compile_anew(model: Model, program: str, target_name: str, fetch: Sequence[str] = (), timed: bool = False) -> Executable:
+def compile_anew(
+    model: Model, program: str, target_name: str, fetch: Sequence[str] = (), timed: bool = False, sized: Sized | None = None
+) -> Executable:
     """As `compile_program`, past the cache."""
     if program not in RECIPES:
         raise NameError_(f"no program '{program}'{did_you_mean(program, RECIPES)}", help=f"the programs are {', '.join(RECIPES)}")
     target = target_of(target_name)
     if timed and target.compile_timed:
         target = replace(target, compile=target.compile_timed)
-    return model.signed(_within_budget(model, program, target, fetch))
+    return model.signed(_within_budget(model, program, target, fetch, sized))

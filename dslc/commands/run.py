@@ -11,6 +11,7 @@ from ..compiled import program_of
 from ..core.errors import DataError
 from ..model import Model
 from ..runtime.binding import fit_inputs
+from ..runtime.bounded import BoundedProgram
 from ..runtime.tensorfile import open_tensors
 from ..training_run import batch_dim
 from .opening import open_model
@@ -33,12 +34,12 @@ def run(
     given = _arrays(inputs)
     model, target = open_model(spec, overrides, target, weights, map)
     program = program_of(model, "run", target)
-    ports = program.executable.ports_of("input")
     try:
-        fitted = fit_inputs(ports, model.fed(given, ports))
+        fed = model.fed(given, program)
+        fitted = fed if isinstance(program, BoundedProgram) else fit_inputs(program.executable.ports_of("input"), fed)
+        results = program(fitted, seed=model.seed)
     except DataError as error:
         raise _with_rows(error, model, given) from None
-    results = program(fitted, seed=model.seed)
     if output is not None:
         np.savez(output, **results)  # type: ignore[arg-type]
     return results

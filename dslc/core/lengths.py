@@ -49,6 +49,11 @@ class Length:
         return " + ".join("*".join([*([f"{f:g}"] if f != 1 or not names else []), *names]) for names, f in reversed(self.terms)) or "0"
 
 
+def extent_name(dim: str) -> str:
+    """The name of the rank-0 input by which a program is told how long a dimension is in this run."""
+    return f"size({dim})"
+
+
 def length(value: Length | int) -> Length:
     """A number as a length."""
     return value if isinstance(value, Length) else _made([((), value)])

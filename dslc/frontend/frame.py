@@ -152,9 +152,6 @@ class Frame(WholeValues):
     def dimension(self, name: str) -> int | None:
         return self.dims.get(name)
 
-    def extent(self, name: str, size: int) -> ir.Value | None:
-        return None
-
     def shape(self, axes: Sequence[s.Axis] | None) -> tuple[int, ...]:
         """The sizes that a declaration's brackets give."""
         out: list[int] = []

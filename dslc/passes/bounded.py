@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 from dslc.core import dtypes
 from dslc.core.dtypes import DType
 from dslc.core.errors import UnsupportedOp
-from dslc.core.lengths import Length, length
+from dslc.core.lengths import Length, extent_name, length
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
 from dslc.ir.op import Op
@@ -23,11 +23,6 @@ from .lengths import Number, Varying
 
 NOTE = "nn.lengths"  # of a module: what the runtime must know of its inputs and results, as JSON
 INT = TensorType(dtypes.INT32, ())
-
-
-def extent_name(dim: str) -> str:
-    """The name of the rank-0 input that says how long a dimension is in this run."""
-    return f"size({dim})"
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from math import inf, nan
 from typing import Any
 
-import numpy as np
-
 from dslc.core import dtypes
 from dslc.core.lengths import Length, length
 from dslc.ir import ops

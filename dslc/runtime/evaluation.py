@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from ..core.errors import DataError
 from .binding import batch_of, bind
+from .bounded import ports_for
 from .data.dataset import Dataset
-from .program import Program, data_ports, metric_values, total_loss
+from .program import Program, metric_values, total_loss
 
 Sized = Callable[[int], Program]  # the same program for another number of rows, bound to the same store
 
@@ -25,7 +26,7 @@ class Evaluation:
 def evaluate(program: Program, dataset: Dataset, *, sized: Sized | None = None, seed: int = 0, step: int = 0) -> Evaluation:
     """Runs over all rows in order. A short last batch runs in the program that `sized` gives and counts by its rows; without `sized` it
     is dropped. DataError where the data does not fit, or has no full batch."""
-    ports = data_ports(program)
+    ports = ports_for(program, dataset)
     batch, bound = batch_of(ports), bind(dataset, ports)
     sums: dict[str, float] = {}
     rows = dropped = 0
