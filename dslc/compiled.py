@@ -40,7 +40,7 @@ def _of_any_length(model: Model, program: str, target: str, fetch: Sequence[str]
     from .runtime.bounded import Declared
 
     recipe = RECIPES[program]
-    family = Family(model, recipe.training, recipe.roles, tuple(fetch))
+    family = Family(model, recipe.training, recipe.roles, recipe.steps, tuple(fetch))
     slots = {slot.name: slot for slot in arguments_of(model.checked.builder.program)}
     inputs = {name: Declared(slots[name].type.dtype, axes, slots[name].line) for name, axes in family.inputs.items()}
 

@@ -47,6 +47,7 @@ class Family:
     model: Model
     training: bool
     roles: tuple[str, ...]
+    steps: bool
     fetch: Sequence[str] = ()
     _known: dict[tuple[tuple[str, int], ...], _Compared] = field(default_factory=dict)
 
@@ -88,7 +89,8 @@ class Family:
         compared = self._compared(dict(sizes.exact))
         checked = self.model.checked
         kept = {p.path: p.type for p in (*checked.parameters, *checked.states)}
-        made = Bounded(compared.varying, dict(sizes.up_to), compared.varying.low, self.bounds, kept)
+        gradients = self.steps or compared.base.builder.has_gradients
+        made = Bounded(compared.varying, dict(sizes.up_to), compared.varying.low, self.bounds, kept, gradients)
         with compared.base.context, ir.Location.unknown():
             module = ir.Module.create()
             made.run(module)
@@ -130,7 +132,6 @@ class Family:
 
     def _sample(self, exact: Mapping[str, int], sizes: Mapping[str, int], shapes: list[dict[str, tuple[int, ...]]]) -> tuple[Elaborated, Sample]:
         """The model at these sizes, without what the program does not need; notes the shapes of the inputs that it declares."""
-        from .ir.program import program_of
         from .ir.types import type_of
         from .passes.lengths import Sample
         from .passes.prune import Prune
@@ -144,7 +145,7 @@ class Family:
         shapes.append({name: type_of(value).shape for value, name in made.builder.inputs.items()})
         with made.context, made.location:
             Prune(self.roles).run(made.module)
-        return made, Sample(dict(sizes), program_of(made.module))
+        return made, Sample(dict(sizes), made.module)
 
 
 def _bounded(bounds: Mapping[str, int]) -> str:

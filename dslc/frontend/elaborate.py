@@ -210,7 +210,8 @@ def elaborate(
         input_axes = [(builder.input_axes.get(v, ()), type_of(v).shape) for v in builder.inputs]
         kept = (list(builder.parameters.values()), list(builder.states.values()))
         elaborated = Elaborated(builder.module, made, location, layer.name, training, *kept,
-                                losses, settings, generate, dict(frame.dims), dict(frame.bounded), _fans(builder), input_axes, builder, frame)  # fmt: skip
+                                losses, settings, generate, dict(frame.dims), dict(frame.bounded), _fans(builder), input_axes, builder,
+                                frame)  # fmt: skip
         if training and settings is not None:
             _check_optimizers(elaborated, settings)
     return elaborated

@@ -25,6 +25,10 @@ NOTE = "nn.lengths"  # of a module: what the runtime must know of its inputs and
 INT = TensorType(dtypes.INT32, ())
 
 
+# What lies where a value does not count: numbers like those that count, others (zeros, where a read was outside), anything, infinities too.
+ALIKE, OTHERS, ANYTHING = 2, 1, 0
+
+
 @dataclass(frozen=True)
 class Axis:
     """An axis of a value. Its elements are those of the exact program, in blocks: `parts` are the sizes of which it is the row-major product, and of
@@ -52,11 +56,12 @@ class Axis:
 
 @dataclass(frozen=True)
 class Value:
-    """A tensor of the new program, and its axes. `zero`: axes along which it is 0 where it does not count."""
+    """A tensor of the new program, and its axes. `zero`: axes along which it is 0 where it does not count. `behind` says what else lies there."""
 
     value: ir.Value
     axes: tuple[Axis, ...]
     zero: frozenset[int] = frozenset()
+    behind: int | None = None  # None, in a rule's result: the least of its operands
 
     @property
     def type(self) -> TensorType:
@@ -72,8 +77,9 @@ class Bounded:
     """Puts into the module the program of `varying` with its dimensions at `sizes`, and with the lengths of a run as rank-0 inputs `size(NAME)`.
 
     What a value holds at the lengths of a run is what the exact program of these lengths would hold, in the first elements of each axis; anything
-    finite lies behind. Elementwise work, and all that reads one element for one, needs nothing for that. Where an axis is folded, ordered, carried
-    along or read elsewhere, elements that do not count are replaced first by what changes nothing: the fold's empty value, a view's value outside.
+    lies behind. Elementwise work, and all that reads one element for one, needs nothing for that. Where an axis is folded, ordered, carried along or
+    read elsewhere, elements that do not count are replaced first by what changes nothing: the fold's empty value, a view's value outside. With
+    `gradients`, which come to 0 there, no slope may be infinite: what might be is replaced too.
 
     before: y = reduce sum x over [64]      after: y = reduce sum select(iota < size(time), x, 0) over [64]
 
@@ -86,6 +92,7 @@ class Bounded:
     least: Mapping[str, int]
     bounds: Mapping[str, int]
     kept: Mapping[str, TensorType]
+    gradients: bool = False
 
     def run(self, module: ir.Module) -> None:
         for op in list(module.body.operations):
@@ -150,6 +157,7 @@ class Emitter:
 
     def __init__(self, made: Bounded):
         self.sizes, self.least, self.bounds, self.varying = made.sizes, made.least, made.bounds, made.varying
+        self.gradients = made.gradients
         self.env: dict[ir.Value, Value] = {}
         self.kept: dict[str, ir.Value] = {}
         self.extents: dict[str, ir.Value] = {}
@@ -265,6 +273,16 @@ class Emitter:
             return x.value
         return ops.Select.of(self.inside(x, cut), x.value, ops.full(x.type, fill))
 
+    def tamed(self, x: Value, behind: int = OTHERS, fill: float = 0) -> Value:
+        """x with `fill` where it does not count, if less than `behind` lies there and gradients ask for it."""
+        if not self.gradients or self.behind(x) >= behind or not x.varying or not x.type.dtype.is_float:
+            return x
+        return Value(self.masked(x, x.varying, fill), x.axes, behind=OTHERS)
+
+    @staticmethod
+    def behind(x: Value) -> int:
+        return ALIKE if x.behind is None else x.behind
+
     # --- ops
 
     def block(self, block: ir.Block) -> list[Value]:
@@ -289,8 +307,9 @@ class Emitter:
                 made = rule(self, op, *xs)
             else:
                 made = self._copied(op, xs)
+        least = min((self.behind(x) for x in xs), default=ALIKE)
         for old, new in zip(op.results, made if isinstance(made, list) else [made]):
-            self.env[old] = new
+            self.env[old] = replace(new, behind=least) if new.behind is None else new
 
     def _copied(self, op: Op, xs: Sequence[Value]) -> list[Value]:
         """The op as it is; a scan or cond of fixed sizes may hold what varies."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import inf, nan
+from dataclasses import replace
+from math import inf, isfinite, nan
 from typing import Any
 
 from dslc.core import dtypes
@@ -13,7 +14,7 @@ from dslc.ir.mlir import ir
 from dslc.ir.op import Op
 from dslc.ir.types import TensorType, type_of
 
-from .bounded import Axis, Emitter, Value
+from .bounded import ALIKE, ANYTHING, OTHERS, Axis, Emitter, Value
 
 Made = Value | list[Value]
 
@@ -47,9 +48,20 @@ def _plain(e: Emitter, op: Op, axis: Axis, what: str) -> None:
 # --- elementwise, generators ------------------------------------------------------------------------------------------------------------
 
 
+# Ops whose slopes are numbers of their own; those of all others hang on their operands' values.
+STRAIGHT = (ops.Add, ops.Sub, ops.Neg, ops.Select, ops.Cast, ops.StopGradient, ops.Max, ops.Min)
+SINGULAR = {ops.Log: 0, ops.Sqrt: 0, ops.Rsqrt: 0, ops.Pow: 0, ops.Div: 1, ops.Atan2: 0}  # the operand whose zero has an infinite slope
+
+
 def elementwise(e: Emitter, op: Op, *xs: Value) -> Made:
+    if type_of(op.results[0]).dtype.is_float and not isinstance(op, STRAIGHT):
+        pole = SINGULAR.get(type(op))
+        xs = tuple(e.tamed(x, ALIKE, 1) if k == pole else e.tamed(x) for k, x in enumerate(xs))
+        behind = min(e.behind(x) for x in xs)
+    else:
+        behind = min(e.behind(x) for x in xs) if type_of(op.results[0]).dtype.is_float else ALIKE
     zero = xs[0].zero if isinstance(op, (ops.Cast, ops.StopGradient)) else frozenset[int]()
-    return Value(e.again(op, *(x.value for x in xs))[0], _together(e, op, xs), zero)
+    return Value(e.again(op, *(x.value for x in xs))[0], _together(e, op, xs), zero, behind)
 
 
 def _constant(e: Emitter, op: ops.Constant) -> Made:
@@ -59,7 +71,7 @@ def _constant(e: Emitter, op: ops.Constant) -> Made:
     if op.uniform is None:
         raise e.unsupported(op, "a table of numbers has a size of its own")
     value = ops.full(t, op.uniform) if number is None else ops.spread(e.number(number, t.dtype), t)
-    return Value(value, _free(shape))
+    return Value(value, _free(shape), behind=ALIKE if not t.dtype.is_float or number is not None or isfinite(op.uniform) else ANYTHING)
 
 
 def _iota(e: Emitter, op: ops.Iota) -> Made:
@@ -87,6 +99,7 @@ def _view(e: Emitter, op: ops.View, x: Value) -> Made:
     axes = [Axis((n,), free=all(row[k] == 0 for row in rows)) for k, n in enumerate(shape)]
     cut: list[int] = []
     zero: set[int] = set()
+    beyond = False
     for a, (row, offset, axis) in enumerate(zip(rows, offsets, x.axes)):
         used = [k for k, f in enumerate(row) if f]
         if used and row[used[0]] == 1 and len(used) == 1 and offset == length(0) and shape[used[0]] == axis.length:
@@ -97,13 +110,20 @@ def _view(e: Emitter, op: ops.View, x: Value) -> Made:
                 _plain(e, op, axis, "this reads other places of")
             if not e.fits(_top(row, offset, shape), axis.length):
                 cut.append(a)
+        beyond = beyond or not offset.fixed or any(not shape[k].fixed and shape[k] != axis.length for k in used)
     value = e.masked(x, cut, op.outside)
     fixed = list(offsets)
     for a, offset in enumerate(offsets):
         if not offset.fixed:
             value, fixed[a] = _shifted(e, value, a, rows[a], offset, shape, op.outside)
     made = e.again(op, value, offsets=e.at(fixed), shape=e.at(shape))[0]
-    return Value(made, tuple(axes), frozenset(zero))
+    return _read(e, Value(made, tuple(axes), frozenset(zero)), x, bool(cut) or beyond, op.outside)
+
+
+def _read(e: Emitter, y: Value, x: Value, beyond: bool, outside: float) -> Value:
+    """What a read gives: where it does not count it may lie outside."""
+    behind = min(e.behind(x), ALIKE if not beyond else OTHERS if isfinite(outside) else ANYTHING)
+    return e.tamed(replace(y, behind=behind)) if beyond else replace(y, behind=behind)
 
 
 def _top(row: Sequence[int], offset: Length, shape: Sequence[Length]) -> Length:
@@ -204,7 +224,8 @@ def _gather(e: Emitter, op: ops.Gather, x: Value, *ids: Value) -> Made:
     where = list(_together(e, op, ids))
     where[:batch] = [_common(e, op, [a, b]) for a, b in zip(where, x.axes[:batch])]
     value = e.masked(x, range(batch, batch + k), op.outside)
-    return Value(e.again(op, value, *(i.value for i in ids))[0], (*where, *x.axes[batch + k :]))
+    y = Value(e.again(op, value, *(i.value for i in ids))[0], (*where, *x.axes[batch + k :]))
+    return _read(e, y, x, bool(Value(x.value, tuple(where)).varying), op.outside)
 
 
 def _scatter(e: Emitter, op: ops.Scatter, u: Value, *ids: Value) -> Made:
@@ -223,7 +244,7 @@ def _reduce(e: Emitter, op: ops.Reduce, x: Value) -> Made:
     value = e.masked(x, op.axes, ops.identity(op.kind, x.type.dtype))
     kept = [k for k in range(len(x.axes)) if k not in op.axes]
     zero = {n for n, k in enumerate(kept) if k in x.zero and op.kind == "sum"}
-    return Value(e.again(op, value)[0], tuple(x.axes[k] for k in kept), frozenset(zero))
+    return e.tamed(Value(e.again(op, value)[0], tuple(x.axes[k] for k in kept), frozenset(zero), e.behind(x)))
 
 
 def _argreduce(e: Emitter, op: ops.ArgReduce, x: Value) -> Made:
@@ -234,7 +255,9 @@ def _argreduce(e: Emitter, op: ops.ArgReduce, x: Value) -> Made:
 
 def _softmax(e: Emitter, op: ops.Softmax | ops.LogSoftmax, x: Value) -> Made:
     value = e.masked(x, [op.axis], -inf)
-    return Value(e.again(op, value)[0], x.axes, frozenset([op.axis] if isinstance(op, ops.Softmax) else []))
+    if isinstance(op, ops.LogSoftmax):
+        return Value(e.again(op, value)[0], x.axes)
+    return Value(e.again(op, value)[0], x.axes, frozenset([op.axis]), max(e.behind(x), OTHERS))
 
 
 def _cumulative(e: Emitter, op: ops.Cumulative, x: Value) -> Made:
@@ -264,7 +287,7 @@ def _contract(e: Emitter, op: ops.Contract, a: Value, b: Value) -> Made:
     common = {i: _common(e, op, found) for i, found in axes.items()}
     values = []
     for x, indices in ((a, op.lhs), (b, op.rhs)):
-        known = Value(x.value, tuple(common[i] for i in indices), x.zero)
+        known = replace(e.tamed(x), axes=tuple(common[i] for i in indices))
         values.append(e.masked(known, [k for k, i in enumerate(indices) if i in op.summed], 0))
     return Value(e.again(op, *values)[0], tuple(common[i] for i in op.out))
 
@@ -273,6 +296,7 @@ def _conv(e: Emitter, op: ops.Conv, x: Value, w: Value) -> Made:
     given = e.varying.attributes.get(op.results[0], {})
     if set(given) - {"size"}:
         raise e.unsupported(op, "the place of a window follows from the length")
+    x, w = e.tamed(x), e.tamed(w)
     shape = e.shape(op.results[0])
     space = len(op.stride)
     for axis in (*x.axes[2:], *w.axes[2:]):

@@ -18,7 +18,7 @@ from dslc.core.lengths import Length, fitted, length
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
 from dslc.ir.op import Op
-from dslc.ir.program import Slot, arguments_of, results_of
+from dslc.ir.program import Slot, arguments_of, program_of, results_of
 from dslc.ir.types import TensorType, spans_of, type_of
 
 Sizes = Mapping[str, int]
@@ -51,8 +51,12 @@ class Sample:
     """The program at some sizes of the dimensions."""
 
     sizes: Sizes
-    program: func.FuncOp
+    module: ir.Module
     swap: dict[ir.Value, ir.Value] = field(default_factory=dict)  # values of the base program: the same here
+
+    @property
+    def program(self) -> func.FuncOp:
+        return program_of(self.module)
 
 
 @dataclass

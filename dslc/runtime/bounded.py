@@ -54,6 +54,7 @@ class BoundedProgram:
         self._choose, self._make = choose, make
         self._made: dict[Hashable, _Made] = {}
         self._store: ParameterStore | None = None
+        self.last: Program | None = None  # that ran
 
     @property
     def programs(self) -> list[str]:
@@ -105,11 +106,12 @@ class BoundedProgram:
         beyond a bound, or inputs that disagree about one."""
         lengths = self.lengths(inputs)
         made = self._at(lengths)
+        self.last = made.program
         ports = made.program.executable.ports_of("input")
         given = {name: value for name, value in inputs.items() if name not in self.inputs or any(p.name == name for p in ports)}
         if not made.sizes:
             return made.program(given, seed=seed, step=step, microbatch=microbatch, out=out)
-        extents = {extent_name(dim): np.int32(lengths[dim]) for dim in made.sizes}
+        extents = {n: np.int32(lengths[dim]) for dim in made.sizes if (n := extent_name(dim)) in {p.name for p in ports}}
         exact = [_at_lengths(p, made, lengths) for p in ports if p.name not in extents]
         fed = {name: padded(value, next(p.shape for p in ports if p.name == name)) for name, value in fit_inputs(exact, given).items()}
         results = [_at_lengths(p, made, lengths) for p in made.program.executable.ports_of("output", "loss", "metric")]
@@ -173,6 +175,11 @@ def attach(program: Program, store: ParameterStore) -> None:
     if not isinstance(program, BoundedProgram):
         store.extend(program.executable.ports)
     program.bind(store)
+
+
+def that_ran(program: Program) -> Program:
+    """The program of fixed ports that a call of this one ran."""
+    return program.last or program if isinstance(program, BoundedProgram) else program
 
 
 def ports_for(program: Program, dataset: Dataset) -> list[Port]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..core.errors import DataError
 from .binding import batch_of, bind
-from .bounded import ports_for
+from .bounded import ports_for, that_ran
 from .data.dataset import Dataset
 from .program import Program, metric_values, total_loss
 
@@ -37,9 +37,10 @@ def evaluate(program: Program, dataset: Dataset, *, sized: Sized | None = None, 
             continue
         runner = program if count == batch or sized is None else sized(count)
         results = runner(inputs, seed=seed, step=step, microbatch=index % 256)
-        values = metric_values(runner, results)
-        if runner.executable.ports_of("loss"):
-            values["loss"] = total_loss(runner, results)
+        ran = that_ran(runner)
+        values = metric_values(ran, results)
+        if ran.executable.ports_of("loss"):
+            values["loss"] = total_loss(ran, results)
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + value * count
         rows += count

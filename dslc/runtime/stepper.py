@@ -9,7 +9,7 @@ import numpy as np
 
 from ..core.errors import TrainingError
 from ..core.philox import MAX_MICROBATCHES
-from .bounded import BoundedProgram, attach
+from .bounded import BoundedProgram, attach, that_ran
 from .program import Program, data_ports, metric_values, total_loss
 from .schedules import HostSchedule
 from .store import ParameterStore
@@ -81,7 +81,8 @@ class Stepper:
 
     def _call(self, program: Program, inputs: Batch, micro: int) -> tuple[float, dict[str, float]]:
         results = program(inputs, seed=self.seed, step=self.step, microbatch=micro, out=self._memory(program))
-        return total_loss(program, results), metric_values(program, results)
+        ran = that_ran(program)
+        return total_loss(ran, results), metric_values(ran, results)
 
     def _memory(self, program: Program) -> dict[str, np.ndarray]:
         """Memory for the program's results, made once; a program of any length has its own."""
