@@ -57,7 +57,7 @@ def elementwise(e: Emitter, op: Op, *xs: Value) -> Made:
     if type_of(op.results[0]).dtype.is_float and not isinstance(op, STRAIGHT):
         pole = SINGULAR.get(type(op))
         xs = tuple(e.tamed(x, ALIKE, 1) if k == pole else e.tamed(x) for k, x in enumerate(xs))
-        behind = min(e.behind(x) for x in xs)
+        behind = min(e.behind(x) if e.gradients or k != pole or e.behind(x) == ALIKE else ANYTHING for k, x in enumerate(xs))
     else:
         behind = min(e.behind(x) for x in xs) if type_of(op.results[0]).dtype.is_float else ALIKE
     zero = xs[0].zero if isinstance(op, (ops.Cast, ops.StopGradient)) else frozenset[int]()
@@ -279,17 +279,22 @@ def _sort(e: Emitter, op: ops.Sort, x: Value) -> Made:
 
 
 def _contract(e: Emitter, op: ops.Contract, a: Value, b: Value) -> Made:
-    """Both factors of what is summed are 0 where they do not count: 0 times infinity would be no zero."""
     axes: dict[int, list[Axis]] = {}
     for x, indices in ((a, op.lhs), (b, op.rhs)):
         for i, axis in zip(indices, x.axes):
             axes.setdefault(i, []).append(axis)
     common = {i: _common(e, op, found) for i, found in axes.items()}
-    values = []
-    for x, indices in ((a, op.lhs), (b, op.rhs)):
-        known = replace(e.tamed(x), axes=tuple(common[i] for i in indices))
-        values.append(e.masked(known, [k for k, i in enumerate(indices) if i in op.summed], 0))
+    a, b = (replace(e.tamed(x), axes=tuple(common[i] for i in indices)) for x, indices in ((a, op.lhs), (b, op.rhs)))
+    values = _nothing_more(e, [(a, [k for k, i in enumerate(op.lhs) if i in op.summed]), (b, [k for k, i in enumerate(op.rhs) if i in op.summed])])
     return Value(e.again(op, *values)[0], tuple(common[i] for i in op.out))
+
+
+def _nothing_more(e: Emitter, factors: Sequence[tuple[Value, Sequence[int]]]) -> list[ir.Value]:
+    """Factors of products that are summed over some of their axes: one is 0 where they do not count, and the other then, unless it is finite there,
+    since 0 times infinity is no zero."""
+    cut = [[k for k in axes if not x.axes[k].fixed and k not in x.zero] for x, axes in factors]
+    first = min((0, 1), key=lambda n: (len(cut[n]), factors[n][0].type.size))
+    return [x.value if n != first and e.behind(x) > ANYTHING else e.masked(x, cut[n], 0) for n, (x, _) in enumerate(factors)]
 
 
 def _conv(e: Emitter, op: ops.Conv, x: Value, w: Value) -> Made:
@@ -301,14 +306,15 @@ def _conv(e: Emitter, op: ops.Conv, x: Value, w: Value) -> Made:
     space = len(op.stride)
     for axis in (*x.axes[2:], *w.axes[2:]):
         _plain(e, op, axis, "this is a window over")
-    cut = [2]
+    cut = []
     for k in range(space):
         at = 3 + k
         top = (shape[at] - 1) * op.stride[k] + (w.axes[at].length - 1) * op.dilation[k] - op.low[k]
         if op.spacing[k] > 1 or not e.fits(top, x.axes[at].length):
             cut.append(at)
-    taps = [2, *range(3, 3 + space)]
-    made = e.again(op, e.masked(x, cut, 0), e.masked(w, taps, 0), size=e.at(e.attribute(op, "size")))[0]
+    taps = range(3, 3 + space)
+    x, w = replace(x, value=e.masked(x, cut, 0)), replace(w, value=e.masked(w, taps, 0))
+    made = e.again(op, *_nothing_more(e, [(x, [2]), (w, [2])]), size=e.at(e.attribute(op, "size")))[0]
     group = _common(e, op, [x.axes[1], w.axes[0]])
     return Value(made, (x.axes[0], group, w.axes[1], *_axes(shape[3:])))
 
