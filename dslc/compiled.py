@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .compiler import OF_ANY_LENGTH, RECIPES, Sized, compile_program
+from .compiler import OF_ANY_LENGTH, Sized, compile_program, family_of
 from .core.executable import Executable
-from .family import Family, Sizes
+from .family import Sizes
 from .model import Model
 from .runtime.bounded import BoundedProgram
 from .runtime.program import Program
@@ -39,8 +39,7 @@ def _of_any_length(model: Model, program: str, target: str, fetch: Sequence[str]
     from .ir.program import arguments_of
     from .runtime.bounded import Declared
 
-    recipe = RECIPES[program]
-    family = Family(model, recipe.training, recipe.roles, recipe.steps, tuple(fetch))
+    family = family_of(model, program, fetch)
     slots = {slot.name: slot for slot in arguments_of(model.checked.builder.program)}
     inputs = {name: Declared(slots[name].type.dtype, axes, slots[name].line) for name, axes in family.inputs.items()}
 

@@ -60,6 +60,14 @@ class Sized:
     sizes: Sizes
 
 
+def family_of(model: Model, program: str, fetch: Sequence[str] = ()) -> Family:
+    """The programs of one kind for any lengths."""
+    from .family import Family
+
+    recipe = RECIPES[program]
+    return Family(model, recipe.training, recipe.roles, recipe.steps, tuple(fetch))
+
+
 Observer = Callable[[str, Any], None]  # told the name of each stage and the module after it
 
 

@@ -96,6 +96,16 @@ class Family:
             made.run(module)
         return replace(compared.base, module=module, settings=checked.settings, generate=checked.generate, dims=checked.dims, frame=checked.frame)
 
+    def told(self) -> list[str]:
+        """For each dimension the programs that there may be, for people."""
+        out = []
+        for dim, bound in self.bounds.items():
+            sizes = [*range(1, self._compared({}).varying.low[dim]), bound]
+            buckets = sorted({self._bucket(dim, n) for n in range(sizes[-2] + 1, bound)}) if bound > 1 else []
+            names = [*(f"{dim}={n}" for n in sizes[:-1] if n < bound), *(f"{dim}<={n}" for n in buckets), f"{dim}={bound}"]
+            out.append(f"{dim}: any length up to {bound}, in at most {len(names)} programs: {', '.join(names)}")
+        return out
+
     def _compared(self, exact: Mapping[str, int]) -> _Compared:
         """ShapeError, or what the model itself raises, where other lengths make other programs."""
         key = tuple(sorted(exact.items()))
@@ -110,6 +120,7 @@ class Family:
         high = {d: self.bounds[d] + ABOVE + 4 * k for k, d in enumerate(free)}
         beside = [{**high, d: high[d] + 1} for d in free] + ([{d: n + 1 for d, n in high.items()}] if len(free) > 1 else [])
         shapes: list[dict[str, tuple[int, ...]]] = []
+        self._sample(exact, {d: max(self.bounds[d] - 1, 1) for d in free}, [])  # an error shows sizes that may be
         base, first = self._sample(exact, high, shapes)
         others = [self._sample(exact, sizes, shapes)[1] for sizes in beside]
         failed: Error | None = None
@@ -140,7 +151,7 @@ class Family:
             made = self.model.elaborate(self.training, self.fetch, {**exact, **sizes})
         except Error as error:
             told = ", ".join(f"{d} = {n}" for d, n in {**exact, **sizes}.items())
-            error.notes = [*error.notes, f"this is so with {told}: {_bounded(self.bounds)}"]
+            error.notes = [*error.notes, f"{_bounded(self.bounds)}, and this is so with {told}"]
             raise
         shapes.append({name: type_of(value).shape for value, name in made.builder.inputs.items()})
         with made.context, made.location:

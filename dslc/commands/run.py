@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ def run(
     target: str | None = None,
     weights: str | Path | None = None,
     map: str | Path | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> dict[str, np.ndarray]:
     """The outputs by name; written to an .npz file where `output` names one. `inputs`: an .npz file with an array for each input; those that
-    the model declares and its outputs do not need (labels) may be there. DataError for any other name."""
+    the model declares and its outputs do not need (labels) may be there. DataError for any other name. `note` is told for which lengths the program
+    was made, where these may vary."""
     if output is not None and Path(output).suffix != ".npz":
         raise DataError(f"the outputs are written to an .npz file, not to {output}")
     given = _arrays(inputs)
@@ -40,6 +43,8 @@ def run(
         results = program(fitted, seed=model.seed)
     except DataError as error:
         raise _with_rows(error, model, given) from None
+    if note is not None and isinstance(program, BoundedProgram):
+        note(program.told())
     if output is not None:
         np.savez(output, **results)  # type: ignore[arg-type]
     return results

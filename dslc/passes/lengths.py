@@ -153,7 +153,7 @@ class _Comparison:
             sample.swap[values[0]] = value
         types = [type_of(v) for v in values]
         if any((t.dtype, t.rank) != (types[0].dtype, types[0].rank) for t in types):
-            raise self._error(op, "this has another type at other lengths")
+            raise self._error(op, "this has other axes at other lengths")
         self.found.shapes[values[0]] = tuple(self._length(sizes, op) for sizes in zip(*(t.shape for t in types)))
 
     # --- numbers

@@ -61,6 +61,11 @@ class BoundedProgram:
         """What was made so far: the sizes of each program, `time<=64`."""
         return [str(key) for key in self._made]
 
+    def told(self) -> str:
+        """How many programs were made, and for which lengths."""
+        count = len(self._made)
+        return f"{count} program{'s' if count != 1 else ''} for the lengths so far: {'; '.join(self.programs)}"
+
     @property
     def executable(self) -> Executable:
         """The program at the bounds; where it was not made, one for all lengths with the ports that it has at the bounds."""
