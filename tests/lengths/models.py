@@ -4,7 +4,7 @@ import numpy as np
 
 import dslc
 
-BOUND = 7
+BOUND = 5
 
 # Each has an output `y`, and a loss in which all of it counts. `time` is written where a dimension stands in a size.
 BODIES = {
