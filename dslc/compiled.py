@@ -121,11 +121,10 @@ class Trainer:
     def step(self, *microbatches: Mapping[str, Any], **inputs: Any) -> float:
         """One optimizer step; the total loss. Where the train block says `accumulate n`, give n mappings of inputs instead of keywords."""
         from .runtime.binding import fit_inputs
-        from .runtime.program import data_ports
 
         program = self._stepper.fed
         fed = [self.model.fed(m, program) for m in microbatches or (inputs,)]
-        batches = iter(fed if isinstance(program, BoundedProgram) else [fit_inputs(data_ports(program), m) for m in fed])
+        batches = iter(fed if isinstance(program, BoundedProgram) else [fit_inputs(self._stepper.ports(), m) for m in fed])
         result = self._stepper.run(lambda: next(batches))
         self.metrics = result.metrics
         return result.loss

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import exp, isclose
+from math import exp, isclose, log, sqrt
 from typing import Any
 
 import numpy as np
@@ -28,9 +28,9 @@ Shape = tuple[Length, ...]
 FITS: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
     "itself": (lambda v: v, lambda n: n),
     "reciprocal": (lambda v: 1 / v, lambda n: 1 / n),
-    "sqrt": (lambda v: v * v, lambda n: n**0.5),
-    "rsqrt": (lambda v: 1 / (v * v), lambda n: n**-0.5),
-    "log": (lambda v: exp(v), lambda n: float(np.log(n))),
+    "sqrt": (lambda v: v * v, sqrt),
+    "rsqrt": (lambda v: 1 / (v * v), lambda n: 1 / sqrt(n)),
+    "log": (exp, log),
 }
 
 

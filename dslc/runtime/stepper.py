@@ -61,6 +61,10 @@ class Stepper:
         """The program that data is fed to."""
         return self.train if self.accumulate is None else self.accumulate
 
+    def ports(self) -> list:
+        """The input ports that data fills."""
+        return data_ports(self.fed)
+
     def run(self, next_batch: Callable[[], Batch]) -> Step:
         """One step; `next_batch` is called once for each microbatch. Losses and metrics may be anything, also not finite."""
         host = {name: value for schedule in self.schedules for name, value in schedule.values().items()}

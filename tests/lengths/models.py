@@ -62,6 +62,13 @@ BODIES = {
     output y = maxpool1d(gelu(h), kernel=3, stride=1, pad=1)
     loss mean(y ** 2)
 """,
+    "frames": """
+    input x[batch, time, 3, 6]
+    param w[4, 3, 3] ~ normal()
+    z[b, t, o, p < 6] = sum[c, u](x[b, t, c, p + u - 1] * w[o, c, u])
+    output y[b, t, o, p] = tanh(z[b, t, o, p])
+    loss mean(y ** 2)
+""",
     "window": """
     input x[batch, time]
     param w[4] ~ normal()

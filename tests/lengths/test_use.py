@@ -225,7 +225,9 @@ MISFITS = {
 @pytest.mark.parametrize("name", MISFITS)
 def test_inputs_that_do_not_fit(name):
     shapes, message = MISFITS[name]
-    model = dslc.load("model M:\n    dims batch=2, time<=16\n    input x[batch, time, 3], m[batch, time]\n    output y[b] = sum[t, d](x[b, t, d] * m[b, t])\n")
+    model = dslc.load(
+        "model M:\n    dims batch=2, time<=16\n    input x[batch, time, 3], m[batch, time]\n    output y[b] = sum[t, d](x[b, t, d] * m[b, t])\n"
+    )
     program = dslc.compile(model, target="reference")
     with pytest.raises(dslc.Error.DataError, match=message):
         program(**{k: np.zeros(shape, np.float32) for k, shape in shapes.items()})
