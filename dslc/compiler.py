@@ -68,6 +68,14 @@ def family_of(model: Model, program: str, fetch: Sequence[str] = ()) -> Family:
     return Family(model, recipe.training, recipe.roles, recipe.steps, tuple(fetch))
 
 
+def sized_up_to_bounds(model: Model, program: str) -> Sized | None:
+    """The one program for (nearly) all lengths; None where lengths are fixed."""
+    if not model.checked.bounds or program not in OF_ANY_LENGTH:
+        return None
+    family = family_of(model, program)
+    return Sized(family, family.whole())
+
+
 Observer = Callable[[str, Any], None]  # told the name of each stage and the module after it
 
 

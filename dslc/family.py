@@ -75,6 +75,11 @@ class Family:
             exact |= short
         return Sizes(tuple(sorted(exact.items())), tuple((d, self._bucket(d, n)) for d, n in lengths.items() if d not in exact))
 
+    def whole(self) -> Sizes:
+        """The one program that takes all lengths but the shortest ones. ShapeError where an input does not tell a length."""
+        bounds = self.bounds if self.inputs else {}
+        return Sizes((), tuple(bounds.items()))
+
     def _bucket(self, dim: str, n: int) -> int:
         size = SMALLEST
         while size < n:

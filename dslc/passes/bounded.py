@@ -105,7 +105,7 @@ class Bounded:
             emit.block(self.varying.base.entry_block)
             results = [self._result(emit, slot, value, told) for slot, value in results_of(self.varying.base)]
         finish_program(program, results)
-        module.operation.attributes[NOTE] = ir.StringAttr.get(json.dumps({"sizes": dict(self.sizes), **told}))
+        module.operation.attributes[NOTE] = ir.StringAttr.get(json.dumps({"sizes": dict(self.sizes), "least": dict(self.least), **told}))
 
     def _arguments(self, program: func.FuncOp, emit: Emitter) -> dict[str, Any]:
         """New arguments for the base program's, and what the note tells of them."""

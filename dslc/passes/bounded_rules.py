@@ -117,13 +117,12 @@ def _view(e: Emitter, op: ops.View, x: Value) -> Made:
         if not offset.fixed:
             value, fixed[a] = _shifted(e, value, a, rows[a], offset, shape, op.outside)
     made = e.again(op, value, offsets=e.at(fixed), shape=e.at(shape))[0]
-    return _read(e, Value(made, tuple(axes), frozenset(zero)), x, bool(cut) or beyond, op.outside)
+    return _read(Value(made, tuple(axes), frozenset(zero)), e.behind(x), bool(cut) or beyond, op.outside)
 
 
-def _read(e: Emitter, y: Value, x: Value, beyond: bool, outside: float) -> Value:
+def _read(y: Value, behind: int, beyond: bool, outside: float) -> Value:
     """What a read gives: where it does not count it may lie outside."""
-    behind = min(e.behind(x), ALIKE if not beyond else OTHERS if isfinite(outside) else ANYTHING)
-    return e.tamed(replace(y, behind=behind)) if beyond else replace(y, behind=behind)
+    return replace(y, behind=min(behind, ALIKE if not beyond else OTHERS if isfinite(outside) else ANYTHING))
 
 
 def _top(row: Sequence[int], offset: Length, shape: Sequence[Length]) -> Length:
@@ -225,7 +224,7 @@ def _gather(e: Emitter, op: ops.Gather, x: Value, *ids: Value) -> Made:
     where[:batch] = [_common(e, op, [a, b]) for a, b in zip(where, x.axes[:batch])]
     value = e.masked(x, range(batch, batch + k), op.outside)
     y = Value(e.again(op, value, *(i.value for i in ids))[0], (*where, *x.axes[batch + k :]))
-    return _read(e, y, x, bool(Value(x.value, tuple(where)).varying), op.outside)
+    return _read(y, e.behind(x), bool(Value(x.value, tuple(where)).varying), op.outside)
 
 
 def _scatter(e: Emitter, op: ops.Scatter, u: Value, *ids: Value) -> Made:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..core.errors import DataError
 from ..core.executable import Executable, Port
-from ..core.lengths import Length, extent_name, of_terms
+from ..core.lengths import Length, extent_name, length, of_terms
 from .binding import described, fit_inputs
 from .data.dataset import Dataset
 from .program import Program, check_out, data_ports
@@ -41,7 +41,7 @@ class _Made:
 
 class BoundedProgram:
     """The programs of a model with bounded dimensions, as one. `choose` names the program for the lengths of a call, `make` makes it at its first
-    use. As a `Program` of fixed ports it is the one at the bounds."""
+    use; `least`: lengths from which on there is one. As a `Program` of fixed ports it is the one at the bounds."""
 
     def __init__(
         self,
@@ -49,8 +49,9 @@ class BoundedProgram:
         bounds: Mapping[str, int],
         choose: Callable[[Mapping[str, int]], Hashable],
         make: Callable[[Any], Program],
+        least: Mapping[str, int] | None = None,
     ):
-        self.inputs, self.bounds = inputs, dict(bounds)
+        self.inputs, self.bounds, self.least = inputs, dict(bounds), least or dict.fromkeys(bounds, 1)
         self._choose, self._make = choose, make
         self._made: dict[Hashable, _Made] = {}
         self._store: ParameterStore | None = None
@@ -69,12 +70,12 @@ class BoundedProgram:
     @property
     def executable(self) -> Executable:
         """The program at the bounds; where it was not made, one for all lengths with the ports that it has at the bounds."""
-        for made in self._made.values():
-            if set(made.sizes) == set(self.bounds) and self._choose(self.bounds) not in self._made:
-                whole = made.program.executable
-                ports = [_at_lengths(p, made, self.bounds) for p in whole.ports if p.name not in map(extent_name, self.bounds)]
-                return replace(whole, ports=tuple(ports))
-        return self._at(self.bounds).program.executable
+        key = self._choose(self.bounds)
+        known = [self._made[key]] if key in self._made else list(self._made.values())
+        made = next((m for m in known if set(m.sizes) == set(self.bounds)), None) or self._at(self.bounds)
+        whole = made.program.executable
+        names = [extent_name(dim) for dim in made.sizes]
+        return replace(whole, ports=tuple(_at_lengths(p, made, self.bounds) for p in whole.ports if p.name not in names))
 
     def bind(self, store: ParameterStore) -> None:
         self._store = store
@@ -89,11 +90,9 @@ class BoundedProgram:
     def _at(self, lengths: Mapping[str, int]) -> _Made:
         key = self._choose(lengths)
         if key not in self._made:
-            program = self._make(key)
-            note = json.loads(program.executable.notes.get(NOTE, '{"sizes": {}, "axes": {}, "bounds": {}}'))
-            axes = {name: tuple(map(of_terms, shape)) for name, shape in note["axes"].items()}
-            self._keep(program)
-            self._made[key] = _Made(program, note["sizes"], axes, {name: of_terms(terms) for name, terms in note["bounds"].items()})
+            made = _read(self._make(key))
+            self._keep(made.program)
+            self._made[key] = made
         return self._made[key]
 
     def ports_for(self, dataset: Dataset) -> list[Port]:
@@ -159,13 +158,32 @@ class BoundedProgram:
         told = f"input '{name}' is {described(declared.dtype, shape)}, declared {described(declared.dtype, declared.axes)} with {bounds}{where}"
         if rest:
             raise DataError(told)
-        if not 1 <= size <= self.bounds[dim]:
-            beyond = f"at most {self.bounds[dim]}" if size > 0 else "at least 1"
+        if not self.least[dim] <= size <= self.bounds[dim]:
+            beyond = f"at most {self.bounds[dim]}" if size > self.bounds[dim] else f"at least {self.least[dim]}"
             raise DataError(f"'{dim}' is {size}, and must be {beyond}", notes=[told],
-                            help=f"a longer one: --set {dim}={size}, or load(..., {dim}={size})" if size > 0 else None)  # fmt: skip
+                            help=f"a greater bound: --set {dim}={size}, or load(..., {dim}={size})" if size > self.bounds[dim] else None)  # fmt: skip
         before, first = found.setdefault(dim, (size, name))
         if before != size:
             raise DataError(f"'{dim}' is {before} in '{first}' and {size} in '{name}'", notes=[told])
+
+
+def _read(program: Program) -> _Made:
+    """A program with its note; one of fixed lengths has none."""
+    note = json.loads(program.executable.notes.get(NOTE, '{"sizes": {}, "axes": {}, "bounds": {}}'))
+    axes = {name: tuple(map(of_terms, shape)) for name, shape in note["axes"].items()}
+    return _Made(program, note["sizes"], axes, {name: of_terms(terms) for name, terms in note["bounds"].items()})
+
+
+def of_any_length(program: Program) -> Program:
+    """A program that was made for any lengths, as one that takes them; any other as it is."""
+    made = _read(program)
+    if not made.sizes:
+        return program
+    ports = [p for p in program.executable.ports_of("input") if p.name not in map(extent_name, made.sizes)]
+    inputs = {p.name: Declared(p.dtype, made.axes.get(p.name) or tuple(map(length, p.shape)), p.line) for p in ports}
+    least = json.loads(program.executable.notes[NOTE])["least"]
+    told = ", ".join(f"{dim}<={n}" for dim, n in made.sizes.items())
+    return BoundedProgram(inputs, made.sizes, lambda lengths: told, lambda key: program, least)
 
 
 def _at_lengths(port: Port, made: _Made, lengths: Mapping[str, int]) -> Port:

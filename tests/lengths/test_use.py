@@ -181,6 +181,20 @@ def test_inspect_tells_the_programs(folder):
     assert "time: any length up to 12, in at most 3 programs: time=1, time<=12, time=12" in found.stdout
 
 
+def test_a_package_takes_any_length(folder):
+    model = dslc.load(str(folder / "m.dsl"))
+    assert CliRunner().invoke(app, ["train", "m.dsl", "--target", "reference", "--run", "out"]).exit_code == 0
+    model.params.load_weights(folder / "out" / "checkpoint.safetensors")
+    assert CliRunner().invoke(app, ["compile", "m.dsl", "-o", "pack", "--weights", "out"]).exit_code == 0
+    package = dslc.runtime.load(folder / "pack")
+    for n in (2, 7, 12):
+        x = np.arange(4 * n, dtype=np.float32).reshape(4, n)
+        np.testing.assert_allclose(package(x=x)["y"], dslc.compile(model, target="reference")(x=x)["y"], rtol=1e-5)
+    assert package.executable.ports_of("input")[0].shape == (4, 12) and len(package.executable.ports_of("input")) == 1
+    with pytest.raises(dslc.Error.DataError, match="'time' is 1, and must be at least 2"):
+        package(x=np.zeros((4, 1), np.float32))
+
+
 # --- mistakes
 
 
