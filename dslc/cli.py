@@ -121,7 +121,7 @@ def evaluate(
     """Losses and metrics on held-out data."""
     from .commands.evaluate import evaluate as command
 
-    found = command(spec, overrides=overrides(set), target=target, weights=weights, map=map, best=best)
+    found = command(spec, overrides=overrides(set), target=target, weights=weights, map=map, best=best, note=say)
     if json:
         emit("evaluated", rows=found.rows, **found.values)
     else:
@@ -142,7 +142,7 @@ def run(
     """A model's outputs for inputs from a file."""
     from .commands.run import run as command
 
-    results = command(spec, input, output=output, overrides=overrides(set), target=target, weights=weights, map=map)
+    results = command(spec, input, output=output, overrides=overrides(set), target=target, weights=weights, map=map, note=say)
     for name, array in results.items():
         if json:
             emit("output", name=name, shape=list(array.shape), dtype=str(array.dtype), values=array if array.size <= 1000 else None)

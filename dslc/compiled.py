@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .compiler import compile_program
+from .compiler import OF_ANY_LENGTH, Sized, compile_program, family_of
 from .core.executable import Executable
+from .family import Sizes
 from .model import Model
+from .runtime.bounded import BoundedProgram
 from .runtime.program import Program
 from .targets import target_of
 
@@ -23,11 +25,31 @@ def load_executable(executable: Executable) -> Program:
 
 
 def program_of(model: Model, program: str, target: str, fetch: Sequence[str] = ()) -> Program:
-    """One of the model's programs, compiled or from the cache, bound to the model's parameters."""
+    """One of the model's programs, compiled or from the cache, bound to the model's parameters. Where the model has bounded dimensions it takes any
+    lengths, and its programs are made at their first use."""
+    if model.checked.bounds and program in OF_ANY_LENGTH:
+        return _of_any_length(model, program, target, fetch)
     loaded = load_executable(compile_program(model, program, target, fetch))
     model.params.extend(loaded.executable.ports)
     loaded.bind(model.params)
     return loaded
+
+
+def _of_any_length(model: Model, program: str, target: str, fetch: Sequence[str]) -> BoundedProgram:
+    from .ir.program import arguments_of
+    from .runtime.bounded import Declared
+
+    family = family_of(model, program, fetch)
+    slots = {slot.name: slot for slot in arguments_of(model.checked.builder.program)}
+    inputs = {name: Declared(slots[name].type.dtype, axes, slots[name].line) for name, axes in family.inputs.items()}
+
+    def make(sizes: Sizes) -> Program:
+        sized = Sized(family, sizes) if dict(sizes.exact) != family.bounds else None
+        return load_executable(compile_program(model, program, target, fetch, sized=sized))
+
+    made = BoundedProgram(inputs, family.bounds, family.sizes_for, make)
+    made.bind(model.params)
+    return made
 
 
 class Compiled:
@@ -46,13 +68,18 @@ class Compiled:
     def executable(self) -> Executable:
         return self.program.executable
 
+    @property
+    def programs(self) -> list[str]:
+        """What was compiled so far of a model with bounded dimensions: a text like `time<=64` for each program."""
+        return self.program.programs if isinstance(self.program, BoundedProgram) else []
+
     def __call__(
         self, *, out: Mapping[str, Any] | None = None, fetch: Sequence[str] = (), seed: int | None = None, step: int = 0, **inputs: Any
     ) -> dict[str, np.ndarray]:
         """The results by name. `fetch`: paths of named values of the model, `self_attention.3.p`, that are wanted too; they make a program of
         their own, compiled at the first call that asks for them."""
         program = self._with(tuple(fetch)) if fetch else self.program
-        return program(self.model.fed(inputs, program.executable.ports), seed=self.model.seed if seed is None else seed, step=step, out=out)
+        return program(self.model.fed(inputs, program), seed=self.model.seed if seed is None else seed, step=step, out=out)
 
     def _with(self, fetch: tuple[str, ...]) -> Program:
         if fetch not in self._fetching:
@@ -86,12 +113,18 @@ class Trainer:
         """How many steps were made."""
         return self._stepper.step
 
+    @property
+    def programs(self) -> list[str]:
+        """What was compiled so far of a model with bounded dimensions: a text like `time<=64` for each program."""
+        return self._stepper.fed.programs if isinstance(self._stepper.fed, BoundedProgram) else []
+
     def step(self, *microbatches: Mapping[str, Any], **inputs: Any) -> float:
         """One optimizer step; the total loss. Where the train block says `accumulate n`, give n mappings of inputs instead of keywords."""
         from .runtime.binding import fit_inputs
 
-        ports = self._stepper.ports()
-        batches = iter([fit_inputs(ports, self.model.fed(m, ports)) for m in microbatches or (inputs,)])
+        program = self._stepper.fed
+        fed = [self.model.fed(m, program) for m in microbatches or (inputs,)]
+        batches = iter(fed if isinstance(program, BoundedProgram) else [fit_inputs(self._stepper.ports(), m) for m in fed])
         result = self._stepper.run(lambda: next(batches))
         self.metrics = result.metrics
         return result.loss

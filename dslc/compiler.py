@@ -18,6 +18,7 @@ from .core.executable import TIMES, Executable, from_bytes, to_bytes
 from .targets import Target, target_of
 
 if TYPE_CHECKING:
+    from .family import Family, Sizes
     from .model import Model
 
 
@@ -47,6 +48,34 @@ RECIPES = {
     "prefill": Recipe(False, ("output", "state", "param"), decodes=True, prepares=True),
     "decode": Recipe(False, ("output", "state", "param"), decodes=True, prepares=True),
 }
+
+# Programs that may be made for any lengths of bounded dimensions; the others are at the bounds.
+OF_ANY_LENGTH = ("run", "eval", "train", "step", "accumulate")
+
+
+@dataclass(frozen=True)
+class Sized:
+    """Which of the programs of a family."""
+
+    family: Family
+    sizes: Sizes
+
+
+def family_of(model: Model, program: str, fetch: Sequence[str] = ()) -> Family:
+    """The programs of one kind for any lengths."""
+    from .family import Family
+
+    recipe = RECIPES[program]
+    return Family(model, recipe.training, recipe.roles, recipe.steps, tuple(fetch))
+
+
+def sized_up_to_bounds(model: Model, program: str) -> Sized | None:
+    """The one program for (nearly) all lengths; None where lengths are fixed."""
+    if not model.checked.bounds or program not in OF_ANY_LENGTH:
+        return None
+    family = family_of(model, program)
+    return Sized(family, family.whole())
+
 
 Observer = Callable[[str, Any], None]  # told the name of each stage and the module after it
 
@@ -117,11 +146,12 @@ def lower(
     fetch: Sequence[str] = (),
     tuned: Mapping[str, str] | None = None,
     aside: int = 0,
+    sized: Sized | None = None,
 ) -> Any:
     """The model's module after every pass, or after the one named `after`; a fresh module each time. `tuned`, by default what is known of the device,
-    and `aside` as in `pipeline`."""
+    and `aside` as in `pipeline`, `sized` as in `compile_program`."""
     tuned = schedules_for(model, target) if tuned is None else tuned
-    elaborated = model.elaborate(RECIPES[program].training, fetch)
+    elaborated = sized.family.elaborated(sized.sizes) if sized is not None else model.elaborate(RECIPES[program].training, fetch)
     with elaborated.context, elaborated.location:
         passes = pipeline(model, elaborated, program, target, tuned, aside)
         names = pass_names(passes)
@@ -145,13 +175,13 @@ def schedules_for(model: Model, target: Target) -> Mapping[str, str]:
     return measured.schedules(device) if device is not None else model.schedules or {}
 
 
-def _within_budget(model: Model, program: str, target: Target, fetch: Sequence[str], tuned: Mapping[str, str]) -> Executable:
+def _within_budget(model: Model, program: str, target: Target, fetch: Sequence[str], tuned: Mapping[str, str], sized: Sized | None) -> Executable:
     """The executable; where what its kernels need behind the arena is too much for the budget, once more with that set aside."""
     settings = model.checked.settings
     budget = settings.memory if settings is not None and RECIPES[program].steps and target.lowered else None
     aside = 0
     while True:
-        elaborated = lower(model, program, target, fetch=fetch, tuned=tuned, aside=aside)
+        elaborated = lower(model, program, target, fetch=fetch, tuned=tuned, aside=aside, sized=sized)
         with elaborated.context, elaborated.location:
             executable = _compiled(elaborated.module, program, target)
         over = executable.arena_bytes + sum(p.bytes for p in executable.ports) - budget if budget is not None else 0
@@ -172,19 +202,23 @@ def _compiled(module: Any, program: str, target: Target) -> Executable:
 def _noted(executable: Executable, module: Any) -> Executable:
     """The executable with the names of what it writes, and what the checkpoint pass tells of its plan."""
     from .ir.program import program_of, results_of
+    from .passes.bounded import NOTE as LENGTHS
     from .passes.checkpoint import NOTE
 
     attributes = module.operation.attributes
     writes = "\n".join(s.name for s, _ in results_of(program_of(module)) if s.role in ("param", "state"))
-    told = {"memory": attributes[NOTE].value} if NOTE in attributes else {}
+    told = {name: attributes[note].value for name, note in (("memory", NOTE), ("lengths", LENGTHS)) if note in attributes}
     return replace(executable, notes={**executable.notes, "writes": writes, **told})
 
 
-def compile_program(model: Model, program: str, target_name: str, fetch: Sequence[str] = (), timed: bool = False) -> Executable:
+def compile_program(
+    model: Model, program: str, target_name: str, fetch: Sequence[str] = (), timed: bool = False, sized: Sized | None = None
+) -> Executable:
     """The executable of one program on one target, from the cache where it was compiled before. `fetch`: named values that are outputs too.
-    `timed`: one that times its launches itself, where the target makes such."""
+    `timed`: one that times its launches itself, where the target makes such. `sized`: for which lengths of bounded dimensions; without it they are at
+    their bounds."""
     target = target_of(target_name)
-    wanted = (*fetch, TIMES) if timed and target.compile_timed else fetch
+    wanted = (*fetch, *((TIMES,) if timed and target.compile_timed else ()), *((f"({sized.sizes})",) if sized is not None else ()))
     tuned = schedules_for(model, target)
     schedules = [json.dumps(tuned, sort_keys=True)] if tuned else []
     name = cache.key(model.fingerprint, str(model.steps), program, *wanted, target.name, target.fingerprint(), *schedules)
@@ -194,13 +228,19 @@ def compile_program(model: Model, program: str, target_name: str, fetch: Sequenc
             return from_bytes(stored)
         except Error:
             pass  # damaged: compile again
-    executable = compile_anew(model, program, target_name, fetch, timed, tuned)
+    executable = compile_anew(model, program, target_name, fetch, timed, tuned, sized)
     cache.put(name, to_bytes(executable))
     return executable
 
 
 def compile_anew(
-    model: Model, program: str, target_name: str, fetch: Sequence[str] = (), timed: bool = False, tuned: Mapping[str, str] | None = None
+    model: Model,
+    program: str,
+    target_name: str,
+    fetch: Sequence[str] = (),
+    timed: bool = False,
+    tuned: Mapping[str, str] | None = None,
+    sized: Sized | None = None,
 ) -> Executable:
     """As `compile_program`, past the cache."""
     if program not in RECIPES:
@@ -208,4 +248,4 @@ def compile_anew(
     target = target_of(target_name)
     if timed and target.compile_timed:
         target = replace(target, compile=target.compile_timed)
-    return model.signed(_within_budget(model, program, target, fetch, schedules_for(model, target) if tuned is None else tuned))
+    return model.signed(_within_budget(model, program, target, fetch, schedules_for(model, target) if tuned is None else tuned, sized))

@@ -5,19 +5,21 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .core.errors import TrainingError
-from .core.executable import Executable, Port
+from .core.executable import Executable
+from .runtime.bounded import BoundedProgram
 from .runtime.store import Entry, ParameterStore
 
 if TYPE_CHECKING:
     from .frontend.elaborate import Elaborated
     from .passes.incrementalize import Incrementalize
     from .passes.train_step import TrainStep
+    from .runtime.program import Program
 
 
 class Model:
@@ -40,20 +42,23 @@ class Model:
                 if source is not None:
                     check_name(source)
 
-    def elaborate(self, training: bool, fetch: Sequence[str] = ()) -> Elaborated:
-        """The model's program of one mode, in a fresh module that passes may change; values named in `fetch` are outputs too."""
+    def elaborate(self, training: bool, fetch: Sequence[str] = (), sizes: Mapping[str, int] | None = None) -> Elaborated:
+        """The model's program of one mode, in a fresh module that passes may change; values named in `fetch` are outputs too. `sizes`: of bounded
+        dimensions, which are at their bounds otherwise."""
         from .frontend.elaborate import elaborate
 
-        return elaborate(self.source, training=training, fetch=fetch)
+        return elaborate(self.source, training=training, fetch=fetch, sizes=sizes)
 
     @cached_property
     def inputs(self) -> list[tuple[tuple[str, ...], tuple[int, ...]]]:
         """(names of axes, shape) of each input."""
         return self.checked.input_axes
 
-    def fed(self, inputs: Mapping[str, Any], ports: Iterable[Port]) -> dict[str, Any]:
-        """Inputs by name, without those that the model declares and a program with these ports does not need."""
-        needed, declared = {p.name for p in ports}, set(self.checked.builder.inputs.values())
+    def fed(self, inputs: Mapping[str, Any], program: Program) -> dict[str, Any]:
+        """Inputs by name, without those that the model declares and this program does not need."""
+        if isinstance(program, BoundedProgram):
+            return dict(inputs)  # it knows what the program of these lengths needs
+        needed, declared = {p.name for p in program.executable.ports}, set(self.checked.builder.inputs.values())
         return {name: value for name, value in inputs.items() if name in needed or name not in declared}
 
     @property

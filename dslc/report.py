@@ -7,7 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from .compiler import compile_program
+from .compiler import OF_ANY_LENGTH, compile_program, family_of
 from .core.executable import Executable
 from .measuring import Profile, by_kernel, by_line, line_text, own_lines
 from .model import Model
@@ -33,6 +33,7 @@ def page(model: Model, executable: Executable, profile: Profile | None = None) -
     total = sum(p.type.size for p in checked.parameters)
     flops, moved = _work(executable)
     ports = sum(p.bytes for p in executable.ports)
+    of_any_length = checked.bounds and executable.program in OF_ANY_LENGTH
     facts = [
         ("program", f"{executable.program} on {executable.target}"),
         ("parameters", f"{total:,} in {len(checked.parameters)} tensors, {_bytes(sum(p.type.bytes for p in checked.parameters))}"),
@@ -40,6 +41,7 @@ def page(model: Model, executable: Executable, profile: Profile | None = None) -
         ("memory", f"{_bytes(executable.arena_bytes)} arena for intermediates, {_bytes(executable.scratch_bytes)} scratch a thread"),
         ("in all", f"{_bytes(executable.arena_bytes + ports)} with parameters, states, inputs and results"),
         *([("budget", html.escape(executable.notes["memory"]))] if "memory" in executable.notes else []),
+        *([("lengths", html.escape("; ".join(family_of(model, executable.program).told())))] if of_any_length else []),
         ("kernels", f"{len(executable.kernels)} distinct, {len(executable.launches)} launches"),
         ("code", _bytes(len(executable.code))),
     ]

@@ -125,6 +125,9 @@ def sized(model: Model, program: str, target: str) -> Callable[[int], Program] |
     name = batch_dim(model)
     if name is None:
         return None
+    if name in model.checked.bounds:
+        whole = program_of(model, program, target)
+        return lambda rows: whole
     made: dict[int, Program] = {}
 
     def of_rows(rows: int) -> Program:

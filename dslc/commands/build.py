@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from ..compiler import compile_program
+from ..compiler import compile_program, sized_up_to_bounds
 from ..core.errors import DataError
 from ..core.executable import Executable, from_bytes, to_bytes, unpack_modules
 from ..model import Model
@@ -18,11 +18,11 @@ from .opening import bring_in
 def build(model: Model, program: str, target: str, folder: Path, weights: str | None = None, map: str | None = None) -> list[Path]:
     """Compiles a program into a folder: the executable `program.dslx`, what it consists of in `plan.json`, `report.html`; on a GPU its text in
     `kernels.cu` and its machine code, and the same of what prepares its parameters. With `weights`, brought in by the rules of `map`, it is a package
-    for `dslc.runtime.load`."""
+    for `dslc.runtime.load`. Bounded dimensions may have any length in it."""
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file, not a folder")
     bring_in(model, weights, map)
-    executable = compile_program(model, program, target)
+    executable = compile_program(model, program, target, sized=sized_up_to_bounds(model, program))
     folder.mkdir(parents=True, exist_ok=True)
     contents = {
         PROGRAM: to_bytes(executable),

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ..compiler import lower
+from ..compiler import OF_ANY_LENGTH, family_of, lower
 from ..model import Model
 from ..passes.notes import notes_of
 from ..targets import target_of
@@ -63,6 +63,8 @@ def summary(model: Model, program: str, target: str) -> dict[str, Any]:
         kernels = _kernels(elaborated.module)
         memory = _memory(elaborated.module) if target_of(target).lowered else {}
         notes = {name: notes_of(elaborated.module, name) for name in ("precision", "attention")}
+    if checked.bounds and program in OF_ANY_LENGTH:
+        notes["lengths"] = family_of(model, program).told()
     return {
         "model": model.name,
         "inputs": [{"axes": list(axes), "shape": list(shape)} for axes, shape in model.inputs],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from ..compiled import program_of
 from ..core.errors import DataError
 from ..model import Model
 from ..runtime.binding import fit_inputs
+from ..runtime.bounded import BoundedProgram
 from ..runtime.tensorfile import open_tensors
 from ..training_run import batch_dim
 from .opening import open_model
@@ -25,20 +27,24 @@ def run(
     target: str | None = None,
     weights: str | Path | None = None,
     map: str | Path | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> dict[str, np.ndarray]:
     """The outputs by name; written to an .npz file where `output` names one. `inputs`: an .npz file with an array for each input; those that
-    the model declares and its outputs do not need (labels) may be there. DataError for any other name."""
+    the model declares and its outputs do not need (labels) may be there. DataError for any other name. `note` is told for which lengths the program
+    was made, where these may vary."""
     if output is not None and Path(output).suffix != ".npz":
         raise DataError(f"the outputs are written to an .npz file, not to {output}")
     given = _arrays(inputs)
     model, target = open_model(spec, overrides, target, weights, map)
     program = program_of(model, "run", target)
-    ports = program.executable.ports_of("input")
     try:
-        fitted = fit_inputs(ports, model.fed(given, ports))
+        fed = model.fed(given, program)
+        fitted = fed if isinstance(program, BoundedProgram) else fit_inputs(program.executable.ports_of("input"), fed)
+        results = program(fitted, seed=model.seed)
     except DataError as error:
         raise _with_rows(error, model, given) from None
-    results = program(fitted, seed=model.seed)
+    if note is not None and isinstance(program, BoundedProgram):
+        note(program.told())
     if output is not None:
         np.savez(output, **results)  # type: ignore[arg-type]
     return results

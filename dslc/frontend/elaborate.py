@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -51,6 +51,7 @@ class Elaborated:
     settings: TrainBlock | None
     generate: GenerateBlock | None
     dims: dict[str, int]
+    bounds: dict[str, int]  # of dimensions that may have any size up to it, `dims time<=1024`
     fans: dict[str, tuple[int, int]]
     input_axes: list[tuple[tuple[str, ...], tuple[int, ...]]]  # (names of axes, shape) of each input
     builder: Builder = field(repr=False)
@@ -187,9 +188,11 @@ def _plus(a: ir.Value, b: ir.Value) -> ir.Value:
     return ops.Add.of(ops.cast(a, dtype), ops.cast(b, dtype))
 
 
-def elaborate(source: Source, *, training: bool, model: str | None = None, fetch: Sequence[str] = ()) -> Elaborated:
-    """The program of a model in training or evaluation mode, with the values of the paths in `fetch` as further outputs. Raises dslc errors with
-    places in the model file."""
+def elaborate(
+    source: Source, *, training: bool, model: str | None = None, fetch: Sequence[str] = (), sizes: Mapping[str, int] | None = None
+) -> Elaborated:
+    """The program of a model in training or evaluation mode, with the values of the paths in `fetch` as further outputs. Bounded dimensions are at
+    their bounds, or at `sizes`. Raises dslc errors with places in the model file."""
     made = context()
     with made, ir.Location.unknown():
         location = ir.Location.unknown()
@@ -197,7 +200,7 @@ def elaborate(source: Source, *, training: bool, model: str | None = None, fetch
         layer = source.model(model)
         with ir.InsertionPoint(builder.program.entry_block):
             frame = Frame(builder, source.scope_of(layer.definition), Instance(layer, "", {}), layer.definition)
-            frame.run_model(source.overrides)
+            frame.run_model({**source.overrides, **(sizes or {})})
             losses = builder.finish(fetch)
         for path in builder.next_parameters:
             builder.parameters[path] = replace(builder.parameters[path], trainable=False)
@@ -207,7 +210,8 @@ def elaborate(source: Source, *, training: bool, model: str | None = None, fetch
         input_axes = [(builder.input_axes.get(v, ()), type_of(v).shape) for v in builder.inputs]
         kept = (list(builder.parameters.values()), list(builder.states.values()))
         elaborated = Elaborated(builder.module, made, location, layer.name, training, *kept,
-                                losses, settings, generate, dict(frame.dims), _fans(builder), input_axes, builder, frame)  # fmt: skip
+                                losses, settings, generate, dict(frame.dims), dict(frame.bounded), _fans(builder), input_axes, builder,
+                                frame)  # fmt: skip
         if training and settings is not None:
             _check_optimizers(elaborated, settings)
     return elaborated

@@ -279,7 +279,6 @@ class Equation:
                     raise ShapeError(f"nothing gives index '{var.name}' a range", place,
                                      help=f"write {written}" if self.target and var in self.left else f"write {var.name} < SIZE")  # fmt: skip
                 var.size = size
-            var.extent = self.frame.extent(var.name, var.size)
 
     def _from_axes(self, var: IndexVar) -> None:
         found = self.alone[var]
@@ -484,7 +483,7 @@ class Equation:
         if isinstance(argument, s.Name):
             var = env.get(argument.name) or next((v for v in self.vars if v.name == argument.name), None)
             if var is not None:
-                return Point(var.extent, ()) if var.extent is not None else var.size
+                return var.size
         return self.frame.whole(node)
 
     def run_on_the_left(self) -> tuple[IndexVar, ...]:

@@ -39,6 +39,7 @@ class Frame(WholeValues):
         self.builder, self.file, self.instance, self.definition, self.caller = builder, file, instance, definition, caller
         self.names: dict[str, Any] = {}
         self.dims: dict[str, int] = {}
+        self.bounded: dict[str, int] = {}  # dimensions of any size up to this
         self.settable: set[str] = set()
         self.rest: tuple[int, ...] | None = None  # the run of axes that a port's `...` stands for
         self.turns: list[int] = []  # of the enclosing repeats
@@ -151,9 +152,6 @@ class Frame(WholeValues):
     def dimension(self, name: str) -> int | None:
         return self.dims.get(name)
 
-    def extent(self, name: str, size: int) -> ir.Value | None:
-        return None
-
     def shape(self, axes: Sequence[s.Axis] | None) -> tuple[int, ...]:
         """The sizes that a declaration's brackets give."""
         out: list[int] = []
@@ -213,6 +211,8 @@ class Frame(WholeValues):
         for entry in node.entries:
             value = self._overridden(entry.name, entry.value)
             self.dims[entry.name] = as_size(value, entry.span, "" if entry.name in self.overridden() else unparse(entry.value))
+            if entry.bounded and self.top:
+                self.bounded[entry.name] = self.dims[entry.name]
 
     def overridden(self) -> Mapping[str, Any]:
         """What the caller gives for dims and lets."""

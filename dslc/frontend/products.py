@@ -24,7 +24,6 @@ class IndexVar:
     number: int
     size: int = -1
     place: int = 1 << 20
-    extent: Any = None  # the run-time size of a bounded dimension, a rank-0 tensor
 
     def __repr__(self) -> str:
         return f"{self.name}<{self.size}"

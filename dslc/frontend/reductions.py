@@ -25,8 +25,7 @@ def reduction(eq: Equation, node: s.Call, name: str, env: Env) -> Any:
     if len(node.arguments) != 1 or node.keywords:
         raise TypeError_(f"{name}[...] takes one argument, {len(node.arguments) + len(node.keywords)} given", node.span)
     argument = node.arguments[0]
-    bounded = [v for v in removed if v.extent is not None]
-    if name in ("sum", "mean") and not bounded:
+    if name in ("sum", "mean"):
         total = _sum(eq, argument, removed, inner)
         if name == "sum":
             return total
@@ -40,31 +39,25 @@ def reduction(eq: Equation, node: s.Call, name: str, env: Env) -> Any:
         value = Point(ops.full(TensorType(dtype, ()), value), ())
     if name == "categorical":
         return _categorical(eq, node, value, removed, env)
-    return _fold(eq, name, value, removed, bounded)
+    return _fold(name, value, removed)
 
 
-def _fold(eq: Equation, name: str, value: Point, removed: Sequence[IndexVar], bounded: Sequence[IndexVar]) -> Point:
+def _fold(name: str, value: Point, removed: Sequence[IndexVar]) -> Point:
     axes = ordered([*value.axes, *removed])
     x = aligned(value, axes)
     if name in ("any", "all"):
         x = ops.cast(x, dtypes.BOOL)
     elif Point(x, axes).type.dtype.is_bool:
         x = ops.cast(x, dtypes.INT32)
-    if name in ("mean", "logsumexp") and not Point(x, axes).type.dtype.is_float:
+    if name == "logsumexp" and not Point(x, axes).type.dtype.is_float:
         x = ops.cast(x, dtypes.FLOAT32)
-    kind = {"mean": "sum", "logsumexp": "max", "argmax": "max", "argmin": "min"}.get(name, name)
-    for v in bounded:
-        x = _masked(x, axes, v, ops.identity(kind, Point(x, axes).type.dtype))
     places = [k for k, v in enumerate(axes) if v in removed]
     kept = tuple(v for v in axes if v not in removed)
     if name == "logsumexp":
         return Point(ops.logsumexp(x, places), kept)
     if name in ("argmax", "argmin"):
-        return Point(_arg(x, kind, places, axes), kept)
-    folded = ops.Reduce.of(x, kind=kind, axes=places)
-    if name == "mean":
-        return _divided_by_extents(Point(folded, kept), removed)
-    return Point(folded, kept)
+        return Point(_arg(x, name[3:], places, axes), kept)
+    return Point(ops.Reduce.of(x, kind=name, axes=places), kept)
 
 
 def _arg(x: Any, kind: str, places: list[int], axes: Sequence[IndexVar]) -> Any:
@@ -78,28 +71,6 @@ def _arg(x: Any, kind: str, places: list[int], axes: Sequence[IndexVar]) -> Any:
         size *= axes[k].size
     flat = ops.reshape(moved, [*(axes[k].size for k in kept), size])
     return ops.ArgReduce.of(flat, kind=kind, axis=len(kept))
-
-
-def _masked(x: Any, axes: Sequence[IndexVar], v: IndexVar, empty: Any) -> Any:
-    """x where index v is below its run-time extent, `empty` beyond."""
-    t = Point(x, tuple(axes)).type
-    place = list(axes).index(v)
-    i = ops.Iota.of(axis=place, shape=t.shape, dtype=dtypes.INT32)
-    inside = ops.Compare.of(i, ops.broadcast(v.extent, t.shape, []), predicate="lt")
-    return ops.Select.of(inside, x, ops.full(t, empty))
-
-
-def _divided_by_extents(total: Point, removed: Sequence[IndexVar]) -> Point:
-    """total / number of points, where some ranges are known at run time only; 0 over nothing."""
-    static = 1
-    count = ops.full(TensorType(dtypes.INT32, ()), 1)
-    for v in removed:
-        if v.extent is None:
-            static *= v.size
-        else:
-            count = ops.Mul.of(count, v.extent)
-    count = ops.cast(ops.Max.of(count, ops.full_like(count, 1)), total.type.dtype)
-    return scale(Point(ops.Div.of(total.value, ops.broadcast(count, total.type.shape, [])), total.axes), 1 / static if static else 0.0)
 
 
 def _as_float_mean(total: Any, count: int) -> Any:
@@ -213,8 +184,6 @@ def along(eq: Equation, node: s.Call, name: str, env: Env) -> Point:
     if name in ("softmax", "log_softmax"):
         if not value.type.dtype.is_float:
             x = ops.cast(x, dtypes.FLOAT32)
-        if var.extent is not None:
-            x = _masked(x, axes, var, float("-inf"))
         return Point({"softmax": ops.Softmax, "log_softmax": ops.LogSoftmax}[name].of(x, axis=axis), axes)
     if value.type.dtype.is_bool:
         x = ops.cast(x, dtypes.INT32)

@@ -115,7 +115,7 @@ def _size(frame: Frame, node: Any, env: Env, eq: Equation | None) -> Any:
     if isinstance(node, s.Name):
         var = env.get(node.name) or (next((v for v in eq.vars if v.name == node.name), None) if eq is not None else None)
         if var is not None:
-            return var.size if var.size >= 0 and var.extent is None else DYNAMIC
+            return var.size if var.size >= 0 else DYNAMIC
         if eq is None and node.name in (scan_sizes := {x.index: x.trip for x in frame.builder.scans}):
             return scan_sizes[node.name]
         for scan in frame.builder.scans:

@@ -38,12 +38,17 @@ def is_placement(op: Op) -> bool:
 
 
 def _by_index(value: ir.Value) -> bool:
-    """A value made of indices and constants by cheap ops."""
+    """A value made of indices, constants and integers of the run (a length, a turn) by cheap ops."""
     owner = value.owner
     if isinstance(owner, ir.Block):
         return False
     op = owner.opview
-    return isinstance(op, (*PLACEMENT, *CHEAP)) and type_of(value).rank > 0 and all(_by_index(v) for v in op.operands)
+    return isinstance(op, (*PLACEMENT, *CHEAP)) and type_of(value).rank > 0 and all(_by_index(v) or _is_number(v) for v in op.operands)
+
+
+def _is_number(value: ir.Value) -> bool:
+    t = type_of(value)
+    return t.rank == 0 and t.dtype.is_integer
 
 
 def kind_of(graph: Graph, members: set[int]) -> str | None:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from ..core.errors import DataError
 from .binding import batch_of, bind
+from .bounded import ports_for, that_ran
 from .data.dataset import Dataset
-from .program import Program, data_ports, metric_values, total_loss
+from .program import Program, metric_values, total_loss
 
 Sized = Callable[[int], Program]  # the same program for another number of rows, bound to the same store
 
@@ -25,7 +26,7 @@ class Evaluation:
 def evaluate(program: Program, dataset: Dataset, *, sized: Sized | None = None, seed: int = 0, step: int = 0) -> Evaluation:
     """Runs over all rows in order. A short last batch runs in the program that `sized` gives and counts by its rows; without `sized` it
     is dropped. DataError where the data does not fit, or has no full batch."""
-    ports = data_ports(program)
+    ports = ports_for(program, dataset)
     batch, bound = batch_of(ports), bind(dataset, ports)
     sums: dict[str, float] = {}
     rows = dropped = 0
@@ -36,9 +37,10 @@ def evaluate(program: Program, dataset: Dataset, *, sized: Sized | None = None, 
             continue
         runner = program if count == batch or sized is None else sized(count)
         results = runner(inputs, seed=seed, step=step, microbatch=index % 256)
-        values = metric_values(runner, results)
-        if runner.executable.ports_of("loss"):
-            values["loss"] = total_loss(runner, results)
+        ran = that_ran(runner)
+        values = metric_values(ran, results)
+        if ran.executable.ports_of("loss"):
+            values["loss"] = total_loss(ran, results)
         for name, value in values.items():
             sums[name] = sums.get(name, 0.0) + value * count
         rows += count

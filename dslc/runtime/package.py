@@ -16,6 +16,7 @@ import numpy as np
 
 from ..core.errors import DataError
 from ..core.executable import Executable, Port, from_bytes
+from .bounded import of_any_length
 from .drivers.choice import program_for
 from .program import Program
 from .store import ParameterStore
@@ -53,7 +54,7 @@ def load(folder: str | Path, driver: Driver | None = None) -> Packaged:
     store = ParameterStore(executable.ports)
     if len(store):
         store.assign(_weights(place / WEIGHTS, executable))
-    program = program_for(executable, driver)
+    program = of_any_length(program_for(executable, driver))
     program.bind(store)
     return Packaged(program, store)
 

@@ -21,7 +21,8 @@ Array = Any  # a numpy array, or anything with DLPack or __cuda_array_interface_
 class Program(Protocol):
     """A program that a driver has loaded. Its ports, by name, are `executable.ports`."""
 
-    executable: Executable
+    @property
+    def executable(self) -> Executable: ...
 
     def bind(self, store: ParameterStore) -> None:
         """Param and state ports use the store's arrays from now on, in place; a call touches the paths that it wrote."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..core.errors import TrainingError
 from ..core.philox import MAX_MICROBATCHES
+from .bounded import BoundedProgram, attach, that_ran
 from .program import Program, data_ports, metric_values, total_loss
 from .schedules import HostSchedule
 from .store import ParameterStore
@@ -52,13 +53,17 @@ class Stepper:
         self.step = 0
         for program in (train, accumulate):
             if program is not None:
-                store.extend(program.executable.ports)
-                program.bind(store)
+                attach(program, store)
         self._out: dict[int, dict[str, np.ndarray]] = {}
+
+    @property
+    def fed(self) -> Program:
+        """The program that data is fed to."""
+        return self.train if self.accumulate is None else self.accumulate
 
     def ports(self) -> list:
         """The input ports that data fills."""
-        return data_ports(self.train if self.accumulate is None else self.accumulate)
+        return data_ports(self.fed)
 
     def run(self, next_batch: Callable[[], Batch]) -> Step:
         """One step; `next_batch` is called once for each microbatch. Losses and metrics may be anything, also not finite."""
@@ -80,10 +85,13 @@ class Stepper:
 
     def _call(self, program: Program, inputs: Batch, micro: int) -> tuple[float, dict[str, float]]:
         results = program(inputs, seed=self.seed, step=self.step, microbatch=micro, out=self._memory(program))
-        return total_loss(program, results), metric_values(program, results)
+        ran = that_ran(program)
+        return total_loss(ran, results), metric_values(ran, results)
 
     def _memory(self, program: Program) -> dict[str, np.ndarray]:
-        """Memory for the program's results, made once."""
+        """Memory for the program's results, made once; a program of any length has its own."""
+        if isinstance(program, BoundedProgram):
+            return {}
         if id(program) not in self._out:
             ports = program.executable.ports_of("output", "loss", "metric")
             self._out[id(program)] = {p.name: np.zeros(p.shape, p.dtype.numpy) for p in ports}

@@ -13,6 +13,7 @@ from ..core.errors import TrainingError
 from . import checkpoint as checkpoints
 from .averaging import Average, Ema
 from .binding import batch_of, bind
+from .bounded import attach, ports_for
 from .checkpoint import Progress
 from .data.dataset import Dataset, Feed
 from .data.sources import Data
@@ -20,7 +21,7 @@ from .divergence import Diagnose, LastGood, explain
 from .evaluation import Sized, evaluate
 from .events import Evaluated, Finished, Interrupted, Listener, Result, Saved, Started, Stepped, Stopped, Warned, silent
 from .interrupts import interrupts_held
-from .program import Program, data_ports
+from .program import Program
 from .runlog import RunLog, draw_curve
 from .schedules import HostSchedule
 from .stepper import Step, Stepper
@@ -109,15 +110,14 @@ class TrainingLoop:
         self.listener, self.diagnose = listener, diagnose
         self.stepper = Stepper(train, store, accumulate=accumulate, microbatches=settings.accumulate, seed=settings.seed, schedules=schedules)
         if evaluation is not None:
-            store.extend(evaluation.executable.ports)
-            evaluation.bind(store)
-        ports = self.stepper.ports()
+            attach(evaluation, store)
+        ports = ports_for(self.stepper.fed, data.train)
         self.feed = Feed(bind(data.train, ports), batch_of(ports), settings.seed, shuffle=data.shuffle)
         self.held_out: Dataset | None = None
         if data.held_out is not None:
             if evaluation is None:
                 raise TrainingError("held-out data needs an evaluation program")
-            self.held_out = bind(data.held_out, data_ports(evaluation))
+            self.held_out = bind(data.held_out, ports_for(evaluation, data.held_out))
         if settings.stop is not None and self.held_out is None:
             raise TrainingError("stop judges by held-out data, and there is none", help="hold some back: data SOURCE(..., split=0.1)")
         self.steps = settings.total_steps(self.feed.batches_per_epoch)

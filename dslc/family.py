@@ -1,0 +1,181 @@
+"""The programs of a model whose dimensions are bounded (`dims time<=1024`): few for all lengths, each made when a length first needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import TYPE_CHECKING
+
+from .core.errors import Error, ShapeError
+from .core.lengths import Length, fitted
+
+if TYPE_CHECKING:
+    from .frontend.elaborate import Elaborated
+    from .model import Model
+    from .passes.lengths import Sample, Varying
+
+SMALLEST = 16  # a shorter length runs in a program of this size, unless that is too long for the model
+LOW = (2, 3, 5, 9, 17, 33, 65)  # sizes from which on programs may be alike
+ABOVE = 13  # how far above its bound a dimension is while programs are compared: a size that nothing else has
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a program is made for: dimensions of exactly these sizes, and dimensions of any length up to these."""
+
+    exact: tuple[tuple[str, int], ...] = ()
+    up_to: tuple[tuple[str, int], ...] = ()
+
+    def __str__(self) -> str:
+        return ", ".join([*(f"{name}={n}" for name, n in self.exact), *(f"{name}<={n}" for name, n in self.up_to)])
+
+
+@dataclass
+class _Compared:
+    """A program and how it varies, while some dimensions are at a size for good."""
+
+    base: Elaborated
+    varying: Varying
+    inputs: dict[str, tuple[Length, ...]]
+
+
+@dataclass
+class Family:
+    """One kind of program of a model. Lengths at the bound have a program of their own without any masks, as have the shortest ones."""
+
+    model: Model
+    training: bool
+    roles: tuple[str, ...]
+    steps: bool
+    fetch: Sequence[str] = ()
+    _known: dict[tuple[tuple[str, int], ...], _Compared] = field(default_factory=dict)
+
+    @property
+    def bounds(self) -> dict[str, int]:
+        return self.model.checked.bounds
+
+    @property
+    def inputs(self) -> dict[str, tuple[Length, ...]]:
+        """The shape of each declared input. ShapeError where a bounded dimension cannot be told from them."""
+        found = self._compared({}).inputs
+        for dim in self.bounds:
+            if not any(n.dims == {dim} for shape in found.values() for n in shape):
+                raise ShapeError(f"no input has an axis that says how long '{dim}' is", help=f"a fixed length: dims {dim}=SIZE")
+        return found
+
+    def sizes_for(self, lengths: Mapping[str, int]) -> Sizes:
+        """The program that runs these lengths."""
+        exact = {d: n for d, n in lengths.items() if n in (1, self.bounds[d])}
+        while len(exact) < len(lengths):
+            least = self._compared(exact).varying.low
+            short = {d: lengths[d] for d, low in least.items() if lengths[d] < low}
+            if not short:
+                break
+            exact |= short
+        return Sizes(tuple(sorted(exact.items())), tuple((d, self._bucket(d, n)) for d, n in lengths.items() if d not in exact))
+
+    def whole(self) -> Sizes:
+        """The one program that takes all lengths but the shortest ones. ShapeError where an input does not tell a length."""
+        bounds = self.bounds if self.inputs else {}
+        return Sizes((), tuple(bounds.items()))
+
+    def _bucket(self, dim: str, n: int) -> int:
+        size = SMALLEST
+        while size < n:
+            size *= 2
+        return min(size, self.bounds[dim])
+
+    def elaborated(self, sizes: Sizes) -> Elaborated:
+        """The model's program for these sizes, in a module that passes may change."""
+        from .ir.mlir import ir
+        from .passes.bounded import Bounded
+
+        compared = self._compared(dict(sizes.exact))
+        checked = self.model.checked
+        kept = {p.path: p.type for p in (*checked.parameters, *checked.states)}
+        gradients = self.steps or compared.base.builder.has_gradients
+        made = Bounded(compared.varying, dict(sizes.up_to), compared.varying.low, self.bounds, kept, gradients)
+        with compared.base.context, ir.Location.unknown():
+            module = ir.Module.create()
+            made.run(module)
+        return replace(compared.base, module=module, settings=checked.settings, generate=checked.generate, dims=checked.dims, frame=checked.frame)
+
+    def told(self) -> list[str]:
+        """For each dimension the programs that there may be, for people."""
+        out = []
+        for dim, bound in self.bounds.items():
+            sizes = [*range(1, self._compared({}).varying.low[dim]), bound]
+            buckets = sorted({self._bucket(dim, n) for n in range(sizes[-2] + 1, bound)}) if bound > 1 else []
+            names = [*(f"{dim}={n}" for n in sizes[:-1] if n < bound), *(f"{dim}<={n}" for n in buckets), f"{dim}={bound}"]
+            out.append(f"{dim}: any length up to {bound}, in at most {len(names)} programs: {', '.join(names)}")
+        return out
+
+    def _compared(self, exact: Mapping[str, int]) -> _Compared:
+        """ShapeError, or what the model itself raises, where other lengths make other programs."""
+        key = tuple(sorted(exact.items()))
+        if key not in self._known:
+            self._known[key] = self._compare(dict(key))
+        return self._known[key]
+
+    def _compare(self, exact: dict[str, int]) -> _Compared:
+        from .passes.lengths import compare
+
+        free = [d for d in self.bounds if d not in exact]
+        high = {d: self.bounds[d] + ABOVE + 4 * k for k, d in enumerate(free)}
+        beside = [{**high, d: high[d] + 1} for d in free] + ([{d: n + 1 for d, n in high.items()}] if len(free) > 1 else [])
+        shapes: list[dict[str, tuple[int, ...]]] = []
+        self._sample(exact, {d: max(self.bounds[d] - 1, 1) for d in free}, [])  # an error shows sizes that may be
+        base, first = self._sample(exact, high, shapes)
+        others = [self._sample(exact, sizes, shapes)[1] for sizes in beside]
+        failed: Error | None = None
+        for size in LOW:
+            low = {d: min(size, self.bounds[d]) for d in free}
+            corners = [dict(zip(free, corner)) for corner in product(*((low[d], high[d]) for d in free))]
+            del shapes[1 + len(beside) :]
+            try:
+                short = [self._sample(exact, sizes, shapes)[1] for sizes in corners if sizes != high]
+                varying = compare([first, *others, *short], low, high)
+            except Error as error:
+                failed = failed or error
+                if size >= max(self.bounds.values()) or not free:
+                    break
+                continue
+            at = [tuple(s.sizes.values()) for s in (first, *others, *short)]
+            return _Compared(base, varying, _shapes(at, shapes, low, high))
+        assert failed is not None
+        raise failed
+
+    def _sample(self, exact: Mapping[str, int], sizes: Mapping[str, int], shapes: list[dict[str, tuple[int, ...]]]) -> tuple[Elaborated, Sample]:
+        """The model at these sizes, without what the program does not need; notes the shapes of the inputs that it declares."""
+        from .ir.types import type_of
+        from .passes.lengths import Sample
+        from .passes.prune import Prune
+
+        try:
+            made = self.model.elaborate(self.training, self.fetch, {**exact, **sizes})
+        except Error as error:
+            told = ", ".join(f"{d} = {n}" for d, n in {**exact, **sizes}.items())
+            error.notes = [*error.notes, f"{_bounded(self.bounds)}, and this is so with {told}"]
+            raise
+        shapes.append({name: type_of(value).shape for value, name in made.builder.inputs.items()})
+        with made.context, made.location:
+            Prune(self.roles).run(made.module)
+        return made, Sample(dict(sizes), made.module)
+
+
+def _bounded(bounds: Mapping[str, int]) -> str:
+    return " and ".join(f"'{d}' may be anything up to {n}" for d, n in bounds.items())
+
+
+def _shapes(
+    at: Iterable[tuple[int, ...]], shapes: Sequence[Mapping[str, tuple[int, ...]]], low: Mapping[str, int], high: Mapping[str, int]
+) -> dict[str, tuple[Length, ...]]:
+    """The shapes of inputs as lengths."""
+    places = list(at)
+
+    def axis(name: str, k: int) -> Length:
+        known = {place: shape[name][k] for place, shape in zip(places, shapes)}
+        return fitted(low, high, lambda sizes: known[tuple(sizes.values())])
+
+    return {name: tuple(axis(name, k) for k in range(len(shape))) for name, shape in shapes[0].items()}
