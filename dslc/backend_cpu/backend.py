@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any
 
 from dslc.core import dtypes, executable
@@ -19,9 +20,10 @@ from dslc.ir.trace import Body
 from dslc.ir.types import type_of
 
 from .kernels import generate
+from .loops import Turns, placed
 from .machine import Machine
 from .native import KernelArguments, KernelCall, KernelFunction, NativeStep, Times, aligned, build_object
-from .stage import STREAM_BYTES, Generated, Request, frame_of, request_of
+from .stage import STREAM_BYTES, Generated, Request, Stage, frame_of, request_of
 
 VERSION = 2  # of the generated code, for caches
 OPT_LEVEL = 0  # of LLVM's passes over its IR: higher ones double the time to compile and gain little on kernels that are built this way
@@ -47,6 +49,8 @@ class _Writer:
     infos: dict[str, tuple[int, executable.Kernel]] = field(default_factory=dict)
     launches: list[Launch] = field(default_factory=list)
     constants: bytearray = field(default_factory=bytearray)
+    turns: Turns | None = None  # of the outermost loop, in one
+    kept: int = 0  # bytes that loops keep
 
     def steps(self, steps: Sequence[Step]) -> tuple[NativeStep, ...]:
         return tuple(made for step in steps for made in self._step(step))
@@ -58,10 +62,19 @@ class _Writer:
             case Copy():
                 return [step] if step.bytes else []
             case Loop():
-                return [replace(step, steps=self.steps(step.steps))] if step.trip else []  # type: ignore[arg-type]
+                return self._loop(step) if step.trip else []
             case Branch():
                 return [replace(step, then=self.steps(step.then), otherwise=self.steps(step.otherwise))]  # type: ignore[arg-type]
         raise TypeError(step)
+
+    def _loop(self, loop: Loop) -> list[NativeStep]:
+        """The loop; before the outermost one what its turns have in common."""
+        if self.turns is not None:
+            return [replace(loop, steps=self.steps(loop.steps))]  # type: ignore[arg-type]
+        turns = self.turns = Turns.of(loop, self.kept)
+        made = replace(loop, steps=self.steps(loop.steps))  # type: ignore[arg-type]
+        self.turns, self.kept = None, turns.kept
+        return [*turns.before, made]
 
     def _call(self, call: Call) -> Iterator[KernelCall]:
         """The native calls of one launch. The groups of an update are kernels of their own, equal ones compiled once, with one barrier at the end."""
@@ -75,27 +88,34 @@ class _Writer:
         for part, inputs, outputs in (groups[k] for k in ordered):
             targets = [call.results[k] for k in outputs]
             large = sum(type_of(v).bytes for v in part.results) >= STREAM_BYTES
-            compiled = self._compiled(call.kernel, kind, part, large and all(map(_on_cache_line, targets)))
-            made = compiled.generated.choice.made
+            still = self.turns.still(call) if self.turns is not None and kind == "contract" else frozenset()
+            compiled = self._compiled(call.kernel, kind, part, large and all(map(_on_cache_line, targets)), still)
+            generated, functions = compiled.generated, compiled.functions
+            made = generated.choice.made
             places = [operands[k] for k in inputs] + targets
-            if compiled.generated.workspace_bytes:
+            if generated.workspace_bytes:
                 places.append(Place("arena", aligned(self.plan.arena_bytes)))
             places += compiled.tables
-            barrier = crossing or len(compiled.functions) > 1
-            calls += [KernelCall(f.symbol, tuple(places), barrier) for f in compiled.functions]
+            if generated.kept_bytes and self.turns is not None:
+                once = [f.symbol for f, stage in zip(functions, generated.stages) if stage.once]
+                functions = [f for f in functions if f.symbol not in once]
+                places.append(self.turns.keep(once, places, still, generated.kept_bytes))
+            barrier = crossing or len(functions) > 1
+            calls += [KernelCall(f.symbol, tuple(places), barrier) for f in functions]
         if calls:
             calls[-1] = replace(calls[-1], barrier=True, launch=len(self.launches))
         self._describe(call, body, calls, "" if made == BY_COST else made)
         yield from calls
 
-    def _compiled(self, kernel: Kernel, kind: str, body: Body, places_aligned: bool) -> _Compiled:
-        key = f"{kind} {kernel.schedule} {places_aligned} {body_key(body)}"
+    def _compiled(self, kernel: Kernel, kind: str, body: Body, places_aligned: bool, still: frozenset[int]) -> _Compiled:
+        key = f"{kind} {kernel.schedule} {places_aligned} {sorted(still)} {body_key(body)}"
         compiled = self.kernels.get(key)
         if compiled is None:
-            request = request_of(body, self.machine, places_aligned, kernel.schedule)
+            request = request_of(body, self.machine, places_aligned, kernel.schedule, still)
             generated = generate(kind, request)
             name = f"k{len(self.kernels)}_{identifier(kernel.role)}"
-            functions = [_function(f"{name}_{n}" if n else name, request, generated, n) for n in range(len(generated.stages))]
+            names = _symbols(name, generated.stages)
+            functions = [_function(symbol, request, generated, n) for n, symbol in enumerate(names)]
             compiled = self.kernels[key] = _Compiled(generated, functions, [self._constant(t) for t in generated.tables])
         return compiled
 
@@ -145,14 +165,15 @@ def compile_plan(plan: Plan, machine: Machine, timed: bool = False) -> Executabl
         writer = _Writer(plan, machine, constants=bytearray(plan.constants))
         steps = writer.steps(plan.steps)
         workspace = max((k.generated.workspace_bytes for k in writer.kernels.values()), default=0)
-        arena_bytes = aligned(plan.arena_bytes) + aligned(workspace)
+        kept = aligned(plan.arena_bytes) + aligned(workspace)
+        arena_bytes = kept + writer.kept
         functions = [f for k in writer.kernels.values() for f in k.functions]
         constants = bytes(writer.constants)
         ports, times = plan.ports, None
         if timed:
             slot, size = 1 + max((p.slot for p in ports), default=-1), executable.times_size(len(writer.launches))
             ports, times = (*ports, executable.Port(executable.TIMES, "output", dtypes.INT64, (size,), slot)), Times(slot, len(writer.launches))
-        built = build_object(functions, steps, arena_bytes, constant_bytes=len(constants), opt_level=OPT_LEVEL, times=times)
+        built = build_object(functions, placed(steps, kept), arena_bytes, constant_bytes=len(constants), opt_level=OPT_LEVEL, times=times)
     infos = [info for _, info in sorted(writer.infos.values(), key=lambda item: item[0])]
     return Executable("cpu", plan.name, "", "", ports, tuple(infos), tuple(writer.launches), arena_bytes, built.scratch_bytes, constants,
                       built.code, notes={"machine": machine.key()})  # fmt: skip
@@ -182,11 +203,20 @@ def plan_key(plan: Plan, machine: Machine) -> str:
     return digest.hexdigest()
 
 
+def _symbols(name: str, stages: Sequence[Stage]) -> list[str]:
+    """A name for each stage; the first one in a loop has the kernel's."""
+    counts = {True: count(), False: count()}
+    numbered = [(stage.once, next(counts[stage.once])) for stage in stages]
+    return [f"{name}_once_{n}" if once else f"{name}_{n}" if n else name for once, n in numbered]
+
+
 def _function(symbol: str, request: Request, generated: Generated, stage: int) -> KernelFunction:
     types = [(t.dtype, (max(t.size, 1),)) for t in (*request.operands, *request.results)]
     if generated.workspace_bytes:
         types.append((dtypes.UINT8, (generated.workspace_bytes,)))
     types += [(dtypes.of_numpy(t.dtype), (t.size,)) for t in generated.tables]
+    if generated.kept_bytes:
+        types.append((dtypes.UINT8, (generated.kept_bytes,)))
     emit_stage = generated.stages[stage].emit
 
     def emit(arguments: KernelArguments) -> None:

@@ -39,8 +39,8 @@ class Side:
     """What the schedule must know of an operand. x is the row of A or the column of B.
 
     `along`: the axis whose elements are contiguous, "k" or "x", or "none". `direct`: a load is a plain read of memory, cheap to repeat.
-    `shared`: the same for every batch. `packed`: B only: it lies packed in memory (see `emit_pack_b`).
-    `by_rows`: B only: its columns are rows of places, which are packed row by row.
+    `shared`: the same for every batch. `packed`: B only: it lies packed in memory (see `emit_pack_b`). `still`: B only: no turn of the loops around
+    the product changes it. `by_rows`: B only: its columns are rows of places, which are packed row by row.
     `stride`: elements between neighbours along the other axis where known (0: unknown): at powers of two they collide in the cache.
     """
 
@@ -50,6 +50,7 @@ class Side:
     packed: bool = False
     stride: int = 0
     by_rows: bool = False
+    still: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,9 +134,10 @@ def choose(shape: Shape, a: Side, b: Side, machine: Machine) -> Schedule:
 
 
 def choose_whole(shape: Shape, a: Side, b: Side, machine: Machine) -> Schedule:
-    """As `choose`, with B packed as a whole where a product is large enough for that and would pack the same columns again and again."""
+    """As `choose`, with B packed as a whole where a product is large enough for that and would pack the same columns again and again, or each turn of
+    a loop would."""
     schedule = choose(shape, a, b, machine)
-    if is_large(shape) and packs_again(shape, schedule):
+    if (b.still and schedule.pack_b) or (is_large(shape) and packs_again(shape, schedule)):
         return replace(choose(shape, a, replace(b, packed=True), machine), whole_b=True)
     return schedule
 
@@ -193,7 +195,7 @@ def space(shape: Shape, a: Side, b: Side, machine: Machine) -> tuple[Schedule, .
     tiles = sorted(_tiles_of(shape, a, machine), key=lambda t: _tile_cost(shape, t[0], t[1], lanes, machine))
     depths = [0, *(n for n in (256, BLOCK_K, 2 * BLOCK_K) if n < shape.k), *([shape.k] if shape.k > MOST_K else [])]
     packed_whole = next(iter(found)).whole_b
-    wholes = [packed_whole, not packed_whole] if is_large(shape) and not b.packed else [packed_whole]
+    wholes = [packed_whole, not packed_whole] if (is_large(shape) or b.still) and not b.packed else [packed_whole]
     options = (wholes, (False, True), depths, (1.0, 0.5, 2.0, 0.25), (False, True), (False, True), tiles[:TILES_TRIED])
     ways = sorted(product(*(range(len(o)) for o in options)), key=lambda way: (sum(map(bool, way)), sum(way)))
     for numbers in islice(ways, MOST_WAYS):

@@ -22,7 +22,8 @@ STREAM_BYTES = 16 << 20  # results that are larger go past the caches
 
 @dataclass(frozen=True)
 class Request:
-    """A kernel to generate. `aligned`: whether the results lie at multiples of 64 bytes; `schedule`: the one that it is to have (`ir.schedules`)."""
+    """A kernel to generate. `aligned`: whether the results lie at multiples of 64 bytes; `schedule`: the one that it is to have (`ir.schedules`);
+    `still`: the operands that no turn of the loops around it changes."""
 
     body: Body
     operands: tuple[TensorType, ...]
@@ -30,6 +31,7 @@ class Request:
     machine: Machine
     aligned: bool = False
     schedule: str = BY_COST
+    still: frozenset[int] = frozenset()
 
     @property
     def streaming(self) -> bool:
@@ -38,7 +40,8 @@ class Request:
 
 @dataclass(frozen=True)
 class Frame:
-    """The function in which a stage is emitted: the thread, its scratch memory, flat memories of operands, results and the shared workspace."""
+    """The function in which a stage is emitted: the thread, its scratch memory, flat memories of operands, results, the shared workspace
+    and what is kept from turn to turn."""
 
     b: Builder
     tid: Any
@@ -48,6 +51,7 @@ class Frame:
     results: tuple[Memory, ...]
     workspace: Memory | None
     tables: tuple[Memory, ...] = ()
+    kept: Memory | None = None
 
     def with_operands(self, more: Sequence[Memory]) -> Frame:
         """The frame with further memories behind the operands."""
@@ -56,37 +60,42 @@ class Frame:
 
 @dataclass(frozen=True)
 class Stage:
-    """One function that all threads run, with a barrier behind it. `scratch_bytes` are each thread's own."""
+    """One function that all threads run, with a barrier behind it. `scratch_bytes` are each thread's own. `once`: it reads still operands alone and
+    writes to what is kept: it runs before the loops."""
 
     emit: Callable[[Frame], None]
     scratch_bytes: int = 0
+    once: bool = False
 
 
 @dataclass(frozen=True)
 class Generated:
-    """The stages of a kernel in order, and the bytes of the workspace that all threads share from its first stage to its last. `choice`: the
-    schedules that it could have."""
+    """The stages of a kernel in order, and the bytes of the workspace that all threads share from its first stage to its last; `kept_bytes`: of what
+    its stages that run once have written. `choice`: the schedules that it could have."""
 
     stages: Sequence[Stage]
     workspace_bytes: int = 0
     tables: Sequence[np.ndarray] = ()  # constants that the code reads
     choice: Choice = NOTHING
+    kept_bytes: int = 0
 
 
 Generator = Callable[[Request], Generated]
 
 
 def frame_of(request: Request, generated: Generated, arguments: KernelArguments) -> Frame:
-    """The frame of a stage; its function's operands are the kernel's, its results, the workspace if any and the tables, all flat."""
+    """The frame of a stage; its function's operands are the kernel's, its results, the workspace if any, the tables and
+    what is kept if anything is, all flat."""
     b = Builder()
     b.start(arguments.tid.owner)
     rest = list(arguments.operands)
     inputs, rest = rest[: len(request.operands)], rest[len(request.operands) :]
     results, rest = rest[: len(request.results)], rest[len(request.results) :]
     workspace = rest.pop(0) if generated.workspace_bytes else None
-    return Frame(b, arguments.tid, arguments.nt, arguments.scratch, tuple(inputs), tuple(results), workspace, tuple(rest))
+    kept = rest.pop() if generated.kept_bytes else None
+    return Frame(b, arguments.tid, arguments.nt, arguments.scratch, tuple(inputs), tuple(results), workspace, tuple(rest), kept)
 
 
-def request_of(body: Body, machine: Machine, aligned: bool = False, schedule: str = BY_COST) -> Request:
+def request_of(body: Body, machine: Machine, aligned: bool = False, schedule: str = BY_COST, still: frozenset[int] = frozenset()) -> Request:
     """The request for a body, with types taken from its values."""
-    return Request(body, tuple(type_of(v) for v in body.operands), tuple(type_of(v) for v in body.results), machine, aligned, schedule)
+    return Request(body, tuple(type_of(v) for v in body.operands), tuple(type_of(v) for v in body.results), machine, aligned, schedule, still)

@@ -66,10 +66,15 @@ def generate(request: Request) -> Generated:
     shape, (a, b), machine = product.shape, product.sides, request.machine
     by_cost, space = partial(gemm_schedule.choose_whole, shape, a, b, machine), partial(gemm_schedule.space, shape, a, b, machine)
     schedule, choice = choose(request.schedule, by_cost, space)
+    kept = 0
     if schedule.whole_b:
-        product.sides, product.packed_at = [product.sides[0], replace(product.sides[1], packed=True)], workspace
-        workspace += gemm_schedule.packed_bytes(product.shape, product.sides[1], schedule)
-        packing.append(Stage(lambda frame: product.pack(frame, schedule)))
+        product.sides = [product.sides[0], replace(product.sides[1], packed=True)]
+        packed = gemm_schedule.packed_bytes(product.shape, product.sides[1], schedule)
+        packing.append(Stage(lambda frame: product.pack(frame, schedule), once=b.still))
+        if b.still:
+            kept = packed
+        else:
+            product.packed_at, workspace = workspace, workspace + packed
     scratch = gemm_schedule.scratch_elements(product.shape, product.sides[0], schedule) * product.shape.dtype.bytes
 
     def emit_product(frame: Frame) -> None:
@@ -78,7 +83,7 @@ def generate(request: Request) -> Generated:
         if product.edge:
             product.build_edge(frame, memories)
 
-    return Generated([*packing, Stage(emit_product, scratch + 64), *finish], workspace, choice=choice)
+    return Generated([*packing, Stage(emit_product, scratch + 64), *finish], workspace, choice=choice, kept_bytes=kept)
 
 
 def _suits(op: Any) -> bool:
@@ -116,10 +121,10 @@ class _Product(Contraction):
         super().__init__(request.body, op, roles, results)
         dtype = FLOAT64 if op.type.dtype == FLOAT64 else FLOAT32
         self.shape = Shape(self.sizes[ROWS], self.sizes[COLUMNS], self.sizes[TERMS], self.sizes[BATCH], dtype)
-        self.lanes = gemm_schedule.lanes_for(request.machine, dtype)
+        self.lanes, self.still = gemm_schedule.lanes_for(request.machine, dtype), request.still
         self.sides = [self._side(node, dim) for node, dim in zip(self.operands, (ROWS, COLUMNS))]
         self.places = places.of(request.body, op, roles, self.operands[1], self.lanes)
-        self.packed_at = 0  # where in the workspace a packed B lies
+        self.packed_at = 0  # where in the workspace, or in what is kept, a packed B lies
         self.rows_at: int | None = None  # and rows of A, each `row_length` elements, where they are laid out first
         self.row_length = self.shape.k + self.lanes
         self.machine, self.edge, self.edge_at = request.machine, 0, 0  # columns that are done apart, and where they lie in the workspace
@@ -138,7 +143,8 @@ class _Product(Contraction):
         direct = plain and along != "none" and steps[0][0] is not None and steps[0][1] is not None
         shared = BATCH not in dims_under(self.trace, [node])[id(node)]
         stride = steps[0][0 if along == "k" else 1] or 0 if direct else 0
-        return Side(along, direct, shared, False, max(stride, 0))
+        still = dim == COLUMNS and {r.operand for r in reads} <= self.still
+        return Side(along, direct, shared, False, max(stride, 0), still=still)
 
     def _run(self, address: Expr) -> int | None:
         """By how much an address moves with the terms, within each block of lanes, where blocks of terms are whole."""
@@ -224,12 +230,13 @@ class _Product(Contraction):
         return emit.memory_of(frame.workspace.ref, self.edge_at, self.shape.dtype, self.edge * self.row_length)  # type: ignore[union-attr]
 
     def pack(self, frame: Frame, schedule: gemm_schedule.Schedule) -> None:
-        """The whole of B, once, into the workspace."""
+        """The whole of B, once, into the workspace, or to be kept."""
         gemm.emit_pack_b(self.shape, schedule, self._loaded(frame)[1], self._packed(frame, schedule), frame.tid, frame.threads)
 
     def _packed(self, frame: Frame, schedule: gemm_schedule.Schedule) -> emit.Memory:
         elements = gemm.packed_elements(self.shape, schedule, self.sides[1].shared)
-        return emit.memory_of(frame.workspace.ref, self.packed_at, self.shape.dtype, elements)  # type: ignore[union-attr]
+        memory = frame.kept if self.sides[1].still else frame.workspace
+        return emit.memory_of(memory.ref, self.packed_at, self.shape.dtype, elements)  # type: ignore[union-attr]
 
     def _loaded(self, frame: Frame) -> list[gemm.Operand]:
         a, b = (gemm.Operand(side, self._loader(frame, node, dim)) for side, node, dim in zip(self.sides, self.operands, (ROWS, COLUMNS)))
