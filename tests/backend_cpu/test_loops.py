@@ -18,9 +18,10 @@ MODELS = {  # with the number of times that something is packed before a loop
         h[b, u] = tanh(x[b, t, u] + sum[v](h[b, v] * w[v, u]))
         emit y[b, t, u] = h[b, u]
 """),
-    "two weights in one code": (2, """    scan t carry h[b, u < 256] = 0:
+    "two weights in one code": (2, """    scan t carry h[b, u < 256] = 1:
         g[b, u] = tanh(sum[v](h[b, v] * w[v, u]))
-        h[b, u] = x[b, t, u] + tanh(sum[v](g[b, v] * w2[v, u]))
+        f[b, u] = tanh(sum[v](g[b, v] * w2[v, u]))
+        h[b, u] = softmax[u](f[b, u]) + x[b, t, u]
         emit y[b, t, u] = h[b, u]
 """),
     "carried": (0, """    scan t carry h[b, u < 256] = 0, m[v < 256, u < 256] = 0:
