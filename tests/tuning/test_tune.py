@@ -168,8 +168,9 @@ def test_an_interrupted_tune_keeps_what_it_measured(monkeypatch):
 
 def test_nothing_begins_after_the_time(monkeypatch):
     model, asked = some(TWO, monkeypatch)
-    times = iter([0.0, *[5.0] * 100])
-    assert tuning.tune(model, 1, clock=lambda: next(times)) == [] and asked == []
+    times, events = iter([0.0, *[5.0] * 100]), []
+    assert tuning.tune(model, 1, listener=events.append, clock=lambda: next(times)) == [] and asked == []
+    assert [e.message for e in events] == ["nothing was tuned: the time was over before a schedule was tried: give more"]
 
 
 def test_time_goes_by_share(monkeypatch):
