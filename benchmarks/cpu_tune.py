@@ -123,13 +123,16 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     os.environ["DSLC_THREADS"] = str(options.threads)
+    from dslc.backend_cpu.machine import host
+
     rows = []
     print(f"{'case':34} {'ms':>9} {'tuned':>6} {'quartiles':>13} {'tried':>6}")
     for name in (n for n in CASES if n.startswith(options.only)):
         rows.append(row := measure(name, options.seconds))
         print(f"{row.name:34} {row.milliseconds:9.4f} {row.ratio:6.2f} {row.low:6.2f} {row.high:6.2f} {row.tried:6}", flush=True)
         if options.json:
-            options.json.write_text(json.dumps({"threads": options.threads, "seconds": options.seconds, "rows": [asdict(r) for r in rows]}, indent=1))
+            told = {"machine": host().model, "threads": options.threads, "seconds": options.seconds, "rows": [asdict(r) for r in rows]}
+            options.json.write_text(json.dumps(told, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from .ir.trace import Body
 from .measuring import drawn, launch_times
 from .model import Model
 from .passes.tile import alone
-from .runtime.events import Tuned
+from .runtime.events import Listener, Tuned, Warned, silent
 from .targets import Target, target_of
 
 LEAST_GAIN = 0.02  # of a run's time: less is not worth another schedule
@@ -135,11 +135,12 @@ def tune(
     seconds: float,
     target: str = "cpu",
     programs: Sequence[str] = ("run",),
-    listener: Callable[[Tuned], None] = lambda _: None,
+    listener: Listener = silent,
     clock: Clock = time.monotonic,
 ) -> list[Tuned]:
     """Measures schedules of the kernels of some programs for so many seconds; what is compiled afterwards for this device uses what was
-    found. Kernels that were measured before are gone on with. What was measured is kept kernel by kernel, also where it is interrupted.
+    found. Kernels that were measured before are gone on with. What was measured is kept kernel by kernel, also where it is interrupted. `listener` is
+    told of each kernel.
 
     DataError where there is no time; TargetError for a target whose kernels cannot be timed here.
     """
@@ -167,6 +168,9 @@ def tune(
             write(device, item.info.key, entry)
             found.append(replace(told, share=item.seconds / total))
             listener(found[-1])
+    if not found:
+        why = "the time was over before a schedule was tried: give more" if waiting else "all schedules of all kernels were tried before"
+        listener(Warned(f"nothing was tuned: {why}"))
     return found
 
 

@@ -168,8 +168,9 @@ def test_an_interrupted_tune_keeps_what_it_measured(monkeypatch):
 
 def test_nothing_begins_after_the_time(monkeypatch):
     model, asked = some(TWO, monkeypatch)
-    times = iter([0.0, *[5.0] * 100])
-    assert tuning.tune(model, 1, clock=lambda: next(times)) == [] and asked == []
+    times, events = iter([0.0, *[5.0] * 100]), []
+    assert tuning.tune(model, 1, listener=events.append, clock=lambda: next(times)) == [] and asked == []
+    assert [e.message for e in events] == ["nothing was tuned: the time was over before a schedule was tried: give more"]
 
 
 def test_time_goes_by_share(monkeypatch):
@@ -262,3 +263,18 @@ def test_a_gpus_schedules_are_measured(monkeypatch, arch):
         assert found[kind].schedule == texts[-1] and found[kind].gain == pytest.approx(2) and found[kind].tried == len(texts) - 1
     assert {k.schedule for k in compile_program(model, "run", "cuda").kernels if k.kind in spaces} == fast
     assert len(measured.read(f"some GPU/{arch}")) == len(found) and measured.read(DEVICE()) == {}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(TARGETS["cuda-emulated"].missing() is not None, reason="no emulator")
+def test_a_devices_own_programs_are_timed(monkeypatch):
+    """The emulator as the device: kernels run, the driver tells the times of their launches, and the results agree."""
+    emulator = TARGETS["cuda-emulated"]
+    second = dataclasses.replace(emulator, device=lambda: "the emulator", schedules=lambda kernel: emulator.schedules(kernel)[:2])
+    monkeypatch.setitem(targets.TARGETS, "cuda-emulated", second)
+    model = dslc.load("model P:\n    input a[24, 40], b[40, 32]\n    y[i, j] = sum[k](a[i, k] * b[k, j])\n    output y\n")
+    (found,) = dslc.tune(model, 600, "cuda-emulated")
+    assert (found.tried, found.schedules, found.refused) == (1, 1, 0) and set(measured.read("the emulator").values()) == {
+        Entry(found.schedule, found.gain, 1)
+    }
+    assert {k.schedule for k in compile_program(model, "run", "cuda-emulated").kernels} == {found.schedule}
