@@ -22,6 +22,7 @@ Value = Any
 Index = Any
 
 FETCHED = 64  # terms whose lines are asked for at a time
+MOST_FETCHING = 8  # panels
 
 
 @dataclass(frozen=True)
@@ -245,9 +246,9 @@ class _Outer:
 
     def a_fetcher(self, batch: Index, strip: Index, k0: Index) -> Callable[[Index], None] | None:
         """Rows that lie apart are short streams, which a processor does not see coming: the next strip's lines are asked for, a block of terms at a
-        time."""
+        time. Where many panels read the rows they are near already."""
         fetch, line, m = self.p.a.fetch, 64 // self.shape.dtype.bytes, self.shape.m
-        if fetch is None or self.s.pack_a or self.p.a.side.along != "k" or self.strips == 1:
+        if fetch is None or self.s.pack_a or self.p.a.side.along != "k" or self.strips == 1 or self.panels > MOST_FETCHING:
             return None
 
         def block(k: Index) -> None:
