@@ -233,7 +233,7 @@ class Memory:
         vector.scatter(None, self.ref, [idx(i) for i in at], offsets, mask, raw)
 
     def fetch(self, at: Sequence[Index]) -> None:
-        """Has the cache line of an element brought near; one that does not exist does no harm."""
+        """Has the cache line of an element brought near. It should exist: a page that does not is looked for each time."""
         memref.PrefetchOp(self.ref, [idx(i) for i in at], False, 2, True)
 
     def viewed(self, *shape: int) -> Memory:

@@ -21,6 +21,9 @@ from .types import const, register_type, vec
 Value = Any
 Index = Any
 
+FETCHED = 64  # terms whose lines are asked for at a time
+MOST_FETCHING = 8  # panels
+
 
 @dataclass(frozen=True)
 class RowsOfColumns:
@@ -39,7 +42,7 @@ class Operand:
 
     x is the row of A, the column of B. With one lane the result is a scalar and the axis does not matter. Lanes outside the mask (None: all) must not
     be read and may have any finite value. `axis` is the side's `along`, or "x" where that is "none"; scalars may be asked of any operand.
-    `fetch(b, x, k)`, where an operand has it, has the cache line of an element brought near; it may lie beyond the last. `rows`: B only: how its
+    `fetch(b, x, k)`, where an operand has it, has the cache line of an element brought near. `rows`: B only: how its
     columns are packed, where they are the places of rows that are loaded better one by one.
     """
 
@@ -242,12 +245,20 @@ class _Outer:
         return lambda i, k: self.a_area.load([e.iadd(start, e.imul(k, panel_rows(s)), i)])
 
     def a_fetcher(self, batch: Index, strip: Index, k0: Index) -> Callable[[Index], None] | None:
-        """Rows that lie apart are short streams, which a processor does not see coming: the next strip's lines are asked for a term at a time."""
-        fetch, line = self.p.a.fetch, 64 // self.shape.dtype.bytes
-        if fetch is None or self.s.pack_a or self.p.a.side.along != "k" or self.strips == 1:
+        """Rows that lie apart are short streams, which a processor does not see coming: the next strip's lines are asked for, a block of terms at a
+        time. Where many panels read the rows they are near already."""
+        fetch, line, m = self.p.a.fetch, 64 // self.shape.dtype.bytes, self.shape.m
+        if fetch is None or self.s.pack_a or self.p.a.side.along != "k" or self.strips == 1 or self.panels > MOST_FETCHING:
             return None
-        below = e.iadd(self.first_row(strip), self.s.mr)
-        return lambda k: fetch(batch, e.iadd(below, e.irem(k, line)), e.iadd(k0, k))
+
+        def block(k: Index) -> None:
+            def row(i: Value) -> None:
+                for at in range(0, FETCHED, line):
+                    fetch(batch, e.imin(e.iadd(self.first_row(strip), self.s.mr, i), m - 1), e.iadd(k0, k, at))
+
+            e.loop(0, self.s.mr, 1, row)
+
+        return block
 
     def b_loader(self, batch: Index, panel: Index, local_panel: Index, k0: Index) -> Callable[[Index, int], Value]:
         s, shape = self.s, self.shape
@@ -270,12 +281,10 @@ class _Outer:
 
 def multiply(load_a: Callable[[int, Index], Value], load_b: Callable[[Index, int], Value], rows: int, vectors: int, terms: Index,
              sums: Sequence[Value], fetch: Callable[[Index], None] | None = None) -> list[Value]:  # fmt: skip
-    """sums[i, j] += a(i, k) * b(k, j) for k < terms, with the sums in registers. `fetch` is called for every term."""
+    """sums[i, j] += a(i, k) * b(k, j) for k < terms, with the sums in registers. `fetch` is called before every block of FETCHED terms."""
 
     def step(k: Index, acc: Sequence[Value]) -> list[Value]:
         acc = list(acc)
-        if fetch:
-            fetch(k)
         b = [load_b(k, j) for j in range(vectors)]
         for i in range(rows):
             a = vector.broadcast(b[0].type, load_a(i, k))
@@ -289,8 +298,15 @@ def multiply(load_a: Callable[[int, Index], Value], load_b: Callable[[Index, int
         return list(acc)
 
     unroll = 4 if rows * vectors < 8 else 2 if rows * vectors < 16 else 1
+
+    def block(k: Index, *acc: Value) -> list[Value]:
+        fetch(k)  # type: ignore[misc]  # not between the terms: LLVM would move all loads before it
+        return e.loop(k, e.iadd(k, FETCHED), unroll, unrolled, acc)
+
+    fetched = e.imul(e.idiv(terms, FETCHED), FETCHED) if fetch else 0
     whole = e.imul(e.idiv(terms, unroll), unroll)
-    acc = e.loop(0, whole, unroll, unrolled, sums) if not isinstance(whole, int) or whole else list(sums)
+    acc = e.loop(0, fetched, FETCHED, block, sums) if fetch else list(sums)
+    acc = e.loop(fetched, whole, unroll, unrolled, acc) if not isinstance(whole, int) or whole != fetched else acc
     if isinstance(terms, int):
         for k in range(whole, terms):
             acc = step(k, acc)

@@ -237,7 +237,9 @@ def _groups(before: Sequence[int], after: Sequence[int]) -> Iterator[tuple[list[
     """The fewest axes of two shapes, in order, that have as many elements."""
     i = j = 0
     while i < len(before) or j < len(after):
-        old, new, m, n = [], [], 1, 1
+        old: list[int] = []
+        new: list[int] = []
+        m = n = 1
         while not (old or new) or m != n:
             if i < len(before) and m <= n:
                 old.append(i)

@@ -92,7 +92,7 @@ class Rows:
         untested = Read(self.read.dtype, self.read.operand, self.read.address, ())
 
         def loader(read: Read) -> Callable[..., Value]:
-            return lambda batch, row, x, k, lanes, mask: self.load(frame, read, (batch, row, x, k), lanes, mask if read.tests else None)
+            return lambda batch, row, x, k, lanes, mask: self.load(frame, read, (batch, row, x, k), lanes, mask)
 
         return gemm.RowsOfColumns(self.width, loader(self.read), lambda *at: self.inside(frame, *at), loader(untested))
 

@@ -117,10 +117,10 @@ class _Winograd(Places):
         self.lanes = gemm_schedule.lanes_for(request.machine, FLOAT32)
         domain = op.maps().domain
         self.of = _Sizes(*(prod(domain[d] for d in axes) for axes in found.classes[:5]))
-        self.schedule = min(_schedules(self.of, self.lanes, self.machine), key=lambda s: s.cycles, default=None)  # type: ignore[assignment]
-        if self.schedule is None or not self._pays():
+        s = min(_schedules(self.of, self.lanes, self.machine), key=lambda s: s.cycles, default=None)
+        if s is None or not self._pays(s):
             raise Unsuited
-        s = self.schedule
+        self.schedule = s
         self.tiles = (-(-self.of.high // 2), -(-self.of.wide // 2))
         self.blocks = (-(-self.tiles[0] // s.high), -(-self.tiles[1] // s.wide))
         places = (2 * self.blocks[0] * s.high + 2, 2 * self.blocks[1] * max(s.wide, -(-s.wide // self.lanes) * self.lanes) + 2)
@@ -128,12 +128,12 @@ class _Winograd(Places):
         self._place(found, domain)
         self.results = [self._result(v) for v in request.body.results]
 
-    def _pays(self) -> bool:
+    def _pays(self, s: _Schedule) -> bool:
         n = self.of
         rate = 1.0 if self.machine.lanes == 16 else 2.0
         plain = n.outer * n.filters * n.channels * 9 * n.high * n.wide / self.lanes / rate * PLAIN
         tasks = n.outer * -(-n.high * n.wide // (4 * self.lanes))
-        return self.schedule.cycles + FILTER * n.filters * n.channels < GAIN * plain * gemm_schedule.idling(max(tasks, gemm_schedule.TASKS))
+        return s.cycles + FILTER * n.filters * n.channels < GAIN * plain * gemm_schedule.idling(max(tasks, gemm_schedule.TASKS))
 
     def _place(self, found: _Windows, domain: Sequence[int]) -> None:
         """The axes of the result, and what the operands read, over this kernel's dims."""

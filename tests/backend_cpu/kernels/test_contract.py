@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dslc.backend_cpu.kernels import generate
+from dslc.backend_cpu.kernels import generate, places
 from dslc.backend_cpu.machine import Machine
 from dslc.backend_cpu.stage import request_of
 from dslc.core.dtypes import BFLOAT16, FLOAT32, FLOAT64, INT32
@@ -84,6 +84,12 @@ CASES = [
     Case("conv_depthwise_spaced", "contract", [(F, (2, 6, 1, 5, 20)), (F, (6, 1, 1, 3, 3))], conv([1, 1], [1, 1], [9, 39], spacing=(2, 2)), 1e-5),
     Case("conv_edge", "contract", [(F, (1, 1, 64, 7, 7)), (F, (1, 160, 64, 3, 3)), (F, (160,)), (F, (1, 160, 7, 7))], edge, 5e-5),
     Case("product_edge", "contract", [(F, (150, 300)), (F, (300, 100))], product([I, K], [K, J], [I, J]), 5e-5),
+    Case("conv_rows_strided", "contract", [(F, (2, 1, 6, 23, 41)), (F, (1, 10, 6, 3, 3))], conv([2, 2], [1, 1], [12, 21]), 1e-5),
+    Case("conv_rows_inside", "contract", [(F, (1, 1, 3, 9, 71)), (F, (1, 20, 3, 5, 5))], conv([2, 2], [2, 2], [5, 35]), 1e-5),
+    Case("conv_rows_valid", "contract", [(F, (2, 1, 5, 12, 23)), (F, (1, 9, 5, 3, 3))], conv([1, 1], [0, 0], [10, 21]), 1e-5),
+    Case("conv_rows_one", "contract", [(F, (1, 1, 20, 14, 26)), (F, (1, 12, 20, 1, 1))], conv([2, 2], [0, 0], [7, 13]), 1e-5),
+    Case("conv_rows_short", "contract", [(F, (1, 1, 4, 13, 13)), (F, (1, 5, 4, 3, 3))], conv([2, 2], [1, 1], [7, 7]), 1e-5),
+    Case("conv_rows_edge", "contract", [(F, (1, 1, 64, 13, 13)), (F, (1, 160, 64, 3, 3))], conv([2, 2], [1, 1], [7, 7]), 5e-5),
     Case("conv_weights", "contract", [(F, (3, 1, 2, 9, 9)), (F, (1, 4, 2, 9, 9))], conv([1, 1], [1, 1], [3, 3]), 2e-5),
     Case("conv_1d", "contract", [(F, (2, 1, 3, 40)), (F, (1, 4, 3, 5))],
          lambda x, w: Conv.of(x, w, stride=[1], dilation=[1], spacing=[1], low=[4], size=[40], dtype=F), 1e-5),
@@ -122,3 +128,11 @@ def stages(case):
 @pytest.mark.parametrize("name, count", [("conv_image", 1), ("conv_packed_once", 3), ("conv_filters_laid_out", 2), ("product_edge", 2), ("large", 1)])
 def test_what_is_read_again_is_packed_first(name, count):
     assert stages(next(replace(case) for case in CASES if case.name == name)) == count
+
+
+@pytest.mark.parametrize("name", [case.name for case in CASES if case.name.startswith("conv_rows")])
+def test_rows_of_places_are_packed_one_by_one(name, monkeypatch):
+    found = []
+    monkeypatch.setattr(places, "of", lambda *args, of=places.of: found.append(of(*args)) or found[-1])
+    stages(next(replace(case) for case in CASES if case.name == name))
+    assert found[0] is not None and found[0].step == (1 if name == "conv_rows_valid" else 2)

@@ -26,6 +26,7 @@ from dslc.ir.ops import (
     full_like,
     logsumexp,
     reshape,
+    view,
 )  # fmt: skip
 from dslc.ir.types import TensorType, type_of
 
@@ -36,6 +37,12 @@ F = FLOAT32
 
 def fold(kind, axes):
     return lambda x: Reduce.of(x, kind=kind, axes=axes)
+
+
+def windows(kind, step, size, outside):
+    """Pooling with a border of one."""
+    rows = [[1, 0, 0, 0, 0], [0, step, 0, 1, 0], [0, 0, step, 0, 1]]
+    return lambda x: Reduce.of(view(x, rows, [0, -1, -1], [3, *size, 3, 3], outside), kind=kind, axes=[3, 4])
 
 
 def arg(kind, axis):
@@ -110,6 +117,9 @@ CASES = [
     *(Case(f"arg{kind}_{axis}", "reduce", [(INT32, (50, 37))], arg(kind, axis)) for kind in ("max", "min") for axis in (0, 1)),
     Case("argmax_odd", "reduce", [ODD], arg("max", 1)),
     Case("argmax_long", "reduce", [(INT32, (3, 37000))], arg("max", 1)),
+    Case("pool_by_two", "reduce", [(F, (3, 13, 90))], windows("max", 2, [7, 45], -np.inf)),
+    Case("pool_by_two_cut", "reduce", [(F, (3, 10, 64))], windows("max", 2, [6, 33], -np.inf)),
+    Case("pool_by_one", "reduce", [(F, (3, 9, 50))], windows("sum", 1, [9, 50], 0.0), 1e-5),
     Case("fold_windows", "reduce", [(F, (98, 3))], lambda g: Fold.of(g, strides=[1, 1], offsets=[0], shape=[100])),
     Case("fold_pooling", "reduce", [(F, (3, 6, 10, 2, 2))],
          lambda g: Fold.of(g, strides=[1, 0, 0, 0, 0, 0, 2, 0, 1, 0, 0, 0, 2, 0, 1], offsets=[0, 0, 0], shape=[3, 12, 20])),
