@@ -231,7 +231,7 @@ def test_kernels_that_share_nothing_have_no_copies():
     assert not any(isinstance(s, Copy) for s in plan.steps)
 
 
-@pytest.mark.parametrize("target", ["cpu", "cuda-emulated"])
+@pytest.mark.parametrize("target", ["cpu", "cuda-emulated:checked"])
 def test_products_and_sums_update_their_parameters_in_place(tmp_path, target):
     """The gradient's product takes in the optimizer: weight, bias and their moments are written where they lie, and no copy follows."""
     path = tmp_path / "m.dsl"

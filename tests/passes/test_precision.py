@@ -140,7 +140,7 @@ def step(found: dslc.Model, target: str) -> tuple[float, dict[str, np.ndarray]]:
     return loss, {k: before[k] - np.asarray(found.params[k], np.float64) for k in before}
 
 
-@pytest.mark.parametrize("target", ["cpu", "cuda-emulated"])
+@pytest.mark.parametrize("target", ["cpu", "cuda-emulated:checked"])
 @pytest.mark.parametrize("name", EPSILON)
 def test_a_step_is_as_near_to_float64_as_the_type_allows(tmp_path: Path, name: str, target: str) -> None:
     """Against the float32 model in float64. A gradient is a sum of products through about ten roundings, whose errors are random: 10 half units."""
@@ -167,7 +167,7 @@ def states(trainer: dslc.Trainer) -> dict[str, float]:
     return {k: float(trainer.model.params[f"loss_scale.{k}"]) for k in ("shift", "good", "skipped")}
 
 
-@pytest.mark.parametrize("target", ["cpu", "cuda-emulated", "reference"])
+@pytest.mark.parametrize("target", ["cpu", "cuda-emulated:checked", "reference"])
 def test_a_step_that_overflows_changes_nothing(tmp_path: Path, target: str) -> None:
     """2^16 * 1000 / 32 is beyond float16's 65,504, and so is half of it, and so on: five steps go by before the sixth changes anything."""
     trainer = dslc.Trainer(model(tmp_path, OVERFLOWS), target=target)

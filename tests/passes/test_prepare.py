@@ -53,7 +53,7 @@ def test_a_broadcast_is_not_kept() -> None:
     assert list(functions(text)) == ["main"]
 
 
-@pytest.mark.parametrize("target", ["cpu", "cuda-emulated"])
+@pytest.mark.parametrize("target", ["cpu", "cuda-emulated:checked"])
 def test_results_follow_the_parameters(target: str) -> None:
     model = dslc.load(NORM)
     program, oracle = dslc.compile(model, target=target), dslc.compile(model, target="reference")

@@ -30,14 +30,21 @@ __device__ __forceinline__ void load_matrix_x4_trans(unsigned (&r)[4], const voi
 template <typename T>
 inline void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], T, EMULATOR_HERE) {
     struct Operands { unsigned a[4], b[2]; float* d; } mine{{a[0], a[1], a[2], a[3]}, {b[0], b[1]}, d};
-    emulator::collective(~0u, 32, &mine, [](Operands** lane, unsigned) {
-        auto part = [](unsigned word, int half) { return (float)emulator::bits_as<T>((unsigned short)(word >> 16 * half)); };
+    emulator::collective(~0u, 32, &mine, [](Operands** lane, unsigned) EMULATOR_UNSEEN {
+        double left[16][16], right[8][16];  // by row, or column, and term
+        for (int i = 0; i < 32; i++)
+            for (int k = 0; k < 12; k++) {
+                unsigned word = k < 8 ? lane[i]->a[k / 2] : lane[i]->b[k / 2 - 4];
+                int column = i % 4 * 2 + k % 2;
+                double value = (float)emulator::bits_as<T>((unsigned short)(word >> 16 * (k % 2)));
+                if (k < 8) left[i / 4 + k / 2 % 2 * 8][column + k / 4 * 8] = value;
+                else right[i / 4][column + (k / 2 - 4) * 8] = value;
+            }
         for (int row = 0; row < 16; row++)
             for (int column = 0; column < 8; column++) {
                 float& sum = lane[row % 8 * 4 + column / 2]->d[row / 8 * 2 + column % 2];
                 double total = sum;
-                for (int k = 0; k < 16; k++)
-                    total += (double)part(lane[row % 8 * 4 + k % 8 / 2]->a[row / 8 + k / 8 * 2], k % 2) * part(lane[column * 4 + k % 8 / 2]->b[k / 8], k % 2);
+                for (int k = 0; k < 16; k++) total += left[row][k] * right[column][k];
                 sum = (float)total;
             }
     }, file, line);

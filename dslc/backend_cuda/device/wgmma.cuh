@@ -120,7 +120,7 @@ template <int R, typename First, typename Second> inline void wgmma_issue(float*
             memset(d[t], 0xff, R * 4);
         }
     }
-    group.products.push_back({d[0], group.groups, [=](float* values) {
+    group.products.push_back({d[0], group.groups, [=](float* values) EMULATOR_UNSEEN {
         static thread_local double a[64][16], b[2 * R][16];
         for (int row = 0; row < 64; row++) for (int k = 0; k < 16; k++) a[row][k] = first(row, k);
         for (int column = 0; column < 2 * R; column++) for (int k = 0; k < 16; k++) b[column][k] = second(column, k);

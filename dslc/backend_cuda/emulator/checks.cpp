@@ -23,16 +23,39 @@ struct Access {
 };
 struct Cell { Access write, reads[2]; };
 
-// What is known of each byte of some memory; pages that nobody needs are never made.
-struct Cells {
-    Cell* at;
+// Zeros; pages that nobody needs are never made.
+template <typename T> struct Pages {
+    T* at = nullptr;
     size_t bytes;
-    explicit Cells(size_t count) : at(nullptr), bytes(count * sizeof(Cell)) {
-        if (bytes) at = (Cell*)mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        if (at == (Cell*)MAP_FAILED) fprintf(stderr, "the emulator's checks need more memory than there is\n"), abort();
+    explicit Pages(size_t count) : bytes(count * sizeof(T)) {
+        if (bytes) at = (T*)mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (at == (T*)MAP_FAILED) fprintf(stderr, "the emulator's checks need more memory than there is\n"), abort();
     }
-    Cells(Cells&& other) : at(other.at), bytes(other.bytes) { other.bytes = 0; }
-    ~Cells() { if (bytes) munmap(at, bytes); }
+    Pages(Pages&& other) : at(other.at), bytes(other.bytes) { other.bytes = 0; }
+    ~Pages() { if (bytes) munmap(at, bytes); }
+};
+
+// What is known of some memory: of four bytes at once until they are accessed apart, and again when they are written together.
+struct Cells {
+    Pages<Cell> words, bytes;
+    Pages<bool> apart;
+    explicit Cells(size_t size) : words(size / 4 + 1), bytes(size + 4), apart(size / 4 + 1) {}
+
+    // Calls `one(cell, its first byte)` for all that some bytes are.
+    template <typename One> void each(size_t first, size_t size, bool writes, One one) {
+        for (size_t k = first, end = first + size; k < end;) {
+            size_t word = k / 4, last = std::min(end, 4 * word + 4);
+            bool whole = last - k == 4;
+            if (whole && !apart.at[word]) {
+                one(words.at[word], k);
+                k = last;
+                continue;
+            }
+            if (!apart.at[word]) std::fill_n(bytes.at + 4 * word, 4, words.at[word]), apart.at[word] = true;
+            for (; k < last; k++) one(bytes.at[k], k);
+            if (whole && writes) words.at[word] = bytes.at[4 * word], apart.at[word] = false;
+        }
+    }
 };
 
 using Clocks = std::vector<uint32_t>;
@@ -49,13 +72,14 @@ struct Checker {
     std::map<const void*, Meeting> meetings;
     Access unwritten{};  // the block's first read of what nobody had written: a fault in the end, unless the write that comes too late says more
     size_t unwritten_byte;
+    size_t dynamic_from;  // shared memory: the static part, then the dynamic one
     Cells shared;
     std::vector<Cells> buffers;
     uintptr_t image, image_end;
 
     explicit Checker(const Block& b)
         : threads(b.threads), all(threads + 1 + (threads + 127) / 128), known(all, Clocks(all)), far(all), floor(all), least(all),
-          shared(b.shared.size + b.dynamic_size) {
+          dynamic_from((b.shared.size + 15) / 16 * 16), shared(dynamic_from + b.dynamic_size) {
         for (size_t t = 0; t < all; t++) known[t][t] = 1;
         for (int k = 0; k < b.buffer_count; k++) buffers.emplace_back(b.buffers[k].size);
         Dl_info found;
@@ -77,7 +101,7 @@ namespace {
 
 // Where an access is: the cells of its bytes, and the buffer, none for shared memory.
 struct Region {
-    Cell* cells;
+    Cells* cells;
     size_t first;
     const Buffer* buffer;
     std::string name() const { return buffer ? buffer->name : "shared memory"; }
@@ -139,37 +163,39 @@ void touch(Checker& c, const Region& r, size_t size, const Access& now, bool wri
         return before.thread == now.thread || before.clock <= c.floor[before.thread] || before.clock <= known[before.thread];
     };
     if (writes && r.buffer && !r.buffer->written) bad(now, text("a write to %s, which this kernel may only read", r.buffer->name));
-    for (size_t k = r.first; k < r.first + size; k++) {
-        Cell& cell = r.cells[k];
+    r.cells->each(r.first, size, writes, [&](Cell& cell, size_t k) {
         const Access& wrote = cell.write;
         if (wrote.under_way && wrote.block == c.block) {
             block->fault->places[1] = wrote.place;
             bad(now, text("%s of byte %zu of %s by %s while the copy there that %s issued is under way", writes ? "a write" : "a read", k,
-                             r.name().c_str(), who(c, now).c_str(), who(c, wrote).c_str()));
+                          r.name().c_str(), who(c, now).c_str(), who(c, wrote).c_str()));
         }
         if (!r.buffer && !writes && wrote.block != c.block && c.unwritten.block != c.block) c.unwritten = now, c.unwritten_byte = k;
         if (!comes_behind(wrote) && !(now.atomic && wrote.atomic)) unordered(c, r, k, wrote, true, now, writes);
         for (const Access& read : cell.reads)
             if (writes && !comes_behind(read) && !(now.atomic && read.atomic)) unordered(c, r, k, read, false, now, true);
         if (writes) cell.write = now;
-        if (writes && !now.atomic) continue;
+        if (writes && !now.atomic) {
+            cell.reads[0] = cell.reads[1] = {};  // what comes behind this write comes behind them
+            return;
+        }
         if (cell.reads[0].thread != now.thread || cell.reads[0].block != now.block) cell.reads[1] = cell.reads[0];
         cell.reads[0] = now;
-    }
+    });
 }
 
 // Whether `at` lies in shared memory or a buffer, all `size` bytes of it.
 bool found(Checker& c, const char* at, size_t size, Region& r) {
     const Block& b = *block;
     size_t in_dynamic = at - b.dynamic_shared, in_static = at - (char*)b.shared.from;
-    if (in_dynamic < b.dynamic_size) r = {c.shared.at, b.shared.size + in_dynamic, nullptr};
+    if (in_dynamic < b.dynamic_size) r = {&c.shared, c.dynamic_from + in_dynamic, nullptr};
     if (in_dynamic < b.dynamic_size) return in_dynamic + size <= b.dynamic_size;
-    if (in_static < b.shared.size) r = {c.shared.at, in_static, nullptr};
+    if (in_static < b.shared.size) r = {&c.shared, in_static, nullptr};
     if (in_static < b.shared.size) return in_static + size <= b.shared.size;
     const Buffer* next = std::upper_bound(b.buffers, b.buffers + b.buffer_count, at, [](const char* x, const Buffer& k) { return x < k.from; });
     if (next == b.buffers) return false;
     const Buffer& k = next[-1];
-    r = {c.buffers[&k - b.buffers].at, size_t(at - k.from), &k};
+    r = {&c.buffers[&k - b.buffers], size_t(at - k.from), &k};
     return r.first + size <= k.size;
 }
 
@@ -238,8 +264,9 @@ void copy_issued(void* to, size_t size, void* code) {
 namespace {
 void landed(Checker& c, void* to, size_t size, size_t thread, uint32_t clock) {
     Region r = region(c, to, size, {}, true);
-    for (size_t k = r.first; k < r.first + size; k++)
-        r.cells[k].write.under_way = false, r.cells[k].write.thread = thread, r.cells[k].write.clock = clock;
+    r.cells->each(r.first, size, false, [&](Cell& cell, size_t) {
+        cell.write.under_way = false, cell.write.thread = thread, cell.write.clock = clock;
+    });
 }
 }  // namespace
 

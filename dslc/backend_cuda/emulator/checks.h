@@ -26,6 +26,7 @@ EMULATOR_HOOK(void end_launch(Block& b))
 
 // `code`: where a kernel calls the function that does it, which is EMULATOR_CODE in an EMULATOR_CALLED one.
 #define EMULATOR_CALLED __attribute__((noinline))
+#define EMULATOR_UNSEEN __attribute__((no_sanitize("thread")))  // of a function that computes for the emulator: faster
 #define EMULATOR_CODE __builtin_return_address(0)
 EMULATOR_HOOK(void reads(const void* place, size_t size, void* code))
 EMULATOR_HOOK(void copy_issued(void* to, size_t size, void* code))  // by the running thread; until it has landed nobody may touch the place

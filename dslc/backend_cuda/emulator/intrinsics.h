@@ -17,7 +17,7 @@ template <typename T, typename Change> inline T read_modify_write(T* p, Change c
     } while (!__atomic_compare_exchange_n(place, &before, after, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
     return old;
 }
-template <typename To, typename From> inline To bits_as(From x) {
+template <typename To, typename From> __forceinline__ To bits_as(From x) {
     static_assert(sizeof(To) == sizeof(From));
     To y;
     memcpy(&y, &x, sizeof y);

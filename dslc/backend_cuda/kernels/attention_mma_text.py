@@ -247,14 +247,15 @@ class StreamWriter:
         w, width = self.w, self.plan.chunk
         w.line(f"float chunk[{width}] = {{}};")
         whole = t.size % width == 0
-        with w.block(f"if (at < {count})" if ragged else ""):
+        tests = [f"at < {count}"] * ragged + [f"c * {width} < {t.size}"] * (whole and t.used * width != t.size)
+        with w.block(f"if ({' && '.join(tests)})" if tests else ""):
             known: dict[int, Val] = {}
             for read in survey(self.trace, [t.node]).reads if whole else ():
                 still = not any(moves_with(self.trace, e.expr, t.dim) for e in read.tests)
                 if still and self.request.operand_aligned(read.operand) and chunked(read.address, t.dim, width):
                     known[id(read)] = Val(f"{load_chunk(w, base, self.w_operand, read, width)}[e]", read.dtype)
             with w.unrolled("e", width):
-                if not whole or t.used * width != t.size:
+                if not whole:
                     w.line(f"if (c * {width} + e >= {t.size}) break;")
                 p = self.point("first_x", "0", known, more={along: "at", t.dim: f"(c * {width} + e)"})
                 w.line(f"chunk[e] = {p.value(t.node).text};")

@@ -92,7 +92,7 @@ train:
 """
     feed = {"x": np.random.default_rng(0).standard_normal((4, 3)).astype(np.float32)}
     models = [dslc.load(spec) for _ in range(2)]
-    program = program_of(models[0], "step", "cuda-emulated")
+    program = program_of(models[0], "step", "cuda-emulated:checked")
     assert program.executable.pointers
     starts = {k: np.array(v) for k, v in models[0].params.items()}
     for model in models:
