@@ -8,7 +8,8 @@ give the lower bound: by Lagrange's relaxation of the bytes held at one moment.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import random
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from .mincut import ENDLESS, Network
@@ -19,6 +20,10 @@ CANDIDATES = 8  # values that are tried at each fullest moment
 SMALL = 1 / 500  # of the most that is held: what is smaller is not computed again on its own
 MOMENTS = 3  # at which the bound is taken
 ATTEMPTS = 6  # at a plan whose buffers, packed, fit too
+FITTING = 12  # plans that fit, of which repeats are taken out
+PACKED = 4  # of these are packed
+SEARCH = 1_000_000  # positions of plans that are looked at to better one
+NEAR = 1 / 1000  # of the program's time: a plan so near to the bound is not bettered
 SWEEP = 9  # prices of a held byte at each
 TICKS = 1e9  # of a second: the unit of the cuts' capacities
 
@@ -44,9 +49,9 @@ def choose(line: Timeline, room: int) -> Choice | None:
         seeds += [expanded(line, kept, at) for kept, at in kept_sets] + mixed(line, kept_sets, target)
         fitting = [p for s in _distinct(seeds) if (p := repaired(line, s, target)) is not None]
         fitting.sort(key=line.extra)
-        pruned = sorted((_pruned(line, p, target) for p in fitting[:4]), key=line.extra)
+        pruned = sorted((_pruned(line, p, target) for p in fitting[:FITTING]), key=line.extra)
         least_total = None
-        for plan in pruned:
+        for plan in _distinct([polished(line, p, target, bound) for p in pruned[:1]] + pruned)[:PACKED]:
             packing = pack(line.intervals(plan), room)
             if packing.total <= room:
                 return Choice(plan, packing, line.extra(plan), bound)
@@ -66,8 +71,7 @@ def least(line: Timeline) -> tuple[list[int], Packing]:
     for seed in _distinct([line.base, *segmented(line)]):
         plan = min(_repairs(line, seed, floor), key=line.peak)
         plan = _pruned(line, plan, line.peak(plan))
-        packed = pack(line.intervals(plan))
-        if packed.total < packing.total:
+        if line.peak(plan) < packing.total and (packed := pack(line.intervals(plan))).total < packing.total:
             best, packing = plan, packed
     return best, packing
 
@@ -163,7 +167,7 @@ def repaired(line: Timeline, plan: Sequence[int], target: int) -> list[int] | No
     return last if line.peak(last) <= target else None
 
 
-def _repairs(line: Timeline, plan: Sequence[int], target: int) -> Iterator[list[int]]:
+def _repairs(line: Timeline, plan: Sequence[int], target: int, banned: Container[int] = ()) -> Iterator[list[int]]:
     """The plan, then with one repeat more each time, until at most `target` bytes are held or none helps any more."""
     plan = list(plan)
     yield plan
@@ -183,6 +187,8 @@ def _repairs(line: Timeline, plan: Sequence[int], target: int) -> Iterator[list[
         for b, size, first, last in lives:
             if b < 0 or not first < fullest < last or size < smallest or b in now or b not in next_use:
                 continue
+            if line.maker[b] in banned:
+                continue
             task, reader = line.tasks[line.maker[b]], next_use[b]
             following = next((n for n in plan[reader:] if n > plan[fullest]), plan[reader])
             if task.repeats and max(following, plan[reader]) <= task.until:
@@ -201,19 +207,43 @@ def _repairs(line: Timeline, plan: Sequence[int], target: int) -> Iterator[list[
         yield plan
 
 
+def polished(line: Timeline, plan: list[int], target: int, bound: float) -> list[int]:
+    """The plan after a search: a few repeats that stand together are taken out and must not come back, others are put in until it fits, and what is
+    not needed then goes; kept where it costs less."""
+    draw = random.Random(0)
+    spent, best = 0, line.extra(plan)
+    while spent < SEARCH and best - bound > NEAR * line.seconds:
+        repeats = _repeats(plan)
+        if not repeats:
+            break
+        first = draw.randrange(len(repeats))
+        taken = set(repeats[first : first + draw.randint(1, 4)])
+        banned = {plan[t] for t in taken}
+        tried = [n for t, n in enumerate(plan) if t not in taken]
+        for tried in _repairs(line, tried, target, banned):
+            spent += CANDIDATES * len(tried)
+            if line.extra(tried) >= best:
+                break
+        if line.extra(tried) < best and line.peak(tried) <= target:
+            plan = _pruned(line, tried, target)
+            best = line.extra(plan)
+        spent += len(plan)
+    return plan
+
+
+def _repeats(plan: Sequence[int]) -> list[int]:
+    """The places of a plan's repeats."""
+    seen: set[int] = set()
+    return [t for t, n in enumerate(plan) if n in seen or seen.add(n)]  # type: ignore[func-returns-value]
+
+
 def _pruned(line: Timeline, plan: list[int], target: int) -> list[int]:
     """The plan without the repeats that it fits without, the dearest first."""
     changed = True
     while changed:
         changed = False
-        seen: set[int] = set()
-        repeats = []
-        for t, n in enumerate(plan):
-            if n in seen:
-                repeats.append(t)
-            seen.add(n)
         dropped: set[int] = set()
-        for t in sorted(repeats, key=lambda t: -line.tasks[plan[t]].seconds):
+        for t in sorted(_repeats(plan), key=lambda t: -line.tasks[plan[t]].seconds):
             tried = [n for k, n in enumerate(plan) if k != t and k not in dropped]
             if line.peak(tried) <= target:
                 dropped.add(t)
