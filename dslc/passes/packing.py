@@ -113,9 +113,7 @@ def max_live(intervals: Sequence[Interval]) -> int:
     return most
 
 
-def _first_fit(
-    intervals: Sequence[Interval], meeting: Mapping[int, Sequence[int]], order: Sequence[int], offsets: list[int], ends: list[int]
-) -> int:
+def _first_fit(intervals: Sequence[Interval], meeting: Mapping[int, Sequence[int]], order: Sequence[int], offsets: list[int], ends: list[int]) -> int:
     """Places each buffer at the lowest offset that is free for as long as it lives; ends -1: not placed yet. How high they reach."""
     height = 0
     for i in order:

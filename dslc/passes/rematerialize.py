@@ -64,6 +64,20 @@ def choose(line: Timeline, room: int) -> Choice | None:
     return Choice(plan, packing, line.extra(plan), bound) if packing.total <= room else None
 
 
+def greedy(line: Timeline, room: int) -> Choice | None:
+    """The program with repeats put in one by one until its packed arena fits: what a search is measured against. Its bound is 0."""
+    target = room
+    for _ in range(ATTEMPTS):
+        plan = repaired(line, line.base, target)
+        if plan is None:
+            return None
+        packing = pack(line.intervals(plan), room)
+        if packing.total <= room:
+            return Choice(plan, packing, line.extra(plan), 0.0)
+        target -= packing.total - room
+    return None
+
+
 def least(line: Timeline) -> tuple[list[int], Packing]:
     """The plan of the smallest arena that is found, without regard to time."""
     best, packing = line.base, pack(line.intervals(line.base))
