@@ -21,7 +21,9 @@ SMALL = 1 / 500  # of the most that is held: what is smaller is not computed aga
 MOMENTS = 3  # at which the bound is taken
 ATTEMPTS = 6  # at a plan whose buffers, packed, fit too
 FITTING = 12  # plans that fit, of which repeats are taken out
+POLISHED = 3  # of these are bettered
 PACKED = 4  # of these are packed
+GOOD = 1 / 200  # of the program's time: a plan so near to the bound is taken at once
 SEARCH = 1_000_000  # positions of plans that are looked at to better one
 NEAR = 1 / 1000  # of the program's time: a plan so near to the bound is not bettered
 SWEEP = 9  # prices of a held byte at each
@@ -44,24 +46,31 @@ def choose(line: Timeline, room: int) -> Choice | None:
         return Choice(line.base, base, 0.0, 0.0)
     bound, kept_sets = lower_bound(line, room, fullest_moments(line, room))
     seeds = [line.base, *segmented(line)]
+    best: Choice | None = None
     target = room
-    for _ in range(ATTEMPTS):
+    for _ in range(ATTEMPTS):  # each at a smaller target, so that what is left over when packed finds room; other plans are found too
         seeds += [expanded(line, kept, at) for kept, at in kept_sets] + mixed(line, kept_sets, target)
         fitting = [p for s in _distinct(seeds) if (p := repaired(line, s, target)) is not None]
         fitting.sort(key=line.extra)
         pruned = sorted((_pruned(line, p, target) for p in fitting[:FITTING]), key=line.extra)
-        least_total = None
-        for plan in _distinct([polished(line, p, target, bound) for p in pruned[:1]] + pruned)[:PACKED]:
+        pruned = sorted(pruned + [polished(line, p, target, bound) for p in pruned[:POLISHED]], key=line.extra)
+        over = room // 100 if pruned else 0
+        for plan in _distinct(pruned)[:PACKED]:
+            if best is not None and line.extra(plan) >= best.extra:
+                break
             packing = pack(line.intervals(plan), room)
             if packing.total <= room:
-                return Choice(plan, packing, line.extra(plan), bound)
-            least_total = min(packing.total, least_total or packing.total)
-        if least_total is None:
+                best = Choice(plan, packing, line.extra(plan), bound)
+                break
+            over = max(over, packing.total - room) if best is None else over
+        if not over or (best is not None and best.extra - bound <= GOOD * line.seconds):
             break
-        target -= max(least_total - room, room // 100)
+        target -= over
         kept_sets = lower_bound(line, target, fullest_moments(line, target))[1]
-    plan, packing = least(line)
-    return Choice(plan, packing, line.extra(plan), bound) if packing.total <= room else None
+    if best is None:
+        plan, packing = least(line)
+        best = Choice(plan, packing, line.extra(plan), bound) if packing.total <= room else None
+    return best
 
 
 def greedy(line: Timeline, room: int) -> Choice | None:
