@@ -19,8 +19,14 @@ from .workloads import WORKLOADS, inputs
 
 
 def _preparer(name: str, threads: int) -> Callable:
+    """`NAME@BUDGET`: under a budget of memory, of dslc in bytes, of torch a share of what it keeps for the backward pass otherwise."""
+    name, _, budget = name.partition("@")
     if name == "dslc":
-        from .peers.dslc_peer import prepare
+        from functools import partial
+
+        from .peers.dslc_peer import prepare as prepare_dslc
+
+        prepare = partial(prepare_dslc, memory=budget)
     elif name == "onnxruntime":
         from .peers.onnxruntime_peer import prepare
     elif name == "jax":
@@ -30,7 +36,7 @@ def _preparer(name: str, threads: int) -> Callable:
 
         from .peers.torch_peer import prepare as prepare_torch
 
-        return partial(prepare_torch, threads=threads, compiled=name == "torch.compile")
+        return partial(prepare_torch, threads=threads, compiled=name == "torch.compile", kept=float(budget or 1))
     return lambda *args: prepare(*args, threads)
 
 

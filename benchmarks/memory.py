@@ -1,15 +1,20 @@
-"""`python -m benchmarks.memory [--only NAME,...] --json FILE`: training steps under budgets of memory, from the least possible to the unbounded one.
+"""`python -m benchmarks.memory [--only NAME,...] [--rounds N] --json FILE`: training steps under budgets of memory.
 
-Each row: the arena that the plan takes and its packing's lower bound; the time that repeats add by the cost model, and what any plan must add; with
-`measured` also the step's time beside that without a budget, both in turns in one process, and that the losses are equal to the bit. A plot of
-budget against time lies beside the file.
+Each row is a budget, from the least possible to the unbounded one: the arena that the plan takes and its packing's lower bound; the time that
+repeats add by the cost model, what any plan must add, what the greedy plan adds. Where steps are `measured`, contestants in processes of their own
+take them side by side, as in `benchmarks.driver`: dslc under some of the budgets, torch.compile under shares of its `activation_memory_budget`; for
+each the most memory that was resident and the time of a step, with the share of the machine that others used meanwhile. A table is printed; a plot
+of budget against time lies beside the file.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import random
 import statistics
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,120 +22,170 @@ from typing import Any
 
 import numpy as np
 
-from .workloads import MODELS
+from . import driver
+from .peers.dslc_peer import shapes
+from .workloads import MODELS, WORKLOADS, weights
 
 STEPS = 8  # budgets
-TURNS = 5
+FROM = 1.15  # times the least budget: from here on the plan should be near the bound
+MEASURED = (0, 1, 3, 5)  # rows whose budgets dslc runs under
+SHARES = (1.0, 0.7, 0.4, 0.0)  # of torch's activation_memory_budget
+SPARE = 1 << 16  # bytes that kernels need behind the arena
+SECONDS = 0.5  # of each contestant's part of a round
+THREADS = 2
 
 
 @dataclass(frozen=True)
-class Workload:
-    """`sizes` of models/gpt.dsl; `measured`: steps are run, not planned alone."""
+class Step:
+    """`sizes` of the model's file; `measured`: the workload of `benchmarks.workloads` that is run, not planned alone."""
 
     name: str
-    measured: bool
+    model: str
+    measured: str = ""
     sizes: dict[str, int] = field(default_factory=dict)
 
 
-WORKLOADS = {
-    w.name: w
-    for w in (
-        Workload("gpt", True),
-        Workload("gpt2_124m", False, {"batch": 4, "time": 1024, "vocab": 50304, "width": 768, "heads": 12, "depth": 12}),
+ALL = {
+    s.name: s
+    for s in (
+        Step("gpt", "gpt", "gpt_train"),
+        Step("gpt2_124m", "gpt", sizes={"batch": 4, "time": 1024, "vocab": 50304, "width": 768, "heads": 12, "depth": 12}),
+        Step("resnet50", "resnet50", sizes={"batch": 32}),
+        Step("unet", "unet"),
     )
 }
 
 
-def _model(workload: Workload, **settings: Any) -> Any:
-    import dslc
-
-    return dslc.load(str(MODELS / "gpt.dsl"), **workload.sizes, **settings)
-
-
-def planned(workload: Workload) -> list[dict[str, Any]]:
+def planned(step: Step) -> list[dict[str, Any]]:
     """What the checkpoint pass chooses for each budget."""
+    import dslc
     from dslc.compiler import lower
     from dslc.ir.program import program_of
     from dslc.passes.packing import pack
-    from dslc.passes.rematerialize import choose, least
+    from dslc.passes.rematerialize import choose, greedy, least
     from dslc.passes.timeline import Timeline
     from dslc.targets import target_of
 
-    elaborated = lower(_model(workload), "step", target_of("cpu"))
+    elaborated = lower(dslc.load(str(MODELS / f"{step.model}.dsl"), **step.sizes), "step", target_of("cpu"))
     with elaborated.context, elaborated.location:
         line = Timeline.of(program_of(elaborated.module))
-        free, smallest = pack(line.intervals(line.base)).total, least(line)[1].total
-        rows = []
-        for k in range(STEPS):
-            room = smallest + (free - smallest) * k // (STEPS - 1)
-            start = time.perf_counter()
-            choice = choose(line, room)
-            assert choice is not None
-            rows.append({"budget": line.slots + room, "room": room, "of_least": room / smallest, "arena": choice.packing.total,
-                         "arena_bound": choice.packing.lower_bound, "repeats": len(choice.plan) - len(line.tasks),
-                         "added": choice.extra / line.seconds, "bound": choice.bound / line.seconds,
-                         "seconds_to_plan": time.perf_counter() - start})  # fmt: skip
+    free, smallest = pack(line.intervals(line.base)).total, least(line)[1].total
+    first = (line.slots + smallest) * FROM - line.slots  # the arena of FROM times the least budget
+    rooms = {smallest + (free - smallest) * k // (STEPS - 1) for k in range(STEPS)} | ({int(first)} if first < free else set())
+    rows = []
+    for room in sorted(rooms):
+        start, start_cpu = time.perf_counter(), time.process_time()
+        choice = choose(line, room)
+        seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
+        by_greed = greedy(line, room)
+        assert choice is not None
+        rows.append({"budget": line.slots + room, "room": room, "of_least_budget": (line.slots + room) / (line.slots + smallest),
+                     "of_least_arena": room / smallest, "arena": choice.packing.total, "arena_bound": choice.packing.lower_bound,
+                     "repeats": len(choice.plan) - len(line.tasks), "added": choice.extra / line.seconds, "bound": choice.bound / line.seconds,
+                     "greedy": by_greed.extra / line.seconds if by_greed else None, "seconds_to_plan": seconds, "cpu_seconds_to_plan": cpu})  # fmt: skip
     return rows
 
 
-def _trainer(workload: Workload, **settings: Any) -> Any:
-    import dslc
+def measured(step: Step, rows: list[dict[str, Any]], rounds: int) -> dict[str, Any]:
+    """Steps of the contestants, all in every round; noise is told, not thrown away: `outside` is what others used of the machine."""
+    workload = WORKLOADS[step.measured]
+    names = ["dslc", *(f"dslc@{rows[k]['budget'] + SPARE}" for k in MEASURED), *(f"torch.compile@{share:g}" for share in SHARES)]
+    players: list[driver.Contestant] = []
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            file = f"{folder}/weights.npz"
+            np.savez(file, **weights(shapes(workload)))
+            for name in names:
+                player = driver.start(name, THREADS)
+                players.append(player)
+                reply = player.ask({"prepare": workload.name, "weights": file})
+                player.first, player.peak, player.result = reply["first"], reply["peak"], reply["result"]
+        same, differs = driver.compare(workload.tolerance, players)
+        pids = [os.getpid(), *(p.process.pid for p in players)]
+        order, loads = random.Random(0), []
+        for _ in range(rounds):
+            mark = (driver._busy_ticks(), driver._own_ticks(pids), time.time())
+            for player in order.sample(same, len(same)):
+                player.rounds.append(statistics.median(player.ask({"run": SECONDS})["times"]))
+            loads.append(driver._others(pids, mark))
+        return {"threads": THREADS, "outside": loads, "differs": differs, "contestants": [_figures(p, same) for p in same]}
+    finally:
+        for player in players:
+            player.process.kill()
 
-    return dslc.Trainer(_model(workload, **settings), target="cpu")
+
+def _figures(player: driver.Contestant, players: list[driver.Contestant]) -> dict[str, Any]:
+    """`added`: of the time of the same contestant without a budget, a median of ratios in one round each."""
+    name, _, budget = player.name.partition("@")
+    free = next(p for p in players if p.name.partition("@")[0] == name)  # the first of its kind has none
+    ratios = [mine / theirs for mine, theirs in zip(player.rounds, free.rounds)]
+    return {"name": name, "budget": float(budget) if budget else None, "peak_mb": player.peak / 2**20, "median_ms": statistics.median(player.rounds) * 1e3,
+            "added": statistics.median(ratios) - 1, "added_spread": [min(ratios) - 1, max(ratios) - 1], "first_call_s": player.first}  # fmt: skip
 
 
-def measured(workload: Workload, rows: list[dict[str, Any]]) -> None:
-    """Adds the step's time to each row."""
-    rng = np.random.default_rng(1)
-    given = {n: rng.integers(0, 65, (8, 256)).astype(np.int32) for n in ("x", "y")}
-    for row in rows[:-1]:
-        spare = 1 << 16  # what kernels need behind the arena
-        free, under = _trainer(workload), _trainer(workload, memory=f"{row['budget'] + spare} B")
-        row["same_losses"] = [free.step(**given) for _ in range(2)] == [under.step(**given) for _ in range(2)]
-        times: dict[str, list[float]] = {"free": [], "under": []}
-        for _ in range(TURNS):
-            for name, trainer in (("free", free), ("under", under)):
-                start = time.perf_counter()
-                trainer.step(**given)
-                times[name].append(time.perf_counter() - start)
-        row["step_ms"], row["free_step_ms"] = (statistics.median(times[n]) * 1e3 for n in ("under", "free"))
-        row["measured_added"] = row["step_ms"] / row["free_step_ms"] - 1
-        print(f"  {row['budget'] / 1e6:8.1f} MB: measured {100 * row['measured_added']:.1f}%, same losses: {row['same_losses']}", flush=True)
+def table(name: str, told: dict[str, Any]) -> str:
+    """Budgets and times as text."""
+    lines = [f"{name:10} {'budget':>10} {'of least':>9} {'plan':>8} {'bound':>8} {'greedy':>8} {'to plan':>8}"]
+    for r in told["plans"]:
+        greedy = "none" if r["greedy"] is None else f"{100 * r['greedy']:.2f}%"
+        lines.append(f"{'':10} {r['budget'] / 1e6:7.1f} MB {r['of_least_budget']:9.3f} {100 * r['added']:7.2f}% {100 * r['bound']:7.2f}% {greedy:>8} "
+                     f"{r['cpu_seconds_to_plan']:6.1f} s")  # fmt: skip
+    steps = told.get("steps")
+    if steps:
+        lines.append(f"{'':10} steps measured; others used {100 * statistics.median(steps['outside']):.0f}% of the machine")
+        for c in steps["contestants"]:
+            under = "no budget" if c["budget"] is None else f"{c['budget'] / 1e6:.1f} MB" if c["name"] == "dslc" else f"share {c['budget']:g}"
+            spread = " .. ".join(f"{100 * a:+.0f}" for a in c["added_spread"])
+            lines.append(
+                f"{'':10} {c['name']:14} {under:>10}: peak {c['peak_mb']:6.0f} MB, {c['median_ms']:8.1f} ms, {100 * c['added']:+6.1f}% [{spread}]"
+            )
+    return "\n".join(lines)
 
 
-def plot(rows: list[dict[str, Any]], name: str, path: Path) -> None:
+def plot(told: dict[str, Any], name: str, path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(6, 4))
+    rows, steps = told["plans"], told.get("steps")
+    figure, all_axes = pyplot.subplots(1, 2 if steps else 1, figsize=(12 if steps else 6, 4), squeeze=False)
+    axes = all_axes[0][0]
     x = [r["budget"] / 2**20 for r in rows]
-    axes.plot(x, [100 * r["added"] for r in rows], "o-", label="plan, by the cost model")
+    axes.plot(x, [100 * r["added"] for r in rows], "o-", label="plan")
     axes.plot(x, [100 * r["bound"] for r in rows], "--", label="no plan adds less")
-    if "measured_added" in rows[0]:
-        axes.plot(x[:-1], [100 * r["measured_added"] for r in rows[:-1]], "s", label="measured")
-    axes.set(xlabel="budget, MiB", ylabel="time added, %", title=name)
+    by_greed = [(at, 100 * r["greedy"]) for at, r in zip(x, rows) if r["greedy"] is not None]
+    axes.plot([at for at, _ in by_greed], [added for _, added in by_greed], "x:", label="greedy")
+    axes.set(xlabel="budget, MiB", ylabel="time added by the cost model, %", title=name)
     axes.legend()
+    if steps:
+        axes = all_axes[0][1]
+        for kind in dict.fromkeys(c["name"] for c in steps["contestants"]):
+            mine = sorted((c for c in steps["contestants"] if c["name"] == kind), key=lambda c: c["peak_mb"])
+            axes.plot([c["peak_mb"] for c in mine], [c["median_ms"] for c in mine], "o-", label=kind)
+        outside = 100 * statistics.median(steps["outside"])
+        axes.set(
+            xlabel="most resident memory, MiB", ylabel="a step, ms", title=f"measured; others used {outside:.0f}% of the machine", ylim=(0, None)
+        )
+        axes.legend()
     figure.savefig(path, dpi=120, bbox_inches="tight")
     pyplot.close(figure)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
-    parser.add_argument("--only", default=",".join(WORKLOADS))
+    parser.add_argument("--only", default=",".join(ALL))
+    parser.add_argument("--rounds", type=int, default=7, help="of measured steps; 0: none are run")
     parser.add_argument("--json", type=Path, required=True)
     options = parser.parse_args()
-    out: dict[str, Any] = {}
+    out: dict[str, Any] = json.loads(options.json.read_text()) if options.json.exists() else {}
     for name in options.only.split(","):
-        workload = WORKLOADS[name]
-        rows = out[name] = planned(workload)
-        for row in rows:
-            added, arena = f"{100 * row['added']:6.2f}% added, bound {100 * row['bound']:6.2f}%", f"{row['arena'] / 1e6:.1f} MB"
-            print(f"{name} {row['budget'] / 1e6:8.1f} MB: {added}, arena {arena}, {row['seconds_to_plan']:.1f} s", flush=True)
-        if workload.measured:
-            measured(workload, rows)
-        plot(rows, name, options.json.with_name(f"{options.json.stem}_{name}.png"))
+        step = ALL[name]
+        told = out[name] = {"plans": planned(step)}
+        if step.measured and options.rounds:
+            told["steps"] = measured(step, told["plans"], options.rounds)
+        print(table(name, told), flush=True)
+        plot(told, name, options.json.with_name(f"{options.json.stem}_{name}.png"))
         options.json.write_text(json.dumps(out, indent=1) + "\n")
 
 

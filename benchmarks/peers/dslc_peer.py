@@ -17,11 +17,13 @@ def shapes(workload: Workload) -> dict[str, tuple[int, ...]]:
     return {name: tuple(model.params[name].shape) for name in model.params}
 
 
-def prepare(workload: Workload, weights: Mapping[str, np.ndarray], inputs: Mapping[str, np.ndarray], threads: int) -> Callable[[], np.ndarray]:
-    """A function that runs the workload once and gives its result in fresh memory."""
+def prepare(
+    workload: Workload, weights: Mapping[str, np.ndarray], inputs: Mapping[str, np.ndarray], threads: int, memory: str = ""
+) -> Callable[[], np.ndarray]:
+    """A function that runs the workload once and gives its result in fresh memory. `memory`: a training step's budget of bytes."""
     import dslc
 
-    model = dslc.load(workload.spec, **({"batch": 1} if workload.mode == "decode" else {}))
+    model = dslc.load(workload.spec, **({"batch": 1} if workload.mode == "decode" else {}), **({"memory": f"{memory} B"} if memory else {}))
     for name, value in weights.items():
         model.params[name] = value
     if workload.mode == "forward":

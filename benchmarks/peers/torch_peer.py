@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
+import torch._functorch.config
 import torch.nn.functional as F
 
 from ..workloads import DECODED, Workload
@@ -13,10 +14,12 @@ from .torch_models import NETWORKS
 
 
 def prepare(
-    workload: Workload, weights: Mapping[str, np.ndarray], inputs: Mapping[str, np.ndarray], threads: int, compiled: bool
+    workload: Workload, weights: Mapping[str, np.ndarray], inputs: Mapping[str, np.ndarray], threads: int, compiled: bool, kept: float = 1.0
 ) -> Callable[[], np.ndarray]:
-    """A function that runs the workload once and gives its result (logits, or the loss of the step) in memory that survives the next call."""
+    """A function that runs the workload once and gives its result (logits, or the loss of the step) in memory that survives the next call.
+    `kept`: torch's `activation_memory_budget`, a share of what a compiled step keeps for the backward pass otherwise."""
     torch.set_num_threads(threads)
+    torch._functorch.config.activation_memory_budget = kept
     network = NETWORKS[workload.model](weights)
     if workload.mode == "decode":
         from .torch_decoding import torch_decoder

@@ -8,7 +8,8 @@ give the lower bound: by Lagrange's relaxation of the bytes held at one moment.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import random
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from .mincut import ENDLESS, Network
@@ -19,6 +20,12 @@ CANDIDATES = 8  # values that are tried at each fullest moment
 SMALL = 1 / 500  # of the most that is held: what is smaller is not computed again on its own
 MOMENTS = 3  # at which the bound is taken
 ATTEMPTS = 6  # at a plan whose buffers, packed, fit too
+FITTING = 12  # plans that fit, of which repeats are taken out
+POLISHED = 3  # of these are bettered
+PACKED = 4  # of these are packed
+GOOD = 1 / 200  # of the program's time: a plan so near to the bound is taken at once
+SEARCH = 1_000_000  # positions of plans that are looked at to better one
+NEAR = 1 / 1000  # of the program's time: a plan so near to the bound is not bettered
 SWEEP = 9  # prices of a held byte at each
 TICKS = 1e9  # of a second: the unit of the cuts' capacities
 
@@ -39,24 +46,45 @@ def choose(line: Timeline, room: int) -> Choice | None:
         return Choice(line.base, base, 0.0, 0.0)
     bound, kept_sets = lower_bound(line, room, fullest_moments(line, room))
     seeds = [line.base, *segmented(line)]
+    best: Choice | None = None
     target = room
-    for _ in range(ATTEMPTS):
+    for _ in range(ATTEMPTS):  # each at a smaller target, so that what is left over when packed finds room; other plans are found too
         seeds += [expanded(line, kept, at) for kept, at in kept_sets] + mixed(line, kept_sets, target)
         fitting = [p for s in _distinct(seeds) if (p := repaired(line, s, target)) is not None]
         fitting.sort(key=line.extra)
-        pruned = sorted((_pruned(line, p, target) for p in fitting[:4]), key=line.extra)
-        least_total = None
-        for plan in pruned:
+        pruned = sorted((_pruned(line, p, target) for p in fitting[:FITTING]), key=line.extra)
+        pruned = sorted(pruned + [polished(line, p, target, bound) for p in pruned[:POLISHED]], key=line.extra)
+        over = room // 100 if pruned else 0
+        for plan in _distinct(pruned)[:PACKED]:
+            if best is not None and line.extra(plan) >= best.extra:
+                break
             packing = pack(line.intervals(plan), room)
             if packing.total <= room:
-                return Choice(plan, packing, line.extra(plan), bound)
-            least_total = min(packing.total, least_total or packing.total)
-        if least_total is None:
+                best = Choice(plan, packing, line.extra(plan), bound)
+                break
+            over = max(over, packing.total - room) if best is None else over
+        if not over or (best is not None and best.extra - bound <= GOOD * line.seconds):
             break
-        target -= max(least_total - room, room // 100)
+        target -= over
         kept_sets = lower_bound(line, target, fullest_moments(line, target))[1]
-    plan, packing = least(line)
-    return Choice(plan, packing, line.extra(plan), bound) if packing.total <= room else None
+    if best is None:
+        plan, packing = least(line)
+        best = Choice(plan, packing, line.extra(plan), bound) if packing.total <= room else None
+    return best
+
+
+def greedy(line: Timeline, room: int) -> Choice | None:
+    """The program with repeats put in one by one until its packed arena fits: what a search is measured against. Its bound is 0."""
+    target = room
+    for _ in range(ATTEMPTS):
+        plan = repaired(line, line.base, target)
+        if plan is None:
+            return None
+        packing = pack(line.intervals(plan), room)
+        if packing.total <= room:
+            return Choice(plan, packing, line.extra(plan), 0.0)
+        target -= packing.total - room
+    return None
 
 
 def least(line: Timeline) -> tuple[list[int], Packing]:
@@ -66,8 +94,7 @@ def least(line: Timeline) -> tuple[list[int], Packing]:
     for seed in _distinct([line.base, *segmented(line)]):
         plan = min(_repairs(line, seed, floor), key=line.peak)
         plan = _pruned(line, plan, line.peak(plan))
-        packed = pack(line.intervals(plan))
-        if packed.total < packing.total:
+        if line.peak(plan) < packing.total and (packed := pack(line.intervals(plan))).total < packing.total:
             best, packing = plan, packed
     return best, packing
 
@@ -163,7 +190,7 @@ def repaired(line: Timeline, plan: Sequence[int], target: int) -> list[int] | No
     return last if line.peak(last) <= target else None
 
 
-def _repairs(line: Timeline, plan: Sequence[int], target: int) -> Iterator[list[int]]:
+def _repairs(line: Timeline, plan: Sequence[int], target: int, banned: Container[int] = ()) -> Iterator[list[int]]:
     """The plan, then with one repeat more each time, until at most `target` bytes are held or none helps any more."""
     plan = list(plan)
     yield plan
@@ -183,6 +210,8 @@ def _repairs(line: Timeline, plan: Sequence[int], target: int) -> Iterator[list[
         for b, size, first, last in lives:
             if b < 0 or not first < fullest < last or size < smallest or b in now or b not in next_use:
                 continue
+            if line.maker[b] in banned:
+                continue
             task, reader = line.tasks[line.maker[b]], next_use[b]
             following = next((n for n in plan[reader:] if n > plan[fullest]), plan[reader])
             if task.repeats and max(following, plan[reader]) <= task.until:
@@ -201,19 +230,43 @@ def _repairs(line: Timeline, plan: Sequence[int], target: int) -> Iterator[list[
         yield plan
 
 
+def polished(line: Timeline, plan: list[int], target: int, bound: float) -> list[int]:
+    """The plan after a search: a few repeats that stand together are taken out and must not come back, others are put in until it fits, and what is
+    not needed then goes; kept where it costs less."""
+    draw = random.Random(0)
+    spent, best = 0, line.extra(plan)
+    while spent < SEARCH and best - bound > NEAR * line.seconds:
+        repeats = _repeats(plan)
+        if not repeats:
+            break
+        first = draw.randrange(len(repeats))
+        taken = set(repeats[first : first + draw.randint(1, 4)])
+        banned = {plan[t] for t in taken}
+        tried = [n for t, n in enumerate(plan) if t not in taken]
+        for tried in _repairs(line, tried, target, banned):
+            spent += CANDIDATES * len(tried)
+            if line.extra(tried) >= best:
+                break
+        if line.extra(tried) < best and line.peak(tried) <= target:
+            plan = _pruned(line, tried, target)
+            best = line.extra(plan)
+        spent += len(plan)
+    return plan
+
+
+def _repeats(plan: Sequence[int]) -> list[int]:
+    """The places of a plan's repeats."""
+    seen: set[int] = set()
+    return [t for t, n in enumerate(plan) if n in seen or seen.add(n)]  # type: ignore[func-returns-value]
+
+
 def _pruned(line: Timeline, plan: list[int], target: int) -> list[int]:
     """The plan without the repeats that it fits without, the dearest first."""
     changed = True
     while changed:
         changed = False
-        seen: set[int] = set()
-        repeats = []
-        for t, n in enumerate(plan):
-            if n in seen:
-                repeats.append(t)
-            seen.add(n)
         dropped: set[int] = set()
-        for t in sorted(repeats, key=lambda t: -line.tasks[plan[t]].seconds):
+        for t in sorted(_repeats(plan), key=lambda t: -line.tasks[plan[t]].seconds):
             tried = [n for k, n in enumerate(plan) if k != t and k not in dropped]
             if line.peak(tried) <= target:
                 dropped.add(t)
