@@ -168,7 +168,9 @@ def test_the_command_line_takes_any_length(folder):
     assert str(found.exception).startswith("data error: 'time' is 13, and must be at most 12")
 
 
-def test_evaluation_and_training_take_the_data_at_its_length(folder):
+@pytest.mark.parametrize("batch", ["batch=4", "batch<=4"])
+def test_evaluation_and_training_take_the_data_at_its_length(folder, batch):
+    (folder / "m.dsl").write_text(RUN.replace("batch=4", batch))
     found = CliRunner().invoke(app, ["eval", "m.dsl", "--target", "reference"])
     assert found.exit_code == 0 and "(10 rows)" in found.stdout and "time<=12" in found.stderr
     x = np.load(folder / "rows.npz")["x"]
