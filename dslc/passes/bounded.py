@@ -17,9 +17,9 @@ from dslc.ir import ops
 from dslc.ir.mlir import func, ir
 from dslc.ir.op import Op
 from dslc.ir.program import Slot, add_argument, arguments_of, finish_program, results_of, start_program
-from dslc.ir.types import TensorType, spans_of, type_of
+from dslc.ir.types import TensorType, type_of
 
-from .lengths import Number, Varying
+from .lengths import Number, Varying, cannot_vary
 
 NOTE = "nn.lengths"  # of a module: what the runtime must know of its inputs and results, as JSON
 INT = TensorType(dtypes.INT32, ())
@@ -334,6 +334,4 @@ class Emitter:
         return results
 
     def unsupported(self, op: Op, why: str) -> UnsupportedOp:
-        dims = ", ".join(f"{n}=SIZE" for n in self.sizes)
-        names = " and ".join(f"'{n}'" for n in self.sizes)
-        return UnsupportedOp(f"the length of {names} cannot vary here: {why}", spans_of(op.location)[:1], help=f"a fixed length: dims {dims}")
+        return cannot_vary(UnsupportedOp, list(self.sizes), op, why)
