@@ -296,9 +296,12 @@ class Emitter:
         return []
 
     def op(self, op: Op) -> None:
-        from .bounded_rules import RULES, elementwise
+        from .bounded_rules import RULES, VARYING, elementwise
 
         xs = [self.env[v] for v in op.operands]
+        for name in self.varying.attributes.get(op.results[0], ()):
+            if name not in VARYING.get(type(op), ()):
+                raise self.unsupported(op, f"'{name}' of this {op.operation.name.removeprefix('nn.')} follows from it")
         with op.location:
             if any(x.varying for x in xs) or any(not n.fixed for r in op.results for n in self.shape(r)) or op.results[0] in self.varying.attributes:
                 rule = RULES.get(type(op), elementwise if op.structure == "elementwise" else None)

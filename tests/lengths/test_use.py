@@ -210,6 +210,7 @@ HEAD = "model M:\n    dims batch=2, time<=16\n    input x[batch, time]\n"
         ("    output y[b, i < 4, j < time] = x[b, j // 2]\n", 4, "the length of 'time' cannot vary here"),
         ("    output y[b, i < time * time] = x[b, i // time]\n", 4, "the length of 'time' cannot vary here"),
         ("    c[b, k < 1, t] = x[b, t]\n    output y = conv1d(c, 3, stride=2)\n", 5, "the length of 'time' cannot vary here"),
+        ("    output y[b, t] = x[b, t] * randint(0, time)\n", 4, "the length of 'time' cannot vary here: 'high' of this random follows"),
         ("    output y[b, t] = x[b, t] * sin(time)\n", 4, "the length of 'time' cannot vary here: a number follows"),
         ("    param w[16] ~ zeros()\n    output y[b] = sum[t](x[b, t] * w[t])\n", 5, "index 't' is 15 in x"),
     ],
