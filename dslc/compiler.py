@@ -74,6 +74,7 @@ def sized_up_to_bounds(model: Model, program: str) -> Sized | None:
     if not model.checked.bounds or program not in OF_ANY_LENGTH:
         return None
     family = family_of(model, program)
+    _ = family.inputs  # what cannot vary is told
     return Sized(family, family.whole())
 
 

@@ -57,11 +57,12 @@ class Family:
 
     @property
     def inputs(self) -> dict[str, tuple[Length, ...]]:
-        """The shape of each declared input. ShapeError where a bounded dimension cannot be told from them."""
+        """The shape of each declared input. ShapeError where a bounded dimension cannot be told from them, or cannot vary."""
         found = self._compared({}).inputs
         for dim in self.bounds:
             if not any(n.dims == {dim} for shape in found.values() for n in shape):
                 raise ShapeError(f"no input has an axis that says how long '{dim}' is", help=f"a fixed length: dims {dim}=SIZE")
+        self.elaborated(self.whole())  # an op that cannot be made for any length is told now
         return found
 
     def sizes_for(self, lengths: Mapping[str, int]) -> Sizes:
@@ -76,9 +77,8 @@ class Family:
         return Sizes(tuple(sorted(exact.items())), tuple((d, self._bucket(d, n)) for d, n in lengths.items() if d not in exact))
 
     def whole(self) -> Sizes:
-        """The one program that takes all lengths but the shortest ones. ShapeError where an input does not tell a length."""
-        bounds = self.bounds if self.inputs else {}
-        return Sizes((), tuple(bounds.items()))
+        """The one program that takes all lengths but the shortest ones."""
+        return Sizes((), tuple(self.bounds.items()))
 
     def _bucket(self, dim: str, n: int) -> int:
         size = SMALLEST

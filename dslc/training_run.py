@@ -121,13 +121,11 @@ def batch_dim(model: Model) -> str | None:
 
 
 def sized(model: Model, program: str, target: str) -> Callable[[int], Program] | None:
-    """Gives the program for another number of rows, bound to the model's parameters; for the short last batch of an evaluation."""
+    """Gives the program for another number of rows, bound to the model's parameters; for the short last batch of an evaluation. None where rows have
+    no dimension of their own, or one that is bounded, so that every program takes fewer."""
     name = batch_dim(model)
-    if name is None:
+    if name is None or name in model.checked.bounds:
         return None
-    if name in model.checked.bounds:
-        whole = program_of(model, program, target)
-        return lambda rows: whole
     made: dict[int, Program] = {}
 
     def of_rows(rows: int) -> Program:

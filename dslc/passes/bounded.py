@@ -17,9 +17,9 @@ from dslc.ir import ops
 from dslc.ir.mlir import func, ir
 from dslc.ir.op import Op
 from dslc.ir.program import Slot, add_argument, arguments_of, finish_program, results_of, start_program
-from dslc.ir.types import TensorType, spans_of, type_of
+from dslc.ir.types import TensorType, type_of
 
-from .lengths import Number, Varying
+from .lengths import Number, Varying, cannot_vary
 
 NOTE = "nn.lengths"  # of a module: what the runtime must know of its inputs and results, as JSON
 INT = TensorType(dtypes.INT32, ())
@@ -296,9 +296,12 @@ class Emitter:
         return []
 
     def op(self, op: Op) -> None:
-        from .bounded_rules import RULES, elementwise
+        from .bounded_rules import RULES, VARYING, elementwise
 
         xs = [self.env[v] for v in op.operands]
+        for name in self.varying.attributes.get(op.results[0], ()):
+            if name not in VARYING.get(type(op), ()):
+                raise self.unsupported(op, f"'{name}' of this {op.operation.name.removeprefix('nn.')} follows from it")
         with op.location:
             if any(x.varying for x in xs) or any(not n.fixed for r in op.results for n in self.shape(r)) or op.results[0] in self.varying.attributes:
                 rule = RULES.get(type(op), elementwise if op.structure == "elementwise" else None)
@@ -334,6 +337,4 @@ class Emitter:
         return results
 
     def unsupported(self, op: Op, why: str) -> UnsupportedOp:
-        dims = ", ".join(f"{n}=SIZE" for n in self.sizes)
-        names = " and ".join(f"'{n}'" for n in self.sizes)
-        return UnsupportedOp(f"the length of {names} cannot vary here: {why}", spans_of(op.location)[:1], help=f"a fixed length: dims {dims}")
+        return cannot_vary(UnsupportedOp, list(self.sizes), op, why)

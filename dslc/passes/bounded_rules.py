@@ -94,8 +94,6 @@ def _random(e: Emitter, op: ops.Random, *xs: Value) -> Made:
 
 def _view(e: Emitter, op: ops.View, x: Value) -> Made:
     rows, offsets, shape = op.matrix, e.attribute(op, "offsets"), e.shape(op.results[0])
-    if "strides" in e.varying.attributes.get(op.results[0], {}):
-        raise e.unsupported(op, "the stride of a read follows from the length")
     axes = [Axis((n,), free=all(row[k] == 0 for row in rows)) for k, n in enumerate(shape)]
     cut: list[int] = []
     zero: set[int] = set()
@@ -297,9 +295,6 @@ def _nothing_more(e: Emitter, factors: Sequence[tuple[Value, Sequence[int]]]) ->
 
 
 def _conv(e: Emitter, op: ops.Conv, x: Value, w: Value) -> Made:
-    given = e.varying.attributes.get(op.results[0], {})
-    if set(given) - {"size"}:
-        raise e.unsupported(op, "the place of a window follows from the length")
     x, w = e.tamed(x), e.tamed(w)
     shape = e.shape(op.results[0])
     space = len(op.stride)
@@ -382,6 +377,11 @@ def _cond(e: Emitter, op: ops.Cond, condition: Value, *xs: Value) -> Made:
     return [Value(r, a) for r, a in zip(made.results, axes)]
 
 
+# The attributes that may follow from a length.
+VARYING: dict[type[Op], tuple[str, ...]] = {
+    ops.Constant: ("value",), ops.Iota: ("shape",), ops.Random: ("shape",), ops.View: ("offsets", "shape"), ops.Reshape: ("shape",),
+    ops.Scatter: ("sizes",), ops.Conv: ("size",), ops.Scan: ("trip",),
+}  # fmt: skip
 RULES: dict[type[Op], Callable[..., Any]] = {
     ops.Constant: _constant, ops.Iota: _iota, ops.Random: _random, ops.View: _view, ops.Reshape: _reshape, ops.Concat: _concat,
     ops.Gather: _gather, ops.Scatter: _scatter, ops.Reduce: _reduce, ops.ArgReduce: _argreduce, ops.Softmax: _softmax,

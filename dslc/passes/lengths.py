@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from dslc.core.errors import ShapeError
+from dslc.core.errors import Error, ShapeError
 from dslc.core.lengths import Length, fitted, length
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
@@ -201,8 +201,16 @@ class _Comparison:
         return fitted(self.found.low, self.found.high, lambda sizes: at[tuple(sizes.values())])
 
     def _error(self, op: Op | None, why: str) -> ShapeError:
-        return ShapeError(f"the length of {self.names()} cannot vary here: {why}", spans_of(op.location)[:1] if op is not None else (),
-                          help=f"a fixed length: dims {', '.join(f'{n}=SIZE' for n in self.found.high)}")  # fmt: skip
+        return cannot_vary(ShapeError, list(self.found.high), op, why)
+
+
+def cannot_vary(kind: type[Error], dims: Sequence[str], op: Op | None, why: str) -> Any:
+    """The error for an op that needs fixed lengths, at the model's own line."""
+    places = spans_of(op.location) if op is not None else []
+    notes = [f"in {places[0]}"] if len(places) > 1 else []
+    names = " and ".join(f"'{name}'" for name in dims)
+    return kind(f"the length of {names} cannot vary here: {why}", places[-1:], notes=notes,
+                help=f"a fixed length: dims {', '.join(f'{name}=SIZE' for name in dims)}")  # fmt: skip
 
 
 class _Same(dict):
@@ -248,4 +256,4 @@ def _identity(op: Op, t: TensorType) -> dict[str, Any]:
     return values
 
 
-__all__ = ["FITS", "Number", "Sample", "Shape", "Varying", "compare"]
+__all__ = ["FITS", "Number", "Sample", "Shape", "Varying", "cannot_vary", "compare"]

@@ -127,7 +127,7 @@ class BoundedProgram:
 
     def lengths(self, inputs: Mapping[str, Any]) -> dict[str, int]:
         """How long the bounded dimensions are in some inputs."""
-        shapes = {name: tuple(value.shape) if hasattr(value, "shape") else np.shape(value) for name, value in inputs.items()}
+        shapes = {name: _shape(value) for name, value in inputs.items()}
         found = self._told(shapes)
         for dim in self.bounds:
             if dim not in found:
@@ -186,6 +186,14 @@ def of_any_length(program: Program) -> Program:
     return BoundedProgram(inputs, made.sizes, lambda lengths: told, lambda key: program, least)
 
 
+def _shape(value: Any) -> tuple[int, ...]:
+    """The shape of anything that is fed; none for lists that have no shape, of which the program tells more."""
+    try:
+        return tuple(value.shape) if hasattr(value, "shape") else np.shape(value)
+    except ValueError:
+        return ()
+
+
 def _at_lengths(port: Port, made: _Made, lengths: Mapping[str, int]) -> Port:
     """The port as the exact program would have it."""
     shape = tuple(n.at(lengths) for n in made.axes[port.name]) if port.name in made.axes else port.shape
@@ -203,6 +211,11 @@ def attach(program: Program, store: ParameterStore) -> None:
 def that_ran(program: Program) -> Program:
     """The program of fixed ports that a call of this one ran."""
     return program.last or program if isinstance(program, BoundedProgram) else program
+
+
+def takes_fewer_rows(program: Program) -> bool:
+    """Whether the first axis of every input may be shorter than at its bound."""
+    return isinstance(program, BoundedProgram) and all(d.axes and not d.axes[0].fixed for d in program.inputs.values())
 
 
 def ports_for(program: Program, dataset: Dataset) -> list[Port]:

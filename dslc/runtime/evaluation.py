@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..core.errors import DataError
 from .binding import batch_of, bind
-from .bounded import ports_for, that_ran
+from .bounded import ports_for, takes_fewer_rows, that_ran
 from .data.dataset import Dataset
 from .program import Program, metric_values, total_loss
 
@@ -25,17 +25,18 @@ class Evaluation:
 
 def evaluate(program: Program, dataset: Dataset, *, sized: Sized | None = None, seed: int = 0, step: int = 0) -> Evaluation:
     """Runs over all rows in order. A short last batch runs in the program that `sized` gives and counts by its rows; without `sized` it
-    is dropped. DataError where the data does not fit, or has no full batch."""
+    is dropped, unless the program itself takes fewer rows. DataError where the data does not fit, or has no full batch."""
     ports = ports_for(program, dataset)
     batch, bound = batch_of(ports), bind(dataset, ports)
     sums: dict[str, float] = {}
     rows = dropped = 0
     for index, (_, inputs) in enumerate(bound.batches(batch, shuffle=False, short=True)):
         count = len(next(iter(inputs.values())))
-        if count < batch and sized is None:
+        fits = count == batch or takes_fewer_rows(program)
+        if not fits and sized is None:
             dropped = count
             continue
-        runner = program if count == batch or sized is None else sized(count)
+        runner = program if fits or sized is None else sized(count)
         results = runner(inputs, seed=seed, step=step, microbatch=index % 256)
         ran = that_ran(runner)
         values = metric_values(ran, results)

@@ -70,15 +70,16 @@ class Stepper:
         host = {name: value for schedule in self.schedules for name, value in schedule.values().items()}
         losses: list[float] = []
         metrics: dict[str, float] = {}
+        takes_data = self.accumulate is None or isinstance(self.train, BoundedProgram) or bool(data_ports(self.train))
         for micro in range(self.microbatches):
             last = micro == self.microbatches - 1
-            program = self.train if last and (self.accumulate is None or data_ports(self.train)) else self.accumulate
+            program = self.train if last and takes_data else self.accumulate
             assert program is not None
             loss, values = self._call(program, {**host, **next_batch()}, micro)
             losses.append(loss)
             for name, value in values.items():
                 metrics[name] = metrics.get(name, 0.0) + value / self.microbatches
-        if self.accumulate is not None and not data_ports(self.train):
+        if not takes_data:
             self._call(self.train, host, 0)
         self.step += 1
         return Step(sum(losses) / len(losses), metrics)

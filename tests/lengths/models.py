@@ -156,6 +156,23 @@ BODIES = {
     output y[b, t, d] = sum[s](w[t, s] * x[b, s, d]) + v[t]
     loss mean(y ** 2)
 """,
+    "kept": """
+    input x[batch, time]
+    param w[time] ~ normal()
+    state m[time] ~ ones()
+    m[t] <- 0.5 * m[t] + mean[b](x[b, t])
+    output y[b, t] = x[b, t] * m[t] * w[t]
+    loss mean(y ** 2)
+""",
+    "slopes": """
+    input x[batch, time, 3]
+    param w[3, 3] ~ normal()
+    h[b, t, k] = tanh(sum[d](x[b, t, d] * w[d, k]))
+    p[b, t, k] = softmax[t](h[b, t, k])
+    e = sum(p ** 3)
+    output y = grad(e, x)
+    loss mean(y ** 2)
+""",
     "two": """
     input x[batch, time, 3], m[batch, words, 3]
     param w[3, 3] ~ normal()

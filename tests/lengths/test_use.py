@@ -168,7 +168,9 @@ def test_the_command_line_takes_any_length(folder):
     assert str(found.exception).startswith("data error: 'time' is 13, and must be at most 12")
 
 
-def test_evaluation_and_training_take_the_data_at_its_length(folder):
+@pytest.mark.parametrize("batch", ["batch=4", "batch<=4"])
+def test_evaluation_and_training_take_the_data_at_its_length(folder, batch):
+    (folder / "m.dsl").write_text(RUN.replace("batch=4", batch))
     found = CliRunner().invoke(app, ["eval", "m.dsl", "--target", "reference"])
     assert found.exit_code == 0 and "(10 rows)" in found.stdout and "time<=12" in found.stderr
     x = np.load(folder / "rows.npz")["x"]
@@ -207,6 +209,8 @@ HEAD = "model M:\n    dims batch=2, time<=16\n    input x[batch, time]\n"
         ("    let half = time // 2\n    output y[b, i < half] = x[b, 2 * i]\n", 5, "the length of 'time' cannot vary here"),
         ("    output y[b, i < 4, j < time] = x[b, j // 2]\n", 4, "the length of 'time' cannot vary here"),
         ("    output y[b, i < time * time] = x[b, i // time]\n", 4, "the length of 'time' cannot vary here"),
+        ("    c[b, k < 1, t] = x[b, t]\n    output y = conv1d(c, 3, stride=2)\n", 5, "the length of 'time' cannot vary here"),
+        ("    output y[b, t] = x[b, t] * randint(0, time)\n", 4, "the length of 'time' cannot vary here: 'high' of this random follows"),
         ("    output y[b, t] = x[b, t] * sin(time)\n", 4, "the length of 'time' cannot vary here: a number follows"),
         ("    param w[16] ~ zeros()\n    output y[b] = sum[t](x[b, t] * w[t])\n", 5, "index 't' is 15 in x"),
     ],
