@@ -198,7 +198,7 @@ class Graph:
 
     def overwrites(self, union: set[int]) -> bool:
         """True where a group makes a next value of what it reads elsewhere than where it would write."""
-        return any(n in union and not readers.isdisjoint(union) for n, readers in self.late.items())
+        return any(n in self.late and not self.late[n].isdisjoint(union) for n in union)
 
     def widens(self, a: int, union: set[int]) -> bool:
         """True where group a writes more bytes when it is grown to the union, and all that is new is read by reductions and pointwise work up to
