@@ -28,8 +28,8 @@ from .workloads import MODELS, WORKLOADS, weights
 
 STEPS = 8  # budgets
 FROM = 1.15  # times the least budget: from here on the plan should be near the bound
-MEASURED = (0, 1, 3, 5)  # rows whose budgets dslc runs under
-SHARES = (1.0, 0.7, 0.4, 0.0)  # of torch's activation_memory_budget
+MEASURED = (0, 2, 5)  # rows whose budgets dslc runs under
+SHARES = (1.0, 0.5, 0.0)  # of torch's activation_memory_budget
 SPARE = 1 << 16  # bytes that kernels need behind the arena
 SECONDS = 0.5  # of each contestant's part of a round
 THREADS = 2
@@ -82,7 +82,8 @@ def planned(step: Step) -> list[dict[str, Any]]:
         rows.append({"budget": line.slots + room, "room": room, "of_least_budget": (line.slots + room) / (line.slots + smallest),
                      "of_least_arena": room / smallest, "arena": choice.packing.total, "arena_bound": choice.packing.lower_bound,
                      "repeats": len(choice.plan) - len(line.tasks), "added": choice.extra / line.seconds, "bound": choice.bound / line.seconds,
-                     "greedy": by_greed.extra / line.seconds if by_greed else None, "seconds_to_plan": seconds, "cpu_seconds_to_plan": cpu})  # fmt: skip
+                     "greedy": by_greed.extra / line.seconds if by_greed else None,
+                     "seconds_to_plan": seconds, "cpu_seconds_to_plan": cpu})  # fmt: skip
     return rows
 
 
@@ -119,8 +120,9 @@ def _figures(player: driver.Contestant, players: list[driver.Contestant]) -> dic
     name, _, budget = player.name.partition("@")
     free = next(p for p in players if p.name.partition("@")[0] == name)  # the first of its kind has none
     ratios = [mine / theirs for mine, theirs in zip(player.rounds, free.rounds)]
-    return {"name": name, "budget": float(budget) if budget else None, "peak_mb": player.peak / 2**20, "median_ms": statistics.median(player.rounds) * 1e3,
-            "added": statistics.median(ratios) - 1, "added_spread": [min(ratios) - 1, max(ratios) - 1], "first_call_s": player.first}  # fmt: skip
+    return {"name": name, "budget": float(budget) if budget else None, "peak_mb": player.peak / 2**20,
+            "median_ms": statistics.median(player.rounds) * 1e3, "added": statistics.median(ratios) - 1,
+            "added_spread": [min(ratios) - 1, max(ratios) - 1], "first_call_s": player.first}  # fmt: skip
 
 
 def table(name: str, told: dict[str, Any]) -> str:

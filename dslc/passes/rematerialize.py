@@ -19,12 +19,13 @@ from .timeline import Timeline, profile
 CANDIDATES = 8  # values that are tried at each fullest moment
 SMALL = 1 / 500  # of the most that is held: what is smaller is not computed again on its own
 MOMENTS = 3  # at which the bound is taken
-ATTEMPTS = 6  # at a plan whose buffers, packed, fit too
+ATTEMPTS = 4  # at a plan whose buffers, packed, fit too
 FITTING = 12  # plans that fit, of which repeats are taken out
-POLISHED = 3  # of these are bettered
-PACKED = 4  # of these are packed
+POLISHED = 1  # of these are bettered
+PACKED = 3  # of these are packed
+BELOW = (1.0, 0.96)  # of the target: what a plan that is repaired to less holds too much is then taken out again
 GOOD = 1 / 200  # of the program's time: a plan so near to the bound is taken at once
-SEARCH = 1_000_000  # positions of plans that are looked at to better one
+SEARCH = 600_000  # positions of plans that are looked at to better one
 NEAR = 1 / 1000  # of the program's time: a plan so near to the bound is not bettered
 SWEEP = 9  # prices of a held byte at each
 TICKS = 1e9  # of a second: the unit of the cuts' capacities
@@ -50,7 +51,7 @@ def choose(line: Timeline, room: int) -> Choice | None:
     target = room
     for _ in range(ATTEMPTS):  # each at a smaller target, so that what is left over when packed finds room; other plans are found too
         seeds += [expanded(line, kept, at) for kept, at in kept_sets] + mixed(line, kept_sets, target)
-        fitting = [p for s in _distinct(seeds) if (p := repaired(line, s, target)) is not None]
+        fitting = [p for s in _distinct(seeds) for less in BELOW if (p := repaired(line, s, int(target * less))) is not None]
         fitting.sort(key=line.extra)
         pruned = sorted((_pruned(line, p, target) for p in fitting[:FITTING]), key=line.extra)
         pruned = sorted(pruned + [polished(line, p, target, bound) for p in pruned[:POLISHED]], key=line.extra)
@@ -242,8 +243,8 @@ def polished(line: Timeline, plan: list[int], target: int, bound: float) -> list
         first = draw.randrange(len(repeats))
         taken = set(repeats[first : first + draw.randint(1, 4)])
         banned = {plan[t] for t in taken}
-        tried = [n for t, n in enumerate(plan) if t not in taken]
-        for tried in _repairs(line, tried, target, banned):
+        tried = list(plan)
+        for tried in _repairs(line, [n for t, n in enumerate(plan) if t not in taken], target, banned):
             spent += CANDIDATES * len(tried)
             if line.extra(tried) >= best:
                 break

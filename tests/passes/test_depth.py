@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from dslc.passes.plan import make_plan
 from dslc.targets import target_of
 
 SPEC = Path(__file__).parent.parent.parent / "examples" / "char_gpt.dsl"
+GPT = Path(__file__).parent.parent.parent / "benchmarks" / "models" / "gpt.dsl"
+GPT2_124M = {"batch": 4, "time": 1024, "vocab": 50304, "width": 768, "heads": 12, "depth": 12}
 SHALLOW, DEEP = 4, 16
 
 
@@ -42,3 +45,31 @@ def test_passes_are_near_linear_and_kernels_are_shared() -> None:
     assert deep[0] <= 2 * shallow[0], f"{shallow[0] * 1e3:.2f} ms an op with {SHALLOW} layers, {deep[0] * 1e3:.2f} with {DEEP}"
     assert deep[1] > 3 * shallow[1]
     assert len(deep[2]) <= len(shallow[2]) + 4
+
+
+def ticks() -> list[float]:
+    """Seconds of one small piece of work, many times: the least of them is what it takes while nobody else uses the caches and the core's other half."""
+    found = []
+    for _ in range(100):
+        start = time.process_time()
+        sum(hash((k, k)) % 7 for k in range(10_000))
+        found.append(time.process_time() - start)
+    return found
+
+
+def test_gpt2_124m_takes_all_passes_in_three_seconds() -> None:
+    """The training step without a budget, from the elaborated module to the packed plan, in the processor's time; of two tries the better one, and
+    as much more as other work slows this process down meanwhile."""
+    model = dslc.load(str(GPT), **GPT2_124M)
+    taken, pieces = [], ticks()
+    for _ in range(2):
+        marks: list[float] = []
+        elaborated = lower(model, "step", target_of("cpu"), lambda *_, marks=marks: marks.append(time.process_time()))
+        with elaborated.context, elaborated.location:
+            plan = make_plan(elaborated.module)
+        taken.append(time.process_time() - marks[0])
+        pieces += ticks()
+    slower = statistics.median(pieces) / min(pieces)
+    assert len(plan.steps) > 250
+    assert min(taken) < 3 * slower, f"{min(taken):.2f} s, on a machine that is {slower:.1f} times slower than when it is quiet"
+    print(f"{min(taken):.2f} s, {slower:.2f} times slower than when quiet")
