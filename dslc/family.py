@@ -126,8 +126,11 @@ class Family:
         high = {d: self.bounds[d] + ABOVE + 4 * k for k, d in enumerate(free)}
         beside = [{**high, d: high[d] + 1} for d in free] + ([{d: n + 1 for d, n in high.items()}] if len(free) > 1 else [])
         shapes: list[dict[str, tuple[int, ...]]] = []
-        self._sample(exact, {d: max(self.bounds[d] - 1, 1) for d in free}, [])  # an error shows sizes that may be
-        base, first = self._sample(exact, high, shapes)
+        try:
+            base, first = self._sample(exact, high, shapes)
+        except Error as error:
+            self._sample(exact, {d: max(self.bounds[d] - 1, 1) for d in free}, [])  # the same error, if need be, with sizes that may be
+            raise error
         others = [self._sample(exact, sizes, shapes)[1] for sizes in beside]
         failed: Error | None = None
         for size in LOW:

@@ -44,6 +44,13 @@ def test_lengths_too_short_to_be_like_the_others_have_programs_of_their_own():
     assert program.programs == ["time=2", "time=3", "time=4", "time<=16", "time<=32"]
 
 
+def test_a_bound_that_alone_is_long_enough():
+    program = dslc.compile(dslc.load("model M:\n    dims time<=2\n    input x[time]\n    v, i = topk(x, 2)\n    output v\n"), target="reference")
+    assert program(x=np.array([1, 2], np.float32))["v"].tolist() == [2, 1]
+    with pytest.raises(dslc.Error.ShapeError, match="topk"):
+        program(x=np.ones(1, np.float32))
+
+
 def test_windows_need_a_length_that_holds_one():
     model = loaded("\n    input x[batch, 3, time]\n    output y = conv1d(x, 2, kernel=4)\n")
     program = dslc.compile(model, target="reference")
