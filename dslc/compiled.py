@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .compiler import OF_ANY_LENGTH, Sized, compile_program, family_of
+from .compiler import OF_ANY_LENGTH, Member, compile_program, family_of
 from .core.executable import Executable
 from .family import Sizes
 from .model import Model
@@ -44,7 +44,7 @@ def _of_any_length(model: Model, program: str, target: str, fetch: Sequence[str]
     inputs = {name: Declared(slots[name].type.dtype, axes, slots[name].line) for name, axes in family.inputs.items()}
 
     def make(sizes: Sizes) -> Program:
-        sized = Sized(family, sizes) if dict(sizes.exact) != family.bounds else None
+        sized = Member(family, sizes) if dict(sizes.exact) != family.bounds else None
         return load_executable(compile_program(model, program, target, fetch, sized=sized))
 
     made = BoundedProgram(inputs, family.bounds, family.sizes_for, make)

@@ -54,7 +54,7 @@ OF_ANY_LENGTH = ("run", "eval", "train", "step", "accumulate")
 
 
 @dataclass(frozen=True)
-class Sized:
+class Member:
     """Which of the programs of a family."""
 
     family: Family
@@ -69,13 +69,13 @@ def family_of(model: Model, program: str, fetch: Sequence[str] = ()) -> Family:
     return Family(model, recipe.training, recipe.roles, recipe.steps, tuple(fetch))
 
 
-def sized_up_to_bounds(model: Model, program: str) -> Sized | None:
+def sized_up_to_bounds(model: Model, program: str) -> Member | None:
     """The one program for (nearly) all lengths; None where lengths are fixed."""
     if not model.checked.bounds or program not in OF_ANY_LENGTH:
         return None
     family = family_of(model, program)
     _ = family.inputs  # what cannot vary is told
-    return Sized(family, family.whole())
+    return Member(family, family.whole())
 
 
 Observer = Callable[[str, Any], None]  # told the name of each stage and the module after it
@@ -147,7 +147,7 @@ def lower(
     fetch: Sequence[str] = (),
     tuned: Mapping[str, str] | None = None,
     aside: int = 0,
-    sized: Sized | None = None,
+    sized: Member | None = None,
 ) -> Any:
     """The model's module after every pass, or after the one named `after`; a fresh module each time. `tuned`, by default what is known of the device,
     and `aside` as in `pipeline`, `sized` as in `compile_program`."""
@@ -176,7 +176,7 @@ def schedules_for(model: Model, target: Target) -> Mapping[str, str]:
     return measured.schedules(device) if device is not None else model.schedules or {}
 
 
-def _within_budget(model: Model, program: str, target: Target, fetch: Sequence[str], tuned: Mapping[str, str], sized: Sized | None) -> Executable:
+def _within_budget(model: Model, program: str, target: Target, fetch: Sequence[str], tuned: Mapping[str, str], sized: Member | None) -> Executable:
     """The executable; where what its kernels need behind the arena is too much for the budget, once more with that set aside."""
     settings = model.checked.settings
     budget = settings.memory if settings is not None and RECIPES[program].steps and target.lowered else None
@@ -213,7 +213,7 @@ def _noted(executable: Executable, module: Any) -> Executable:
 
 
 def compile_program(
-    model: Model, program: str, target_name: str, fetch: Sequence[str] = (), timed: bool = False, sized: Sized | None = None
+    model: Model, program: str, target_name: str, fetch: Sequence[str] = (), timed: bool = False, sized: Member | None = None
 ) -> Executable:
     """The executable of one program on one target, from the cache where it was compiled before. `fetch`: named values that are outputs too.
     `timed`: one that times its launches itself, where the target makes such. `sized`: for which lengths of bounded dimensions; without it they are at
@@ -241,7 +241,7 @@ def compile_anew(
     fetch: Sequence[str] = (),
     timed: bool = False,
     tuned: Mapping[str, str] | None = None,
-    sized: Sized | None = None,
+    sized: Member | None = None,
 ) -> Executable:
     """As `compile_program`, past the cache."""
     if program not in RECIPES:

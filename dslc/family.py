@@ -62,7 +62,8 @@ class Family:
         for dim in self.bounds:
             if not any(n.dims == {dim} for shape in found.values() for n in shape):
                 raise ShapeError(f"no input has an axis that says how long '{dim}' is", help=f"a fixed length: dims {dim}=SIZE")
-        self.elaborated(self.whole())  # an op that cannot be made for any length is told now
+        if all(self.bounds[d] >= n for d, n in self._compared({}).varying.low.items()):
+            self.elaborated(self.whole())  # an op that cannot be made for any length is told now
         return found
 
     def sizes_for(self, lengths: Mapping[str, int]) -> Sizes:
@@ -105,9 +106,9 @@ class Family:
         """For each dimension the programs that there may be, for people."""
         out = []
         for dim, bound in self.bounds.items():
-            sizes = [*range(1, self._compared({}).varying.low[dim]), bound]
-            buckets = sorted({self._bucket(dim, n) for n in range(sizes[-2] + 1, bound)}) if bound > 1 else []
-            names = [*(f"{dim}={n}" for n in sizes[:-1] if n < bound), *(f"{dim}<={n}" for n in buckets), f"{dim}={bound}"]
+            least = self._compared({}).varying.low[dim]
+            buckets = sorted({self._bucket(dim, n) for n in range(least, bound)})
+            names = [*(f"{dim}={n}" for n in range(1, min(least, bound))), *(f"{dim}<={n}" for n in buckets), f"{dim}={bound}"]
             out.append(f"{dim}: any length up to {bound}, in at most {len(names)} programs: {', '.join(names)}")
         return out
 
@@ -125,12 +126,15 @@ class Family:
         high = {d: self.bounds[d] + ABOVE + 4 * k for k, d in enumerate(free)}
         beside = [{**high, d: high[d] + 1} for d in free] + ([{d: n + 1 for d, n in high.items()}] if len(free) > 1 else [])
         shapes: list[dict[str, tuple[int, ...]]] = []
-        self._sample(exact, {d: max(self.bounds[d] - 1, 1) for d in free}, [])  # an error shows sizes that may be
-        base, first = self._sample(exact, high, shapes)
+        try:
+            base, first = self._sample(exact, high, shapes)
+        except Error as error:
+            self._sample(exact, {d: max(self.bounds[d] - 1, 1) for d in free}, [])  # the same error, if need be, with sizes that may be
+            raise error
         others = [self._sample(exact, sizes, shapes)[1] for sizes in beside]
         failed: Error | None = None
         for size in LOW:
-            low = {d: min(size, self.bounds[d]) for d in free}
+            low = dict.fromkeys(free, size)
             corners = [dict(zip(free, corner)) for corner in product(*((low[d], high[d]) for d in free))]
             del shapes[1 + len(beside) :]
             try:

@@ -318,7 +318,7 @@ def _conv(e: Emitter, op: ops.Conv, x: Value, w: Value) -> Made:
 
 def _grad(e: Emitter, op: ops.Grad, loss: Value, *wrt: Value) -> Made:
     made = e.again(op, loss.value, *(x.value for x in wrt))
-    return [Value(g, tuple(Axis(a.parts) for a in x.axes)) for g, x in zip(made, wrt)]
+    return [Value(g, _settled(x.axes), behind=min(e.behind(x), OTHERS)) for g, x in zip(made, wrt)]
 
 
 def _settled(axes: Sequence[Axis]) -> tuple[Axis, ...]:
@@ -343,9 +343,10 @@ def _scan(e: Emitter, op: ops.Scan, *xs: Value) -> Made:
     turn, *inner = block.arguments
     shown = [*constants, *carries, *(Value(x.value, x.axes[1:]) for x in slices)]
     places = [*inner[:c], *inner[c + len(dims) :]]
+    behind = min((e.behind(x) for x in xs), default=ALIKE)
     e.env[old.arguments[0]] = Value(turn, ())
     for argument, place, x in zip(list(old.arguments)[1:], places, shown):
-        e.env[argument] = Value(place, x.axes)
+        e.env[argument] = Value(place, x.axes, behind=behind)
     with ir.InsertionPoint(block), e.region(dict(zip(dims, inner[c : c + len(dims)]))):
         ends = e.block(old)
         yielded = [x.value for x in ends]
@@ -356,8 +357,9 @@ def _scan(e: Emitter, op: ops.Scan, *xs: Value) -> Made:
                 yielded[n] = ops.Select.of(ops.spread(now, x.type.with_dtype(dtypes.BOOL)), x.value, inner[c + len(dims) + n])
         ops.Yield.of(*yielded)
     results = list(made.results)
-    stacks = [Value(v, (Axis((trip,)), *_settled(x.axes))) for v, x in zip(results[k:], ends[k:])]
-    return [*(Value(v, x.axes) for v, x in zip(results, carries)), *stacks]
+    behind = min([behind, *(e.behind(x) for x in ends)])
+    stacks = [Value(v, (Axis((trip,)), *_settled(x.axes)), behind=behind) for v, x in zip(results[k:], ends[k:])]
+    return [*(Value(v, x.axes, behind=behind) for v, x in zip(results, carries)), *stacks]
 
 
 def _cond(e: Emitter, op: ops.Cond, condition: Value, *xs: Value) -> Made:
@@ -369,7 +371,7 @@ def _cond(e: Emitter, op: ops.Cond, condition: Value, *xs: Value) -> Made:
         block, old = region.blocks[0], source.blocks[0]
         inner = list(block.arguments)
         for argument, place, x in zip(old.arguments, inner, xs):
-            e.env[argument] = Value(place, x.axes)
+            e.env[argument] = replace(x, value=place)
         with ir.InsertionPoint(block), e.region(dict(zip(dims, inner[len(xs) :]))):
             ends = e.block(old)
             ops.Yield.of(*(x.value for x in ends))

@@ -57,8 +57,8 @@ BODIES = {
     loss mean(y ** 2)
 """,
     "convolution": """
-    input x[batch, 3, time]
-    h = conv1d(x, 4, kernel=3, pad=1, bias=true)
+    input x[batch, 4, time]
+    h = conv1d(x, 4, kernel=3, pad=1, groups=2, bias=true)
     output y = maxpool1d(gelu(h), kernel=3, stride=1, pad=1)
     loss mean(y ** 2)
 """,
@@ -154,6 +154,19 @@ BODIES = {
     input x[batch, time, 3]
     param w[time, time], v[time] ~ normal()
     output y[b, t, d] = sum[s](w[t, s] * x[b, s, d]) + v[t]
+    loss mean(y ** 2)
+""",
+    "logs": """
+    input x[batch, time]
+    param w[batch] ~ normal()
+    output y[b, t] = log((x[b, t] * w[b]) ** 2)
+    loss mean(y)
+""",
+    "prefix": """
+    input x[batch, time, 6]
+    param w[6] ~ normal()
+    z[b, t, d] = x[b, t, d // 2 * 2] * w[d]
+    output y[b, i < 2, d] = z[b, i, d]
     loss mean(y ** 2)
 """,
     "kept": """

@@ -1,12 +1,13 @@
 """Bounded dimensions in use: which programs are made and how that is told, draws, options of a call, training, the command line, mistakes."""
 
 import numpy as np
+import onnx
 import pytest
 from typer.testing import CliRunner
 
 import dslc
 from dslc.cli import app
-from dslc.compiler import Sized, compile_program, family_of
+from dslc.compiler import Member, compile_program, family_of
 
 from .models import BODIES, inputs, text
 
@@ -41,6 +42,13 @@ def test_lengths_too_short_to_be_like_the_others_have_programs_of_their_own():
         x = np.ones((2, n), np.float32)
         np.testing.assert_array_equal(program(x=x)["y"], x * min(n, 4))
     assert program.programs == ["time=2", "time=3", "time=4", "time<=16", "time<=32"]
+
+
+def test_a_bound_that_alone_is_long_enough():
+    program = dslc.compile(dslc.load("model M:\n    dims time<=2\n    input x[time]\n    v, i = topk(x, 2)\n    output v\n"), target="reference")
+    assert program(x=np.array([1, 2], np.float32))["v"].tolist() == [2, 1]
+    with pytest.raises(dslc.Error.ShapeError, match="topk"):
+        program(x=np.ones(1, np.float32))
 
 
 def test_windows_need_a_length_that_holds_one():
@@ -88,13 +96,27 @@ def test_microbatches_may_differ_in_length():
     np.testing.assert_allclose(model.params[table], (np.array(other.params[table]) + padded.params[table]) / 2, rtol=1e-5, atol=1e-6)
 
 
+def test_an_imported_graph_takes_any_length(tmp_path):
+    ports = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["b", "n"]) for name in "xy"]
+    axis = onnx.helper.make_tensor("axis", onnx.TensorProto.INT64, [], [1])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("CumSum", ["x", "axis"], ["y"], reverse=1)], "g", ports[:1], ports[1:], [axis])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9), tmp_path / "g.onnx")
+    (tmp_path / "m.dsl").write_text(
+        'model M:\n    dims batch=2, time<=8\n    input x[batch, time]\n    net = import "g.onnx"\n    output y = net(x)\n'
+    )
+    program = dslc.compile(dslc.load(str(tmp_path / "m.dsl")), target="reference")
+    for n in (3, 7):
+        x = np.random.default_rng(n).standard_normal((2, n)).astype(np.float32)
+        np.testing.assert_allclose(program(x=x)["y"], np.cumsum(x[:, ::-1], axis=1)[:, ::-1], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("name", ["attention", "causal"])
 @pytest.mark.parametrize("program", ["run", "step"])
 def test_attention_of_any_length_is_the_same_kernels(name, program):
     model = loaded(BODIES[name], "<=128")
     family = family_of(model, program)
     fixed = compile_program(model, program, "cpu")
-    free = compile_program(model, program, "cpu", sized=Sized(family, family.sizes_for({"time": 100})))
+    free = compile_program(model, program, "cpu", sized=Member(family, family.sizes_for({"time": 100})))
     assert [k.kind for k in free.kernels] == [k.kind for k in fixed.kernels] and "attention" in {k.kind for k in free.kernels}
     assert len(free.launches) == len(fixed.launches)
 
