@@ -11,9 +11,11 @@ import functools
 import hashlib
 import os
 import tempfile
+import time
 from pathlib import Path
 
 LIMIT = 2 << 30  # bytes; past it the files that were not read for longest go
+TRIMMED, EVERY = ".trimmed", 60.0  # the file whose time says when they last went, and seconds until it is looked again: thousands take time
 
 
 def folder() -> Path | None:
@@ -88,7 +90,11 @@ def put(name: str, data: bytes) -> None:
 
 def _trim(place: Path) -> None:
     """Removes what was not read for longest while the whole is over the limit."""
-    files = [(entry.stat(), entry.path) for entry in os.scandir(place) if entry.is_file()]
+    mark = place / TRIMMED
+    if mark.exists() and 0 <= time.time() - mark.stat().st_mtime < EVERY:
+        return
+    mark.touch()
+    files = [(entry.stat(), entry.path) for entry in os.scandir(place) if entry.is_file() and entry.name != TRIMMED]
     total = sum(status.st_size for status, _ in files)
     for status, path in sorted(files, key=lambda item: item[0].st_mtime):
         if total <= LIMIT:
