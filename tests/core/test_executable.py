@@ -8,7 +8,19 @@ import pytest
 
 from dslc.core import dtypes
 from dslc.core.errors import DataError
-from dslc.core.executable import Executable, Kernel, Launch, Module, Port, TensorMap, from_bytes, pack_modules, to_bytes, unpack_modules
+from dslc.core.executable import (
+    Executable,
+    Extent,
+    Kernel,
+    Launch,
+    Module,
+    Port,
+    TensorMap,
+    from_bytes,
+    pack_modules,
+    to_bytes,
+    unpack_modules,
+)
 
 MODULES = [Module(("k00_a", "k01_b"), b"\x7fELF one"), Module(("k02_c",), b""), Module((), b"three")]
 EXECUTABLE = Executable(
@@ -19,7 +31,14 @@ EXECUTABLE = Executable(
     ports=(Port("x", "input", dtypes.INT32, (2, 3), 0, bounds=(0, 9), line=4), Port("w", "param", dtypes.BFLOAT16, (3,), 1)),
     kernels=(Kernel("k00_a", "map", ("m.dsl:3",), 7, 8, "k00_a"),),
     launches=(
-        Launch(0, (("slot", 0), ("slot", 1, 16), ("arena", 256), ("constant", 0), ("value", -3), ("tensormap", 0)), (4, 1, 1), (128, 1, 1), 1024),
+        Launch(
+            0,
+            (("slot", 0), ("slot", 1, 16), ("arena", 256), ("constant", 0), ("value", -3), ("tensormap", 0)),
+            (4, 1, 1),
+            (128, 1, 1),
+            1024,
+            (Extent("a0", ("slot", 0), 64, False), Extent("y0", ("slot", 1, 16), 32, True)),
+        ),
     ),
     arena_bytes=512,
     scratch_bytes=0,
