@@ -1,8 +1,9 @@
 """Which tasks of a timeline run again, and where, so that the arena stays under a number of bytes in little extra time.
 
 Any plan that is the program's order with repeats put in is right, as a reader sees the latest run. Plans to begin with are the program itself, the
-kept sets of least cuts under a sweep of prices for a held byte, and segments between the narrowest moments of the program; each is repaired until
-it fits (repeats before the next use of what lies idle at the fullest moment), then repeats that are not needed are taken out. The least cuts also
+kept sets of least cuts under a sweep of prices for a held byte, mixtures of two of them, and segments between the narrowest moments of the program;
+each is repaired until it fits (repeats before the next use of what lies idle at the fullest moment), then repeats that are not needed are taken out,
+and the best is searched for better ones nearby. Where packing needs more, or the bound is far, all is done again for fewer bytes. The least cuts also
 give the lower bound: by Lagrange's relaxation of the bytes held at one moment.
 """
 

@@ -155,6 +155,20 @@ def test_a_chain_under_a_budget(kept):
     assert choice.packing.total <= kept * 1000 and 0 < choice.bound <= choice.extra
 
 
+@pytest.mark.parametrize("model, factors", [("gpt", (1.15, 1.3)), ("unet", (1.2,))])
+def test_plans_of_whole_networks_are_within_a_point_of_the_bound(model, factors):
+    """From so many times the least budget on, of all bytes, ports too; the sizes are those of the benchmark."""
+    elaborated = lower(dslc.load(f"benchmarks/models/{model}.dsl"), "step", target_of("cpu"))
+    with elaborated.context, elaborated.location:
+        line = Timeline.of(program_of(elaborated.module))
+    least_budget = line.slots + least(line)[1].total
+    for factor in factors:
+        choice = choose(line, int(factor * least_budget) - line.slots)
+        certify(line, choice.plan, choice.packing)
+        assert choice.packing.total + line.slots <= factor * least_budget
+        assert 0 < choice.bound <= choice.extra <= choice.bound + 0.01 * line.seconds
+
+
 def test_tampered_plans_are_refused():
     line = chain(12)
     choice = choose(line, 8000)

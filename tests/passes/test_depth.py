@@ -48,7 +48,7 @@ def test_passes_are_near_linear_and_kernels_are_shared() -> None:
 
 
 def ticks() -> list[float]:
-    """Seconds of one small piece of work, many times: the least of them is what it takes while nobody else uses the caches and the core's other half."""
+    """Seconds of one small piece of work, many times: the least of them is what it takes while nobody else uses the caches."""
     found = []
     for _ in range(100):
         start = time.process_time()
