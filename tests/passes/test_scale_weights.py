@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 import dslc
 from dslc.compiler import lower, pass_names, pipeline
-from dslc.ir import ops, reference
+from dslc.ir import ops
 from dslc.ir.mlir import ir
-from dslc.ir.op import context
-from dslc.ir.program import arguments_of, program_of
-from dslc.ir.verify import verify
+from dslc.ir.program import program_of
 from dslc.passes.scale_weights import ScaleWeights
 from dslc.targets import target_of
 
-FILES = sorted((Path(__file__).parent / "scale_weights").glob("*.mlir"))
+from . import texts
+
+FILES = texts.files("scale_weights")
 
 
 @pytest.mark.parametrize("file", FILES, ids=[f.stem for f in FILES])
 def test_before_and_after(file):
-    before, after = file.read_text().split("// -----\n")
-    with context():
-        module = ir.Module.parse(before)
-        verify(module)
-        rng = np.random.default_rng(0)
-        given = {s.name: rng.uniform(0.5, 2, s.type.shape) for s in arguments_of(program_of(module))}
-        meant = reference.run(module, given)
-        ScaleWeights().run(module)
-        verify(module)
-        assert str(module) == str(ir.Module.parse(after))
-        for name, value in reference.run(module, given).items():
-            np.testing.assert_allclose(value, meant[name], rtol=1e-12, err_msg=name)
+    texts.check(file, ScaleWeights())
 
 
 NET = """
@@ -86,4 +73,4 @@ def test_programs_that_are_trained_keep_their_weights(program):
     model = dslc.load(NET)
     elaborated = model.elaborate(program != "eval", ())
     with elaborated.context, elaborated.location:
-        assert "scale_weights" not in pass_names(pipeline(model, elaborated, program, target_of("cpu")))
+        assert "scale_weights" not in pass_names(pipeline(model, elaborated, program, target_of("cpu"), {}))

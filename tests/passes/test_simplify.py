@@ -2,38 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from dslc.ir import ops, reference
 from dslc.ir.mlir import ir
 from dslc.ir.op import context
-from dslc.ir.program import Slot, arguments_of, finish_program, program_of, start_program
+from dslc.ir.program import Slot, finish_program, start_program
 from dslc.ir.types import TensorType, type_of
 from dslc.ir.verify import verify
 from dslc.passes.simplify import Simplify
 
-FILES = sorted((Path(__file__).parent / "simplify").glob("*.mlir"))
+from . import texts
+
+FILES = texts.files("simplify")
 
 
 @pytest.mark.parametrize("file", FILES, ids=[f.stem for f in FILES])
 def test_before_and_after(file):
-    before, after = file.read_text().split("// -----\n")
-    with context():
-        module = ir.Module.parse(before)
-        verify(module)
-        rng = np.random.default_rng(0)
-        given = {s.name: rng.uniform(0.5, 2, s.type.shape) for s in arguments_of(program_of(module))}
-        meant = reference.run(module, given)
-        Simplify().run(module)
-        verify(module)
-        places = "loc(" in after  # a file that writes them has them compared
-        texts = [m.operation.get_asm(enable_debug_info=places) for m in (module, ir.Module.parse(after))]
-        assert texts[0] == texts[1]
-        for name, value in reference.run(module, given).items():
-            np.testing.assert_allclose(value, meant[name], rtol=1e-12, err_msg=name)
+    texts.check(file, Simplify())
 
 
 def random_view(rng: np.random.Generator, x: ir.Value) -> ir.Value:
