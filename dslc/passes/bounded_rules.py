@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import combinations
 from math import inf, isfinite, nan
 from typing import Any
 
@@ -63,6 +64,12 @@ def _others(e: Emitter, *xs: Value) -> int:
     return min([OTHERS, *(e.behind(x) for x in xs)])
 
 
+def _pairs(xs: Sequence[Value]) -> bool:
+    """Whether elements of one axis meet those of another. Inputs repeat their last element, which may be in none of the pairs that count."""
+    moving = [{k for k in x.varying if not x.axes[k].free} for x in xs]
+    return any(a - b and b - a for a, b in combinations(moving, 2))
+
+
 def elementwise(e: Emitter, op: Op, *xs: Value) -> Made:
     dtype = type_of(op.results[0]).dtype
     if dtype.is_float and not isinstance(op, STRAIGHT):
@@ -73,6 +80,8 @@ def elementwise(e: Emitter, op: Op, *xs: Value) -> Made:
         behind = ALIKE if dtype.is_bool else min(e.behind(x) for x in xs)
     if dtype.is_integer:
         behind = max(behind, OTHERS)
+    elif dtype.is_float and _pairs(xs):
+        behind = min(behind, OTHERS)
     zero = xs[0].zero if isinstance(op, (ops.Cast, ops.StopGradient)) else frozenset[int]()
     return Value(e.again(op, *(x.value for x in xs))[0], _together(e, op, xs), zero, behind)
 
