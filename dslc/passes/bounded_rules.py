@@ -353,7 +353,7 @@ def _scan(e: Emitter, op: ops.Scan, *xs: Value) -> Made:
     """All turns of the greatest size; a turn that does not count is one more like the last that does, and leaves the carries as they are."""
     trip = e.attribute(op, "trip")
     c, k = op.constants, op.carries
-    constants, carries, slices = list(xs[:c]), [Value(x.value, _settled(x.axes)) for x in xs[c : c + k]], xs[c + k :]
+    constants, carries, slices = list(xs[:c]), [Value(x.value, _settled(x.axes)) for x in xs[c : c + k]], list(xs[c + k :])
     for x in slices:
         _plain(e, op, x.axes[0], "this runs over")
     if not trip.fixed and e.gradients:
