@@ -74,7 +74,7 @@ def test_what_grows_with_the_length_is_not_infinite_before_it(growing):
     input x[batch, time], v[batch, time]
     param w ~ ones()
     g[b < batch, t < time] = {growing}
-    output y[b] = sum[t](g[b, t] * v[b, t]) / 1e30
+    output y[b] = sum[t](v[b, t] * g[b, t]) / 1e30
     loss mean(tanh(y))
 """
     ones = {"x": np.ones((2, 3), np.float32), "v": np.ones((2, 3), np.float32)}
