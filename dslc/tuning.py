@@ -138,9 +138,9 @@ def tune(
     listener: Listener = silent,
     clock: Clock = time.monotonic,
 ) -> list[Tuned]:
-    """Measures schedules of the kernels of some programs for so many seconds; what is compiled afterwards for this device uses what was found. Bounded
-    dimensions are at their bounds meanwhile. Kernels that were measured before are gone on with. What was measured is kept kernel by kernel, also
-    where it is interrupted. `listener` is told of each kernel.
+    """Measures schedules of the kernels of some programs for so many seconds; what is compiled afterwards for this device uses what was found.
+    Bounded dimensions are at their bounds meanwhile. Kernels that were measured before are gone on with. What was measured is kept kernel by kernel,
+    also where it is interrupted. `listener` is told of each kernel.
 
     DataError where there is no time; TargetError for a target whose kernels cannot be timed here.
     """
