@@ -138,9 +138,9 @@ def tune(
     listener: Listener = silent,
     clock: Clock = time.monotonic,
 ) -> list[Tuned]:
-    """Measures schedules of the kernels of some programs for so many seconds; what is compiled afterwards for this device uses what was
-    found. Kernels that were measured before are gone on with. What was measured is kept kernel by kernel, also where it is interrupted. `listener` is
-    told of each kernel.
+    """Measures schedules of the kernels of some programs for so many seconds; what is compiled afterwards for this device uses what was found.
+    Bounded dimensions are at their bounds meanwhile. Kernels that were measured before are gone on with. What was measured is kept kernel by kernel,
+    also where it is interrupted. `listener` is told of each kernel.
 
     DataError where there is no time; TargetError for a target whose kernels cannot be timed here.
     """
@@ -151,6 +151,9 @@ def tune(
     device = chosen.device()
     if device is None:
         raise TargetError(f"schedules of target '{target}' cannot be measured: it is no device of this machine", help="tune for cpu, or for cuda")
+    if model.checked.bounds:
+        names = " and ".join(f"'{dim}'" for dim in model.checked.bounds)
+        listener(Warned(f"kernels are measured with {names} at the bound: those of programs for other lengths keep the cost model's schedules"))
     known = read(device)
     work = _work(model, programs, target, chosen)
     total = sum(w.seconds for w in work.values())

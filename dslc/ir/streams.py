@@ -419,7 +419,7 @@ def _affine(node: Node) -> Expr | None:
         return node.at[node.op.axis]
     if name == "nn.constant":
         value = _number(node)
-        return Const(int(value)) if value is not None and value == int(value) else None
+        return Const(int(value)) if value is not None and value.is_integer() else None
     parts = [p for p in map(_affine, arguments) if p is not None]
     if not parts or len(parts) < len(arguments):
         return None

@@ -275,9 +275,10 @@ class Emitter:
 
     def tamed(self, x: Value, behind: int = OTHERS, fill: float = 0) -> Value:
         """x with `fill` where it does not count, if less than `behind` lies there and gradients ask for it."""
-        if not self.gradients or self.behind(x) >= behind or not x.varying or not x.type.dtype.is_float:
+        cut = [k for k in x.varying if not x.axes[k].free]  # along the others all are like those that count
+        if not self.gradients or self.behind(x) >= behind or not cut or not x.type.dtype.is_float:
             return x
-        return Value(self.masked(x, x.varying, fill), x.axes, behind=OTHERS)
+        return Value(self.masked(x, cut, fill), x.axes, behind=OTHERS)
 
     @staticmethod
     def behind(x: Value) -> int:

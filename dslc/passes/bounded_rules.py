@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import combinations
 from math import inf, isfinite, nan
 from typing import Any
 
@@ -50,16 +51,37 @@ def _plain(e: Emitter, op: Op, axis: Axis, what: str) -> None:
 
 # Ops whose slopes are numbers of their own; those of all others hang on their operands' values.
 STRAIGHT = (ops.Add, ops.Sub, ops.Neg, ops.Select, ops.Cast, ops.StopGradient, ops.Max, ops.Min)
-SINGULAR = {ops.Log: 0, ops.Sqrt: 0, ops.Rsqrt: 0, ops.Pow: 0, ops.Div: 1, ops.Atan2: 0}  # the operand whose zero has an infinite slope
+# Operands for which some numbers have no finite value or slope, and a number that is none of these.
+SINGULAR: dict[type[Op], dict[int, float]] = {
+    ops.Log: {0: 1}, ops.Sqrt: {0: 1}, ops.Rsqrt: {0: 1}, ops.Pow: {0: 1, 1: 1}, ops.Div: {1: 1}, ops.Atan2: {0: 1}, ops.Log1p: {0: 0},
+    ops.Exp: {0: 0}, ops.Expm1: {0: 0}, ops.Sinh: {0: 0}, ops.Cosh: {0: 0}, ops.Asin: {0: 0}, ops.Acos: {0: 0}, ops.Acosh: {0: 2},
+    ops.Atanh: {0: 0}, ops.FloorDiv: {1: 1}, ops.Mod: {1: 1},
+}  # fmt: skip
+
+
+def _others(e: Emitter, *xs: Value) -> int:
+    """What lies behind where it is made of operands in another way than what counts."""
+    return min([OTHERS, *(e.behind(x) for x in xs)])
+
+
+def _pairs(xs: Sequence[Value]) -> bool:
+    """Whether elements of one axis meet those of another. Inputs repeat their last element, which may be in none of the pairs that count."""
+    moving = [{k for k in x.varying if not x.axes[k].free} for x in xs]
+    return any(a - b and b - a for a, b in combinations(moving, 2))
 
 
 def elementwise(e: Emitter, op: Op, *xs: Value) -> Made:
-    if type_of(op.results[0]).dtype.is_float and not isinstance(op, STRAIGHT):
-        pole = SINGULAR.get(type(op))
-        xs = tuple(e.tamed(x, ALIKE, 1) if k == pole else e.tamed(x) for k, x in enumerate(xs))
-        behind = min(e.behind(x) if e.gradients or k != pole or e.behind(x) == ALIKE else ANYTHING for k, x in enumerate(xs))
+    dtype = type_of(op.results[0]).dtype
+    if dtype.is_float and not isinstance(op, STRAIGHT):
+        poles = SINGULAR.get(type(op), {})
+        xs = tuple(e.tamed(x, ALIKE, poles[k]) if k in poles else e.tamed(x) for k, x in enumerate(xs))
+        behind = min(e.behind(x) if e.gradients or k not in poles or e.behind(x) == ALIKE else ANYTHING for k, x in enumerate(xs))
     else:
-        behind = min(e.behind(x) for x in xs) if type_of(op.results[0]).dtype.is_float else ALIKE
+        behind = ALIKE if dtype.is_bool else min(e.behind(x) for x in xs)
+    if dtype.is_integer:
+        behind = max(behind, OTHERS)
+    elif dtype.is_float and _pairs(xs):
+        behind = min(behind, OTHERS)
     zero = xs[0].zero if isinstance(op, (ops.Cast, ops.StopGradient)) else frozenset[int]()
     return Value(e.again(op, *(x.value for x in xs))[0], _together(e, op, xs), zero, behind)
 
@@ -77,7 +99,7 @@ def _constant(e: Emitter, op: ops.Constant) -> Made:
 def _iota(e: Emitter, op: ops.Iota) -> Made:
     shape = e.shape(op.results[0])
     axes = tuple(Axis((n,), free=k != op.axis) for k, n in enumerate(shape))
-    return Value(e.again(op, shape=e.at(shape))[0], axes)
+    return Value(e.again(op, shape=e.at(shape))[0], axes, behind=ALIKE if shape[op.axis].fixed else OTHERS)
 
 
 def _random(e: Emitter, op: ops.Random, *xs: Value) -> Made:
@@ -211,7 +233,7 @@ def _concat(e: Emitter, op: ops.Concat, *xs: Value) -> Made:
             moved = ops.Select.of(ops.broadcast(before, sizes, [axis]), moved, out)
         out = moved
     assert out is not None
-    return Value(out, tuple(axes))
+    return Value(out, tuple(axes), behind=_others(e, *xs))
 
 
 def _gather(e: Emitter, op: ops.Gather, x: Value, *ids: Value) -> Made:
@@ -231,7 +253,7 @@ def _scatter(e: Emitter, op: ops.Scatter, u: Value, *ids: Value) -> Made:
     first = Value(ids[0].value, tuple(_common(e, op, [a, b]) for a, b in zip(where, u.axes)))
     dropped = e.masked(first, range(batch, rank), -1)
     made = e.again(op, u.value, dropped, *(i.value for i in ids[1:]), sizes=e.at(sizes))[0]
-    return Value(made, (*first.axes[:batch], *_axes(sizes), *u.axes[rank:]))
+    return Value(made, (*first.axes[:batch], *_axes(sizes), *u.axes[rank:]), behind=_others(e, u))
 
 
 # --- folds ------------------------------------------------------------------------------------------------------------------------------
@@ -254,14 +276,15 @@ def _softmax(e: Emitter, op: ops.Softmax | ops.LogSoftmax, x: Value) -> Made:
     value = e.masked(x, [op.axis], -inf)
     if isinstance(op, ops.LogSoftmax):
         return Value(e.again(op, value)[0], x.axes)
-    return Value(e.again(op, value)[0], x.axes, frozenset([op.axis]), max(e.behind(x), OTHERS))
+    return Value(e.again(op, value)[0], x.axes, frozenset([op.axis]), OTHERS)
 
 
 def _cumulative(e: Emitter, op: ops.Cumulative, x: Value) -> Made:
-    """Forwards, what does not count comes last and changes nothing."""
+    """Forwards, what does not count comes last and changes nothing; but products of ever more numbers may be infinite."""
     axis = x.axes[op.axis]
-    late = not op.reverse and (len(axis.parts) == 1 or axis.free)
-    return Value(e.again(op, x.value if late else e.masked(x, [op.axis], ops.identity(op.kind, x.type.dtype)))[0], x.axes)
+    late = not op.reverse and (len(axis.parts) == 1 or axis.free) and op.kind != "prod"
+    value = x.value if late else e.masked(x, [op.axis], ops.identity(op.kind, x.type.dtype))
+    return Value(e.again(op, value)[0], _settled(x.axes), behind=_others(e, x))
 
 
 def _sort(e: Emitter, op: ops.Sort, x: Value) -> Made:
@@ -272,7 +295,7 @@ def _sort(e: Emitter, op: ops.Sort, x: Value) -> Made:
     last = nan if dtype.is_float else ops.identity("max" if op.descending else "min", dtype)
     values, order = e.again(op, e.masked(x, [op.axis], last))
     made = Value(values, tuple(Axis(a.parts) for a in x.axes))
-    return [Value(e.masked(made, [op.axis], 0), made.axes, frozenset({op.axis})), Value(order, made.axes)]
+    return [Value(e.masked(made, [op.axis], 0), made.axes, frozenset({op.axis}), OTHERS), Value(order, made.axes)]
 
 
 def _contract(e: Emitter, op: ops.Contract, a: Value, b: Value) -> Made:
@@ -310,7 +333,7 @@ def _conv(e: Emitter, op: ops.Conv, x: Value, w: Value) -> Made:
     x, w = replace(x, value=e.masked(x, cut, 0)), replace(w, value=e.masked(w, taps, 0))
     made = e.again(op, *_nothing_more(e, [(x, [2]), (w, [2])]), size=e.at(e.attribute(op, "size")))[0]
     group = _common(e, op, [x.axes[1], w.axes[0]])
-    return Value(made, (x.axes[0], group, w.axes[1], *_axes(shape[3:])))
+    return Value(made, (x.axes[0], group, w.axes[1], *_axes(shape[3:])), behind=_others(e, x, w))
 
 
 # --- regions ----------------------------------------------------------------------------------------------------------------------------
@@ -327,12 +350,14 @@ def _settled(axes: Sequence[Axis]) -> tuple[Axis, ...]:
 
 
 def _scan(e: Emitter, op: ops.Scan, *xs: Value) -> Made:
-    """All turns of the greatest size; a turn that does not count leaves the carries as they are."""
+    """All turns of the greatest size; a turn that does not count is one more like the last that does, and leaves the carries as they are."""
     trip = e.attribute(op, "trip")
     c, k = op.constants, op.carries
-    constants, carries, slices = list(xs[:c]), [Value(x.value, _settled(x.axes)) for x in xs[c : c + k]], xs[c + k :]
+    constants, carries, slices = list(xs[:c]), [Value(x.value, _settled(x.axes)) for x in xs[c : c + k]], list(xs[c + k :])
     for x in slices:
         _plain(e, op, x.axes[0], "this runs over")
+    if not trip.fixed and e.gradients:
+        slices = [_lasting(e, x, trip) for x in slices]
     dims = sorted({*trip.dims, *e.dims_in(op)})
     old = op.regions[0].blocks[0]
     emits = list(list(old.operations)[-1].operands)[k:]
@@ -343,11 +368,11 @@ def _scan(e: Emitter, op: ops.Scan, *xs: Value) -> Made:
     turn, *inner = block.arguments
     shown = [*constants, *carries, *(Value(x.value, x.axes[1:]) for x in slices)]
     places = [*inner[:c], *inner[c + len(dims) :]]
-    behind = min((e.behind(x) for x in xs), default=ALIKE)
-    e.env[old.arguments[0]] = Value(turn, ())
+    behind = min((e.behind(x) for x in (*constants, *carries, *slices)), default=ALIKE)
     for argument, place, x in zip(list(old.arguments)[1:], places, shown):
         e.env[argument] = Value(place, x.axes, behind=behind)
     with ir.InsertionPoint(block), e.region(dict(zip(dims, inner[c : c + len(dims)]))):
+        e.env[old.arguments[0]] = Value(turn if trip.fixed else ops.Min.of(turn, e.extent(trip - 1)), ())
         ends = e.block(old)
         yielded = [x.value for x in ends]
         for n, (x, carry) in enumerate(zip(ends, carries)):
@@ -360,6 +385,15 @@ def _scan(e: Emitter, op: ops.Scan, *xs: Value) -> Made:
     behind = min([behind, *(e.behind(x) for x in ends)])
     stacks = [Value(v, (Axis((trip,)), *_settled(x.axes)), behind=behind) for v, x in zip(results[k:], ends[k:])]
     return [*(Value(v, x.axes, behind=behind) for v, x in zip(results, carries)), *stacks]
+
+
+def _lasting(e: Emitter, x: Value, trip: Length) -> Value:
+    """x with the last element that counts of its first axis in the place of all behind it, where others lie there."""
+    if e.behind(x) == ALIKE or x.axes[0].fixed or not x.type.dtype.is_float:
+        return x
+    place = ops.Iota.of(axis=0, shape=[x.type.shape[0]], dtype=dtypes.INT32)
+    last = ops.Min.of(place, ops.spread(e.extent(trip - 1), type_of(place)))
+    return replace(x, value=_picked(x.value, 0, last, 0.0), behind=e.behind(x) if len(x.varying) > 1 else ALIKE)
 
 
 def _cond(e: Emitter, op: ops.Cond, condition: Value, *xs: Value) -> Made:

@@ -24,6 +24,7 @@ ATTEMPTS = 4  # at a plan whose buffers, packed, fit too
 FITTING = 12  # plans that fit, of which repeats are taken out
 POLISHED = 1  # of these are bettered
 PACKED = 3  # of these are packed
+CUTS = 2  # of the least cuts, those that hold fewest bytes: from these too the smallest arena is looked for
 BELOW = (1.0, 0.96)  # of the target: what a plan that is repaired to less holds too much is then taken out again
 GOOD = 1 / 200  # of the program's time: a plan so near to the bound is taken at once
 SEARCH = 600_000  # positions of plans that are looked at to better one
@@ -93,7 +94,8 @@ def least(line: Timeline) -> tuple[list[int], Packing]:
     """The plan of the smallest arena that is found, without regard to time."""
     best, packing = line.base, pack(line.intervals(line.base))
     floor = max(t.inside + sum(line.sizes[b] for b in (*t.reads, *t.writes)) for t in line.tasks)
-    for seed in _distinct([line.base, *segmented(line)]):
+    cuts = [expanded(line, kept, at) for kept, at in lower_bound(line, floor, fullest_moments(line, floor))[1]]
+    for seed in _distinct([line.base, *segmented(line), *sorted(cuts, key=line.peak)[:CUTS]]):
         plan = min(_repairs(line, seed, floor), key=line.peak)
         plan = _pruned(line, plan, line.peak(plan))
         if line.peak(plan) < packing.total and (packed := pack(line.intervals(plan))).total < packing.total:

@@ -186,6 +186,36 @@ BODIES = {
     output y = grad(e, x)
     loss mean(y ** 2)
 """,
+    "poles": """
+    input x[time, 3]
+    param w[time] ~ ones()
+    g[t < time, d < 3] = (d + 1) / (time - t)
+    output y[d, e < 3] = sum[t](g[t, d] * x[t, e] * w[t])
+    loss mean(y ** 2)
+""",
+    "entropy": """
+    input x[batch, time]
+    param w[time] ~ ones()
+    p[b, t] = softmax[t](x[b, t] * w[t])
+    output y[b] = sum[t](p[b, t] * log(p[b, t]) + sqrt(w[t] * (time - t)))
+    loss mean(y ** 2)
+""",
+    "distances": """
+    input x[batch, time]
+    param w[time] ~ ones()
+    z[b, t] = x[b, t] * w[t]
+    output y[b, t] = sum[s](sqrt((z[b, t] - z[b, s]) ** 2 + where(s == t, 1.0, 0.0)))
+    loss mean(y ** 2)
+""",
+    "turns": """
+    input x[batch, time]
+    param w[time] ~ ones()
+    z[b, t < time] = abs(x[b, time - 1 - t]) * w[t]
+    scan t < time carry h[batch] = 1:
+        h[b] = tanh(h[b] + log(z[b, t])) / (time - t)
+    output y = h
+    loss mean(y ** 2)
+""",
     "two": """
     input x[batch, time, 3], m[batch, words, 3]
     param w[3, 3] ~ normal()

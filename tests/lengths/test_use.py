@@ -68,6 +68,29 @@ def test_an_element_draws_the_same_at_every_length():
         np.testing.assert_array_equal(program(x=np.zeros((2, n), np.float32))["y"], whole[:, :n])
 
 
+@pytest.mark.parametrize("growing", ["exp(60 * t * w)", "(1e30 * w) ** t", "cumprod[t](1e20 * x[b, t] * w)"])
+def test_what_grows_with_the_length_is_not_infinite_before_it(growing):
+    body = f"""
+    input x[batch, time], v[batch, time]
+    param w ~ ones()
+    g[b < batch, t < time] = {growing}
+    output y[b] = sum[t](v[b, t] * g[b, t]) / 1e30
+    loss mean(tanh(y))
+"""
+    ones = {"x": np.ones((2, 3), np.float32), "v": np.ones((2, 3), np.float32)}
+    steps = [dslc.Trainer(model, target="reference") for model in (loaded(body), loaded(body, "=3"))]
+    assert steps[0].step(**ones) == steps[1].step(**ones)
+    np.testing.assert_allclose(steps[0].model.params["w"], steps[1].model.params["w"], rtol=1e-6)
+    program, exact = (dslc.compile(loaded(body, time), target="reference") for time in ("<=40", "=3"))
+    np.testing.assert_allclose(program(**ones)["y"], exact(**ones)["y"], rtol=1e-6)
+
+
+def test_no_length_is_compared_with_itself():
+    model = dslc.load("model M:\n    dims time<=20\n    input x[time]\n    z[t, s < time] = x[t] - x[s]\n    output y = mean(z ** 2)\n")
+    with pytest.raises(dslc.Error.ShapeError, match="the length of 'time' cannot vary here: a number follows"):
+        dslc.compile(model, target="reference")
+
+
 def test_results_may_have_memory_of_their_own_and_values_may_be_fetched():
     model = loaded(BODIES["reversed"])
     program = dslc.compile(model, target="reference")

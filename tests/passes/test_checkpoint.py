@@ -99,6 +99,17 @@ def test_a_budget_that_cannot_be_met_names_the_least_that_can():
     compile_program(dslc.load(GPT, memory=f"{number} {unit}"), "step", "cpu")
 
 
+def test_no_budget_below_the_least_will_do():
+    layers = range(6)
+    text = "".join(f"    param w{k}[32, 32] ~ normal()\n    h{k + 1}[b, j] = tanh(sum[i](h{k}[b, i] * w{k}[i, j]))\n" for k in layers)
+    text = f"model M:\n    input h0[64, 32]\n{text}    loss mean(h6 ** 2)\ntrain:\n    optimizer adam(lr=0.01)\n    steps 1\n"
+    with pytest.raises(BudgetError) as raised:
+        compile_program(dslc.load(text, memory="16 KiB"), "step", "cpu")
+    least_kib = float(re.search(r"possible is ([\d.]+) KiB", raised.value.message).group(1))
+    with pytest.raises(BudgetError):
+        compile_program(dslc.load(text, memory=f"{0.95 * least_kib} KiB"), "step", "cpu")
+
+
 def test_the_error_points_at_the_line():
     with pytest.raises(BudgetError) as raised:
         compile_program(dslc.load(GPT + "    memory 1 MiB\n"), "step", "cpu")

@@ -22,6 +22,7 @@ SPECS = sorted(HERE.glob("*.dsl"))
 # kernels of kind attention: (forward, step); (1, 3) where nothing else is said
 COUNTS: dict[str, tuple[int, int]] = {
     "by_hand": (1, 4),  # the gradient of the quotient sums rows once more
+    "by_hand_window": (1, 4),  # so does the quotient here
     "difference": (3, 6),  # each softmax has its own maximum, then one kernel has both
     "dropout": (1, 5),  # without re-association
     "keys_first": (2, 5),  # the weights are normalized in a pass of their own
