@@ -92,6 +92,25 @@ def test_blocks_along_both_axes(workers: int, monkeypatch: pytest.MonkeyPatch) -
     same_as_reference(BLOCKS, {})
 
 
+# Products that have as many points as the sums of rows.
+ONE_FEATURE = """model OneFeature:
+    param   q[3, 2, 37, 8], k[3, 35, 8], v[3, 35, 1] ~ normal()
+    s[b, g, i, j] = sum[c](q[b, g, i, c] * k[b, j, c]) / sqrt(size(c))
+    p[b, g, i, j] = softmax[j](s[b, g, i, j])
+    o[b, g, i, c] = sum[j](p[b, g, i, j] * v[b, j, c])
+    output  o
+    loss    mean(o * o) * 100
+
+train:
+    optimizer  sgd(lr=1.0)
+    steps      1
+"""
+
+
+def test_values_of_one_feature() -> None:
+    same_as_reference(ONE_FEATURE, {})
+
+
 @pytest.mark.parametrize(("workers", "path"), [(w, path) for w, paths in ((0, SPECS[::4]), (1, SPECS)) for path in paths],
                          ids=lambda v: v.stem if isinstance(v, Path) else f"{v} workers")  # fmt: skip
 def test_same_as_reference(workers: int, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
