@@ -13,6 +13,8 @@ import dslc
 from dslc.compiler import lower
 from dslc.ir import ops
 from dslc.ir.program import program_of
+from dslc.ir.streams import Stream
+from dslc.passes import attention
 from dslc.passes.notes import notes_of
 from dslc.passes.plan import make_plan
 from dslc.targets import TARGETS, Target, target_of
@@ -61,6 +63,17 @@ def test_what_crosses_needs_equal_shares_and_memory() -> None:
     """Two heads keep two threads busy, and not three; sums of a length that is too long are not kept."""
     for n, workers, count in ((100, 2, 2), (100, 3, 3), (1 << 15, 2, 2), (1 << 17, 2, 3)):
         assert kinds(dslc.load(LONG.format(n=n)), "step", workers)[0]["attention"] == count, (n, workers)
+
+
+def test_two_pairs_that_need_each_other_are_not_both_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third needs the first, and the second the fourth."""
+    monkeypatch.setattr(attention, "_parts", lambda *_: ())
+    monkeypatch.setattr(attention, "_stream", lambda *_: object.__new__(Stream))
+    monkeypatch.setattr(attention, "_pays", lambda *_: True)
+    groups = [attention._Group(frozenset({axis}), [name]) for name, axis in zip("abcd", (1, 2, 1, 2))]
+    made = attention._crossed(None, None, groups, {2: {0}, 1: {3}}, 1)
+    assert [g.sinks for g in made] == [["a", "b"], ["c"], ["d"]]
+    assert [g.sinks for g in attention._crossed(None, None, groups, {2: {0}, 3: {1}}, 1)] == [["a", "b"], ["c", "d"]]
 
 
 def given(path: Path) -> dict[str, np.ndarray]:
