@@ -119,9 +119,14 @@ class Trainer:
         return self._stepper.fed.programs if isinstance(self._stepper.fed, BoundedProgram) else []
 
     def step(self, *microbatches: Mapping[str, Any], **inputs: Any) -> float:
-        """One optimizer step; the total loss. Where the train block says `accumulate n`, give n mappings of inputs instead of keywords."""
+        """One optimizer step; the total loss. Where the train block says `accumulate n`, give n mappings of inputs instead of keywords; DataError
+        where there are more or fewer."""
+        from .core.errors import DataError
         from .runtime.binding import fit_inputs
 
+        wanted, given = self._stepper.microbatches, len(microbatches or (inputs,))
+        if given != wanted:
+            raise DataError(f"microbatches: {given} given, a step takes {wanted}", help="give step() a mapping of inputs for each")
         program = self._stepper.fed
         fed = [self.model.fed(m, program) for m in microbatches or (inputs,)]
         batches = iter(fed if isinstance(program, BoundedProgram) else [fit_inputs(self._stepper.ports(), m) for m in fed])

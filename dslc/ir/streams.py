@@ -348,18 +348,21 @@ class _Finder:
         return self.trace.at(value, at), self.trace.tidy(index.linearize(at, shape)), home
 
     def _home(self, value: Any, shape: tuple[int, ...]) -> int:
-        """The sink whose points a result has: found through elementwise ops."""
-        stack = [value]
+        """The sink whose points a result has: found through elementwise ops. A product before other folds, which have the same points where it has
+        one feature: its sums lie row by row."""
+        stack, found = [value], []
         while stack:
             v = stack.pop()
             if v not in self.body.makers:
                 continue
             op, _ = self.body.makers[v]
             if op in self.sinks:
-                return self.sinks.index(op)
-            if op.structure == "elementwise":
+                found.append(self.sinks.index(op))
+            elif op.structure == "elementwise":
                 stack += [o for o in op.operands if type_of(o).shape == shape]
-        raise Unsuited("a result that is no fold's")
+        if not found:
+            raise Unsuited("a result that is no fold's")
+        return next((k for k in found if isinstance(self.sinks[k], ops.Contract)), found[0])
 
 
 def folds_under(trace: Trace, node: Node) -> set[int]:

@@ -203,7 +203,7 @@ def _kernels(order: Order, space: Space, workers: int, notes: list[str]) -> None
         _emit(order, space, group, notes)
 
 
-def _crossed(order: Order, space: Space, groups: Sequence[_Group], edges: Mapping[int, set[int]], workers: int) -> list[_Group]:
+def _crossed(order: Order, space: Space, groups: Sequence[_Group], edges: dict[int, set[int]], workers: int) -> list[_Group]:
     """Groups along two axes as one, where neither needs the other and the threads get equal shares of the batch."""
     out = list(groups)
     for a, b in combinations(range(len(groups)), 2):
@@ -217,6 +217,8 @@ def _crossed(order: Order, space: Space, groups: Sequence[_Group], edges: Mappin
         if isinstance(stream, Stream) and _pays(stream, workers):
             out[out.index(first)] = both
             out.remove(second)
+            for one, other in ((a, b), (b, a)):  # who needs one needs both
+                edges.setdefault(one, set()).add(other)
     return out
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import dslc
+from dslc.core.errors import DataError
 
 TEXT = """
 model M:
@@ -83,3 +84,14 @@ def test_a_trainer_changes_what_programs_compute():
     loss = dslc.Trainer(model).step(x=X)
     assert loss == pytest.approx(float((before**2).mean()), rel=1e-5)
     assert (program(x=X)["y"] != before).any()
+
+
+def test_a_step_takes_as_many_microbatches_as_the_train_block_says():
+    model = dslc.load(TEXT + "    accumulate 2\n")
+    trainer, before = dslc.Trainer(model, "reference"), {k: v.tobytes() for k, v in model.params.items()}
+    for given in ([], [{"x": X}] * 3):
+        with pytest.raises(DataError, match=rf"microbatches: {len(given) or 1} given, a step takes 2"):
+            trainer.step(*given, **({} if given else {"x": X}))
+    assert {k: v.tobytes() for k, v in model.params.items()} == before  # sums of gradients too
+    trainer.step({"x": X}, {"x": X})
+    assert trainer.steps == 1

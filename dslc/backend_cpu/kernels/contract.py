@@ -143,7 +143,7 @@ class _Product(Contraction):
         direct = plain and along != "none" and steps[0][0] is not None and steps[0][1] is not None
         shared = BATCH not in dims_under(self.trace, [node])[id(node)]
         stride = steps[0][0 if along == "k" else 1] or 0 if direct else 0
-        still = dim == COLUMNS and {r.operand for r in reads} <= self.still
+        still = dim == COLUMNS and bool(reads) and {r.operand for r in reads} <= self.still  # without a read it is so outside loops too
         return Side(along, direct, shared, False, max(stride, 0), still=still)
 
     def _run(self, address: Expr) -> int | None:

@@ -4,7 +4,8 @@
 
 First all threads make G w G' of the filters. Then they share blocks of tiles: B' x B of a block for all channels goes to scratch; for each of the 16
 points a product of matrices, rows the filters, columns the tiles; then A' [..] A, the epilogue, and the results. Rounding errors are of
-the order of the plain sum's, which adds nine times as many numbers one after the other.
+the order of the plain sum's, which adds nine times as many numbers one after the other. An infinity or NaN reaches all four places of a tile that
+reads it.
 """
 
 from __future__ import annotations

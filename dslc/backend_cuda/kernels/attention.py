@@ -345,7 +345,8 @@ class _Kernel:
             return Val(f"o{k}[i]" if self.s.sinks[k].features is None else f"o{k}[i][f * {width} + e]", found.dtype)
 
         before = self._point(self._dims(x, "0"), self._known_of_row(), given)
-        known = self._known_of_row() | {id(v): before.value(v) for v in invariant(self.trace, [node], {dim})}
+        fixed = invariant(self.trace, [node], {dim}) if n > 1 else []  # of one feature nothing moves, its sum neither
+        known = self._known_of_row() | {id(v): before.value(v) for v in fixed}
         with w.unrolled("f", held.registers // width):
             w.line(f"const int c = (f * {LANES} + lane) * {width};")
             ragged = f"c < {n}" if n % (LANES * width) else ""

@@ -11,7 +11,7 @@ from dslc.backend_cpu.stage import request_of
 from dslc.core.dtypes import BFLOAT16, FLOAT32, FLOAT64, INT32
 from dslc.ir import op as nn
 from dslc.ir.mlir import ir
-from dslc.ir.ops import Add, Contract, Conv, Max, Mul, Neg, broadcast, cast, full_like, reshape, transpose
+from dslc.ir.ops import Add, Contract, Conv, Iota, Max, Mul, Neg, Sub, broadcast, cast, full_like, reshape, transpose
 from dslc.ir.trace import Body
 from dslc.ir.types import type_of
 
@@ -46,6 +46,12 @@ def edge(x, w, bias, more):
     return Add.of(Max.of(Add.of(y, broadcast(bias, (1, 160, 7, 7), [1])), full_like(y, 0)), more)
 
 
+def generated(x):
+    """Columns that read no operand."""
+    k, j = (Iota.of(axis=axis, shape=(300, 256), dtype=F) for axis in (0, 1))
+    return product([I, K], [K, J], [I, J])(x, Mul.of(Sub.of(j, k), full_like(k, 0.01)))
+
+
 def linear(x, w, bias):
     y = Add.of(product([I, K], [K, J], [I, J])(x, w), broadcast(bias, (7, 20), [1]))
     return [y, Max.of(y, full_like(y, 0))]
@@ -53,6 +59,7 @@ def linear(x, w, bias):
 
 CASES = [
     Case("plain", "contract", [(F, (7, 33)), (F, (33, 20))], product([I, K], [K, J], [I, J]), 1e-5),
+    Case("generated", "contract", [(F, (256, 300))], generated, 5e-5),
     Case("large", "contract", [(F, (130, 70)), (F, (70, 200))], product([I, K], [K, J], [I, J]), 2e-5),
     Case("right_transposed", "contract", [(F, (7, 33)), (F, (20, 33))], product([I, K], [J, K], [I, J]), 1e-5),
     Case("left_transposed", "contract", [(F, (33, 7)), (F, (33, 20))], product([K, I], [K, J], [I, J]), 1e-5),

@@ -24,7 +24,7 @@ from dslc.passes.plan import make_plan
 from dslc.targets import TARGETS, target_of
 from tests.backend_cpu.kernels.harness import Case, check
 from tests.backend_cpu.kernels.test_contract import product
-from tests.passes.attention.test_attention import HERE, LONG, given
+from tests.passes.attention.test_attention import HERE, LONG, ONE_FEATURE, given
 
 from .emulated import compiled as compiled_cases
 from .emulated import run
@@ -57,6 +57,12 @@ def test_same_as_reference(name: str) -> None:
     same_as_reference(HERE / f"{name}.dsl")
     streams = [k.symbol for k in compile_program(dslc.load(str(HERE / f"{name}.dsl")), "step", "cuda-emulated").kernels if k.kind == "attention"]
     assert len(streams) >= 3 and all(map(ALONE.fullmatch, streams))
+
+
+@emulated
+def test_values_of_one_feature(tmp_path: Path) -> None:
+    (tmp_path / "one.dsl").write_text(ONE_FEATURE)
+    same_as_reference(tmp_path / "one.dsl")
 
 
 RAGGED = """model Ragged:

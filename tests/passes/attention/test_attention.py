@@ -13,6 +13,8 @@ import dslc
 from dslc.compiler import lower
 from dslc.ir import ops
 from dslc.ir.program import program_of
+from dslc.ir.streams import Stream
+from dslc.passes import attention
 from dslc.passes.notes import notes_of
 from dslc.passes.plan import make_plan
 from dslc.targets import TARGETS, Target, target_of
@@ -64,6 +66,17 @@ def test_what_crosses_needs_equal_shares_and_memory() -> None:
         assert kinds(dslc.load(LONG.format(n=n)), "step", workers)[0]["attention"] == count, (n, workers)
 
 
+def test_two_pairs_that_need_each_other_are_not_both_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third needs the first, and the second the fourth."""
+    monkeypatch.setattr(attention, "_parts", lambda *_: ())
+    monkeypatch.setattr(attention, "_stream", lambda *_: object.__new__(Stream))
+    monkeypatch.setattr(attention, "_pays", lambda *_: True)
+    groups = [attention._Group(frozenset({axis}), [name]) for name, axis in zip("abcd", (1, 2, 1, 2))]
+    made = attention._crossed(None, None, groups, {2: {0}, 1: {3}}, 1)
+    assert [g.sinks for g in made] == [["a", "b"], ["c"], ["d"]]
+    assert [g.sinks for g in attention._crossed(None, None, groups, {2: {0}, 3: {1}}, 1)] == [["a", "b"], ["c", "d"]]
+
+
 def given(path: Path) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     all_inputs = {"docs": np.sort(rng.integers(0, 4, (2, 40)), axis=1).astype(np.int32), "bias": rng.standard_normal((2, 40, 40)).astype(np.float32),
@@ -91,6 +104,25 @@ train:
 def test_blocks_along_both_axes(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TARGETS, "cpu", working(workers))
     same_as_reference(BLOCKS, {})
+
+
+# Products that have as many points as the sums of rows.
+ONE_FEATURE = """model OneFeature:
+    param   q[3, 2, 37, 8], k[3, 35, 8], v[3, 35, 1] ~ normal()
+    s[b, g, i, j] = sum[c](q[b, g, i, c] * k[b, j, c]) / sqrt(size(c))
+    p[b, g, i, j] = softmax[j](s[b, g, i, j])
+    o[b, g, i, c] = sum[j](p[b, g, i, j] * v[b, j, c])
+    output  o
+    loss    mean(o * o) * 100
+
+train:
+    optimizer  sgd(lr=1.0)
+    steps      1
+"""
+
+
+def test_values_of_one_feature() -> None:
+    same_as_reference(ONE_FEATURE, {})
 
 
 @pytest.mark.parametrize(("workers", "path"), [(w, path) for w, paths in ((0, SPECS[::4]), (1, SPECS)) for path in paths],
