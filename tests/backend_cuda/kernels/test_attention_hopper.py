@@ -21,7 +21,7 @@ from dslc.ir.program import program_of
 from dslc.ir.reference import run_region, widen
 from dslc.ir.trace import Body
 from dslc.runtime.drivers import emulator
-from dslc.targets import target_of
+from tests.passes.attention.test_attention import working
 
 from . import products
 from .test_attention_mma import SPECS, needs_emulator, needs_nvrtc, some, text_of
@@ -81,7 +81,7 @@ CASES = {
 @contextmanager
 def kernels_of(text: str) -> Iterator[list[ops.Kernel]]:
     """The attention kernels of a model's program, while its module lives."""
-    elaborated = lower(dslc.load(text), "run", target_of("cpu"))
+    elaborated = lower(dslc.load(text), "run", working(0))
     with elaborated.context, elaborated.location:
         yield [op for op in program_of(elaborated.module).entry_block.operations if isinstance(op, ops.Kernel) and op.kind == "attention"]
 

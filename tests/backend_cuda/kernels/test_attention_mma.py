@@ -27,7 +27,8 @@ from dslc.ir.reference import run_region, widen
 from dslc.ir.trace import Body
 from dslc.runtime.drivers import emulator
 from dslc.runtime.drivers.device import Buffer
-from dslc.targets import TARGETS, target_of
+from dslc.targets import TARGETS
+from tests.passes.attention.test_attention import working
 
 SPECS = sorted((Path(__file__).parents[2] / "passes" / "attention").glob("*.dsl"))
 needs_emulator = pytest.mark.skipif(TARGETS["cuda-emulated"].missing() is not None, reason="needs g++ and NVIDIA's headers")
@@ -37,7 +38,7 @@ needs_nvrtc = pytest.mark.skipif(nvrtc.missing() is not None, reason="needs NVRT
 @contextmanager
 def kernels_of(text: str) -> Iterator[list[ops.Kernel]]:
     """The attention kernels of a model's training step, while its module lives."""
-    elaborated = lower(dslc.load(text), "step", target_of("cpu"))
+    elaborated = lower(dslc.load(text), "step", working(0))
     with elaborated.context, elaborated.location:
         yield [op for op in program_of(elaborated.module).entry_block.operations if isinstance(op, ops.Kernel) and op.kind == "attention"]
 
