@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -119,6 +120,22 @@ def test_a_host_write_is_uploaded():
     store.array("w")[...] = 5
     store.touch("w")
     np.testing.assert_array_equal(program({"x": VALUES})["y"], 5 * VALUES)
+
+
+def test_tables_of_pointers_stay_while_the_driver_may_read_them():
+    """An upload may end later than its call."""
+    seen = []
+
+    class Later(FakeDriver):
+        def upload(self, address, array):
+            seen.append((address, weakref.ref(array)))
+            super().upload(address, array)
+
+    program, _ = bound(Later(), *ALL, pointers=((("slot", 2), ("arena", 8)),))
+    place, kept = seen[-1]
+    assert place == program._memory + program._layout.pointers[0]
+    assert kept() is not None and (at(place, 2, np.uint64) == kept()).all()
+    assert kept()[1] == program._memory + program._layout.arena + 8
 
 
 def test_programs_share_parameters_on_a_device_and_between_devices():

@@ -99,6 +99,7 @@ class DeviceProgram:
         self._residence: Residence | None = None
         self._places: list[Placed] = []  # of the params and states, and of those that a run changes
         self._changing: list[Placed] = []
+        self._tables: list[np.ndarray] = []  # of pointers: kept, as the driver may read them later
         self._launches: list[PreparedLaunch] = []
         self._start: Callable[[], None] | None = None
         self._warned: set[str] = set()
@@ -162,8 +163,9 @@ class DeviceProgram:
     def _prepare(self, kept: Mapping[int, int]) -> None:
         """All launches with their parameters, for these addresses of parameters and states."""
         slots = {slot: self._memory + offset for slot, offset in self._layout.offsets.items()} | dict(kept)
-        for at, table in zip(self._layout.pointers, self.executable.pointers):
-            self._driver.upload(self._memory + at, np.asarray([self._address(o, slots) for o in table], np.uint64))
+        self._tables = [np.asarray([self._address(o, slots) for o in table], np.uint64) for table in self.executable.pointers]
+        for at, addresses in zip(self._layout.pointers, self._tables):
+            self._driver.upload(self._memory + at, addresses)
         self._launches = [self._prepared(launch, slots) for launch in self.executable.launches]
         for launch in self._launches:
             self._driver.check(launch)
