@@ -212,6 +212,8 @@ class Frame(WholeValues):
             value = self._overridden(entry.name, entry.value)
             self.dims[entry.name] = as_size(value, entry.span, "" if entry.name in self.overridden() else unparse(entry.value))
             if entry.bounded and self.top:
+                if self.dims[entry.name] < 1:
+                    raise ShapeError(f"no length is up to '{entry.name}' <= {self.dims[entry.name]}", entry.span, help="a bound is at least 1")
                 self.bounded[entry.name] = self.dims[entry.name]
 
     def overridden(self) -> Mapping[str, Any]:
