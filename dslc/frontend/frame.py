@@ -337,6 +337,8 @@ class Frame(WholeValues):
         return value
 
     def _result(self, role: str, name: str, value: Tensor, span: Span) -> None:
+        if self.builder.scans:
+            raise UnsupportedOp(f"no {role} can be inside a scan yet", span, help=f"emit the values, and add the {role} after the scan")
         if any(slot.name == name for slot, _ in self.builder.results):
             raise NameError_(f"two results are called '{name}'", span, help=f"give one another name: {role} other = ...")
         self.builder.results.append((Slot(name, role, value.type, span.line), value.value))
