@@ -134,7 +134,7 @@ class Family:
         others = [self._sample(exact, sizes, shapes)[1] for sizes in beside]
         failed: Error | None = None
         for size in LOW:
-            low = {d: min(size, self.bounds[d]) for d in free}
+            low = {d: min(size, max(self.bounds[d], LOW[0])) for d in free}
             corners = [dict(zip(free, corner)) for corner in product(*((low[d], high[d]) for d in free))]
             del shapes[1 + len(beside) :]
             try:

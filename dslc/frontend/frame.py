@@ -212,6 +212,8 @@ class Frame(WholeValues):
             value = self._overridden(entry.name, entry.value)
             self.dims[entry.name] = as_size(value, entry.span, "" if entry.name in self.overridden() else unparse(entry.value))
             if entry.bounded and self.top:
+                if self.dims[entry.name] < 1:
+                    raise ShapeError(f"no length is up to '{entry.name}' <= {self.dims[entry.name]}", entry.span, help="a bound is at least 1")
                 self.bounded[entry.name] = self.dims[entry.name]
 
     def overridden(self) -> Mapping[str, Any]:
@@ -335,6 +337,8 @@ class Frame(WholeValues):
         return value
 
     def _result(self, role: str, name: str, value: Tensor, span: Span) -> None:
+        if self.builder.scans:
+            raise UnsupportedOp(f"no {role} can be inside a scan yet", span, help=f"emit the values, and add the {role} after the scan")
         if any(slot.name == name for slot, _ in self.builder.results):
             raise NameError_(f"two results are called '{name}'", span, help=f"give one another name: {role} other = ...")
         self.builder.results.append((Slot(name, role, value.type, span.line), value.value))

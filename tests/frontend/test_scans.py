@@ -156,6 +156,8 @@ model M:
         ("scan t < 5 carry h[2] = 0:\n    h = x\noutput h", "the carry 'h' starts as float32[2] and becomes float32[2, 5, 3]"),
         ("scan t < 5 carry h = 0:\n    emit y[b] = x[b, t, 0]\noutput y", "an emitted value has the scan's index among its axes"),
         ("scan t < 5 carry h = 0:\n    loss h\noutput h", "a loss inside a scan"),
+        ("scan t < 5 carry h = 0:\n    output g = h + 1\noutput h", "no output can be inside a scan yet"),
+        ("scan t < 5 carry h = 0:\n    metric g = h + 1\noutput h", "no metric can be inside a scan yet"),
         ("scan t < 5 carry h = 0:\n    g = t\noutput g", "unknown name 'g'"),
         ("state s ~ zeros()\nscan t < 5 carry h = 0:\n    s <- h\noutput h", "a state cannot be changed inside a scan"),
         ("scan t < 2.5 carry h = 0:\n    h = h\noutput h", "a size must be an integer, this is 2.5"),

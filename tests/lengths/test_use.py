@@ -308,3 +308,11 @@ def test_an_index_beyond_the_length_is_refused():
 def test_a_bound_can_be_set():
     model = dslc.load(HEAD + "    output y[b] = mean[t](x[b, t])\n", time=20)
     assert dslc.compile(model, target="reference")(x=np.ones((2, 19), np.float32))["y"].tolist() == [1, 1]
+
+
+def test_a_bound_is_at_least_one():
+    text = "model M:\n    dims time<=1\n    input x[2, time]\n    param w ~ ones()\n    output y[b, t] = x[b, t] * w\n"
+    assert dslc.compile(dslc.load(text), target="reference")(x=np.ones((2, 1), np.float32))["y"].tolist() == [[1], [1]]
+    with pytest.raises(dslc.Error.ShapeError, match="no length is up to 'time' <= 0") as found:
+        dslc.load(text, time=0)
+    assert found.value.spans[0].line == 2
