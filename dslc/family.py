@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 SMALLEST = 16  # a shorter length runs in a program of this size, unless that is too long for the model
 LOW = (2, 3, 5, 9, 17, 33, 65)  # sizes from which on programs may be alike
 ABOVE = 13  # how far above its bound a dimension is while programs are compared: a size that nothing else has
+BESIDE = (1, 2, 4)  # further above: what steps with a length, as a quotient does, has stepped there
+WITHIN = (2, 3)  # parts of the bound that are looked at too
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,8 @@ class Family:
 
         free = [d for d in self.bounds if d not in exact]
         high = {d: self.bounds[d] + ABOVE + 4 * k for k, d in enumerate(free)}
-        beside = [{**high, d: high[d] + 1} for d in free] + ([{d: n + 1 for d, n in high.items()}] if len(free) > 1 else [])
+        beside = [{**high, d: high[d] + k} for k in BESIDE for d in free]
+        beside += [{d: n + k for d, n in high.items()} for k in BESIDE if len(free) > 1]
         shapes: list[dict[str, tuple[int, ...]]] = []
         try:
             base, first = self._sample(exact, high, shapes)
@@ -136,6 +139,7 @@ class Family:
         for size in LOW:
             low = {d: min(size, max(self.bounds[d], LOW[0])) for d in free}
             corners = [dict(zip(free, corner)) for corner in product(*((low[d], high[d]) for d in free))]
+            corners += [inside for part in WITHIN if low != (inside := {d: max(self.bounds[d] // part, size) for d in free})]
             del shapes[1 + len(beside) :]
             try:
                 short = [self._sample(exact, sizes, shapes)[1] for sizes in corners if sizes != high]
