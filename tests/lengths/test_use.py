@@ -258,7 +258,6 @@ HEAD = "model M:\n    dims batch=2, time<=16\n    input x[batch, time]\n"
         ("    output y[b, t] = x[b, t] * randint(0, time)\n", 4, "the length of 'time' cannot vary here: 'high' of this random follows"),
         ("    output y[b, t] = x[b, t] * sin(time)\n", 4, "the length of 'time' cannot vary here: a number follows"),
         ("    let odd = time // 4 % 2\n    output y[b, t] = x[b, t] * (odd + 1)\n", 5, "the length of 'time' cannot vary here: a number follows"),
-        ("    let long = time > 12\n    output y[b, t] = x[b, t] * (2 if long else 1)\n", 5, "the length of 'time' cannot vary here"),
         ("    param w[16] ~ zeros()\n    output y[b] = sum[t](x[b, t] * w[t])\n", 5, "index 't' is 15 in x"),
     ],
 )
