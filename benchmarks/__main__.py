@@ -1,4 +1,5 @@
-"""`python -m benchmarks cpu [--only NAME,...] [--against torch,torch.compile,onnxruntime,jax] [--threads N]`: one table, one JSON file, one picture.
+"""`python -m benchmarks cpu [--only NAME,...] [--against torch,torch.compile,onnxruntime,jax] [--threads N]`: one table, one JSON file, one picture;
+`dslc.onnx` is dslc with the graph that onnxruntime is given.
 `python -m benchmarks gpu [--only GROUP,...] [--out FOLDER]`: groups of a few minutes, each a process of its own and one JSON file in the folder."""
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from .plot import plot
 from .workloads import WORKLOADS
 
 RESULTS = Path(__file__).parent / "results"
-PEERS = {"torch": "torch", "torch.compile": "torch", "onnxruntime": "onnxruntime", "jax": "jax"}  # contestant: package
+PEERS = {"torch": "torch", "torch.compile": "torch", "onnxruntime": "onnxruntime", "jax": "jax", "dslc.onnx": "torch"}  # contestant: package
 
 
 def _machine() -> str:

@@ -29,6 +29,8 @@ def _preparer(name: str, threads: int) -> Callable:
         prepare = partial(prepare_dslc, memory=budget)
     elif name == "onnxruntime":
         from .peers.onnxruntime_peer import prepare
+    elif name == "dslc.onnx":
+        from .peers.onnxruntime_peer import prepare_imported as prepare
     elif name == "jax":
         from .peers.jax_peer import prepare
     else:

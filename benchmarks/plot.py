@@ -11,7 +11,7 @@ MARKS = {"torch": ("o", "C0"), "torch.compile": ("s", "C1"), "onnxruntime": ("D"
 
 def best_ratio(row: dict[str, Any]) -> float | None:
     """The fastest peer's time by dslc's; None where nobody else was measured."""
-    ratios = [c["against_dslc"] for name, c in row["contestants"].items() if name != "dslc" and c["against_dslc"]]
+    ratios = [c["against_dslc"] for name, c in row["contestants"].items() if not name.startswith("dslc") and c["against_dslc"]]
     return min(ratios, default=None)
 
 
