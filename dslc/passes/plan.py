@@ -11,6 +11,7 @@ from dslc.ir import ops
 from dslc.ir.mlir import func, ir
 from dslc.ir.plan import Branch, Buffer, Call, Copy, Loop, Place, Plan, Step
 from dslc.ir.program import Slot, arguments_of, program_of, results_of
+from dslc.ir.streams import permutation
 from dslc.ir.trace import is_shared
 from dslc.ir.types import TensorType, spans_of, type_of
 
@@ -85,10 +86,12 @@ class Planner:
         for slot, value in results:
             if value in self.homes or isinstance(value.owner, ir.Block):
                 continue
-            if slot.role in ("output", "loss", "metric") or (
-                value not in circular and slot.name in arguments and _in_place(arguments[slot.name], value)
-            ):
-                self.homes[value] = _Home(slot_of[slot.name], None)
+            only_written = slot.role in ("output", "loss", "metric")
+            if only_written or (value not in circular and slot.name in arguments and _in_place(arguments[slot.name], value)):
+                home = self.homes[value] = _Home(slot_of[slot.name], None)
+                source = _same_in_memory(value) if only_written else None
+                if source is not None and source not in self.homes and _kernel_of(source) is not None:
+                    self.homes[source] = home
 
     def final_copies(self, results: Sequence[tuple[Slot, ir.Value]], slot_of: dict[str, int]) -> list[Step]:
         """Results that lie elsewhere are copied at the end: outputs first, then next values."""
@@ -150,6 +153,8 @@ class Planner:
             if r not in self.homes:
                 self.homes[r] = self._new(type_of(r), _origin(op))
         results: tuple[Any, ...] = tuple(self._home(r) for r in op.results)
+        if operands == results and _same_in_memory(op.results[0]) is not None:
+            return []
         call = Call(op, operands, results)
         base = operands[_base(op)] if op.kind == "put" else results[0]
         return [call] if base == results[0] else [Copy(base, results[0], type_of(op.results[0]).bytes), call]
@@ -283,6 +288,26 @@ def _in_place(old: ir.Value, value: ir.Value) -> bool:
     return True
 
 
+def _kernel_of(value: ir.Value) -> ops.Kernel | None:
+    """The kernel that makes a value."""
+    op = None if isinstance(value.owner, ir.Block) else value.owner.opview
+    return op if isinstance(op, ops.Kernel) else None
+
+
+def _same_in_memory(value: ir.Value) -> ir.Value | None:
+    """What a kernel only gives another shape, in the same order of elements: axes of extent 1 come or go."""
+    kernel = _kernel_of(value)
+    if kernel is None or len(kernel.operands) != 1:
+        return None
+    shown, *more = kernel.regions[0].blocks[0].operations
+    if len(more) != 1 or not isinstance(shown, (ops.View, ops.Reshape)):
+        return None
+    order = permutation(shown) if isinstance(shown, ops.View) else []
+    if order is None or (axes := [a for a in order if a is not None]) != sorted(axes):
+        return None
+    return kernel.operands[0]
+
+
 def _base(kernel: ops.Kernel) -> int:
     """Which operand a put kernel writes into."""
     block = kernel.regions[0].blocks[0]
@@ -312,7 +337,7 @@ def _circular(arguments: Mapping[str, ir.Value], results: Sequence[tuple[Slot, i
     """
     kernels: dict[ir.Operation, dict[ir.Value, ir.Value]] = {}
     for slot, value in results:
-        if slot.role in ("param", "state") and not isinstance(value.owner, ir.Block) and isinstance(value.owner.opview, ops.Kernel):
+        if slot.role in ("param", "state") and _kernel_of(value) is not None:
             kernels.setdefault(value.owner.opview.operation, {})[value] = arguments[slot.name]
     out: set[ir.Value] = set()
     for operation, old_of in kernels.items():

@@ -261,3 +261,31 @@ train:
     kinds = {step.kernel.kind for step in plan.steps if isinstance(step, Call) and any(p.space == "slot" for p in step.results)}
     assert {"contract", "reduce"} <= kinds
     assert not any(isinstance(step, Copy) for step in plan.steps)
+
+
+UNITS = """model Units:
+    dims    b=1, t=5
+    input   x[b, t, 4]
+    param   w[4, 4] ~ normal()
+    h[b, t, k] = tanh(sum[d](x[b, t, d] * w[d, k]))
+    y[b, t, k] = sum[d](h[b, t, d] * w[d, k])
+    output  h, y
+    output  z[i < t, k, u < 1] = y[0, i, k]
+    output  flipped[k, t] = h[0, t, k]
+    output  same[i < t, u < 1, d] = x[0, i, d]
+"""
+
+
+def test_an_axis_of_one_element_costs_no_copy():
+    """What an output only shows in another shape is made in its place: once, never for an input, and not where axes are turned."""
+    model = dslc.load(UNITS)
+    x = np.random.default_rng(0).standard_normal((1, 5, 4)).astype(np.float32)
+    elaborated = lower(model, "run", target_of("cpu"))
+    with elaborated.context, elaborated.location:
+        plan = make_plan(elaborated.module)
+    moves = [s for s in plan.steps if isinstance(s, Copy) or (isinstance(s, Call) and s.kernel.kind == "map")]
+    assert len(moves) == 3 and plan.arena_bytes == 0  # z or y, flipped, same
+    for target in ("cpu", "cuda-emulated:checked"):
+        found, meant = (dslc.compile(model, t)(x=x) for t in (target, "reference"))
+        for name, value in meant.items():
+            np.testing.assert_allclose(found[name], value, atol=1e-6, err_msg=name)
