@@ -59,6 +59,7 @@ def quick(monkeypatch, interrupted_at: int | None = None) -> None:
         return tuning.Found(others[0], 1.25, len(others), 0)
 
     monkeypatch.setattr(tuning, "search", search)
+    monkeypatch.setattr(tuning, "LEAST_SHARE", 0.0)  # a kernel's share of so small a model varies with what else runs
 
 
 @pytest.mark.parametrize("command", ["bench", "profile", "compile"])

@@ -223,7 +223,7 @@ def test_the_average_follows_its_rule_and_is_what_is_validated():
 def diagnose(store):
     def ask(inputs, step):
         difference = inputs["x"] @ store["w"] + store["b"] - inputs["y"]
-        return ("the square in line 7 overflows", Span("m.dsl", 7, 3, 7, 9)) if not np.isfinite(difference**2).all() else None
+        return ("the square in line 7 overflows", Span("not_read.dsl", 7, 3, 7, 9)) if not np.isfinite(difference**2).all() else None
 
     return ask
 
@@ -247,7 +247,7 @@ def test_a_loss_that_is_not_finite_stops_and_is_traced_to_its_first_cause(tmp_pa
     good = (bad - 1) // 3 * 3
     where = f"in {tmp_path / LAST}" if folder else "kept in memory"
     assert str(caught.value).splitlines() == [
-        f"m.dsl:7:3: training error: the loss is inf at step {bad}",
+        f"not_read.dsl:7:3: training error: the loss is inf at step {bad}",
         f"   = the first value that is not finite, in step {bad}: the square in line 7 overflows",
         f"   = the last good state, of step {good}, is {where}",
         "   = help: lower the learning rate or lengthen its warm-up, or clip the gradients: clip norm(1.0)",
