@@ -172,7 +172,8 @@ def tune(
             found.append(replace(told, share=item.seconds / total))
             listener(found[-1])
     if not found:
-        why = "the time was over before a schedule was tried: give more" if waiting else "all schedules of all kernels were tried before"
+        nothing_left = "no kernel that takes time has a schedule left to try"
+        why = "the time was over before a schedule was tried: give more" if waiting else nothing_left
         listener(Warned(f"nothing was tuned: {why}"))
     return found
 
