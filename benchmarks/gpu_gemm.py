@@ -129,7 +129,7 @@ def _kernels(case: Case, arch: Any, folder: Path, number: int, every: bool) -> I
     else:
         tiled = tiles.product_of(epilogue)
         schedules = gemm_schedule.tile_schedules(tiled.sizes, arch, tiled.element.bytes, tiled.mma)
-        generate, cost = lambda s: tiles.generate(tiled, s), lambda s: gemm_schedule.tile_cycles(s, tiled.sizes, arch, tiled.mma)
+        generate, cost = lambda s: tiles.generate(tiled, s), lambda s: gemm_schedule.tile_cycles(s, tiled.sizes, arch, tiled.rate)
     best = min(schedules, key=cost)
     if case.timed:  # of splits only those that may help
         schedules = sorted(schedules, key=cost)[: (7 if case.hopper else 3) if every else 1]

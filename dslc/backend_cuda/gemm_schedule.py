@@ -110,7 +110,7 @@ FMA_TILES = ((128, 128, 4), (64, 128, 2), (64, 64, 2), (32, 64, 1))
 
 def tile_schedules(sizes: Sizes, arch: Arch, element: int, mma: bool) -> list[TileSchedule]:
     """All schedules of a product, with elements of so many bytes in shared memory, by tensor cores or by multiply-adds."""
-    depth = 32 if mma else 64 // element
+    depth = 64 // element
     splits = [n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32) if n == 1 or sizes[3] >= n * 4 * depth]
     out = []
     for rows, columns, tall in MMA_TILES if mma else FMA_TILES:
@@ -120,13 +120,13 @@ def tile_schedules(sizes: Sizes, arch: Arch, element: int, mma: bool) -> list[Ti
     return out
 
 
-def tile_cycles(s: TileSchedule, sizes: Sizes, arch: Arch, mma: bool) -> float:
-    """Cycles of the whole product, with as many blocks on a multiprocessor as have 8 warps together."""
+def tile_cycles(s: TileSchedule, sizes: Sizes, arch: Arch, rate: int) -> float:
+    """Cycles of the whole product, with as many blocks on a multiprocessor as have 8 warps together, which makes `rate` products a cycle at most."""
     batch, rows, columns, terms = sizes
     tiles = batch * -(-rows // s.rows) * -(-columns // s.columns) * s.splits
     beside = max(1, 8 // s.warps)
-    rate = (512 if mma else 64) / (1.0 if s.rows * s.columns >= 128 * 128 else 1.2 if s.rows * s.columns >= 128 * 64 else 1.6)
+    reached = rate / (1.0 if s.rows * s.columns >= 128 * 128 else 1.2 if s.rows * s.columns >= 128 * 64 else 1.6)
     waves = -(-tiles // (arch.sms * beside))
-    per_wave = beside * (s.rows * s.columns * (-(-terms // s.splits) / rate + 1 / 16)) + START
+    per_wave = beside * (s.rows * s.columns * (-(-terms // s.splits) / reached + 1 / 16)) + START
     fold = START * 3 + batch * rows * columns * (s.splits + 1) * 4 / (arch.sms * 14) if s.splits > 1 else 0
     return waves * per_wave + fold

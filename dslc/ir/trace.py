@@ -100,6 +100,11 @@ class Rounded(Node):
 Provide = Callable[["Trace", Any, Coordinates, tuple[Test, ...]], Node | None]
 
 
+def unrounded(node: Node) -> Node:
+    """What a factor is rounded from; the node itself where it is not."""
+    return node.value if isinstance(node, Rounded) else node
+
+
 def is_shared(value: Any) -> bool:
     """Whether results that need this value are computed together; views and single numbers are computed for each."""
     return not isinstance(value.owner, ir.Block) and value.owner.opview.structure not in ("view", "generator") and type_of(value).size > 1

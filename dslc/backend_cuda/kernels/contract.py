@@ -65,7 +65,7 @@ def _with_cycles(
     """All schedules, those of tiles first, with their cycles."""
     arch = epilogue.request.arch
     found: list[tuple[TileSchedule | HopperSchedule, float]] = [
-        (s, tile_cycles(s, tiled.sizes, arch, tiled.mma)) for s in tile_schedules(tiled.sizes, arch, tiled.element.bytes, tiled.mma)
+        (s, tile_cycles(s, tiled.sizes, arch, tiled.rate)) for s in tile_schedules(tiled.sizes, arch, tiled.element.bytes, tiled.mma)
     ]
     if product is not None:
         packing = sum(packing_cycles(p, epilogue) for p in product.packings)

@@ -8,7 +8,7 @@ from math import prod
 
 from dslc.core.dtypes import DType
 from dslc.ir.contractions import BATCH, COLUMNS, ROWS, TERMS
-from dslc.ir.trace import Node, Read, dims_under, factor_of, survey, symbols_of
+from dslc.ir.trace import Node, Read, dims_under, factor_of, survey, symbols_of, unrounded
 
 from ..pull import Point, chunked, moves_with
 from ..scalars import Val
@@ -40,8 +40,8 @@ class Operand:
 
 
 def operand_of(epilogue: Epilogue, side: int, element: DType) -> Operand:
-    """The side with the rows (0) or the columns (1), for tiles of these elements."""
-    node, own = epilogue.contraction.operands[side], (ROWS, COLUMNS)[side]
+    """The side with the rows (0) or the columns (1), for tiles of these elements; in tf32 before they are rounded."""
+    node, own = unrounded(epilogue.contraction.operands[side]), (ROWS, COLUMNS)[side]
     trace, sizes, chunk = epilogue.contraction.trace, epilogue.contraction.sizes, 16 // element.bytes
     reads = survey(trace, [node]).reads
     steps = [(factor_of(r.address, own), factor_of(r.address, TERMS)) for r in reads]

@@ -2,7 +2,8 @@
 
 An operand that lies in memory as it is multiplied is copied beside the products (cp.async), 16 bytes at a time where it is dense and aligned, else,
 if its elements have 4 bytes, one by one. What must be computed, or is too narrow for that, goes through registers: it is loaded before the products
-of a step and stored behind them. Tensor cores multiply 16-bit floats; others are multiplied and added in their own precision.
+of a step and stored behind them. Tensor cores multiply 16-bit floats, and float32 in tf32, which is rounded on its way from the tiles; others are
+multiplied and added in their own precision.
 """
 
 from __future__ import annotations
@@ -37,7 +38,12 @@ class TileProduct:
 
     @property
     def mma(self) -> bool:
-        return self.element.bytes == 2
+        return self.element.bytes == 2 or self.epilogue.contraction.op.tf32
+
+    @property
+    def rate(self) -> int:
+        """Products a cycle of a multiprocessor."""
+        return 1024 // self.element.bytes if self.mma else 64
 
     @property
     def chunk(self) -> int:
@@ -101,7 +107,7 @@ def _main(product: TileProduct, s: TileSchedule) -> Function:
             store()
     _finish(w, product, s, share)
     blocks = flat * batch * s.splits
-    how = "tensor cores" if product.mma else "multiply-adds"
+    how = ("tensor cores" if product.element.bytes == 2 else "tensor cores in tf32") if product.mma else "multiply-adds"
     beside = 2 if s.warps <= 8 and product.mma and all(o.width for o in product.operands) else 1
     return w.function((blocks,), (s.warps * 32,), shared_bytes=s.shared_bytes(product.element.bytes, product.epilogue.wide.bytes),
                       blocks_per_sm=beside, schedule=s.words(how))  # fmt: skip
@@ -117,7 +123,8 @@ def _load(w: FunctionWriter, product: TileProduct, operand: Operand, s: TileSche
     held = "" if operand.width else w.fresh("held")
     if held:
         w.line(f"{computed_type(product.element)} {held}[{turns}][{chunk}] = {{}};")
-    place = f"tile_place<{dense // chunk}>(line, dense / {chunk}) * {chunk}" + ("" if width == chunk else f" + dense % {chunk}")
+    function = "tile_place_of_terms" if product.mma and chunk == 4 and operand.along != TERMS else "tile_place"
+    place = f"{function}<{dense // chunk}>(line, dense / {chunk}) * {chunk}" + ("" if width == chunk else f" + dense % {chunk}")
 
     @contextmanager
     def chunks() -> Iterator[None]:
