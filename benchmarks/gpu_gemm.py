@@ -124,8 +124,9 @@ def _kernels(case: Case, arch: Any, folder: Path, number: int, every: bool) -> I
     if case.hopper:
         product = contract.hopper_product(epilogue)
         assert product is not None
-        schedules = gemm_schedule.hopper_schedules(product.sizes, arch, lambda rows, columns: hopper.fits(product, rows, columns))
-        generate, cost = lambda s: hopper.generate(product, s), lambda s: gemm_schedule.hopper_cycles(s, product.sizes, arch)
+        schedules = gemm_schedule.hopper_schedules(product.sizes, arch, product.depth, lambda rows, columns: hopper.fits(product, rows, columns))
+        depth = product.depth
+        generate, cost = lambda s: hopper.generate(product, s), lambda s: gemm_schedule.hopper_cycles(s, product.sizes, arch, product.depth)
     else:
         tiled = tiles.product_of(epilogue)
         schedules = gemm_schedule.tile_schedules(tiled.sizes, arch, tiled.element.bytes, tiled.mma)
@@ -141,7 +142,7 @@ def _kernels(case: Case, arch: Any, folder: Path, number: int, every: bool) -> I
         (cubin,) = nvrtc.build([text], arch.name)
         name = f"{number:02d}_{turn:02d}"
         (folder / f"{name}.cubin").write_bytes(cubin.code)
-        words = f"{schedule.words()}" if case.hopper else generated.functions[0].schedule
+        words = f"{schedule.words(depth)}" if case.hopper else generated.functions[0].schedule
         yield Kernel(words, f"{name}.cubin", [_described(f) for f in generated.functions], generated.workspace_bytes, schedule == best)
 
 

@@ -1,6 +1,7 @@
 """Contractions: matrix products of any kind and convolutions, with pointwise work on their operands and results.
 
-Products of 16-bit floats that the copy engine can read are done as Hopper does them best (`hopper`), all others by tiles that threads load (`tiles`).
+Products of 16-bit floats, or in tf32, that the copy engine can read are done as Hopper does them best (`hopper`), all others by tiles that threads
+load (`tiles`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from dslc.ir.schedules import choose
 from ..gemm_schedule import HopperSchedule, TileSchedule, hopper_cycles, hopper_schedules, tile_cycles, tile_schedules
 from ..stage import Generated, Request
 from ..tensor_views import View, view_of
-from ..types import memory_type
 from . import hopper, reduce, tiles
 from .epilogue import Epilogue
 from .operands import Packing, packing_cycles, packing_of
@@ -69,8 +69,8 @@ def _with_cycles(
     ]
     if product is not None:
         packing = sum(packing_cycles(p, epilogue) for p in product.packings)
-        every = hopper_schedules(product.sizes, arch, lambda rows, columns: hopper.fits(product, rows, columns))
-        found += [(s, hopper_cycles(s, product.sizes, arch) + packing) for s in every]
+        every = hopper_schedules(product.sizes, arch, product.depth, lambda rows, columns: hopper.fits(product, rows, columns))
+        found += [(s, hopper_cycles(s, product.sizes, arch, product.depth) + packing) for s in every]
     return found
 
 
@@ -86,9 +86,9 @@ def epilogue_of(request: Request, op: Any) -> Epilogue:
 
 def hopper_product(epilogue: Epilogue) -> hopper.HopperProduct | None:
     """The product as Hopper multiplies it: operands that the copy engine cannot read as they lie are packed first. None for other types than 16-bit
-    floats, and where a packing would be far larger than what it is made of, as windows of a convolution are."""
+    floats but in tf32, and where a packing would be far larger than what it is made of, as windows of a convolution are."""
     element = epilogue.contraction.op.types()[0].dtype
-    if not epilogue.request.arch.hopper or element not in (BFLOAT16, FLOAT16):
+    if not epilogue.request.arch.hopper or not (element in (BFLOAT16, FLOAT16) or epilogue.contraction.op.tf32):
         return None
     views: list[View] = []
     packings: list[Packing] = []
@@ -101,4 +101,4 @@ def hopper_product(epilogue: Epilogue) -> hopper.HopperProduct | None:
             packings.append(packing)
             view = packing.view(epilogue)
         views.append(view)
-    return hopper.HopperProduct(epilogue, (views[0], views[1]), memory_type(element), tuple(packings))
+    return hopper.HopperProduct(epilogue, (views[0], views[1]), element, tuple(packings))

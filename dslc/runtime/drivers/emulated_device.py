@@ -48,7 +48,8 @@ class EmulatorDriver(HostMemory):
 
     def tensor_map(self, described: TensorMap, address: int) -> bytes:
         """As `TensorMap` of `backend_cuda/device/tma.cuh` lies; TargetError for what CUDA's driver refuses too."""
-        size = dtypes.BY_NAME[described.dtype].bytes
+        tf32 = described.dtype == dtypes.TF32
+        size = 4 if tf32 else dtypes.BY_NAME[described.dtype].bytes
         rank, span = len(described.dims), described.box[0] * size
         steps = (*described.strides, *[0] * (5 - rank))
         if address % 16 or any(s % 16 for s in described.strides) or not all(1 <= n <= 256 for n in described.box) or not 1 <= rank <= 5:
@@ -56,7 +57,7 @@ class EmulatorDriver(HostMemory):
         if span % 16 or (described.swizzle and span > described.swizzle):
             raise TargetError(f"a tensor map whose box is {span} bytes wide, with a swizzle of {described.swizzle}", notes=[str(described)])
         padding = (0,) * (5 - rank)
-        packed = struct.pack("=Q4Q5I5I3I", address, *steps[:4], *described.dims, *padding, *described.box, *padding, rank, size, described.swizzle)
+        packed = struct.pack("=Q4Q5I5I4I", address, *steps[:4], *described.dims, *padding, *described.box, *padding, rank, size, described.swizzle, tf32)
         return packed + bytes(TENSOR_MAP_BYTES - len(packed))
 
     def check(self, launch: PreparedLaunch) -> None:

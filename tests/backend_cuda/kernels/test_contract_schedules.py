@@ -55,7 +55,7 @@ def few(schedules):
 def on_hopper(layout, dtype=BFLOAT16):
     def schedules(epilogue):
         product = contract.hopper_product(epilogue)
-        return few(hopper_schedules(product.sizes, HOPPER, functools.partial(hopper.fits, product)))
+        return few(hopper_schedules(product.sizes, HOPPER, product.depth, functools.partial(hopper.fits, product)))
 
     return made(HOPPER, dtype, SIZES, layout, schedules, lambda e, s: hopper.generate(contract.hopper_product(e), s))
 
