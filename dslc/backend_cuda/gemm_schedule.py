@@ -94,9 +94,9 @@ class TileSchedule:
     def warps(self) -> int:
         return self.tall * self.columns // 64
 
-    def shared_bytes(self, element: int, wide: int) -> int:
-        """With elements and sums of so many bytes; the sums are staged where the tiles were."""
-        return max(self.stages * (self.rows + self.columns) * self.depth * element, self.warps * 16 * 64 * wide)
+    def shared_bytes(self, element: int, wide: int, padding: int) -> int:
+        """With elements and sums of so many bytes, and so many elements more in each term; the sums are staged where the tiles were."""
+        return max(self.stages * (self.rows + self.columns + 2 * padding) * self.depth * element, self.warps * 16 * 64 * wide)
 
     def words(self, how: str) -> str:
         split = f", terms split in {self.splits}" if self.splits > 1 else ""

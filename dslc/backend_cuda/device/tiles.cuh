@@ -11,13 +11,9 @@ template <int CHUNKS> __device__ __forceinline__ int tile_place(int row, int chu
     return row * CHUNKS + (chunk ^ row / (8 / SPAN) % SPAN);
 }
 
-// The same for rows of terms of 4 bytes, whose elements are read one by one: those of 8 neighbours in 4 neighbouring terms lie in different banks.
-template <int CHUNKS> __device__ __forceinline__ int tile_place_of_terms(int term, int chunk) {
-    return term * CHUNKS + (chunk ^ (term % 4 * 2 | term / 4 % 2));
-}
-template <int CHUNKS> __device__ __forceinline__ unsigned element_of_term(const float* tile, int term, int x) {
-    return __float_as_uint(tile[4 * tile_place_of_terms<CHUNKS>(term, x / 4) + x % 4]);
-}
+// Where an element of 4 bytes lies that tensor cores multiply, in a tile with one row a term: rows are 8 elements longer than their WIDTH, so that those
+// of 8 neighbours in 4 neighbouring terms, which a warp reads at once, lie in 32 different banks.
+template <int WIDTH> __device__ __forceinline__ int place_in_term(int term, int x) { return term * (WIDTH + 8) + x; }
 // Elements of 4 bytes as they are multiplied; others are that already.
 template <typename T> __device__ __forceinline__ void round_factors(unsigned (&x)[4]) {
     if constexpr (sizeof(T) == 4) {
@@ -34,7 +30,9 @@ template <bool ALONG_TERMS, int CHUNKS, typename T> __device__ __forceinline__ v
     else if constexpr (sizeof(T) == 2) load_matrix_x4_trans(a, tile + 8 * tile_place<CHUNKS>(term + 8 * high + inner, row / 8 + low));
     else {
 #pragma unroll
-        for (int k = 0; k < 4; ++k) a[k] = element_of_term<CHUNKS>(tile, term + lane % 4 + k / 2 * 4, row + lane / 4 + k % 2 * 8);
+        for (int k = 0; k < 4; ++k) {
+            a[k] = __float_as_uint(tile[place_in_term<V * CHUNKS>(term + lane % 4 + k / 2 * 4, row + lane / 4 + k % 2 * 8)]);
+        }
     }
     round_factors<T>(a);
 }
@@ -46,7 +44,9 @@ template <bool ALONG_TERMS, int CHUNKS, typename T> __device__ __forceinline__ v
     else if constexpr (sizeof(T) == 2) load_matrix_x4_trans(b, tile + 8 * tile_place<CHUNKS>(term + 8 * low + inner, column / 8 + high));
     else {
 #pragma unroll
-        for (int k = 0; k < 4; ++k) b[k] = element_of_term<CHUNKS>(tile, term + lane % 4 + k % 2 * 4, column + lane / 4 + k / 2 * 8);
+        for (int k = 0; k < 4; ++k) {
+            b[k] = __float_as_uint(tile[place_in_term<V * CHUNKS>(term + lane % 4 + k % 2 * 4, column + lane / 4 + k / 2 * 8)]);
+        }
     }
     round_factors<T>(b);
 }
