@@ -117,7 +117,8 @@ def _main(product: TileProduct, s: TileSchedule) -> Function:
     _finish(w, product, s, share)
     blocks = flat * batch * s.splits
     how = ("tensor cores" if product.element.bytes == 2 else "tensor cores in tf32") if product.mma else "multiply-adds"
-    beside = 2 if s.warps <= 8 and product.mma and all(o.width for o in product.operands) else 1
+    whole = all(o.width == product.chunk for o in product.operands)  # addresses of other copies take registers
+    beside = 2 if s.warps <= 8 and product.mma and whole else 1
     return w.function((blocks,), (s.warps * 32,), shared_bytes=s.shared_bytes(product.element.bytes, product.epilogue.wide.bytes, product.padding),
                       blocks_per_sm=beside, schedule=s.words(how))  # fmt: skip
 
