@@ -3,7 +3,6 @@
 #pragma once
 #include "device/narrow.cuh"
 #include "device/mma.cuh"
-#include "device/tf32.cuh"
 #include "device/gemm.cuh"
 
 template <int CHUNKS> __device__ __forceinline__ int tile_place(int row, int chunk) {
@@ -14,15 +13,8 @@ template <int CHUNKS> __device__ __forceinline__ int tile_place(int row, int chu
 // Where an element of 4 bytes lies that tensor cores multiply, in a tile with one row a term: rows are 8 elements longer than their WIDTH, so that those
 // of 8 neighbours in 4 neighbouring terms, which a warp reads at once, lie in 32 different banks.
 template <int WIDTH> __device__ __forceinline__ int place_in_term(int term, int x) { return term * (WIDTH + 8) + x; }
-// Elements of 4 bytes as they are multiplied; others are that already.
-template <typename T> __device__ __forceinline__ void round_factors(unsigned (&x)[4]) {
-    if constexpr (sizeof(T) == 4) {
-#pragma unroll
-        for (int k = 0; k < 4; ++k) x[k] = __float_as_uint(nearest_tf32(__uint_as_float(x[k])));
-    }
-}
 
-// The fragment of 16 elements of the own dim and 16 terms, of 4 bytes 8 terms, as `mma_m16n8k16`, or `mma_m16n8k8`, takes its first operand.
+// The fragment of 16 elements of the own dim and 16 terms, of 4 bytes 8 terms, as `multiply_fragments` takes its first operand.
 template <bool ALONG_TERMS, int CHUNKS, typename T> __device__ __forceinline__ void load_rows(unsigned (&a)[4], const T* tile, int row, int term) {
     constexpr int V = 16 / (int)sizeof(T);
     const int lane = threadIdx.x % 32, inner = lane % 8, low = lane / 8 % 2, high = lane / 16;
@@ -71,8 +63,7 @@ __device__ __forceinline__ void multiply_tiles(float (&d)[M][32], const T* a, co
 #pragma unroll
                 for (int m = 0; m < M; ++m) {
                     float (&sums)[4] = reinterpret_cast<float (&)[4]>(d[m][8 * n + 4 * half]);
-                    if constexpr (sizeof(T) == 4) mma_m16n8k8(sums, left[m], right);
-                    else mma_m16n8k16(sums, left[m], right, T());
+                    multiply_fragments<T>(sums, left[m], right);
                 }
             }
         }

@@ -11,7 +11,7 @@ from . import attention, attention_hopper, attention_mma, composite, contract, f
 
 
 def _attention(request: Request) -> Generated:
-    """By tensor cores where the products are of 16 bits, as Hopper has them where it suits."""
+    """By tensor cores where the products are of 16 bits or in tf32, as Hopper has them where it suits."""
     for kind in (attention_hopper, attention_mma):
         try:
             return kind.generate(request)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from pathlib import Path
-
 import ml_dtypes
 import numpy as np
 import pytest
@@ -14,12 +12,8 @@ from dslc.backend_cuda.source import bundle
 from dslc.core.dtypes import rounded_to_tf32
 from dslc.runtime.drivers import emulator
 
-DEVICE = Path(emulated.__file__).parent / "device" / "mma.cuh"
-
 # a lies [m][k], b lies [k][n] (transposed loads): c[16][8] = a[16][16] b[16][8]
 SOURCE = r"""
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
 #include "device/mma.cuh"
 template <typename T> __device__ __forceinline__ void product(const unsigned short* a, const unsigned short* b, float* c) {
     __shared__ __align__(16) unsigned short tile_a[16 * 16], tile_b[16 * 16];
@@ -65,7 +59,7 @@ extern "C" __global__ void places(int* y) {
 
 @pytest.fixture(scope="module")
 def code() -> bytes:
-    return emulated.build(SOURCE.replace('#include "device/mma.cuh"', DEVICE.read_text()))
+    return emulated.build(bundle(SOURCE))
 
 
 @pytest.mark.parametrize("order", emulator.ORDERS)
