@@ -53,8 +53,8 @@ Sizes = tuple[int, int, int, int]  # batch, rows, columns, terms
 
 
 def hopper_schedules(sizes: Sizes, arch: Arch, depth: int, fits: Callable[[int, int], bool]) -> list[HopperSchedule]:
-    """All schedules that a product may have; `depth`: terms of a tile; `fits(rows, columns)`: whether the copy engine can make such tiles. Terms are split for tiles of 128
-    rows and more: with fewer it was slower wherever it was seen."""
+    """All schedules that a product may have; `depth`: terms of a tile; `fits(rows, columns)`: whether the copy engine can make such tiles. Terms are
+    split for tiles of 128 rows and more: with fewer it was slower wherever it was seen."""
     splits = [n for n in (1, 2, 3, 4, 6, 8, 12, 16) if n == 1 or sizes[3] >= n * LEAST_STEPS * depth]
     return [_hopper(*tile, n, sizes, arch) for tile in HOPPER_TILES if fits(*tile[:2]) for n in splits if n == 1 or tile[0] >= 128]
 

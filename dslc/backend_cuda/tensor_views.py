@@ -52,8 +52,8 @@ class View:
         return SPAN // self.bytes
 
     def axes(self, tile: int) -> list[tuple[Axis, int]] | None:
-        """The axes of the tensor map, densest first, each with the extent of its box, for tiles of `tile` of the side's own dim by `depth` terms; None
-        where such a tile is no box. Tiles that are dense along their own dim are copied in slabs of 64."""
+        """The axes of the tensor map, densest first, each with the extent of its box, for tiles of `tile` of the side's own dim by `depth` terms;
+        None where such a tile is no box. Tiles that are dense along their own dim are copied in slabs of 64."""
         inner, outer = (self.terms, self.own) if self.along_terms else (self.own, self.terms)
         depth = self.depth
         first = _boxes(inner, depth)

@@ -63,7 +63,9 @@ def nearest(x: np.ndarray) -> np.ndarray:
 
 def awkward() -> np.ndarray:
     """Ties of both kinds and what lies beside them, powers of two, carries into the next exponent, of either sign."""
-    bits = np.array([0x3F800000, 0x3F801000, 0x3F803000, 0x3F800FFF, 0x3F801001, 0x3FFFF000, 0x3FFFEFFF, 0x00800000, 0x40490FDB, 0x00000000], np.uint32)
+    bits = np.array(
+        [0x3F800000, 0x3F801000, 0x3F803000, 0x3F800FFF, 0x3F801001, 0x3FFFF000, 0x3FFFEFFF, 0x00800000, 0x40490FDB, 0x00000000], np.uint32
+    )
     random = np.random.default_rng(0).standard_normal(38).astype(np.float32)
     return np.concatenate([bits.view(np.float32), -bits.view(np.float32), random, 1e30 * random[:6]])
 
@@ -188,7 +190,9 @@ def test_the_mark_is_for_float32_alone() -> None:
 
     for operand, result in ((BFLOAT16, FLOAT32), (FLOAT32, BFLOAT16)):
         with pytest.raises(Error, match="tf32 is for float32 alone"):
-            ops.Contract.infer([TensorType(operand, (2, 3)), TensorType(operand, (3, 4))], lhs=[0, 2], rhs=[2, 1], out=[0, 1], dtype=result, tf32=True)
+            ops.Contract.infer(
+                [TensorType(operand, (2, 3)), TensorType(operand, (3, 4))], lhs=[0, 2], rhs=[2, 1], out=[0, 1], dtype=result, tf32=True
+            )
 
 
 def test_each_product_is_told_with_its_reason(tmp_path: Path) -> None:

@@ -22,7 +22,8 @@ LOG2E = "1.4426950408889634f"
 
 
 class FastArithmetic(Arithmetic):
-    """Where weights are rounded to 16 bits, or in tf32: exp(a - b) by one multiply-add, what follows from b made once a row, and an approximate power of 2."""
+    """Where weights are rounded, to 16 bits or in tf32: exp(a - b) by one multiply-add, what follows from b made once a row, and an approximate power
+    of 2."""
 
     def __init__(self, writer: Writer) -> None:
         super().__init__(writer)
@@ -79,7 +80,8 @@ class StreamWriter:
             self._fetch(low, high)
             self._block()
         self._finish()
-        words = f"{plan.bx} rows a block, {plan.by} columns at a time, {plan.threads} threads, {TF32 if plan.type == FLOAT32 else plan.type} on tensor cores"
+        kind = TF32 if plan.type == FLOAT32 else plan.type
+        words = f"{plan.bx} rows a block, {plan.by} columns at a time, {plan.threads} threads, {kind} on tensor cores"
         per_sm = 2 if self.areas.bytes * 2 + 4096 <= self.request.arch.shared_bytes and plan.threads <= 128 else 1
         return w.function((blocks,), (plan.threads,), shared_bytes=self.areas.bytes, blocks_per_sm=per_sm, schedule=words)
 

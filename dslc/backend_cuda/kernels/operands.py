@@ -104,7 +104,8 @@ class Packing:
         else:
             terms = Axis(TERMS, terms.extent, self.dense, 1)
         batch = (Axis(BATCH, self.batch, self.lines * self.dense, 1),) if self.batch > 1 else ()
-        return View(None, TF32 if self.element == FLOAT32 else self.element.name, self.offset // self.element.bytes, along_terms, (own,), (terms,), batch)
+        element = TF32 if self.element == FLOAT32 else self.element.name
+        return View(None, element, self.offset // self.element.bytes, along_terms, (own,), (terms,), batch)
 
     def function(self, e: Epilogue) -> Function:
         """The function that writes it."""

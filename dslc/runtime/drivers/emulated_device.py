@@ -57,7 +57,8 @@ class EmulatorDriver(HostMemory):
         if span % 16 or (described.swizzle and span > described.swizzle):
             raise TargetError(f"a tensor map whose box is {span} bytes wide, with a swizzle of {described.swizzle}", notes=[str(described)])
         padding = (0,) * (5 - rank)
-        packed = struct.pack("=Q4Q5I5I4I", address, *steps[:4], *described.dims, *padding, *described.box, *padding, rank, size, described.swizzle, tf32)
+        rest = (rank, size, described.swizzle, tf32)
+        packed = struct.pack("=Q4Q5I5I4I", address, *steps[:4], *described.dims, *padding, *described.box, *padding, *rest)
         return packed + bytes(TENSOR_MAP_BYTES - len(packed))
 
     def check(self, launch: PreparedLaunch) -> None:

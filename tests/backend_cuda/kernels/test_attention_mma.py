@@ -23,8 +23,8 @@ from dslc.compiler import lower
 from dslc.core.dtypes import DType
 from dslc.ir import ops
 from dslc.ir.program import program_of
-from dslc.ir.rows import Unsuited
 from dslc.ir.reference import run_region, widen
+from dslc.ir.rows import Unsuited
 from dslc.ir.trace import Body
 from dslc.runtime.drivers import emulator
 from dslc.runtime.drivers.device import Buffer
@@ -115,7 +115,7 @@ def in_tf32(text: str) -> str:
 
 @needs_emulator
 def test_tf32() -> None:
-    """Both sides round each factor to 11 bits, the weights before and after they are divided by their sum: two roundings of at most 2^-11 of a term."""
+    """Both sides round each factor to 11 bits, the weights before or after they are divided by their sum: two roundings of at most 2^-11."""
     texts = {name: in_tf32((SPECS[0].parent / f"{name}.dsl").read_text()) for name in ("causal", "grouped", "bias_input")}
     check(texts, 2.0**-10, arch=SMALL)
 
@@ -159,7 +159,8 @@ def test_compiles_without_spills(arch: str) -> None:
 @needs_emulator
 def test_ragged_lengths_in_tf32() -> None:
     """Several tiles, features that are no multiple of a product's, in an order of the threads in which a missing barrier shows."""
-    check({"odd": in_tf32(LONG.format(n=100, d=36, t="")), "few": in_tf32(LONG.format(n=70, d=7, t=""))}, 2.0**-10, "reverse", arch=replace(SMALL, shared_bytes=60_000))
+    texts = {"odd": in_tf32(LONG.format(n=100, d=36, t="")), "few": in_tf32(LONG.format(n=70, d=7, t=""))}
+    check(texts, 2.0**-10, "reverse", arch=replace(SMALL, shared_bytes=60_000))
 
 
 def test_products_of_float32_are_not_made_in_tf32() -> None:

@@ -116,7 +116,7 @@ CASES = {
     "tf32_epilogue": ([(F, (70, 33)), (F, (33, 20)), (F, (20,)), (F, (70, 20))], lambda *v: linear(*v, matrix=MATRIX_TF32)),
     "tf32_prologue": ([(F, (70, 36)), (F, (36, 20))], lambda a, b: MATRIX_TF32(Max.of(a, full_like(a, 0)), Neg.of(b))),
 }  # fmt: skip
-# The copy engine can read the operands of heads, heads_out, bfloat16_out and epilogue_narrow, tf32_right_transposed and tf32_heads; others are packed.
+# The copy engine can read the operands of heads, heads_out, bfloat16_out, epilogue_narrow, tf32_right_transposed and tf32_heads; others are packed.
 ON_HOPPER = (
     "heads", "heads_out", "two_terms", "bfloat16_out", "epilogue_narrow", "bfloat16", "prologue_cast", "prologue_narrow", "tf32", "tf32_odd",
     "tf32_right_transposed", "tf32_right_transposed_odd", "tf32_left_transposed", "tf32_both_transposed", "tf32_heads", "tf32_two_terms",
