@@ -13,8 +13,10 @@ from dslc.compiler import compile_program, lower
 from dslc.core.dtypes import rounded_to_tf32
 from dslc.core.errors import Error
 from dslc.ir import ops
+from dslc.ir.mlir import ir
 from dslc.ir.program import program_of
 from dslc.ir.types import type_of
+from dslc.passes.hoist import Hoist
 from dslc.passes.notes import notes_of
 from dslc.targets import target_of
 
@@ -120,6 +122,25 @@ def test_products_of_a_scan_and_of_its_gradient_are_too(tmp_path: Path) -> None:
     text = "model M:\n    input x[3, 5, 8]\n    y = lstm(x, 8)\n    loss mean(y ** 2)\ntrain:\n    optimizer sgd(lr=1.0)\n"
     found = marks(model(tmp_path, text, precision="tf32"), "step")
     assert found[True] > 4 and not found[False]
+
+
+def test_a_product_that_goes_before_its_scan_keeps_the_mark(tmp_path: Path) -> None:
+    text = """
+model M:
+    input x[3, 5, 8]
+    param w[8, 8] ~ normal()
+    scan t < 5 carry h[b < 3, u < 8] = 0:
+        h[b, u] = tanh(sum[i](x[b, t, i] * w[i, u]) + h[b, u])
+        emit y[b, t, u] = h[b, u]
+    output y
+"""
+    elaborated = lower(model(tmp_path, text), "run", target_of("reference"), after="simplify")
+    with elaborated.context, elaborated.location:
+        (inside,) = products(program_of(elaborated.module).entry_block)
+        inside.attributes["tf32"] = ir.UnitAttr.get()
+        Hoist().run(elaborated.module)
+        block = program_of(elaborated.module).entry_block
+        assert [op.tf32 for op in block.operations if isinstance(op, ops.Contract)] == [True]
 
 
 def test_products_of_a_cached_decoder_are_too(tmp_path: Path) -> None:
