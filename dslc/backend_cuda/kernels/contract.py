@@ -14,6 +14,7 @@ from dslc.ir.contractions import CONTRACTIONS, Contraction, roles_of
 from dslc.ir.rows import Unsuited
 from dslc.ir.schedules import choose
 
+from ..axis_order import arranged
 from ..gemm_schedule import HopperSchedule, TileSchedule, hopper_cycles, hopper_schedules, tile_cycles, tile_schedules
 from ..stage import Generated, Request
 from ..tensor_views import View, view_of
@@ -76,7 +77,7 @@ def _with_cycles(
 
 def epilogue_of(request: Request, op: Any) -> Epilogue:
     """The contraction taken apart, and what becomes of its sums. Unsuited where a result is not made from one sum."""
-    contraction = Contraction(request.body, op, roles_of(op), request.body.results)
+    contraction = Contraction(request.body, op, arranged(request.body, op, roles_of(op)), request.body.results)
     if contraction.scattered:
         raise Unsuited("a result with other points than the sums")
     operand = op.types()[0].dtype
