@@ -9,7 +9,9 @@ from math import prod
 import pytest
 
 from dslc.backend_cuda import emulated
-from dslc.backend_cuda.kernels import generate
+from dslc.backend_cuda.gemm_schedule import hopper_cycles, hopper_schedules
+from dslc.backend_cuda.kernels import contract, generate
+from dslc.backend_cuda.kernels import hopper as hopper_kernels
 from dslc.backend_cuda.program_text import Unit, printed
 from dslc.backend_cuda.source import bundle
 from dslc.core.dtypes import BFLOAT16, FLOAT16, FLOAT32
@@ -20,7 +22,7 @@ from dslc.ir.ops.movement import reverse
 from dslc.ir.types import type_of
 from dslc.runtime.drivers import emulator
 
-from .products import AMPERE, Case, built, check, expected, run
+from .products import AMPERE, HOPPER, Case, built, check, expected, run
 
 BF, H16, F = BFLOAT16, FLOAT16, FLOAT32
 
@@ -53,6 +55,7 @@ SHAPES = {
     "dilated": Shape(2, 64, 64, (11, 9), dilation=2, pad=2),
     "unpadded": Shape(1, 72, 64, (9, 8), pad=0),
     "grouped": Shape(2, 64, 32, (7, 6), groups=2),
+    "groups_of_64": Shape(1, 128, 128, (6, 7), groups=2),
     "depthwise": Shape(2, 24, 24, (7, 9), groups=24),
     "odd": Shape(1, 37, 19, (7, 5)),
     "one_axis": Shape(3, 64, 64, (21,), pad=1),
@@ -123,21 +126,30 @@ def case(direction, name, dtype):
     return Case(f"{direction}_{name}_{dtype.name}", operands, DIRECTIONS[direction](s))
 
 
-CASES = [(d, n, t) for d in DIRECTIONS for n in SHAPES for t in (BF,)] + [(d, n, t) for d in DIRECTIONS for n in ("3x3", "3x3_strided", "odd") for t in (H16, F)]
+CASES = [(d, n, BF) for d in DIRECTIONS for n in SHAPES if n != "groups_of_64"] + [(d, n, t) for d in DIRECTIONS for n in ("3x3", "3x3_strided", "odd") for t in (H16, F)]
+
+
+def cases(which, arch, make):
+    """Of every case its request, what was generated, arrays and reference; one text of all."""
+    units, found = [], {}
+    for one in which:
+        c = case(*one)
+        b = built(c, arch)
+        generated = make(b.request)
+        arrays = c.arrays()
+        found[one] = (b, generated, arrays, expected(b, arrays))
+        units.append(Unit(c.name, "contract", c.name, (), b.request.body, 0, 0, generated.includes, list(generated.functions)))
+    return emulated.build(bundle(printed("cases", units, arch).whole), checked=True), found
+
+
+def named(which):
+    return f"{which[0]}_{which[1]}_{which[2].name}"
 
 
 @functools.cache
 def ampere():
     with nn.context(), ir.Location.unknown():
-        units, found = [], {}
-        for which in CASES:
-            c = case(*which)
-            b = built(c, AMPERE)
-            generated = generate("contract", b.request)
-            arrays = c.arrays()
-            found[which] = (b, generated, arrays, expected(b, arrays))
-            units.append(Unit(c.name, "contract", c.name, (), b.request.body, 0, 0, generated.includes, list(generated.functions)))
-        return emulated.build(bundle(printed("cases", units, AMPERE).whole), checked=True), found
+        return cases(CASES, AMPERE, lambda request: generate("contract", request))
 
 
 def check_case(made, which):
@@ -151,6 +163,30 @@ def check_case(made, which):
     check(first_run, wanted, max(prod(op.maps().domain[op.type.rank :]), 1), str(which))
 
 
-@pytest.mark.parametrize("which", CASES, ids=lambda which: f"{which[0]}_{which[1]}_{which[2].name}")
+@pytest.mark.parametrize("which", CASES, ids=named)
 def test_on_any_gpu(which):
     check_case(ampere(), which)
+
+
+# What the copy engine reads in boxes: whole lines of channels along one operand at least, no steps between the elements of the input.
+IN_BOXES = [(d, n, BF) for d in DIRECTIONS for n in ("3x3", "dilated", "unpadded", "one_axis", "three_axes")]
+IN_BOXES += [(d, n, BF) for d in ("forward", "weights") for n in ("1x1_strided", "3x3_strided")] + [("forward", "groups_of_64", H16)]
+
+
+def on_hopper(request):
+    """The Hopper version, however small the product is and however empty its boxes."""
+    (op,) = {op for op, _ in request.body.makers.values() if op.structure == "contract"}
+    p = contract.windowed_product(contract.epilogue_of(request, op), most_empty=1000)
+    every = hopper_schedules(p.sizes, HOPPER, lambda rows, columns: True)
+    return hopper_kernels.generate(p, min(every, key=lambda s: hopper_cycles(s, p.sizes, HOPPER)))
+
+
+@functools.cache
+def hopper():
+    with nn.context(), ir.Location.unknown():
+        return cases(IN_BOXES, HOPPER, on_hopper)
+
+
+@pytest.mark.parametrize("which", IN_BOXES, ids=named)
+def test_on_hopper(which):
+    check_case(hopper(), which)
