@@ -14,8 +14,8 @@ from dslc.ir.contractions import COLUMNS, ROWS, TERMS, Roles
 from dslc.ir.index import Dim, Expr
 from dslc.ir.trace import Body, Trace, factor_of, survey
 
-CHUNK = 16  # bytes that are loaded at once
-LONG = 256  # terms from which loads outweigh what is stored in an order that is not the result's
+CHUNK = 16  # bytes that are loaded at once, or half as many
+LONG = 128  # terms from which loads outweigh what is stored in an order that is not the result's
 
 
 def arranged(body: Body, op: Any, roles: Roles) -> Roles:
@@ -24,7 +24,7 @@ def arranged(body: Body, op: Any, roles: Roles) -> Roles:
     maps = op.maps()
     trace = Trace(body, maps.domain)
     dims: list[Expr] = [trace.tidy(Dim(k)) for k in range(len(maps.domain))]
-    chunk = max(1, CHUNK // op.types()[0].dtype.bytes)
+    chunk = max(1, CHUNK // 2 // op.types()[0].dtype.bytes)
     steps = [_steps(trace, op, maps, k, dims) for k in (roles.rows_of, 1 - roles.rows_of)]
     classes = list(roles.classes)
     for number, sides in ((ROWS, steps[:1]), (COLUMNS, steps[1:]), (TERMS, steps)):

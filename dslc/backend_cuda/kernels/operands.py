@@ -49,10 +49,11 @@ def operand_of(epilogue: Epilogue, side: int, element: DType) -> Operand:
     by_terms |= any(chunked(r.address, TERMS, chunk) for r in reads) and not any(chunked(r.address, own, chunk) for r in reads)
     along = TERMS if by_terms else own
     if isinstance(node, Read) and node.dtype == element and not any(map(symbols_of, (node.address, *(t.expr for t in node.tests)))):
-        for dim in (along, own + TERMS - along):
-            still = all(steady(trace, t.expr, dim, chunk) for t in node.tests)
-            if still and sizes[dim] % chunk == 0 and epilogue.request.operand_aligned(node.operand) and chunked(node.address, dim, chunk):
-                return Operand(node, own, dim, chunk)
+        for width in (chunk, chunk // 2) if element.bytes < 8 else (chunk,):
+            for dim in (along, own + TERMS - along):
+                still = all(steady(trace, t.expr, dim, width) for t in node.tests)
+                if still and sizes[dim] % width == 0 and epilogue.request.operand_aligned(node.operand) and chunked(node.address, dim, width):
+                    return Operand(node, own, dim, width)
         if element.bytes == 4:
             return Operand(node, own, along, 1)
     return Operand(node, own, along, 0)
