@@ -72,17 +72,24 @@ class _Axes:
 
     @staticmethod
     def of(block: ir.Block) -> _Axes:
-        found = _Axes(block)
+        found, filters = _Axes(block), set()
         for op in block.operations:
             if isinstance(op, Op) and len(op.results) == 1:
                 for a, b in _pairs(op):
                     found._join(a, b)
+            if isinstance(op, ops.Conv) and op.type.dtype.bits == 16:
                 found.seeds += _seeds(op)
+                if not _is_of_filters(op) and _root(op.w) not in filters:  # the first one's: the gradient of the input sums over the others
+                    filters.add(_root(op.w))
+                    found.seeds += _through(op.w, 2)
         return found
 
     def root(self, axis: Axis) -> Axis:
+        way = []
         while axis in self.same:
+            way.append(axis)
             axis = self.same[axis]
+        self.same.update(dict.fromkeys(way[:-1], axis))
         return axis
 
     def _join(self, a: Axis, b: Axis) -> None:
@@ -171,13 +178,11 @@ def _is_of_filters(conv: ops.Conv) -> bool:
     return prod(type_of(conv.w).shape[3:]) > prod(conv.size)
 
 
-def _seeds(op: Op) -> list[Axis]:
-    """The channels of what a convolution reads and makes."""
-    if not isinstance(op, ops.Conv) or op.type.dtype.bits != 16:
-        return []
+def _seeds(op: ops.Conv) -> list[Axis]:
+    """The channels of the pictures that a convolution reads and makes."""
     if _is_of_filters(op):
         return [*_through(op.x, 0), *_through(op.w, 1)]
-    return [*_through(op.x, 2), *_through(op.w, 2), *_channels_behind(op)]
+    return [*_through(op.x, 2), *_channels_behind(op)]
 
 
 def _through(value: ir.Value, axis: int) -> list[Axis]:
