@@ -14,9 +14,11 @@ from math import prod
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
 from dslc.ir.op import Op
+from dslc.ir.program import arguments_of
 from dslc.ir.types import type_of
 
 from .conv_products import as_product, is_exact
+from .prepare import behind_each
 from .prune import remove_dead
 from .simplify import maker, simplify_block, uniform
 
@@ -40,10 +42,11 @@ class ChannelsLast:
     def run(self, module: ir.Module) -> None:
         for op in module.body.operations:
             if isinstance(op, func.FuncOp):
-                _block(op.entry_block)
+                slots = zip(arguments_of(op), op.entry_block.arguments)
+                _block(op.entry_block, [v for slot, v in slots if slot.role in ("param", "state", "prepared")])
 
 
-def _block(block: ir.Block) -> None:
+def _block(block: ir.Block, parameters: Sequence[ir.Value] = ()) -> None:
     """Bodies of loops and branches are each on their own."""
     for op in block.operations:
         if isinstance(op, (ops.Scan, ops.Cond)):
@@ -51,10 +54,10 @@ def _block(block: ir.Block) -> None:
                 _block(region.blocks[0])
     if not any(isinstance(op, ops.Conv) for op in block.operations):
         return
-    found = _Axes.of(block)
+    found = _Axes.of(block, parameters)
     channels = {v: axis for group in found.groups() if _pays(found, group) for v, axis in group.items()}
     if channels:
-        _Rewrite(channels).block(block)
+        _Rewrite(channels, found.of_filters).block(block)
         for _ in range(2):  # a view of a reshape is made one view first, which then cancels a transpose
             simplify_block(block)
 
@@ -69,20 +72,38 @@ class _Axes:
     block: ir.Block
     same: dict[Axis, Axis] = field(default_factory=dict)  # towards the root of each set
     seeds: list[Axis] = field(default_factory=list)
+    of_filters: set[ir.Value] = field(default_factory=set)  # gradients of filters: convolutions over pictures whose channels are the batch
 
     @staticmethod
-    def of(block: ir.Block) -> _Axes:
-        found, filters = _Axes(block), set()
+    def of(block: ir.Block, parameters: Sequence[ir.Value]) -> _Axes:
+        found, weights, filters = _Axes(block), behind_each(block, parameters), set()
         for op in block.operations:
             if isinstance(op, Op) and len(op.results) == 1:
                 for a, b in _pairs(op):
                     found._join(a, b)
-            if isinstance(op, ops.Conv) and op.type.dtype.bits == 16:
-                found.seeds += _seeds(op)
-                if not _is_of_filters(op) and _root(op.w) not in filters:  # the first one's: the gradient of the input sums over the others
-                    filters.add(_root(op.w))
-                    found.seeds += _through(op.w, 2)
+        convs = [op for op in block.operations if isinstance(op, ops.Conv)]
+        for op in sorted(convs, key=lambda op: op.w not in weights):  # those of parameters first: they are no gradients of filters
+            if op.w not in weights and found._is_of_filters(op):
+                found.of_filters.add(op.results[0])
+                found._seed(op, [*_through(op.x, 0), *_through(op.w, 1)])
+                continue
+            pictures = [*_through(op.x, 2), *_channels_behind(op)]
+            for a in pictures:
+                found._join(a, pictures[-1])
+            found._seed(op, pictures)
+            if _root(op.w) not in filters:  # the first one's: the gradient of the input sums over the others
+                filters.add(_root(op.w))
+                found._seed(op, _through(op.w, 2))
         return found
+
+    def _seed(self, op: ops.Conv, axes: Sequence[Axis]) -> None:
+        self.seeds += axes if op.type.dtype.bits == 16 else []
+
+    def _is_of_filters(self, op: ops.Conv) -> bool:
+        """By the axes of what is known of other convolutions; else it sums over more places than it has."""
+        known = {self.root(axis) for axis in self.seeds}
+        batch, channels = (any(self.root(axis) in known for axis in _through(op.x, k)) for k in (0, 2))
+        return batch if batch != channels else prod(type_of(op.w).shape[3:]) > prod(op.size)
 
     def root(self, axis: Axis) -> Axis:
         way = []
@@ -111,11 +132,11 @@ class _Axes:
         return [{v: axes[0] for v, axes in group.items() if count[v] == 1} for group in groups.values()]
 
 
-def _is_made(value: ir.Value, axis: int) -> bool:
+def _is_made(value: ir.Value, axis: int, of_filters: set[ir.Value]) -> bool:
     """Whether a value can be made with its channels last, and is not so already."""
     op = maker(value)
     if isinstance(op, ops.Conv):
-        return is_exact(op) and not _is_of_filters(op)
+        return is_exact(op) and value not in of_filters
     made = isinstance(op, (ops.Contract, ops.Reduce, ops.Fold, ops.Concat)) or (op is not None and op.structure == "elementwise")
     return made and type_of(value).rank > 2 and axis < type_of(value).rank - 1
 
@@ -131,8 +152,6 @@ def _pairs(op: Op) -> Iterator[tuple[Axis, Axis]]:
         return
     if isinstance(op, ops.Contract):
         yield from _channels_through(op)
-    if isinstance(op, ops.Conv) and not _is_of_filters(op):
-        yield from ((a, b) for a in _through(op.x, 2) for b in _channels_behind(op))
     if not op.operands or isinstance(op.operands[0].owner, ir.Block):
         return
     x = op.operands[0]
@@ -173,18 +192,6 @@ def _kept_axes(before: Sequence[int], after: Sequence[int]) -> list[tuple[int, i
     return [(places[key], k) for k, n in enumerate(after) if (key := (prod(after[:k]), n)) in places]
 
 
-def _is_of_filters(conv: ops.Conv) -> bool:
-    """Whether a convolution is the gradient of filters: it sums over more places than it has."""
-    return prod(type_of(conv.w).shape[3:]) > prod(conv.size)
-
-
-def _seeds(op: ops.Conv) -> list[Axis]:
-    """The channels of the pictures that a convolution reads and makes."""
-    if _is_of_filters(op):
-        return [*_through(op.x, 0), *_through(op.w, 1)]
-    return [*_through(op.x, 2), *_channels_behind(op)]
-
-
 def _through(value: ir.Value, axis: int) -> list[Axis]:
     """The axis, and where groups of channels were split apart, that of all channels before."""
     op, shape = maker(value), type_of(value).shape
@@ -211,8 +218,8 @@ def _channels_behind(conv: ops.Conv) -> list[Axis]:
 
 def _pays(found: _Axes, group: dict[ir.Value, int]) -> bool:
     """Whether the convolutions of a group gain more than it costs to bring values into the order and back."""
-    made = [v for v, axis in group.items() if _is_made(v, axis)]
-    gain = sum(SAVED * _gathered(op) for op in found.block.operations if isinstance(op, ops.Conv) and _touches(op, group))
+    made = [v for v, axis in group.items() if _is_made(v, axis, found.of_filters)]
+    gain = sum(SAVED * _gathered(op, op.results[0] in found.of_filters) for op in found.block.operations if isinstance(op, ops.Conv) and _touches(op, group))
     crossing: dict[ir.Value, None] = {}
     for value in made:
         op = maker(value)
@@ -226,10 +233,10 @@ def _touches(conv: ops.Conv, group: dict[ir.Value, int]) -> bool:
     return conv.results[0] in group or _root(conv.x) in group or _root(conv.w) in group
 
 
-def _gathered(conv: ops.Conv) -> int:
+def _gathered(conv: ops.Conv, of_filters: bool) -> int:
     """Products whose operands come in chunks once the channels are last."""
     x, w = type_of(conv.x).shape, type_of(conv.w).shape
-    channels = (x[0], w[1]) if _is_of_filters(conv) else (x[2],)
+    channels = (x[0], w[1]) if of_filters else (x[2],)
     whole = conv.type.dtype.bits == 16 and all(c % CHUNK == 0 for c in channels)
     return conv.type.size * x[2] * prod(w[3:]) if whole else 0
 
@@ -268,6 +275,7 @@ class _Rewrite:
     """Makes values anew with the channel axis last; whoever reads the old ones sees the new ones transposed. `channels`: the axis of each value."""
 
     channels: dict[ir.Value, int]
+    of_filters: set[ir.Value]
 
     def block(self, block: ir.Block) -> None:
         for op in list(block.operations):
@@ -289,7 +297,7 @@ class _Rewrite:
             return self._reduce(op)
         y = op.results[0]
         axis = self.channels.get(y)
-        if axis is None or not _is_made(y, axis):
+        if axis is None or not _is_made(y, axis, self.of_filters):
             return None
         if isinstance(op, ops.Conv):
             return self._conv(op)
