@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Target:
     """`compile(module, name)` gives an Executable, `load(executable)` a Program; `fingerprint()` names what compiled code depends on besides the
     program; `missing()` says in one sentence what is not there, or gives None. `compile_timed`: as `compile`, a program that times its launches
-    itself (`core.executable.TIMES`). `channels_last`: its convolutions want that order (`passes.channels_last`). `device()` names what schedules are measured on, None where that is not this machine's; `schedules(kernel)` are
-    those that a kernel may have, the cost model's first. `workers()`: that of the pass `Attention`."""
+    itself (`core.executable.TIMES`). `device()` names what schedules are measured on, None where that is not this machine's; `schedules(kernel)` are
+    those that a kernel may have, the cost model's first. `workers()`: that of the pass `Attention`; `channels_last`: convolutions want values so."""
 
     name: str
     about: str

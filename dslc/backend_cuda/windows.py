@@ -1,8 +1,8 @@
-"""Operands of a contraction as boxes that the copy engine reads from tensors of any rank: the windows of a convolution, shifted, with steps, and zeros
-where they hang over the edge.
+"""Operands of a contraction as boxes that the copy engine reads from tensors: the windows of a convolution, shifted, with steps, and zeros where they
+hang over the edge.
 
-Each class of the contraction's axes (rows, columns, terms) is walked in units of up to 64 positions, which are a box over its axes: 8 x 8 pixels, or 64
-channels of one tap. A unit of one class by a unit of another is one copy: 64 lines of 128 bytes.
+Each class of the contraction's axes (rows, columns, terms) is walked in units of up to 64 positions, which are a box over its axes: 8 x 8 pixels, or
+64 channels of one tap. A unit of one class by a unit of another is one copy: 64 lines of 128 bytes.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ LARGEST_STEP = 8
 
 @dataclass(frozen=True)
 class Axis:
-    """An axis of a tensor: `extent` elements, `stride` apart; the place along it is `start` plus the sum of factor * index over `factors`, (dim of the
-    contraction's domain, factor)."""
+    """An axis of a tensor: `extent` elements, `stride` apart; the place along it is `start` plus the sum of factor * index over `factors`, (dim of
+    the contraction's domain, factor)."""
 
     extent: int
     stride: int
@@ -127,8 +127,8 @@ Tensor = tuple[Read, list[Axis], int]  # what is read, its axes, elements before
 
 
 def _tensor(request: Request, contraction: Contraction, op: Any, maps: Any, number: int) -> Tensor | None:
-    """The operand as a tensor with axes that each index of the domain moves along evenly: those of the tests, outside of which lie zeros, and those of
-    the memory."""
+    """The operand as a tensor with axes that each index of the domain moves along evenly: those of the tests, outside of which lie zeros, and those
+    of the memory."""
     trace = Trace(request.body, maps.domain)
     dims: list[Expr] = [trace.tidy(Dim(k)) for k in range(len(maps.domain))]
     node, extra = trace.operand_at(op, maps, number, tuple(dims), ())

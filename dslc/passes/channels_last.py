@@ -13,7 +13,7 @@ from math import prod
 
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
-from dslc.ir.op import Op
+from dslc.ir.op import PRECISION, Op
 from dslc.ir.program import arguments_of
 from dslc.ir.types import type_of
 
@@ -26,7 +26,6 @@ CHUNK = 8  # elements of 16 bits that one access moves
 SAVED = 3 / 1024  # cycles of a multiprocessor a product: gathered one by one, operands come at a quarter of the rate at which chunks do
 PER_BYTE = 2 / 13  # cycles of a multiprocessor a byte: a value in the other order is read once more and written once more
 VIEWS = (ops.View, ops.Reshape)
-KEPT = ("nn.precision", "nn.again")  # attributes that are an op's own, not its table entry's
 
 Axis = tuple[ir.Value, int]
 
@@ -219,11 +218,13 @@ def _channels_behind(conv: ops.Conv) -> list[Axis]:
 def _pays(found: _Axes, group: dict[ir.Value, int]) -> bool:
     """Whether the convolutions of a group gain more than it costs to bring values into the order and back."""
     made = [v for v, axis in group.items() if _is_made(v, axis, found.of_filters)]
-    gain = sum(SAVED * _gathered(op, op.results[0] in found.of_filters) for op in found.block.operations if isinstance(op, ops.Conv) and _touches(op, group))
+    gain = sum(
+        SAVED * _gathered(op, op.results[0] in found.of_filters) for op in found.block.operations if isinstance(op, ops.Conv) and _touches(op, group)
+    )
     crossing: dict[ir.Value, None] = {}
     for value in made:
         op = maker(value)
-        if not isinstance(op, (ops.Conv, ops.Contract)):
+        if op is not None and not isinstance(op, (ops.Conv, ops.Contract)):
             crossing |= dict.fromkeys(r for v in op.operands if (r := _root(v)) not in group and _is_wide(r, value))
         crossing |= dict.fromkeys(value for reader in _readers(value) if not isinstance(reader, Op) or _needs_order(reader, group))
     return gain > PER_BYTE * sum(type_of(v).bytes for v in crossing)
@@ -355,8 +356,7 @@ def _inverse(order: Sequence[int]) -> list[int]:
 
 
 def _keep(op: Op, value: ir.Value) -> None:
-    """What stands beside an op's own attributes goes on."""
+    """The mark of the precision pass goes on."""
     made = maker(value)
-    for name in KEPT:
-        if made is not None and name in op.attributes:
-            made.operation.attributes[name] = op.attributes[name]
+    if made is not None and PRECISION in op.attributes:
+        made.attributes[PRECISION] = op.attributes[PRECISION]

@@ -1,4 +1,5 @@
-"""Convolutions as sums of products over windows: a view of the input with an axis for each tap, and `contract`, whose result may have any order of axes."""
+"""Convolutions as sums of products over windows: a view of the input with an axis for each tap, and `contract`, whose result may have any order of
+axes."""
 
 from __future__ import annotations
 
@@ -31,10 +32,10 @@ def is_exact(conv: ops.Conv) -> bool:
 
 
 def as_product(conv: ops.Conv, order: Sequence[int]) -> ir.Value:
-    """The result with axis k being axis `order[k]` of the convolution's [n, g, o, ...]; a single group's axis may be left out.
+    """The result with axis k being axis `order[k]` of the convolution's [n, g, o, ...]; a single group's may be left out.
 
-    Between the elements of a transposed convolution's input lie zeros. Places of the result that are alike in what they meet are a phase of their own:
-    each is a convolution of single steps with the taps that meet elements, and the phases are put together.
+    Between the elements of a transposed convolution's input lie zeros. Places of the result that are alike in what they meet are a phase of their
+    own: each is a convolution of single steps with the taps that meet elements, and the phases are put together.
     """
     space = len(conv.size)
     phases = [range(p) for p in conv.spacing]

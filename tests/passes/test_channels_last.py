@@ -118,7 +118,7 @@ def kernels_of(name: str, program: str):
 @pytest.mark.parametrize("program", ["step", "run"])
 def test_pictures_lie_with_their_channels_last(program, always):
     """All that kernels of a residual network write in the shape of pictures; filters' gradients aside, no convolution is left."""
-    keep, kernels = kernels_of("residual", program)
+    _keep, kernels = kernels_of("residual", program)
     shapes = [type_of(v).shape for k in kernels for v in k.results]
     pictures = [s for s in shapes if len(s) > 3 and s[0] == 2]
     assert pictures and all(s[-1] in (3, 16, 24, 48) for s in pictures), pictures
@@ -129,7 +129,7 @@ def test_pictures_lie_with_their_channels_last(program, always):
 
 def test_no_kernel_only_turns_values(always):
     """Between the input and the logits nothing is copied into another order; filters are, once."""
-    keep, kernels = kernels_of("residual", "run")
+    _keep, kernels = kernels_of("residual", "run")
     bare = [k for k in kernels if all(isinstance(op, (ops.View, ops.Reshape, ops.Yield)) for op in k.regions[0].blocks[0].operations)]
     assert not bare
 

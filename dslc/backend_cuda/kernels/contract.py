@@ -68,7 +68,9 @@ def _with_cycles(
     """All schedules, those of tiles first, with their cycles."""
     arch = epilogue.request.arch
     found: list[tuple[TileSchedule | HopperSchedule, float]] = [
-        (s, tile_cycles(s, tiled.sizes, arch, tiled.mma)) for s in tile_schedules(tiled.sizes, arch, tiled.element.bytes, tiled.mma)
+        (s, tile_cycles(s, tiled.sizes, arch, tiled.mma))
+        for s in tile_schedules(tiled.sizes, arch, tiled.element.bytes, tiled.mma)
+        if tiles.fits(tiled, s)
     ]
     if product is not None:
         packing = sum(packing_cycles(p, epilogue) for p in product.packings)
@@ -88,8 +90,8 @@ def epilogue_of(request: Request, op: Any) -> Epilogue:
 
 
 def hopper_product(epilogue: Epilogue) -> hopper.HopperProduct | None:
-    """The product as Hopper multiplies it: operands that the copy engine cannot read as they lie, nor in boxes, are packed first. None for other types
-    than 16-bit floats, and where a packing would be far larger than what it is made of, as windows of a convolution are."""
+    """The product as Hopper multiplies it: operands that the copy engine cannot read as they lie, nor in boxes, are packed first. None for other
+    types than 16-bit floats, and where a packing would be far larger than what it is made of, as windows of a convolution are."""
     element = epilogue.contraction.op.types()[0].dtype
     if not epilogue.request.arch.hopper or element not in (BFLOAT16, FLOAT16):
         return None

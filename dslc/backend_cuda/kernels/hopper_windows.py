@@ -1,7 +1,7 @@
 """Hopper products of operands that the copy engine reads in boxes (`windows`): the loads of a stage, and where a tile's rows and columns belong.
 
-A lane of the loading warp stands for a unit of rows or columns of the tile: it copies that unit by the terms of a step, so that all lanes' coordinates
-are computed at once.
+A lane of the loading warp stands for a unit of rows or columns of the tile: it copies that unit by the terms of a step, so that the coordinates of
+all are computed at once.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def clear_stages(w: FunctionWriter, windows: Windows, s: HopperSchedule) -> None
 
 
 def places_of_tile(w: FunctionWriter, windows: Windows, s: HopperSchedule) -> None:
-    """Behind a tile's `row`, `column`, `batch` and `first`: where the lane's unit begins, `r` and `c` with the number of an index of the domain, and where
-    the terms do, `t`."""
+    """Behind a tile's `row`, `column`, `batch` and `first`: where the lane's unit begins, `r` and `c` with the number of an index of the domain, and
+    where the terms do, `t`."""
     of_rows = s.rows // UNIT
     for c, name, unit in ((ROWS, "r", f"row / {UNIT} + lane"), (COLUMNS, "c", f"column / {UNIT} + lane - {of_rows}"), (TERMS, "t", "first")):
         walk, below = windows.walks[c], windows.walks[c].units

@@ -51,7 +51,12 @@ class EmulatorDriver(HostMemory):
         size = dtypes.BY_NAME[described.dtype].bytes
         rank, span = len(described.dims), described.box[0] * size
         strides, steps = (*described.strides, *[0] * (5 - rank)), described.steps or (1,) * rank
-        if address % 16 or any(s % 16 for s in described.strides) or not all(1 <= n * step <= 256 for n, step in zip(described.box, steps)) or not 1 <= rank <= 5:
+        if (
+            address % 16
+            or any(s % 16 for s in described.strides)
+            or not all(1 <= n * step <= 256 for n, step in zip(described.box, steps))
+            or not 1 <= rank <= 5
+        ):
             raise TargetError("the copy engine cannot take this tensor map", notes=[str(described)])
         if steps[0] != 1 or not all(1 <= step <= 8 for step in steps):
             raise TargetError("a tensor map whose steps the copy engine cannot take", notes=[str(described)])

@@ -126,7 +126,9 @@ def case(direction, name, dtype):
     return Case(f"{direction}_{name}_{dtype.name}", operands, DIRECTIONS[direction](s))
 
 
-CASES = [(d, n, BF) for d in DIRECTIONS for n in SHAPES if n != "groups_of_64"] + [(d, n, t) for d in DIRECTIONS for n in ("3x3", "3x3_strided", "odd") for t in (H16, F)]
+CASES = [(d, n, BF) for d in DIRECTIONS for n in SHAPES if n != "groups_of_64"] + [
+    (d, n, t) for d in DIRECTIONS for n in ("3x3", "3x3_strided", "odd") for t in (H16, F)
+]
 
 
 def cases(which, arch, make):
