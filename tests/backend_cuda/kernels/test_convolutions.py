@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 from math import prod
 
 import pytest
 
-from dslc.backend_cuda import emulated
+from dslc.backend_cuda import emulated, nvrtc
+from dslc.backend_cuda.arch import ARCHS
 from dslc.backend_cuda.gemm_schedule import hopper_cycles, hopper_schedules
-from dslc.backend_cuda.kernels import contract, generate
+from dslc.backend_cuda.kernels import contract, generate, tiles
 from dslc.backend_cuda.kernels import hopper as hopper_kernels
 from dslc.backend_cuda.program_text import Unit, printed
 from dslc.backend_cuda.source import bundle
@@ -116,9 +118,9 @@ def of_weights(s):
 DIRECTIONS = {"forward": forward, "input": of_input, "weights": of_weights}
 
 
-def case(direction, name, dtype):
+def case(direction, name, dtype, s=None):
     """The operands lie with the channels last: pictures [n, ..., c], filters [o, ..., c]."""
-    s = SHAPES[name]
+    s = s or SHAPES[name]
     x = (dtype, (s.batch, *s.extents, s.channels))
     w = (dtype, (s.filters, *[s.kernel for _ in s.extents], s.channels // s.groups))
     g = (dtype, (s.batch, *s.size, s.filters))
@@ -126,9 +128,9 @@ def case(direction, name, dtype):
     return Case(f"{direction}_{name}_{dtype.name}", operands, DIRECTIONS[direction](s))
 
 
-CASES = [(d, n, BF) for d in DIRECTIONS for n in SHAPES if n != "groups_of_64"] + [
-    (d, n, t) for d in DIRECTIONS for n in ("3x3", "3x3_strided", "odd") for t in (H16, F)
-]
+CASES = [("forward", n, BF) for n in SHAPES if n != "groups_of_64"]
+CASES += [(d, n, BF) for d in ("input", "weights") for n in ("3x3", "3x3_strided", "grouped", "depthwise", "odd", "three_axes")]
+CASES += [("forward", "3x3", H16), *((d, "3x3_strided", F) for d in DIRECTIONS)]
 
 
 def cases(which, arch, make):
@@ -171,8 +173,12 @@ def test_on_any_gpu(which):
 
 
 # What the copy engine reads in boxes: whole lines of channels along one operand at least, no steps between the elements of the input.
-IN_BOXES = [(d, n, BF) for d in DIRECTIONS for n in ("3x3", "dilated", "unpadded", "one_axis", "three_axes")]
-IN_BOXES += [(d, n, BF) for d in ("forward", "weights") for n in ("1x1_strided", "3x3_strided")] + [("forward", "groups_of_64", H16)]
+IN_BOXES = [
+    *(("forward", n, BF) for n in ("3x3", "3x3_strided", "1x1_strided", "unpadded", "three_axes")),
+    *(("input", n, BF) for n in ("3x3", "dilated", "one_axis")),
+    *(("weights", n, BF) for n in ("3x3", "3x3_strided", "unpadded", "three_axes")),
+    ("forward", "groups_of_64", H16),
+]  # fmt: skip
 
 
 def on_hopper(request):
@@ -192,3 +198,50 @@ def hopper():
 @pytest.mark.parametrize("which", IN_BOXES, ids=named)
 def test_on_hopper(which):
     check_case(hopper(), which)
+
+
+RESNET = {
+    "first": Shape(8, 3, 64, (224, 224), kernel=7, stride=2, pad=3),
+    "56": Shape(8, 64, 64, (56, 56)),
+    "56_strided": Shape(8, 128, 128, (56, 56), stride=2),
+    "14": Shape(8, 256, 256, (14, 14)),
+    "7": Shape(8, 512, 512, (7, 7)),
+}
+IN_STEPS = {("input", "first"), ("input", "56_strided")}  # convolutions with steps in their input, which `channels_last` takes apart
+
+
+def of_resnet(arch):
+    """(direction, name, request, functions) of each convolution, at full size."""
+    found = []
+    for direction in DIRECTIONS:
+        for name, shape in RESNET.items():
+            if (direction, name) not in IN_STEPS:
+                b = built(case(direction, name, BF, shape), arch)
+                found.append((direction, name, b, generate("contract", b.request)))
+    return found
+
+
+@pytest.mark.skipif(nvrtc.missing() is not None, reason="needs NVRTC and NVIDIA's headers")
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
+def test_they_compile_well(arch):
+    """No spill and no word of ptxas's about wgmma; on Hopper all but those with three channels are made by wgmma, and nothing is packed for it."""
+    with nn.context(), ir.Location.unknown():
+        found = of_resnet(ARCHS[arch])
+        units = [Unit(b.request.name, "contract", n, (), b.request.body, 0, 0, g.includes, list(g.functions)) for _, n, b, g in found]
+        (cubin,) = nvrtc.build([bundle(printed("cases", units, ARCHS[arch]).whole)], arch)
+    assert not re.search(r"C75\d\d", cubin.log), cubin.log
+    assert all(used.stack_bytes == 0 for used in cubin.kernels.values())
+    for direction, name, _, generated in found:
+        first = generated.functions[0]
+        assert ("warpgroups" in first.schedule) == (arch == "sm_90a" and name != "first"), (direction, name, first.schedule)
+        assert cubin.kernels[first.symbol].registers == 168 or "warpgroups" not in first.schedule
+
+
+def test_threads_copy_whole_chunks():
+    """Eight channels at a time, whatever the order in which the op names channels and taps."""
+    with nn.context(), ir.Location.unknown():
+        for direction, name, b, _ in of_resnet(AMPERE):
+            (op,) = {op for op, _ in b.request.body.makers.values() if op.structure == "contract"}
+            product = tiles.product_of(contract.epilogue_of(b.request, op))
+            widths = [o.width for o in product.operands]
+            assert widths == [8, 8] or name == "first", (direction, name, widths)
