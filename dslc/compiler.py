@@ -122,7 +122,7 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned:
             passes.append(ChannelsLast())
         if recipe.prepares:
             passes.append(Prepare())
-        passes.append(Attention(target.workers()))
+        passes.append(Attention(target.workers(), target.few_rows and recipe.prepares))
         if recipe.steps or elaborated.builder.has_gradients:
             passes.append(Recompute())
         passes.append(Fuse())
