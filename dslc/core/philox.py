@@ -86,7 +86,7 @@ def _by_block(
     index = None if isinstance(points, (int, np.integer)) else np.asarray(points).astype(np.uint64).ravel()
     count = int(points) if index is None else len(index)  # type: ignore[call-overload]
     key = (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF)
-    out = np.empty((count, *shape), dtype)
+    out: np.ndarray = np.empty((count, *shape), dtype)
 
     def fill(start: int) -> None:
         stop = min(start + _BLOCK, count)

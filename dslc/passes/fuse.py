@@ -86,6 +86,7 @@ class Graph:
     results: list[tuple[ir.Value, ...]] = field(default_factory=list)  # of each core op
     again: set[int] = field(default_factory=set)  # ops that compute a value anew
     updates: set[int] = field(default_factory=set)  # groups that are independent groups beside each other
+    verdicts: dict[tuple[int, int, int, int, bool], bool] = field(default_factory=dict)  # of groups that were to be merged, by their sizes
     late: dict[int, set[int]] = field(default_factory=dict)  # ops of a parameter's update, and who must have read the old value before it
 
     @staticmethod
@@ -280,9 +281,18 @@ def grouped(block: ir.Block, updated: Mapping[ir.Value, ir.Value | None] | None 
 def _can_merge(graph: Graph, a: int, b: int, lean: bool = False) -> bool:
     if len(graph.groups[a]) + len(graph.groups[b]) > MAX_OPS:
         return False
+    key = (a, len(graph.groups[a]), b, len(graph.groups[b]), lean)  # groups only grow
+    is_kernel = graph.verdicts.get(key)
+    if is_kernel is None:
+        is_kernel = graph.verdicts[key] = _is_kernel(graph, a, b, lean)
+    return is_kernel and not graph.makes_cycle(a, b)
+
+
+def _is_kernel(graph: Graph, a: int, b: int, lean: bool) -> bool:
+    """Whether two groups are one kernel, and gain by it; whatever the other groups are."""
     union = graph.groups[a] | graph.groups[b]
     kind = None if graph.undoes(a, b) or graph.overwrites(union) else kind_of(graph, union)
-    return kind is not None and not (lean and kind == "contract" and graph.widens(a, union)) and not graph.makes_cycle(a, b)
+    return kind is not None and not (lean and kind == "contract" and graph.widens(a, union))
 
 
 def _merge_along_values(graph: Graph, lean: bool) -> None:
