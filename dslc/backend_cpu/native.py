@@ -26,6 +26,8 @@ ALIGNMENT = 128  # bytes: two cache lines, which the processor's prefetcher fetc
 
 LEAST_IN_A_PART, PARTS_A_THREAD = 3, 3  # kernels, parts
 
+DIALECTS = ["builtin", "arith", "cf", "func", "math", "memref", "scf", "vector"]  # of the kernels' bodies
+
 LOWERING = (
     "builtin.module(canonicalize,cse,loop-invariant-code-motion,convert-vector-to-scf,convert-scf-to-cf,expand-strided-metadata,lower-affine,"
     "convert-vector-to-llvm,convert-math-to-llvm,convert-arith-to-llvm,convert-index-to-llvm,finalize-memref-to-llvm,"
@@ -96,10 +98,10 @@ def build_object(
     scratch = aligned(max((k.scratch_bytes for k in unique.values()), default=0))
     layout = Layout(aligned(constant_bytes), aligned(constant_bytes) + aligned(arena_bytes), scratch)
     with Codegen(LOWERING, opt_level) as codegen:
-        with ir.Context(), ir.Location.unknown():
+        with ir.Context(load_on_create_dialects=[]), ir.Location.unknown():
             codegen.add(ir.Module.parse(plan_text(plan, unique, layout, times)), "dslc_plan", unique)
         for part in _parts(list(unique.values()), codegen.threads):
-            with ir.Context(), ir.Location.unknown():
+            with ir.Context(load_on_create_dialects=DIALECTS), ir.Location.unknown():
                 module = ir.Module.create()
                 for kernel in part:
                     _emit_kernel(module, kernel)

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from torch_mlir import _mlir_libs, ir, passmanager, rewrite
-from torch_mlir.dialects import arith, cf, func, llvm, math, memref, scf, vector
+from torch_mlir.dialects import arith, cf, func, math, memref, scf, vector
 from torch_mlir.dialects._ods_common import _cext
 
 # Whenever the bindings meet an op they look for a Python module of its dialect, and remember only success: an empty one saves most of a compile.
@@ -53,4 +53,4 @@ def handle(thing: Any) -> int:
     return ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(("PyCapsule_GetPointer", api))(capsule, name)
 
 
-__all__ = ["Text", "arith", "cf", "func", "ir", "llvm", "math", "memref", "passmanager", "register_operation", "rewrite", "scf", "vector"]
+__all__ = ["Text", "arith", "cf", "func", "ir", "math", "memref", "passmanager", "register_operation", "rewrite", "scf", "vector"]
