@@ -10,7 +10,12 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-HEADER, SECTION, SYMBOL, RELOCATION = struct.Struct("<16sHHIQQQIHHHHHH"), struct.Struct("<IIQQQQIIQQ"), struct.Struct("<IBBHQQ"), struct.Struct("<QQq")
+HEADER, SECTION, SYMBOL, RELOCATION = (
+    struct.Struct("<16sHHIQQQIHHHHHH"),
+    struct.Struct("<IIQQQQIIQQ"),
+    struct.Struct("<IBBHQQ"),
+    struct.Struct("<QQq"),
+)
 _SYMTAB, _RELA, _NOBITS, _UNWIND = 2, 4, 8, 0x70000001
 _LOADED, _UNDEFINED, _RESERVED = 2, 0, 0xFF00
 
@@ -90,16 +95,16 @@ class _Joined:
         self.section([0, 3, 0, 0, 0, 0, 0, 0, 1, 0], b".strtab", b"")
         self.contents[-1] = bytes(self.names)
         out = bytearray(HEADER.size)
-        for row, data in zip(self.rows[1:], self.contents[1:]):
-            out += bytes(-len(out) % max(row[8], 1))
-            row[4] = len(out)
-            if row[1] != _NOBITS:
-                row[5] = len(data)
+        for section, data in zip(self.rows[1:], self.contents[1:]):
+            out += bytes(-len(out) % max(section[8], 1))
+            section[4] = len(out)
+            if section[1] != _NOBITS:
+                section[5] = len(data)
                 out += data
         out += bytes(-len(out) % 8)
         magic = b"\x7fELF\x02\x01\x01" + bytes(9)
         HEADER.pack_into(out, 0, magic, 1, 62, 1, 0, 0, len(out), 0, HEADER.size, 0, 0, SECTION.size, len(self.rows), len(self.rows) - 1)
-        return bytes(out) + b"".join(SECTION.pack(*row) for row in self.rows)
+        return bytes(out) + b"".join(SECTION.pack(*section) for section in self.rows)
 
 
 def join(objects: Sequence[bytes]) -> bytes:

@@ -110,7 +110,7 @@ def build_object(
 
 
 def _parts(kernels: Sequence[KernelFunction], threads: int) -> list[Sequence[KernelFunction]]:
-    """Kernels that are compiled together: a part costs as much as a small kernel, and threads that wait for the last one wait shorter for a small one."""
+    """Kernels that are compiled together: each part costs as much as a small kernel, and all wait for the last one."""
     size = max(LEAST_IN_A_PART, -(-len(kernels) // (PARTS_A_THREAD * threads)))
     return [kernels[at : at + size] for at in range(0, len(kernels), size)]
 
