@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -16,6 +17,8 @@ from dslc.core.errors import Error
 from dslc.ir.mlir import Text, handle, ir, library, passmanager
 
 MOST_THREADS = 8  # LLVM takes memory in each
+
+_made: dict[tuple[str, str, int], Future[bytes]] = {}  # what is compiled once in a process
 
 
 class Codegen:
@@ -40,9 +43,28 @@ class Codegen:
         manager.enable_verifier(False)  # after every pass it would take half of the time
         self._objects.append(self._pool.submit(_compiled, module, manager, entry, tuple(elsewhere), self.opt_level))
 
+    def add_text(self, text: str, entry: str, elsewhere: Iterable[str] = ()) -> None:
+        """As `add`, of a module's text."""
+        with ir.Context(load_on_create_dialects=[]), ir.Location.unknown():
+            self.add(ir.Module.parse(text), entry, elsewhere)
+
+    def add_once(self, text: str, entry: str) -> None:
+        """As `add_text`, of what every program has: it is compiled once in a process."""
+        key = (text, self.passes, self.opt_level)
+        if key in _made:
+            self._objects.append(_made[key])
+        else:
+            self.add_text(text, entry)
+            self._objects[-1].add_done_callback(partial(_keep, key))
+
     def objects(self) -> list[bytes]:
         """The ELF objects, in the order in which the modules were given."""
         return [made.result() for made in self._objects]
+
+
+def _keep(key: tuple[str, str, int], made: Future[bytes]) -> None:
+    if not made.cancelled() and made.exception() is None:
+        _made[key] = made
 
 
 def _compiled(module: ir.Module, manager: passmanager.PassManager, entry: str, elsewhere: Iterable[str], opt_level: int) -> bytes:

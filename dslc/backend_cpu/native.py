@@ -98,8 +98,10 @@ def build_object(
     scratch = aligned(max((k.scratch_bytes for k in unique.values()), default=0))
     layout = Layout(aligned(constant_bytes), aligned(constant_bytes) + aligned(arena_bytes), scratch)
     with Codegen(LOWERING, opt_level) as codegen:
-        with ir.Context(load_on_create_dialects=[]), ir.Location.unknown():
-            codegen.add(ir.Module.parse(plan_text(plan, unique, layout, times)), "dslc_plan", unique)
+        native = {"dslc_launch": support.text(), **({"dslc_stamp": support.STAMP} if times else {})}
+        for entry, text in native.items():
+            codegen.add_once(text, entry)
+        codegen.add_text(plan_text(plan, unique, layout, times), "dslc_plan", [*unique, "dslc_barrier", *native])
         for part in _parts(list(unique.values()), codegen.threads):
             with ir.Context(load_on_create_dialects=DIALECTS), ir.Location.unknown():
                 module = ir.Module.create()
@@ -151,7 +153,7 @@ class Times:
 
 
 def plan_text(steps: Sequence[NativeStep], kernels: dict[str, KernelFunction], layout: Layout, times: Times | None = None) -> str:
-    """`dslc_plan` and the native functions of every program, with declarations of the kernels."""
+    """`dslc_plan`, with declarations of what it calls."""
     writer = _PlanWriter(layout, times)
     writer.stamp(None)
     writer.steps(steps, ())
@@ -159,8 +161,8 @@ def plan_text(steps: Sequence[NativeStep], kernels: dict[str, KernelFunction], l
         writer.barrier()  # the last barrier is the join: every plan has one
     declarations = [f"llvm.func @{k.symbol}(i64, i64, !llvm.ptr{', !llvm.ptr' * len(k.operands)})" for k in kernels.values()]
     head = [
-        support.text(),
-        *([support.STAMP] if times else []),
+        "llvm.func @dslc_barrier(!llvm.ptr, i32)",
+        *(["llvm.func @dslc_stamp(i64, !llvm.ptr, i64, i64)"] if times else []),
         "llvm.func @dslc_plan(%tid: i64, %nt: i64, %arena: !llvm.ptr, %table: !llvm.ptr, %control: !llvm.ptr) {",
         "  %nt32 = llvm.trunc %nt : i64 to i32",
         f"  %size = llvm.mlir.constant({layout.scratch_bytes} : i64) : i64",

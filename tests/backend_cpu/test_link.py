@@ -14,7 +14,7 @@ from dslc.backend_cpu.link import join
 from dslc.backend_cpu.native import LOWERING, KernelArguments, KernelCall, KernelFunction, build_object
 from dslc.core import dtypes
 from dslc.core.errors import Error
-from dslc.ir.mlir import arith, ir
+from dslc.ir.mlir import arith
 from dslc.ir.plan import Place
 from dslc.runtime.drivers.cpu.loader import LoadedObject
 
@@ -49,8 +49,7 @@ TENSORS = "func.func @inner(%x: tensor<4xf32>) -> tensor<4xf32> { return %x : te
 def objects(*texts: tuple[str, str, tuple[str, ...]]) -> list[bytes]:
     with Codegen(LOWERING, 0) as codegen:
         for text, entry, elsewhere in texts:
-            with ir.Context(), ir.Location.unknown():
-                codegen.add(ir.Module.parse(text), entry, elsewhere)
+            codegen.add_text(text, entry, elsewhere)
         return codegen.objects()
 
 
@@ -80,6 +79,22 @@ def test_what_cannot_be_compiled_is_an_error(capfd: pytest.CaptureFixture[str]) 
     with pytest.raises(Error, match="'inner'"):
         objects((INNER, "inner", ()), (TENSORS, "inner", ()))
     capfd.readouterr()
+
+
+def test_what_every_program_has_is_compiled_once() -> None:
+    made = []
+    for _ in range(2):
+        with Codegen(LOWERING, 0) as codegen:
+            codegen.add_once(INNER, "inner")
+            (code,) = codegen.objects()
+            made.append(code)
+    assert made[0] is made[1]
+    with Codegen(LOWERING, 0) as codegen, pytest.raises(Error):
+        codegen.add_once(TENSORS, "inner")
+        codegen.objects()
+    with Codegen(LOWERING, 0) as codegen, pytest.raises(Error):  # what failed is not kept as made
+        codegen.add_once(TENSORS, "inner")
+        codegen.objects()
 
 
 def add(k: int) -> KernelFunction:
