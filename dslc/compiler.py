@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .core import cache, measured
-from .core.errors import Error, NameError_, did_you_mean
+from .core.errors import Error, NameError_, TypeError_, did_you_mean
 from .core.executable import TIMES, Executable, from_bytes, to_bytes
 from .targets import Target, target_of
 
@@ -92,6 +92,10 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned:
     settings = elaborated.settings
     passes: list[Pass] = [Prune(recipe.roles), Simplify(), Hoist()]
     precision = settings.precision if settings is not None else "float32"
+    if recipe.training and "int8" in {precision, *elaborated.builder.precisions}:
+        raise TypeError_(
+            "weights in int8 cannot be trained", help="train in float32 or bfloat16, and set precision=int8 when the model is run or evaluated"
+        )
     if precision != "float32" or elaborated.builder.precisions:
         from .passes.precision import Precision
 
