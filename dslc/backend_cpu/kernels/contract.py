@@ -8,13 +8,13 @@ from functools import partial
 from math import prod
 from typing import Any
 
-from dslc.core.dtypes import FLOAT32, FLOAT64, DType
+from dslc.core.dtypes import FLOAT32, FLOAT64, INT8, UINT8, DType
 from dslc.ir import index
 from dslc.ir.contractions import BATCH, COLUMNS, CONTRACTIONS, ROWS, TERMS, Contraction, Roles, roles_of
 from dslc.ir.index import Expr
 from dslc.ir.rows import Unsuited
 from dslc.ir.schedules import choose
-from dslc.ir.trace import Node, Read, dims_under, factor_of, survey, symbols_of
+from dslc.ir.trace import Apply, Node, Read, dims_under, factor_of, survey, symbols_of
 from dslc.ir.types import type_of
 
 from .. import emit, gemm, gemm_schedule
@@ -114,6 +114,14 @@ def _outer_columns(op: Any, columns: Sequence[int], domain: Sequence[int], lanes
     return []
 
 
+def _stored(node: Node) -> Node:
+    """What lies in memory: an 8-bit integer becomes a float as it is loaded, by two instructions, as a 16-bit float does."""
+    if isinstance(node, Apply) and node.op.operation.name == "nn.cast" and node.dtype == FLOAT32:
+        inner = node.arguments[0]
+        return inner if inner.dtype in (INT8, UINT8) else node
+    return node
+
+
 class _Product(Contraction):
     """A contraction, how its operands lie, and its code."""
 
@@ -132,7 +140,8 @@ class _Product(Contraction):
     def _side(self, node: Node, dim: int) -> Side:
         """How an operand lies: `dim` is the rows' or the columns' dim."""
         reads = survey(self.trace, [node]).reads
-        plain = isinstance(node, Read) and not node.tests
+        source = _stored(node)
+        plain = isinstance(source, Read) and not source.tests
         steps = [(factor_of(r.address, dim), factor_of(r.address, TERMS)) for r in reads]
         runs = [self._run(r.address) if k is None else k for r, (_, k) in zip(reads, steps)]
         along = "none"
@@ -262,7 +271,7 @@ class _Product(Contraction):
 
     def _fetcher(self, frame: Frame) -> Any:
         """Of rows that are read in place."""
-        node = self.operands[0]
+        node = _stored(self.operands[0])
         if not self.sides[0].direct or not isinstance(node, Read):
             return None
 
