@@ -129,8 +129,13 @@ def choose(shape: Shape, a: Side, b: Side, machine: Machine) -> Schedule:
         machine = replace(machine, registers=machine.registers * LEFT // 32)
     if shape.m <= 12 and _can_be_dot(shape, a, b, machine):
         return _dot(shape, lanes_for(machine, shape.dtype))
-    tile = min(_tiles_of(shape, a, machine), key=lambda t: _tile_cost(shape, t[0], t[1], lanes_for(machine, shape.dtype), machine))
+    tile = tile_of(shape, a, machine)
     return _outer(shape, a, b, machine, _Way(False, False, 0, 1.0, False, False, tile))
+
+
+def tile_of(shape: Shape, a: Side, machine: Machine) -> tuple[int, int]:
+    """Rows and vectors of columns of the cheapest tile."""
+    return min(_tiles_of(shape, a, machine), key=lambda t: _tile_cost(shape, t[0], t[1], lanes_for(machine, shape.dtype), machine))
 
 
 def choose_whole(shape: Shape, a: Side, b: Side, machine: Machine) -> Schedule:
