@@ -117,9 +117,10 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned:
         from .passes.recompute import Recompute
         from .passes.scale_weights import ScaleWeights
         from .passes.tile import Tile
+        from .passes.words import Words
 
         if recipe.prepares:
-            passes += [ScaleWeights(), Prepare()]
+            passes += [ScaleWeights(), Words(), Prepare()]
         passes.append(Attention(target.workers()))
         if recipe.steps or elaborated.builder.has_gradients:
             passes.append(Recompute())

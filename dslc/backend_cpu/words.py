@@ -18,8 +18,9 @@ def terms_of_word(machine: Machine) -> int:
 
 
 def joined(terms: Value, lanes: int) -> Value:
-    """A vector of narrow integers as `lanes` words."""
-    return vector.bitcast(vec(lanes, i32()), terms)
+    """A vector of narrow integers as `lanes` words; one word is a scalar."""
+    words = vector.bitcast(ir.VectorType.get([lanes], i32()), terms)
+    return words if lanes > 1 else vector.extract(words, [], [0])
 
 
 def ones(machine: Machine, lanes: int) -> Value:

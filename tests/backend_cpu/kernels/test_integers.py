@@ -16,7 +16,7 @@ from dslc.core.dtypes import FLOAT32, INT8, INT32, UINT8
 from dslc.core.dtypes import of_numpy as dtype_of
 from dslc.ir import op as nn
 from dslc.ir.mlir import ir
-from dslc.ir.ops import Constant, Contract, Mul, Sub, broadcast, cast, full, reshape, transpose
+from dslc.ir.ops import Constant, Contract, Mul, Sub, broadcast, cast, full, reshape, slice_axis, transpose
 from dslc.ir.rows import Unsuited
 from dslc.ir.trace import Body
 from dslc.ir.types import TensorType, type_of
@@ -57,6 +57,19 @@ def less(x: Any, zero: Any, axes: tuple[int, ...] = ()) -> Any:
     """x in int32 minus a zero point, that lies along some axes."""
     wide = cast(x, INT32)
     return wide if zero is None else Sub.of(wide, broadcast(cast(zero, INT32), type_of(wide).shape, axes))
+
+
+def from_words(w: Any, n: int, k: int) -> Any:
+    """[n, k] of what lies as [n / 16, k / 4, 16, 4]."""
+    lines, words, _, _ = type_of(w).shape
+    whole = reshape(transpose(w, [0, 2, 1, 3]), (16 * lines, 4 * words))
+    return slice_axis(slice_axis(whole, 0, 0, n), 1, 0, k)
+
+
+def in_words(n: int, k: int) -> np.ndarray:
+    """Columns that lie as words, with others behind the last term and column."""
+    padded = S8(-(-n // 16) * 16, -(-k // 4) * 4)
+    return np.ascontiguousarray(padded.reshape(-1, 16, padded.shape[1] // 4, 4).transpose(0, 2, 1, 3))
 
 
 def product(a: Any, b: Any, lhs: tuple[int, ...] = (I, K), rhs: tuple[int, ...] = (K, J), out: tuple[int, ...] = (I, J)) -> Any:
@@ -102,10 +115,18 @@ CASES = [
     Case("known_weights_transposed", "contract", [S8(2, 50), U8(70)],
          lambda a, zb: product(less(a, None), less(transpose(constant(W.view(np.uint8)), [1, 0]), zb, (1,)))),
     Case("known_weights_one_row", "contract", [S8(1, 70)], lambda a: product(less(a, None), less(constant(W), None))),
+    Case("in_words", "contract", [U8(13, 40), in_words(57, 40), U8(13)],
+         lambda a, w, za: product(less(a, za, (0,)), less(from_words(w, 57, 40), None), rhs=(J, K))),
+    Case("in_words_uneven", "contract", [S8(21, 43), in_words(130, 43), S8(130)],
+         lambda a, w, zb: product(less(a, None), less(from_words(w, 130, 43), zb, (0,)), rhs=(J, K))),
+    Case("in_words_one_row", "contract", [U8(1, 64), in_words(80, 64), U8()],
+         lambda a, w, za: product(less(a, za), less(from_words(w, 80, 64), None), rhs=(J, K))),
     Case("several_blocks", "contract", [U8(700, 600), S8(600, 200)], plain),
     Case("wraps", "contract", [np.full((4, 140_000), 255, np.uint8), np.full((140_000, 1), 127, np.int8)], plain),
     Case("reshaped", "contract", [U8(4, 6, 10), S8(60, 16)], lambda a, b: product(reshape(less(a, None), (4, 60)), less(b, None))),
 ]  # fmt: skip
+
+IN_PLACE = ("in_words", "in_words_one_row")  # nothing is laid out before the product
 
 
 @pytest.mark.parametrize("machine", RUNS)
@@ -133,8 +154,11 @@ def made(case: Case, machine: Machine = HOST) -> Any:
 
 def test_all_of_these_are_words() -> None:
     for case in CASES:
-        assert len(made(replace(case)).stages) == 2
-        assert bool(made(replace(case)).tables) == case.name.startswith("known")
+        generated = made(replace(case), replace(HOST, vnni=True))
+        assert bool(generated.tables) == case.name.startswith("known")
+        assert len(generated.stages) == (1 if case.name in IN_PLACE else 2)
+        if case.name != "in_words_one_row":
+            assert len(made(replace(case), replace(HOST, vnni=False)).stages) == 2
 
 
 @pytest.mark.parametrize("case", [
