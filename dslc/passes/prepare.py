@@ -11,6 +11,7 @@ from dslc.ir.op import Op
 from dslc.ir.program import Slot, add_argument, arguments_of, finish_program, program_of, results_of, start_program
 from dslc.ir.types import TensorType, type_of
 
+from .kernel_rules import widens_bytes
 from .prune import remove_dead
 
 NAME = "prepare"  # of the second function
@@ -98,8 +99,8 @@ def _roots(value: ir.Value, behind: Behind, stored: bool, found: dict[ir.Value, 
 
 
 def widens(op: Op) -> bool:
-    """A cast to a wider type: who reads less memory makes it as it reads."""
-    return isinstance(op, ops.Cast) and op.types()[0].dtype.bits < op.type.dtype.bits
+    """A cast to a wider type, or of bytes less a zero point: who reads less memory makes it as it reads."""
+    return (isinstance(op, ops.Cast) and op.types()[0].dtype.bits < op.type.dtype.bits) or widens_bytes(op)
 
 
 def _needed(values: list[ir.Value]) -> set[ir.Value]:

@@ -74,10 +74,9 @@ def test_weights_are_rounded_by_channel(target: str) -> None:
     assert np.abs(got - exact).max() > 0
 
 
-@pytest.mark.parametrize("target", ["cpu", "cuda-emulated:checked"])
-def test_a_network_is_the_oracles(target: str) -> None:
+def test_a_network_is_the_oracles() -> None:
     model = dslc.load(GPT, precision="int8")
-    logits, oracle = (dslc.compile(model, target=t)(tokens=TOKENS["tokens"])["logits"] for t in (target, "reference"))
+    logits, oracle = (dslc.compile(model, target=t)(tokens=TOKENS["tokens"])["logits"] for t in ("cpu", "reference"))
     whole = dslc.compile(dslc.load(GPT), target="reference")(tokens=TOKENS["tokens"])["logits"]
     np.testing.assert_allclose(logits, oracle, atol=1e-5 * np.abs(oracle).max())
     assert 1e-4 < np.abs(oracle - whole).max() / np.abs(whole).max() < 0.05
