@@ -84,6 +84,7 @@ Observer = Callable[[str, Any], None]  # told the name of each stage and the mod
 def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned: Mapping[str, str], aside: int = 0) -> list[Pass]:
     """The passes from the elaborated module to what the target compiles. `tuned`: schedules that were measured on the target's device, by kernel;
     `aside`: bytes that a budget must leave to the target's kernels."""
+    from .passes.experts import Experts
     from .passes.hoist import Hoist
     from .passes.prune import Prune
     from .passes.simplify import Simplify
@@ -100,6 +101,9 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned:
         from .passes.precision import Precision
 
         passes += [Precision(precision), Simplify(), Hoist()]  # casts of a scan's weights go before it
+    grouping: list[Pass] = [Experts()] if target.lowered else []
+    if not recipe.decodes:
+        passes += grouping  # gradients follow the groups
     if recipe.steps:
         from .passes.differentiate import Differentiate
 
@@ -108,8 +112,8 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned:
         from .passes.differentiate import Differentiate
 
         passes += [Differentiate(), Simplify()]
-    if recipe.decodes:
-        passes += [model.decoding(elaborated, prefill=program == "prefill"), Simplify()]
+    if recipe.decodes:  # which knows rows by their time
+        passes += [model.decoding(elaborated, prefill=program == "prefill"), Simplify(), *grouping]
     if target.lowered:
         from .passes.attention import Attention
         from .passes.fuse import Fuse

@@ -20,7 +20,7 @@ from dslc.ir.op import Op
 from dslc.ir.program import arguments_of, results_of
 from dslc.ir.types import TensorType, fuse_locations, type_of
 
-from .kernel_rules import AGAIN, CONTROL, POINTWISE, is_placement, is_read_narrow, kind_of, read_by_product, widens_bytes
+from .kernel_rules import AGAIN, CONTROL, POINTWISE, is_placement, is_read_along, kind_of, read_by_product, widens_bytes
 from .prune import remove_dead
 
 MAX_OPS = 60  # of a kernel: beyond, compile time grows and nothing is gained
@@ -97,7 +97,7 @@ class Graph:
         for op in (operations[-1], *(o for o in operations if isinstance(o, CONTROL))):
             graph.outside.update(op.operands)
         for op in operations[:-1]:
-            if (is_placement(op) or is_read_narrow(op)) and not any(r in graph.outside for r in op.results):
+            if (is_placement(op) or is_read_along(op)) and not any(r in graph.outside for r in op.results):
                 continue
             n = len(graph.core)
             graph.core.append(op)
