@@ -54,9 +54,8 @@ def prepare(block: ir.Block) -> None:
             for region in op.regions:
                 prepare(region.blocks[0])
     for op in reversed(list(block.operations)):
-        if isinstance(op, ops.Cast) and type_of(op.x).dtype.bits == 16 and op.dtype == FLOAT32:
-            _one_a_reader(op)
-        elif isinstance(op, Op) and widens_bytes(op) and read_by_product(op):
+        rounded = isinstance(op, ops.Cast) and type_of(op.x).dtype.bits == 16 and op.dtype == FLOAT32
+        if rounded or (isinstance(op, Op) and widens_bytes(op) and read_by_product(op)):
             _one_a_reader(op)
 
 

@@ -24,7 +24,7 @@ def weights_of(op: ops.Contract, behind: Behind) -> int | None:
 
 
 def quantized_product(op: ops.Contract, operands: list[ir.Value], side: int) -> ir.Value:
-    """The product of `operands` with the one at `side` in 8 bits: w = scale * q, q = round(w / scale), where scale is the channel's largest |w| / 127.
+    """The product of `operands` with the one at `side` in 8 bits: w = scale * q, q = round(w / scale), scale being the channel's largest |w| / 127.
 
     The sums are of float32 times q, which is exact as float32; the scale is multiplied behind them.
     """

@@ -149,7 +149,8 @@ def test_blocks_hold_every_routing(rows: int, choices: int, b: int, blocks: int)
     "    y[n, m] = sum[k, d](where(k == ids[n], w[k, d, m], 0) * x[n, d])",
 ], ids=["view", "no_batch", "condition"])  # fmt: skip
 def test_other_forms_are_right(body: str) -> None:
-    text = "model M:\n    input x[20, 16], ids[20]: int32\n    param w[6, 16, 32] ~ normal()\n" + body.replace("y[n, m]", "y[n, m < 32]") + "\n    output y\n"
+    head = "model M:\n    input x[20, 16], ids[20]: int32\n    param w[6, 16, 32] ~ normal()\n"
+    text = head + body.replace("y[n, m]", "y[n, m < 32]") + "\n    output y\n"
     model = dslc.load(text)
     ids = RNG.integers(0, 6, 20).astype(np.int32)
     got, want = (dslc.compile(model, target=t)(x=X[:20], ids=ids)["y"] for t in ("cpu", "reference"))

@@ -124,7 +124,7 @@ class _Bytes(Contraction):
     @cached_property
     def counts(self) -> tuple[int, int, int, int]:
         """int32 elements: rows' words, columns' words, sums of rows, sums of columns."""
-        batch, m, _, _ = self.sizes
+        batch = self.sizes[BATCH]
         rows, columns = (batch if side.batch else 1 for side in (self.a, self.b))
         rows *= self.strips * self.mr * (not self.rows_in_place)
         columns *= self.panels * self.nr * (self.constant is None and not self.columns_in_place)
@@ -295,7 +295,8 @@ class _Bytes(Contraction):
         bits = 32 // self.group
         found: Value = None
         for t in range(self.group if whole else self.sizes[TERMS] % self.group):
-            term = b.to("arith.extui", self.loaded(frame, self.b, batch, n, emit.iadd(emit.imul(word, self.group), t), COLUMNS, lanes, mask), "i32", lanes)
+            narrow = self.loaded(frame, self.b, batch, n, emit.iadd(emit.imul(word, self.group), t), COLUMNS, lanes, mask)
+            term = b.to("arith.extui", narrow, "i32", lanes)
             term = b.same("arith.shli", term, b.const("i32", bits * t, lanes)) if t else term
             found = term if found is None else b.same("arith.ori", found, term)
         return [found]
@@ -304,7 +305,7 @@ class _Bytes(Contraction):
 
     def build(self, frame: Frame) -> None:
         """Tasks are (batch, block of rows, panel)."""
-        batch, m, _, _ = self.sizes
+        batch = self.sizes[BATCH]
         block = max(1, min(self.strips, self.machine.l2 // A_SHARE // (4 * self.words * self.mr)))
         while block > 1 and batch * self.panels * -(-self.strips // block) < TASKS:
             block -= 1
@@ -425,4 +426,3 @@ class _Bytes(Contraction):
         made = [point.value(node) for node, _ in self.results]
         for v, (_, address), memory in zip(made, self.results, frame.results):
             point.store(v, memory, address)
-

@@ -12,7 +12,7 @@ import pytest
 from dslc.backend_cpu.kernels import integers
 from dslc.backend_cpu.machine import Machine, host
 from dslc.backend_cpu.stage import request_of
-from dslc.core.dtypes import FLOAT32, INT8, INT32, UINT8
+from dslc.core.dtypes import FLOAT32, INT32
 from dslc.core.dtypes import of_numpy as dtype_of
 from dslc.ir import op as nn
 from dslc.ir.mlir import ir
