@@ -85,8 +85,8 @@ def _kept(block: ir.Block, behind: Behind) -> list[ir.Value]:
 
 
 def _roots(value: ir.Value, behind: Behind, stored: bool, found: dict[ir.Value, None], seen: set[ir.Value]) -> None:
-    """Finds what is worth keeping of a value that follows from parameters: itself, what it is a view or a wider form of (unless it has to be `stored`,
-    for a loop), or where it is larger than its parameters what it is computed from."""
+    """Finds what is worth keeping of a value that follows from parameters: itself, what it is a view or a wider form of (unless it has to be
+    `stored`, for a loop), or where it is larger than its parameters what it is computed from."""
     if not behind.get(value) or isinstance(value.owner, ir.Block) or (value in seen and not stored):
         return
     seen.add(value)

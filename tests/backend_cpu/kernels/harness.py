@@ -50,8 +50,8 @@ def sample(dtype: DType, shape: Sequence[int], rng: np.random.Generator) -> np.n
 
 
 def run(cases: Sequence[Case], threads: Sequence[int] = (1, 2), machine: Machine | None = None) -> list[Case]:
-    """Compiles all cases into one object, for this machine where none is given, and fills in `expected` and `results` (of the last number of threads);
-    all numbers must give equal bits."""
+    """Compiles all cases into one object, for this machine where none is given, and fills in `expected` and `results` (of the last number of
+    threads); all numbers must give equal bits."""
     rng = np.random.default_rng(0)
     for case in cases:
         case.arrays = [a if isinstance(a, np.ndarray) else sample(a[0], a[1], rng) for a in case.operands]
