@@ -73,7 +73,7 @@ ALL = (
     INT64, INT32, INT16, INT8, UINT8, INT4, BOOL,
 )  # fmt: skip
 TF32 = "tf32"  # no type of values: float32 whose products round their factors to 10 bits
-PRECISIONS = ("float32", TF32, "bfloat16", "float16")  # that programs run in
+PRECISIONS = ("float32", TF32, "bfloat16", "float16", "int8")  # that programs run in; int8: weights, of programs that do not train
 BY_NAME = {t.name: t for t in ALL}
 BY_MLIR = {t.mlir: t for t in ALL}
 

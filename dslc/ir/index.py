@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import gcd
+from typing import Any
 
 
 class Expr:
@@ -35,9 +36,13 @@ class Expr:
         return _mul(self, -1)
 
     def __floordiv__(self, divisor: int) -> Expr:
+        if isinstance(self, Const):
+            return Const(self.value // divisor)
         return self if divisor == 1 else FloorDiv(self, divisor)
 
     def __mod__(self, divisor: int) -> Expr:
+        if isinstance(self, Const):
+            return Const(self.value % divisor)
         return Const(0) if divisor == 1 else Mod(self, divisor)
 
 
@@ -153,6 +158,22 @@ def substitute(e: Expr, dims: Sequence[Expr], symbol: Callable[[int], Expr] | No
             return substitute(dividend, dims, symbol) // divisor
         case Mod(dividend, divisor):
             return substitute(dividend, dims, symbol) % divisor
+    raise TypeError(e)
+
+
+def evaluate(e: Expr, dims: Sequence[Any]) -> Any:
+    """The value of an expression without symbols, from those of the dims: numbers, or arrays that go together."""
+    match e:
+        case Const(value):
+            return value
+        case Dim(axis):
+            return dims[axis]
+        case Sum(terms, constant):
+            return sum((f * evaluate(t, dims) for t, f in terms), constant)
+        case FloorDiv(dividend, divisor):
+            return evaluate(dividend, dims) // divisor
+        case Mod(dividend, divisor):
+            return evaluate(dividend, dims) % divisor
     raise TypeError(e)
 
 

@@ -239,6 +239,12 @@ class Trace:
             node = Guard(node.dtype, extra, node, 0.0)
         return Rounded(node.dtype, node) if op.tf32 else node
 
+    def symbol(self, node: Node) -> int:
+        """The number of the symbol that stands for a node in index expressions."""
+        number = next((n for n, known in self.symbols.items() if known is node), len(self.symbols))
+        self.symbols[number] = node
+        return number
+
     def never(self, t: Test) -> bool:
         low, high = index.bounds(t.expr, self.sizes)
         return high < 0 or low >= t.size
@@ -271,9 +277,7 @@ def _gather(trace: Trace, op: Any, at: Coordinates, tests: tuple[Test, ...]) -> 
     numbers = {}
     for k in range(1, len(op.operands)):
         node, _ = trace.operand_at(op, maps, k, at, tests)
-        number = next((n for n, known in trace.symbols.items() if known is node), len(trace.symbols))
-        trace.symbols[number] = node
-        numbers[k] = number
+        numbers[k] = trace.symbol(node)
     node, extra = trace.operand_at(op, maps, 0, at, tests, lambda k: Symbol(numbers[k]))
     return _guarded(op, node, extra, maps.outside)
 

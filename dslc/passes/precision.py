@@ -1,4 +1,4 @@
-"""precision: which ops run in a 16-bit float, and which products in tf32.
+"""precision: which ops run in a 16-bit float, which products in tf32, and which weights lie in 8 bits.
 
 Three rules (Micikevicius et al. 2018, and what PyTorch's autocast made of them), one table:
 
@@ -9,6 +9,8 @@ Three rules (Micikevicius et al. 2018, and what PyTorch's autocast made of them)
   optimizer and the program's inputs and results.
 
 In tf32 all values are float32. Products of float32 carry the mark `tf32`, and so will the products of their gradients.
+
+int8 is about weights alone: those of matrix products become 8-bit integers with a scale for each output channel (`quantize`), all else is float32.
 """
 
 from __future__ import annotations
@@ -16,14 +18,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from dslc.core.dtypes import BY_NAME, FLOAT32, TF32, DType
+from dslc.core.dtypes import BY_NAME, FLOAT32, INT8, TF32, DType
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
 from dslc.ir.op import PRECISION, Op
 from dslc.ir.types import spans_of, type_of
 
 from .notes import note
+from .prepare import Behind, behind_each, fixed_arguments
 from .prune import remove_dead
+from .quantize import quantized_product, weights_of
 
 PRODUCTS = (ops.Contract, ops.Conv)
 FOLLOWERS = (
@@ -47,7 +51,7 @@ class Precision:
         notes: list[str] = []
         for op in module.body.operations:
             if isinstance(op, func.FuncOp):
-                _Walk(self.default, notes).block(op.entry_block)
+                _Walk(self.default, notes, behind_each(op.entry_block, fixed_arguments(op))).block(op.entry_block)
         note(module, "precision", notes)
 
 
@@ -62,10 +66,11 @@ class _Forms:
 
 @dataclass
 class _Walk:
-    """One forward walk over a block."""
+    """One forward walk over a block. `behind`: what follows from parameters and fixed states alone."""
 
     default: str
     notes: list[str]
+    behind: Behind = field(default_factory=dict)
     forms: dict[ir.Value, _Forms] = field(default_factory=dict)
 
     def block(self, block: ir.Block) -> None:
@@ -105,6 +110,8 @@ class _Walk:
         floats = [v for v in op.operands if type_of(v).dtype == FLOAT32]
         if isinstance(op, ops.Grad):
             self._grad(op)
+        elif dtype == INT8:
+            self._in_int8(op)
         elif dtype is not None and isinstance(op, PRODUCTS) and len(floats) == 2 and op.type.dtype == FLOAT32:
             made = type(op).of(*[self.narrow(v, dtype) for v in floats], **{**op.values(), "dtype": dtype})
             self.forms[op.results[0]] = _Forms(None, made, dtype)
@@ -151,6 +158,16 @@ class _Walk:
             with ir.InsertionPoint.after(op):
                 self.forms[result] = _Forms(None, rounding(result, dtype), dtype)
             self._tell(op, dtype, "computed in float32, rounded to be stored")
+
+    def _in_int8(self, op: Op) -> None:
+        """A matrix product of 8-bit weights; other ops as they are."""
+        self._plain(op)
+        side = weights_of(op, self.behind) if isinstance(op, ops.Contract) else None
+        if side is not None:
+            op.results[0].replace_all_uses_with(quantized_product(op, list(op.operands), side))
+            self._tell(op, INT8, "the weights of a matrix product, which is float32")
+        for region in op.regions:
+            _Walk(self.default, self.notes).block(region.blocks[0])
 
     def _plain(self, op: Op) -> None:
         """In float32."""

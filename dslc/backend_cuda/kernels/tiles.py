@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from dslc.core.dtypes import BFLOAT16, FLOAT16, DType
 from dslc.ir.contractions import TERMS
-from dslc.ir.trace import Read
+from dslc.ir.trace import Read, survey
 
 from ..gemm_schedule import Sizes, TileSchedule
 from ..pull import Point
@@ -22,6 +22,8 @@ from ..stage import Function, FunctionWriter, Generated
 from ..types import computed_type, memory_type
 from .epilogue import Epilogue
 from .operands import Operand, operand_of, write_values
+
+MANY = 8  # divisions in the address and the tests of a value
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,14 @@ def product_of(epilogue: Epilogue) -> TileProduct:
     element = operand if operand in (BFLOAT16, FLOAT16) else FLOAT16 if operand.bits == 8 else epilogue.wide
     sides = tuple(operand_of(epilogue, side, element) for side in (0, 1))
     return TileProduct(epilogue, sides, element)  # type: ignore[arg-type]
+
+
+def fits(product: TileProduct, s: TileSchedule) -> bool:
+    """Whether values that threads compute on their way to a tile leave registers for the sums: with much index arithmetic, as of windows with few
+    channels, 32 of a thread do."""
+    sides = [(o, n) for o, n in zip(product.operands, (s.rows, s.columns)) if not o.width]
+    divisions = max((survey(product.epilogue.contraction.trace, [o.node]).divisions for o, _ in sides), default=0)
+    return divisions < MANY or sum(n for _, n in sides) * s.depth <= 32 * 32 * s.warps
 
 
 def generate(product: TileProduct, s: TileSchedule) -> Generated:
@@ -117,8 +127,8 @@ def _main(product: TileProduct, s: TileSchedule) -> Function:
     _finish(w, product, s, share)
     blocks = flat * batch * s.splits
     how = ("tensor cores" if product.element.bytes == 2 else "tensor cores in tf32") if product.mma else "multiply-adds"
-    whole = all(o.width == product.chunk for o in product.operands)  # addresses of other copies take registers
-    beside = 2 if s.warps <= 8 and product.mma and whole else 1
+    least = product.chunk if product.padding else 1  # in tf32 the addresses of smaller copies take too many registers
+    beside = 2 if s.warps <= 8 and product.mma and all(o.width >= least for o in product.operands) else 1
     return w.function((blocks,), (s.warps * 32,), shared_bytes=s.shared_bytes(product.element.bytes, product.epilogue.wide.bytes, product.padding),
                       blocks_per_sm=beside, schedule=s.words(how))  # fmt: skip
 
