@@ -1,5 +1,5 @@
-"""Every example on CUDA kernels: training steps, outputs and decoding on the emulator against the float64 reference, and machine code for GPUs without
-a spill. Examples are found, so that a new one is tested too."""
+"""Every example on CUDA kernels: training steps, outputs and decoding on the emulator against the float64 reference, and machine code for GPUs
+without a spill. Examples are found, so that a new one is tested too."""
 
 from __future__ import annotations
 
