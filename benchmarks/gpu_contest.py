@@ -55,7 +55,9 @@ def present(peers: Iterable[str]) -> list[str]:
 
 
 def difference(found: Any, expected: Any) -> float:
-    """|found - expected| / |expected|; infinite where shapes differ or something is no number."""
+    """|found - expected| / |expected|, of several results the greatest; infinite where shapes differ or something is no number."""
+    if isinstance(found, tuple):
+        return max(map(difference, found, expected))
     a, b = np.asarray(found, np.float64), np.asarray(expected, np.float64)
     if a.shape != b.shape or not np.isfinite(a).all():
         return float("inf")

@@ -18,7 +18,7 @@ from .gpu_contest import PEERS, ROUNDS, Place, contest, main, matching
 LOSS = """model Loss:
     dims    rows=16384, classes=50304
     input   logits[rows, classes]: {dtype}, label[rows]: int32
-    total = sum(cross_entropy(float32(logits), label))
+    total = cross_entropy(float32(logits), label)
     output  total
     output  slope = grad(total, logits)
 """
@@ -68,7 +68,7 @@ def measure(workload: Workload, place: Place, peers: list[str], rounds: int = RO
 
 
 def losses(workload: Workload, place: Place, peers: list[str]) -> tuple[Calls, Calls, Callable[[int], float]]:
-    """The sum of all rows' losses and its gradient."""
+    """The mean of all rows' losses and its gradient."""
     import torch
     import torch.nn.functional as F
 
@@ -82,9 +82,9 @@ def losses(workload: Workload, place: Place, peers: list[str]) -> tuple[Calls, C
     compiled = dslc.compile(dslc.load(LOSS.format(dtype=workload.dtype), **workload.sizes), target=place.target)
     fed = {"logits": x if place.device == "cuda" else _array(x), "label": label}
 
-    def ours() -> np.ndarray:
+    def ours() -> tuple[Any, ...]:
         found = compiled(**fed)
-        return _both(found["total"], found["slope"])
+        return found["total"], found["slope"]
 
     checks: Calls = {"dslc": ours}
     timed: Calls = {}
@@ -96,10 +96,10 @@ def losses(workload: Workload, place: Place, peers: list[str]) -> tuple[Calls, C
             from .peers.jax_networks import cross_entropy, runner
 
             given = jnp.asarray(_array(x)), jnp.asarray(label)
-            timed[peer] = runner(lambda g=given: g, jax.value_and_grad(lambda a, b: cross_entropy(a, b).sum()))
-            checks[peer] = lambda run=timed[peer]: _both(*map(np.asarray, run()))
+            timed[peer] = runner(lambda g=given: g, jax.value_and_grad(lambda a, b: cross_entropy(a, b).mean()))
+            checks[peer] = lambda run=timed[peer]: tuple(map(np.asarray, run()))
             continue
-        loss = place.compiled(lambda a, b: F.cross_entropy(a.float(), b, reduction="sum"), peer)
+        loss = place.compiled(lambda a, b: F.cross_entropy(a.float(), b, reduction="mean"), peer)
 
         def both(loss: Callable[..., Any] = loss) -> tuple[Any, Any]:
             leaf = x.detach().requires_grad_()
@@ -107,7 +107,7 @@ def losses(workload: Workload, place: Place, peers: list[str]) -> tuple[Calls, C
             return total.detach(), torch.autograd.grad(total, leaf)[0]
 
         timed[peer] = both
-        checks[peer] = lambda run=both: _both(*(_array(v) for v in run()))
+        checks[peer] = lambda run=both: tuple(map(_array, run()))
     return checks, timed, lambda turns: sum(compiled.program.times(turns))
 
 
@@ -129,20 +129,20 @@ def updates(workload: Workload, place: Place, peers: list[str]) -> tuple[Calls, 
     on = {k: torch.from_numpy(v).to(place.device) for k, v in slopes.items()}
     fed = {"g": on["table"], "h": on["weight"]} if place.device == "cuda" else {"g": slopes["table"], "h": slopes["weight"]}
 
-    def ours() -> np.ndarray:
+    def ours() -> tuple[Any, ...]:
         for _ in range(STEPS):
             trainer.step(**fed)
-        return _both(*(np.asarray(model.params[path]) for path in shapes))
+        return tuple(np.asarray(model.params[path]) for path in shapes)
 
     checks: Calls = {"dslc": ours}
     timed: Calls = {}
     for peer in peers:
         timed[peer], values = _jax_updates(starts, slopes) if peer == "jax" else _torch_updates(starts, on, place, peer)
 
-        def check(run: Callable[[], Any] = timed[peer], values: Callable[[], list[Any]] = values) -> np.ndarray:
+        def check(run: Callable[[], Any] = timed[peer], values: Callable[[], list[Any]] = values) -> tuple[Any, ...]:
             for _ in range(STEPS):
                 run()
-            return _both(*values())
+            return tuple(values())
 
         checks[peer] = check
     program: Any = program_of(model, "step", place.target)
@@ -184,12 +184,6 @@ def _jax_updates(starts: dict[str, np.ndarray], slopes: dict[str, np.ndarray]) -
 def _array(x: Any) -> np.ndarray:
     """A tensor's values, those of 16 bits as float32."""
     return x.float().cpu().numpy() if x.is_floating_point() else x.cpu().numpy()
-
-
-def _both(*values: Any) -> np.ndarray:
-    """Several results as one vector, in which each counts by the root of how many numbers it has."""
-    flat = [np.asarray(v, np.float64).reshape(-1) for v in values]
-    return np.concatenate([v / v.size**0.5 for v in flat])
 
 
 PARAMETERS = {"vocab": 50304, "blocks": 12, "width": 768, "fan": 9216}

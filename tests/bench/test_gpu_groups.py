@@ -59,6 +59,7 @@ def test_what_differs_is_told_and_not_timed():
 def test_differences():
     assert difference([3.0, 4.0], [3.0, 4.0]) == 0 and difference([3.0, 9.0], [3.0, 4.0]) == 1
     assert difference([np.nan, 1.0], [0.0, 1.0]) == difference([1.0], [1.0, 2.0]) == np.inf
+    assert difference((np.full(3, 1e6), np.zeros(9)), (np.full(3, 1e6), np.full(9, 1e-6))) == 1
     assert matching({"dslc": [1.0], "a": [1.0], "b": [2.0]}, 0.1) == {"a": 0.0, "b": 0.5, "different": 0.5}
 
 
