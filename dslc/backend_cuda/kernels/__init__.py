@@ -12,14 +12,16 @@ from dslc.ir.schedules import BY_COST
 from dslc.ir.types import spans_of
 
 from ..stage import Generated, Generator, Request
-from . import attention, attention_hopper, attention_mma, composite, contract, fft, map, put, reduce, scan, scatter, sort
+from . import attention, attention_hopper, attention_mma, attention_rows, composite, contract, fft, map, put, reduce, scan, scatter, sort
 
 OP_BY_OP = '{"OpByOp": {}}'  # the schedule of a kernel that `composite` makes though its own generator could
 
 
 def _attention(request: Request) -> Generated:
-    """By tensor cores where the products are of 16 bits, as Hopper has them where it suits; a schedule of one of the three ways is made that way."""
-    ways = [(attention_hopper.generate, "HopperPlans"), (attention_mma.generate, "MmaPlans"), (attention.generate, "Tile")]
+    """Few rows by what reads fast; else by tensor cores where the products are of 16 bits, as Hopper has them where it suits. A schedule of one of
+    these ways is made that way."""
+    ways = [(attention_rows.generate, "RowsSchedule"), (attention_hopper.generate, "HopperPlans"), (attention_mma.generate, "MmaPlans"),
+            (attention.generate, "Tile")]  # fmt: skip
     first = next((n for n, (_, name) in enumerate(ways) if f'"{name}"' in request.schedule), 0)
     generators = [generate for generate, _ in ways[first:]]
     for n, generate in enumerate(generators[:-1], 1):
