@@ -30,7 +30,7 @@ def check(row, peers):
         assert row[f"{name}_ms"] > 0 and np.isfinite(row[f"{name}_ms"])
 
 
-@pytest.mark.parametrize("name", ["resnet50_run", "lstm_train", "lstm_run"])
+@pytest.mark.parametrize("name", [pytest.param("resnet50_run", marks=pytest.mark.slow), "lstm_train", "lstm_run"])
 def test_networks_agree(name):
     """A smaller network stands for ResNet-50; how its training is measured is that of the LSTM."""
     network = gpu_networks.NETWORKS[name]
