@@ -137,7 +137,7 @@ class _Writer:
 
 def _on_cache_line(place: Place) -> bool:
     """Results in slots begin on one: the driver sees to that."""
-    return all(n % 64 == 0 for n in ((place.index if place.space == "arena" else 0), *place.strides))
+    return all(n % 64 == 0 for n in ((place.index if place.space == "arena" else place.offset), *place.strides))
 
 
 def schedules_of(kernel: Kernel, machine: Machine) -> list[str]:

@@ -39,15 +39,16 @@ class _Buffer:
 
 @dataclass(frozen=True)
 class _Home:
-    """Where a value is: in a slot, or in a buffer; moved by `strides` bytes a turn of the enclosing loops."""
+    """Where a value is: in a slot, or in a buffer, from byte `offset` on; moved by `strides` bytes a turn of the enclosing loops."""
 
     slot: int | None
     buffer: int | None
     strides: tuple[int, ...] = ()
+    offset: int = 0
 
-    def moved(self, depth: int, stride: int) -> _Home:
-        """The place of the turn's slice in a loop of nesting depth `depth` (0 is the outermost)."""
-        return _Home(self.slot, self.buffer, (*self.strides, *(0,) * (depth - len(self.strides)), stride))
+    def moved(self, depth: int, stride: int, start: int = 0) -> _Home:
+        """The place of the turn's slice in a loop of nesting depth `depth` (0 is the outermost); turn 0 has it `start` bytes behind this one's."""
+        return _Home(self.slot, self.buffer, (*self.strides, *(0,) * (depth - len(self.strides)), stride), self.offset + start)
 
 
 @dataclass
@@ -177,8 +178,9 @@ class Planner:
             self.homes[carry] = self.homes[r]
         for inner, outer in zip(arguments[1 : 1 + c], operands[:c]):
             self.homes[inner] = self._home(outer)
-        for inner, outer in zip(arguments[1 + c + k :], operands[c + k :]):
-            self.homes[inner] = self._home(outer).moved(depth, type_of(inner).bytes)
+        for inner, outer, first in zip(arguments[1 + c + k :], operands[c + k :], op.firsts):
+            row = type_of(outer).bytes // max(type_of(outer).shape[0], 1)
+            self.homes[inner] = self._home(outer).moved(depth, type_of(inner).bytes, first * row)
         self.homes[arguments[0]] = turn
         yielded = list(list(block.operations)[-1].operands)
         emitted: dict[ir.Value, _Home] = {}
@@ -244,9 +246,9 @@ class _Placer:
 
     def place(self, home: _Home) -> Place:
         if home.slot is not None:
-            return Place("slot", home.slot, home.strides)
+            return Place("slot", home.slot, home.strides, home.offset)
         assert home.buffer is not None
-        return Place("arena", self.offsets[home.buffer], home.strides)
+        return Place("arena", self.offsets[home.buffer] + home.offset, home.strides)
 
     def step(self, step: Step) -> Step:
         match step:
