@@ -8,16 +8,16 @@ every op runs as often, in the order and on the values of the pair as it was, so
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from dslc.ir import ops
 from dslc.ir.mlir import ir
-from dslc.ir.ops.control import Rows, rows_of
-from dslc.ir.types import TensorType, type_of
+from dslc.ir.ops.control import Rows
+from dslc.ir.types import type_of
 
 from .prune import remove_dead
-from .regions import clone_into
+from .scans import Given, Stack, Turns, emits_of, in_segments, joined, reads_turns, run, slices_of
 
 Levels = tuple[int, ...]  # turns of a segment, those of a segment in it, ...
 
@@ -57,10 +57,6 @@ def pairs_of(block: ir.Block) -> list[Pair]:
         if candidates and back.trip > 1:
             found.append(max(candidates, key=lambda p: p.kept_bytes))
     return found
-
-
-def slices_of(scan: ops.Scan) -> list[ir.Value]:
-    return list(scan.operands)[scan.constants + scan.carries :]
 
 
 def _kept(out: ops.Scan, back: ops.Scan) -> tuple[int, ...]:
@@ -109,99 +105,22 @@ def segment(pair: Pair, levels: Levels) -> None:
     """Puts the pair into segments. `levels`: each less than the one before, the first less than the number of turns."""
     out, back = pair.out, pair.back
     others = [k for k in range(len(out.results) - out.carries) if k not in pair.kept]
-    everything = _Turns(0, pair.turns, None)
+    everything = Turns(0, pair.turns, reads_turns(out) or reads_turns(back))
     with ir.InsertionPoint(out), out.location:
-        given = _Given.of(out)
+        given = Given.of(out)
         starts, carries, stacks = _out(out, given, everything, levels[0], others, all_of_it=True)
     for old, new in zip([*list(out.results)[: out.carries], *(out.results[out.carries + k] for k in others)], [*carries, *stacks]):
         old.replace_all_uses_with(new)
     with ir.InsertionPoint(back), back.location:
-        grads, stacks = _back_over(pair, given, _Given.of(back), starts, everything, levels)
+        grads, stacks = _back_over(pair, given, Given.of(back), starts, everything, levels)
     for old, new in zip(back.results, [*grads, *stacks]):
         old.replace_all_uses_with(new)
     back.operation.erase()
     out.operation.erase()
 
 
-@dataclass(frozen=True)
-class _Turns:
-    """`count` turns from number `first` on, counted from where the sliced tensors begin; there it is turn `base` (None: 0) of the whole scan."""
-
-    first: int
-    count: int
-    base: ir.Value | None
-
-    def part(self, first: int, count: int) -> _Turns:
-        return replace(self, first=self.first + first, count=count)
-
-    def number(self, turn: ir.Value, length: int = 1) -> ir.Value:
-        """Of segment `turn` of so many turns, the number in the whole scan of its first turn."""
-        value = turn
-        if length != 1:
-            value = ops.Mul.of(value, ops.constant(length))
-        if self.first:
-            value = ops.Add.of(value, ops.constant(self.first))
-        return value if self.base is None else ops.Add.of(value, self.base)
-
-
-@dataclass(frozen=True)
-class _Given:
-    """A scan's operands as they are called where a part of it is made."""
-
-    constants: tuple[ir.Value, ...]
-    carries: tuple[ir.Value, ...]
-    slices: tuple[ir.Value, ...]
-
-    @staticmethod
-    def of(scan: ops.Scan) -> _Given:
-        c, k = scan.constants, scan.carries
-        values = tuple(scan.operands)
-        return _Given(values[:c], values[c : c + k], values[c + k :])
-
-
-def _rows_a_turn(scan: ops.Scan) -> list[int]:
-    """Of each sliced tensor, as in `Rows.count`."""
-    inner = list(scan.regions[0].blocks[0].arguments)[1 + scan.constants + scan.carries :]
-    return [type_of(i).shape[0] if type_of(i).rank == type_of(v).rank else 0 for i, v in zip(inner, slices_of(scan))]
-
-
-def _emits(scan: ops.Scan) -> list[tuple[TensorType, int]]:
-    """The types of what a turn emits, with its rows as in `Rows.count`."""
-    yielded = list(list(scan.regions[0].blocks[0].operations)[-1].operands)[scan.carries :]
-    stacks = list(scan.results)[scan.carries :]
-    return [(type_of(v), rows_of(type_of(s), type_of(v)) or 0 if type_of(v).rank == type_of(s).rank else 0) for v, s in zip(yielded, stacks)]
-
-
-def _in_segments(emits: Iterable[tuple[TensorType, int]], length: int) -> list[tuple[TensorType, int]]:
-    """The types of what `length` turns emit, stacked."""
-    out = []
-    for t, rows in emits:
-        stack = t.with_shape((rows * length, *t.shape[1:]) if rows else (length, *t.shape))
-        out.append((stack, stack.shape[0]))
-    return out
-
-
-def _run(scan: ops.Scan, given: _Given, turns: _Turns, emits: Sequence[int]) -> tuple[list[ir.Value], list[ir.Value]]:
-    """Some turns of a scan as they are, with some of what it emits: (carries, stacks)."""
-    types = _emits(scan)
-    slices = [Rows(v, rows, turns.first * max(rows, 1)) for v, rows in zip(given.slices, _rows_a_turn(scan))]
-    based = [] if turns.base is None else [turns.base]
-    made = ops.Scan.build_in_rows(
-        [*given.constants, *based], given.carries, slices, [types[k] for k in emits], turns.count, scan.backward
-    )
-    block = made.regions[0].blocks[0]
-    turn, *inner = block.arguments
-    c = len(given.constants)
-    with ir.InsertionPoint(block):
-        number = replace(turns, base=inner[c] if based else None).number(turn)
-        yielded = clone_into(scan.regions[0].blocks[0], [number, *inner[:c], *inner[c + len(based) :]])
-        ops.Yield.of(*yielded[: scan.carries], *(yielded[scan.carries + k] for k in emits))
-    remove_dead(block)
-    return list(made.results)[: scan.carries], list(made.results)[scan.carries :]
-
-
 def _out(
-    scan: ops.Scan, given: _Given, turns: _Turns, length: int, emits: Sequence[int], all_of_it: bool = False
+    scan: ops.Scan, given: Given, turns: Turns, length: int, emits: Sequence[int], all_of_it: bool = False
 ) -> tuple[list[_Starts], list[ir.Value], list[ir.Value]]:
     """A scan in segments: what is carried into each, the last carries, and some of what it emits. Unless it is to be run to its end the segment that
     comes last is left out; its start is carried there."""
@@ -215,12 +134,12 @@ def _out(
         if part.count < length:
             starts[n] = _Starts(given.carries, ())
             if not last:
-                carries, stacks[n] = _run(scan, given, part, emits)
+                carries, stacks[n] = run(scan, given, part, emits)
                 given = replace(given, carries=tuple(carries))
         else:
             starts[n], carries, stacks[n] = _segments(scan, given, part, length, emits, last)
             given = replace(given, carries=tuple(carries))
-    return [starts[n] for n, _ in enumerate(parts)], list(given.carries), _joined([stacks.get(n, []) for n, _ in enumerate(parts)])
+    return [starts[n] for n, _ in enumerate(parts)], list(given.carries), joined([stacks.get(n, []) for n, _ in enumerate(parts)])
 
 
 @dataclass(frozen=True)
@@ -232,46 +151,40 @@ class _Starts:
 
 
 def _segments(
-    scan: ops.Scan, given: _Given, turns: _Turns, length: int, emits: Sequence[int], but_last: bool
+    scan: ops.Scan, given: Given, turns: Turns, length: int, emits: Sequence[int], but_last: bool
 ) -> tuple[_Starts, list[ir.Value], list[ir.Value]]:
     """Whole segments: what is carried into each, the last carries, what is emitted. With `but_last` the one that comes last is not run."""
     count = turns.count // length
-    run = turns if not but_last else turns.part(length if scan.backward else 0, turns.count - length)
+    over = turns if not but_last else turns.part(length if scan.backward else 0, turns.count - length)
     carried = [(type_of(v), 0) for v in given.carries]
     stacked: list[ir.Value] = []
     carries, stacks = list(given.carries), list[ir.Value]()
-    if run.count:
-        types = [_emits(scan)[k] for k in emits]
-        slices = [Rows(v, length * max(rows, 1), run.first * max(rows, 1)) for v, rows in zip(given.slices, _rows_a_turn(scan))]
-        based = [] if run.base is None else [run.base]
+    if over.count:
+        types = [emits_of(scan)[k] for k in emits]
+        based = [] if over.base is None else [over.base]
         made = ops.Scan.build_in_rows(
-            [*given.constants, *based], given.carries, slices, [*carried, *_in_segments(types, length)], run.count // length, scan.backward
+            [*given.constants, *based], given.carries, given.rows(scan, over, length), [*carried, *in_segments(types, length)],
+            over.count // length, scan.backward,
         )
         block = made.regions[0].blocks[0]
         turn, *inner = block.arguments
         c, k = len(given.constants), scan.carries
-        inside = _Given(tuple(inner[:c]), tuple(inner[c + len(based) : c + len(based) + k]), tuple(inner[c + len(based) + k :]))
+        inside = Given(tuple(inner[:c]), tuple(inner[c + len(based) : c + len(based) + k]), tuple(map(Stack, inner[c + len(based) + k :])))
         with ir.InsertionPoint(block):
-            base = replace(run, base=inner[c] if based else None).number(turn, length)
-            last, emitted = _run(scan, inside, _Turns(0, length, base), emits)
+            base = replace(over, base=inner[c] if based else None).number(turn, length)
+            last, emitted = run(scan, inside, over.within(length, base), emits)
             ops.Yield.of(*last, *inside.carries, *emitted)
         remove_dead(block)
         carries, stacked, stacks = (list(made.results)[a:b] for a, b in ((0, k), (k, 2 * k), (2 * k, None)))
     if but_last:
         ends = [ops.reshape(v, (1, *type_of(v).shape)) for v in carries]
-        stacked = [_joined([[e], [s]] if scan.backward else [[s], [e]])[0] for e, s in zip(ends, stacked)] if stacked else ends
+        stacked = [joined([[e], [s]] if scan.backward else [[s], [e]])[0] for e, s in zip(ends, stacked)] if stacked else ends
     assert count == type_of(stacked[0]).shape[0] if stacked else True
     return _Starts((), tuple(stacked)), carries, stacks
 
 
-def _joined(parts: Sequence[Sequence[ir.Value]]) -> list[ir.Value]:
-    """Stacks of consecutive turns as one."""
-    parts = [p for p in parts if p]
-    return list(parts[0]) if len(parts) == 1 else [ops.Concat.of(*stacks, axis=0) for stacks in zip(*parts)]
-
-
 def _back_over(
-    pair: Pair, out: _Given, back: _Given, starts: Sequence[_Starts], turns: _Turns, levels: Levels
+    pair: Pair, out: Given, back: Given, starts: Sequence[_Starts], turns: Turns, levels: Levels
 ) -> tuple[list[ir.Value], list[ir.Value]]:
     """The way back over turns whose segments' starts are known: (carries, stacks)."""
     length = levels[0]
@@ -285,74 +198,50 @@ def _back_over(
         else:
             carries, stacks[n] = _back_loop(pair, out, back, starts[n], part, levels)
         back = replace(back, carries=tuple(carries))
-    return list(back.carries), _joined([stacks[n] for n, _ in enumerate(parts)])
+    return list(back.carries), joined([stacks[n] for n, _ in enumerate(parts)])
 
 
-def _back_again(pair: Pair, out: _Given, back: _Given, turns: _Turns, levels: Levels) -> tuple[list[ir.Value], list[ir.Value]]:
+def _back_again(pair: Pair, out: Given, back: Given, turns: Turns, levels: Levels) -> tuple[list[ir.Value], list[ir.Value]]:
     """The way back over turns that are made again, from what is carried into them."""
     levels = tuple(m for m in levels if m < turns.count)
     if levels:
         starts, _, _ = _out(pair.out, out, turns, levels[0], ())
         return _back_over(pair, out, back, starts, turns, levels)
-    _, kept = _run(pair.out, out, turns, pair.kept)
-    return _run_back(pair, back, kept, turns)
-
-
-def _run_back(pair: Pair, back: _Given, kept: Sequence[ir.Value], turns: _Turns) -> tuple[list[ir.Value], list[ir.Value]]:
-    """The way back over these turns; `kept` holds them alone."""
-    scan = pair.back
-    there = dict(zip((pair.out.results[pair.out.carries + k] for k in pair.kept), kept))
-    places = [there.get(old) for old in slices_of(scan)]
-    types = _emits(scan)
-    rows = _rows_a_turn(scan)
-    slices = [Rows(v, n, turns.first * max(n, 1)) if own is None else Rows(own, n) for v, n, own in zip(back.slices, rows, places)]
-    based = [] if turns.base is None else [turns.base]
-    made = ops.Scan.build_in_rows([*back.constants, *based], back.carries, slices, types, turns.count, scan.backward)
-    block = made.regions[0].blocks[0]
-    turn, *inner = block.arguments
-    c = len(back.constants)
-    with ir.InsertionPoint(block):
-        number = replace(turns, base=inner[c] if based else None).number(turn)
-        yielded = clone_into(scan.regions[0].blocks[0], [number, *inner[:c], *inner[c + len(based) :]])
-        ops.Yield.of(*yielded)
-    remove_dead(block)
-    return list(made.results)[: scan.carries], list(made.results)[scan.carries :]
+    _, kept = run(pair.out, out, turns, pair.kept)
+    again = dict(zip((pair.out.results[pair.out.carries + k] for k in pair.kept), kept))
+    slices = tuple(Stack(again[old], -turns.first) if old in again else given for old, given in zip(slices_of(pair.back), back.slices))
+    return run(pair.back, replace(back, slices=slices), turns, range(len(emits_of(pair.back))))
 
 
 def _back_loop(
-    pair: Pair, out: _Given, back: _Given, starts: _Starts, turns: _Turns, levels: Levels
+    pair: Pair, out: Given, back: Given, starts: _Starts, turns: Turns, levels: Levels
 ) -> tuple[list[ir.Value], list[ir.Value]]:
     """The way back over whole segments, as a scan over them."""
     scan, length = pair.back, levels[0]
     gone = {pair.out.results[pair.out.carries + k] for k in pair.kept}
-    own = [k for k, old in enumerate(slices_of(scan)) if old not in gone]
-    rows_out, rows_back = _rows_a_turn(pair.out), _rows_a_turn(scan)
-    slices: dict[tuple[ir.Value, int], None] = {}
-    for v, rows in (*zip(out.slices, rows_out), *((back.slices[k], rows_back[k]) for k in own)):
-        slices.setdefault((v, max(rows, 1)))
+    own = [old not in gone for old in slices_of(scan)]
+    rows_out, rows_back = out.rows(pair.out, turns, length), back.rows(scan, turns, length)
+    slices = list(dict.fromkeys([*rows_out, *(r for r, mine in zip(rows_back, own) if mine)]))
     based = [] if turns.base is None else [turns.base]
     constants = list(dict.fromkeys([*out.constants, *back.constants, *based]))
     made = ops.Scan.build_in_rows(
-        constants, back.carries,
-        [*(Rows(v) for v in starts.stacked), *(Rows(v, length * rows, turns.first * rows) for v, rows in slices)],
-        _in_segments(_emits(scan), length), turns.count // length, scan.backward,
-    )  # fmt: skip
+        constants, back.carries, [*map(Rows, starts.stacked), *slices], in_segments(emits_of(scan), length), turns.count // length, scan.backward
+    )
     block = made.regions[0].blocks[0]
     turn, *inner = block.arguments
     c, k, s = len(constants), scan.carries, len(starts.stacked)
     known = dict(zip(constants, inner))
-    sliced = dict(zip(slices, inner[c + k + s :]))
-    out_inside = _Given(
-        tuple(known[v] for v in out.constants), tuple(inner[c + k : c + k + s]),
-        tuple(sliced[v, max(rows, 1)] for v, rows in zip(out.slices, rows_out)),
-    )  # fmt: skip
-    back_inside = _Given(
-        tuple(known[v] for v in back.constants), tuple(inner[c : c + k]),
-        tuple(sliced.get((v, max(rows, 1)), v) for v, rows in zip(back.slices, rows_back)),
-    )  # fmt: skip
+    sliced = {rows: Stack(value) for rows, value in zip(slices, inner[c + k + s :])}
+    out_inside = Given(tuple(known[v] for v in out.constants), tuple(inner[c + k : c + k + s]), tuple(sliced[r] for r in rows_out))
+    back_inside = Given(
+        tuple(known[v] for v in back.constants),
+        tuple(inner[c : c + k]),
+        tuple(sliced[r] if mine else given for r, mine, given in zip(rows_back, own, back.slices)),
+    )
     with ir.InsertionPoint(block):
-        base = replace(turns, base=known[turns.base] if based else None).number(turn, length)
-        carries, stacks = _back_again(pair, out_inside, back_inside, _Turns(0, length, base), levels[1:])
+        base = replace(turns, base=known[turns.base] if turns.base is not None else None).number(turn, length)
+        carries, stacks = _back_again(pair, out_inside, back_inside, turns.within(length, base), levels[1:])
         ops.Yield.of(*carries, *stacks)
     remove_dead(block)
     return list(made.results)[:k], list(made.results)[k:]
+
