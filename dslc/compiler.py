@@ -116,14 +116,18 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned:
 
         if recipe.prepares:
             passes += [ScaleWeights(), Prepare()]
-        passes.append(Attention(target.workers()))
+        fusing: list[Pass] = [Attention(target.workers())]
         if recipe.steps or elaborated.builder.has_gradients:
-            passes.append(Recompute())
-        passes.append(Fuse())
+            fusing.append(Recompute())
+        fusing.append(Fuse())
         if recipe.steps and settings is not None and settings.memory is not None:
             from .passes.checkpoint import Checkpoint
+            from .passes.scan_schedules import ScanSchedules
 
+            passes += [ScanSchedules(settings.memory, aside, tuple(fusing)), *fusing]
             passes.append(Checkpoint(settings.memory, aside, settings.memory_span or settings.span))
+        else:
+            passes += fusing
         passes.append(Tile(tuned))
     return passes
 

@@ -1,0 +1,184 @@
+"""scan_schedules: under a budget of bytes, which scans keep what of their turns, chosen together with what else is computed again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from math import comb, inf
+from pathlib import Path
+from typing import Any
+
+from dslc.ir import ops
+from dslc.ir.mlir import ir
+from dslc.ir.program import program_of
+from dslc.ir.types import spans_of
+
+from .rematerialize import Choice, choose, fullest_moments, least, lower_bound
+from .segments import Levels, Pair, held, pairs_of, recomputed, segment
+from .timeline import Timeline
+
+NOTE = "nn.scans"  # the module's attribute with what reports tell of scans in segments
+KEPT_ALL = "nn.kept_all"  # and with the seconds of the program without segments, and the least that any plan of the tried schedules takes
+MENU = 7  # schedules of a scan that are tried
+GRID = 1.3  # between the sizes that are looked at
+SWEEPS = 1  # over the scans, each trying what lies beside its schedule
+MOST_PAIRS = 8  # that have a schedule each; of more all have alike ones
+
+
+@dataclass(frozen=True)
+class ScanSchedules:
+    """Puts pairs of scans into segments (`segments`) where the program does not fit without, or fits at a greater cost. Each choice of schedules is
+    a program of its own, which is fused (`then`) and planned like any: the one that takes the least time with its repeats stays. A schedule is a nest
+    of segments of equal lengths but for the last: of all such nests with so many starts and so many turns kept, the one with the fewest turns made
+    again. Where nothing fits, the one that needs the fewest bytes stays.
+    """
+
+    budget: int
+    aside: int = 0
+    then: tuple[Any, ...] = ()
+
+    def run(self, module: ir.Module) -> None:
+        pairs = pairs_of(program_of(module).entry_block)
+        if not pairs:
+            return
+        search = _Search(self, module, [menu(p) for p in pairs])
+        best = search.best()
+        base = search.tried[(0,) * len(pairs)]
+        bound = min(t.bound for t in search.tried.values())
+        module.operation.attributes[KEPT_ALL] = ir.DenseF64ArrayAttr.get([base.line.seconds, bound])
+        told = [_told(p, menu[n - 1]) for p, menu, n in zip(pairs, search.menus, best) if n]
+        if told:
+            module.operation.attributes[NOTE] = ir.StringAttr.get("; ".join(told))
+        _apply(module, search.menus, best)
+
+
+def _apply(module: Any, menus: Sequence[Sequence[Levels]], numbers: Sequence[int]) -> None:
+    for pair, levels, n in zip(pairs_of(program_of(module).entry_block), menus, numbers):
+        if n:
+            segment(pair, levels[n - 1])
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """The program under some schedules: its plan where one fits, and seconds that no plan of it stays below."""
+
+    line: Timeline
+    choice: Choice | None
+    bound: float
+
+    @property
+    def seconds(self) -> float:
+        return inf if self.choice is None else self.line.seconds + self.choice.extra
+
+
+@dataclass
+class _Search:
+    """Over numbers, one for each pair: 0 keeps everything, n is the n-th schedule of its menu."""
+
+    options: ScanSchedules
+    module: ir.Module
+    menus: list[list[Levels]]
+    tried: dict[tuple[int, ...], _Tried] = field(default_factory=dict)
+
+    def best(self) -> tuple[int, ...]:
+        everything = (0,) * len(self.menus)
+        first = self.attempt(everything)
+        if first.choice is not None and first.choice.extra == 0:
+            return everything
+        alike = [tuple(min(n, len(m)) for m in self.menus) for n in range(1, 1 + max(map(len, self.menus)))]
+        for numbers in alike:
+            self.attempt(numbers)
+        best = min(self.tried, key=lambda n: self.tried[n].seconds)
+        if self.tried[best].choice is None:
+            return min(self.tried, key=lambda n: least(self.tried[n].line)[1].total + self.tried[n].line.slots)
+        for _ in range(SWEEPS if 1 < len(self.menus) <= MOST_PAIRS else 0):
+            for k, m in enumerate(self.menus):
+                for n in {0, best[k] - 1, best[k] + 1} & set(range(len(m) + 1)):
+                    self.attempt((*best[:k], n, *best[k + 1 :]))
+                best = min(self.tried, key=lambda n: self.tried[n].seconds)
+        return best
+
+    def attempt(self, numbers: tuple[int, ...]) -> _Tried:
+        if numbers not in self.tried:
+            copy = self.module.operation.clone().opview
+            _apply(copy, self.menus, numbers)
+            for one in self.options.then:
+                one.run(copy)
+            line = Timeline.of(program_of(copy))
+            copy.operation.erase()
+            room = self.options.budget - self.options.aside - line.slots
+            choice = choose(line, room)
+            bound = choice.bound if choice is not None else lower_bound(line, room, fullest_moments(line, room))[0]
+            self.tried[numbers] = _Tried(line, choice, line.seconds + bound)
+        return self.tried[numbers]
+
+
+def _told(pair: Pair, levels: Levels) -> str:
+    spans = spans_of(pair.out.location)
+    where = f"{Path(spans[-1].file).name}:{spans[-1].line}: " if spans else ""
+    inside = ", each in segments of ".join(map(str, levels))
+    return f"{where}{pair.turns} turns in segments of {inside}; {recomputed(pair.turns, levels, pair.out.backward)} turns are made again"
+
+
+# --- schedules
+
+
+def menu(pair: Pair) -> list[Levels]:
+    """Schedules of a pair from the one with the fewest turns made again on, each with fewer bytes held and more turns."""
+    found: dict[Levels, tuple[int, int]] = {}
+    for unit in _grid(pair.turns - 1):
+        for starts in _grid(-(-pair.turns // unit)):
+            _, levels = nest(pair.turns, starts, unit)
+            if levels:
+                some, turns = held(pair.turns, levels)
+                found[levels] = (some * pair.carried_bytes + turns * pair.kept_bytes, recomputed(pair.turns, levels, pair.out.backward))
+    best: list[Levels] = []
+    for levels in sorted(found, key=lambda m: found[m][::-1]):
+        if not best or found[levels][0] < found[best[-1]][0]:
+            best.append(levels)
+    if len(best) <= MENU:
+        return best
+    sizes = [found[m][0] for m in best]
+    ratio = sizes[-1] / sizes[0]
+    wanted = [sizes[0] * ratio ** (k / (MENU - 1)) for k in range(MENU)]
+    near: Callable[[float], int] = lambda size: min(range(len(best)), key=lambda n: abs(sizes[n] - size))  # noqa: E731
+    return [best[n] for n in sorted({near(size) for size in wanted})]
+
+
+def _grid(most: int) -> list[int]:
+    """Numbers from 1 to `most`, ever farther apart."""
+    out, at = [], 1.0
+    while round(at) < most:
+        out.append(round(at))
+        at = max(at * GRID, at + 1)
+    return [*out, most]
+
+
+@lru_cache(maxsize=1 << 16)
+def nest(turns: int, starts: int, unit: int) -> tuple[float, Levels]:
+    """The nest of segments with the fewest turns made again of those that hold at most `starts` starts and keep all of at most `unit` turns at once:
+    (turns, levels); no levels where one is too few."""
+    best: tuple[float, Levels] = (inf, ())
+    for q in range(2, starts + 1):
+        length = -(-turns // q)
+        taken = -(-turns // length)
+        if length >= turns or taken > starts or length * (q - 1) >= turns + length:
+            continue
+        inner: Levels = () if length <= unit else nest(length, starts - taken, unit)[1]
+        if length <= unit or inner:
+            best = min(best, (recomputed(turns, (length, *inner)), (length, *inner)))
+    return best
+
+
+def binomial(steps: int, starts: int) -> int:
+    """Steps that are made again by the best schedule of all, with `starts` snapshots at a time, where a step is taken back as it is made: r * steps -
+    C(starts + r, r - 1) forward steps for the least r with C(starts + r, r) >= steps, less the first way over all but the last (Griewank and Walther
+    2000, algorithm 799), and each step once more to take it back."""
+    r = 1
+    while comb(starts + r, r) < steps:
+        r += 1
+    return r * steps - comb(starts + r, r - 1) - (steps - 1) + steps
+
+
+__all__ = ["ScanSchedules", "binomial", "menu", "nest"]
