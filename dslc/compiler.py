@@ -100,6 +100,10 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned:
         from .passes.differentiate import Differentiate
 
         passes += [model.train_pass(elaborated, program), Differentiate(), Simplify()]
+        if target.lowered:
+            from .passes.turn_blocks import TurnBlocks
+
+            passes.append(TurnBlocks())
     elif elaborated.builder.has_gradients:
         from .passes.differentiate import Differentiate
 

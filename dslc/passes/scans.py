@@ -124,3 +124,28 @@ def joined(parts: Sequence[Sequence[ir.Value]]) -> list[ir.Value]:
     """Stacks of consecutive turns as one."""
     parts = [p for p in parts if p]
     return list(parts[0]) if len(parts) == 1 else [ops.Concat.of(*stacks, axis=0) for stacks in zip(*parts)]
+
+
+def lean(scan: ops.Scan) -> ops.Scan:
+    """The scan without what its body does not read: in its place."""
+    block = scan.regions[0].blocks[0]
+    given, arguments = Given.of(scan), list(block.arguments)
+    c, k = scan.constants, scan.carries
+    constants = [n for n in range(c) if list(arguments[1 + n].uses)]
+    slices = [n for n in range(len(given.slices)) if list(arguments[1 + c + k + n].uses)]
+    if len(constants) == c and len(slices) == len(given.slices):
+        return scan
+    rows = given.rows(scan, Turns(0, scan.trip, False))
+    with ir.InsertionPoint(scan), scan.location:
+        made = ops.Scan.build_in_rows(
+            [given.constants[n] for n in constants], given.carries, [rows[n] for n in slices], emits_of(scan), scan.trip, scan.backward
+        )
+    inner = list(made.regions[0].blocks[0].arguments)
+    numbers = [0, *(1 + n for n in constants), *range(1 + c, 1 + c + k), *(1 + c + k + n for n in slices)]
+    swap = dict(zip(numbers, inner))
+    with ir.InsertionPoint(made.regions[0].blocks[0]):
+        ops.Yield.of(*clone_into(block, [swap.get(n, inner[0]) for n in range(len(arguments))]))
+    for old, new in zip(scan.results, made.results):
+        old.replace_all_uses_with(new)
+    scan.operation.erase()
+    return made
