@@ -174,7 +174,8 @@ class Planner:
         turn = self._new(type_of(arguments[0]), origin)
         start = self.clock
         for carry, r, initial in zip(arguments[1 + c : 1 + c + k], results, operands[c : c + k]):
-            steps.append(Copy(self._home(initial), self._home(r), type_of(r).bytes))  # type: ignore[arg-type]
+            if self._home(initial) != self._home(r):
+                steps.append(Copy(self.homes[initial], self.homes[r], type_of(r).bytes))  # type: ignore[arg-type]
             self.homes[carry] = self.homes[r]
         for inner, outer in zip(arguments[1 : 1 + c], operands[:c]):
             self.homes[inner] = self._home(outer)
@@ -188,6 +189,9 @@ class Planner:
             target = self.homes[r].moved(depth, type_of(value).bytes)
             if value not in self.homes and value not in emitted and not isinstance(value.owner, ir.Block):
                 emitted[value] = self.homes[value] = target
+        for value, carry in zip(yielded[:k], arguments[1 + c : 1 + c + k]):
+            if value not in self.homes and yielded.count(value) == 1 and _carried_on(carry, value):
+                self.homes[value] = self.homes[carry]
         self.clock += 1
         body = self._block(block, depth + 1)
         self.clock += 1
@@ -288,6 +292,15 @@ def _in_place(old: ir.Value, value: ir.Value) -> bool:
         elif user.block != kernel.operation.block or not user.is_before_in_block(kernel.operation):
             return False
     return True
+
+
+def _carried_on(carry: ir.Value, value: ir.Value) -> bool:
+    """What a turn makes of a carry may lie where that does: one kernel writes it over the old one, or a scan goes on from there."""
+    if isinstance(value.owner, ir.Block) or not isinstance(scan := value.owner.opview, ops.Scan):
+        return not isinstance(value.owner, ir.Block) and _in_place(carry, value)
+    number = list(scan.results).index(value)
+    uses = [(use.owner.operation, use.operand_number) for use in carry.uses]
+    return number < scan.carries and uses == [(scan.operation, scan.constants + number)]
 
 
 def _kernel_of(value: ir.Value) -> ops.Kernel | None:

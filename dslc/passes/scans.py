@@ -103,11 +103,16 @@ def in_segments(emits: Iterable[tuple[TensorType, int]], length: int) -> list[tu
 
 
 def run(scan: ops.Scan, given: Given, turns: Turns, emits: Sequence[int]) -> tuple[list[ir.Value], list[ir.Value]]:
-    """Some turns of a scan as they are, with some of what it emits: (carries, stacks)."""
+    """Some turns of a scan as they are, with some of what it emits: (carries, stacks). One turn over all rows there are is no loop."""
     types = emits_of(scan)
+    rows = given.rows(scan, turns)
+    if turns.count == 1 and all(n for _, n in types) and all(r.count == type_of(r.value).shape[0] for r in rows):
+        number = turns.number(ops.constant(0)) if turns.read else ops.constant(0)
+        yielded = clone_into(scan.regions[0].blocks[0], [number, *given.constants, *given.carries, *(r.value for r in rows)])
+        return yielded[: scan.carries], [yielded[scan.carries + k] for k in emits]
     based = [] if turns.base is None else [turns.base]
     made = ops.Scan.build_in_rows(
-        [*given.constants, *based], given.carries, given.rows(scan, turns), [types[k] for k in emits], turns.count, scan.backward
+        [*given.constants, *based], given.carries, rows, [types[k] for k in emits], turns.count, scan.backward
     )
     block = made.regions[0].blocks[0]
     turn, *inner = block.arguments

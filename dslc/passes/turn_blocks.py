@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
+
+import numpy as np
 
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
@@ -53,11 +55,16 @@ def _length(turns: int, terms_a_turn: int, terms: int) -> int:
 
 @dataclass(frozen=True)
 class _Sunk:
-    """An op that is made for a block at a time. `stacks`: those of its operands that have the turns as first axis. `sums`: it sums over them."""
+    """An op that is made for a block at a time. `stacks`: those of its operands that have the turns as first axis. `axis`: that of its turns; None
+    where it sums over them. What is made of a block has them first."""
 
     op: Op
     stacks: tuple[ir.Value, ...]
-    sums: bool
+    axis: int | None = 0
+
+    @property
+    def sums(self) -> bool:
+        return self.axis is None
 
     @property
     def result(self) -> ir.Value:
@@ -65,28 +72,36 @@ class _Sunk:
 
     def made(self, at: Callable[[ir.Value], ir.Value]) -> ir.Value:
         """The op on other operands."""
+        given = self.op.values()
+        if self.axis:
+            given["out"] = [given["out"][n] for n in _order(len(given["out"]), self.axis)]
         with self.op.location:
-            value = type(self.op).of(*map(at, self.op.operands), **self.op.values())
+            value = type(self.op).of(*map(at, self.op.operands), **given)
         if PRECISION in self.op.attributes:
             value.owner.attributes[PRECISION] = self.op.attributes[PRECISION]
         return value
 
 
+def _order(rank: int, axis: int) -> list[int]:
+    """The axes of a tensor, one of them first."""
+    return [axis, *(n for n in range(rank) if n != axis)]
+
+
 def _sunk(op: Op, stack: ir.Value) -> _Sunk | None:
     """The op, where it has a part for each of the turns of the stack, or sums over them."""
     if isinstance(op, ops.Cast):
-        return _Sunk(op, (stack,), False)
+        return _Sunk(op, (stack,))
     if not isinstance(op, ops.Contract):
         return None
     sides = [list(op.lhs), list(op.rhs)]
     turns = {axes[0] for v, axes in zip(op.operands, sides) if v == stack}
-    if len(turns) != 1 or not op.type.rank:
+    if len(turns) != 1:
         return None
     (turn,) = turns
     with_turns = [(v, axes) for v, axes in zip(op.operands, sides) if turn in axes]
-    if any(axes[0] != turn or axes.count(turn) > 1 for _, axes in with_turns) or (turn in op.out and list(op.out)[0] != turn):
+    if any(axes[0] != turn or axes.count(turn) > 1 for _, axes in with_turns):
         return None
-    return _Sunk(op, tuple(v for v, _ in with_turns), turn not in op.out)
+    return _Sunk(op, tuple(v for v, _ in with_turns), list(op.out).index(turn) if turn in op.out else None)
 
 
 def _is_before(value: ir.Value, op: Op) -> bool:
@@ -133,7 +148,7 @@ def _before(out: ops.Scan, back: ops.Scan) -> list[_Sunk]:
             continue
         for operand in op.operands:
             sunk = _sunk(op, operand) if type_of(operand).rank and type_of(operand).shape[0] == out.trip else None
-            if sunk is not None and not sunk.sums and len(sunk.stacks) == 1 and type_of(operand).bytes < type_of(value).bytes:
+            if sunk is not None and sunk.axis == 0 and len(sunk.stacks) == 1 and type_of(operand).bytes < type_of(value).bytes:
                 found.append(sunk)
                 break
     return found
@@ -150,7 +165,7 @@ def _after(back: ops.Scan) -> list[_Sunk]:
         sunk = _sunk(op, mine) if mine is not None else None
         if sunk is not None and all(v in stacks or (_is_before(v, back)) for v in op.operands):
             found.append(sunk)
-            if not sunk.sums:
+            if sunk.axis == 0:
                 stacks.add(sunk.result)
     needed: set[ir.Operation] = set()
     kept = []
@@ -240,16 +255,27 @@ class _Rewrite:
         for s, total in zip(sums, carries[k:]):
             s.result.replace_all_uses_with(total)
         self.parts.update(zip(outside, parts))
-        self._replace(scan, carries[:k], outside, sunk)
+        self._replace(scan, carries[:k], outside, sunk, {s.result: s.axis for s in after if s.axis})
 
-    def _replace(self, scan: ops.Scan, carries: Sequence[ir.Value], stacks: Iterable[ir.Value], readers: set[ir.Operation]) -> None:
-        """Puts new values in the place of a scan's; what is read by others than these has its parts joined."""
+    def _replace(
+        self,
+        scan: ops.Scan,
+        carries: Sequence[ir.Value],
+        stacks: Iterable[ir.Value],
+        readers: set[ir.Operation],
+        turned: Mapping[ir.Value, int] | None = None,
+    ) -> None:
+        """Puts new values in the place of a scan's; what is read by others than these has its parts joined. `turned`: where a value has the
+        axis of turns, if not first."""
         for old, new in zip(scan.results, carries):
             old.replace_all_uses_with(new)
         with ir.InsertionPoint(scan), scan.location:
             for old in stacks:
                 if any(use.owner.operation not in readers for use in old.uses):
                     whole = joined([[p] for p in self.parts[old]])[0]
+                    if turned and old in turned:
+                        order = _order(type_of(old).rank, turned[old])
+                        whole = ops.transpose(whole, [order.index(n) for n in range(len(order))])
                     for use in list(old.uses):
                         if use.owner.operation not in readers:
                             use.owner.operands[use.operand_number] = whole
@@ -300,7 +326,8 @@ class _Rewrite:
         """The scan over blocks."""
         constants = list(dict.fromkeys([*given.constants, *outer]))
         slices = {v: self._stack(v, 0) for v in dict.fromkeys(stacks)}
-        per_turn = [(type_of(v).with_shape(type_of(v).shape[1:]), 0) for v in emits]
+        axes = {s.result: s.axis or 0 for s in self.found.after}
+        per_turn = [(type_of(v).with_shape(np.delete(type_of(v).shape, axes.get(v, 0)).tolist()), 0) for v in emits]
         rows = [Rows(s.value, self.length, s.first + turns.first) for s in slices.values()]
         made = ops.Scan.build_in_rows(
             constants, starts, rows, in_segments(per_turn, self.length), turns.count // self.length, scan.backward
