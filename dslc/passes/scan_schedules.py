@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import comb, inf
@@ -15,7 +15,8 @@ from dslc.ir.program import program_of
 from dslc.ir.types import spans_of
 
 from .rematerialize import Choice, choose, fullest_moments, least, lower_bound
-from .segments import Levels, Pair, held, pairs_of, recomputed, segment
+from .scans import emits_of
+from .segments import Levels, Pair, Schedule, pairs_of, segment
 from .timeline import Timeline
 
 NOTE = "nn.scans"  # the module's attribute with what reports tell of scans in segments
@@ -53,10 +54,10 @@ class ScanSchedules:
         _apply(module, search.menus, best)
 
 
-def _apply(module: Any, menus: Sequence[Sequence[Levels]], numbers: Sequence[int]) -> None:
-    for pair, levels, n in zip(pairs_of(program_of(module).entry_block), menus, numbers):
+def _apply(module: Any, menus: Sequence[Sequence[Schedule]], numbers: Sequence[int]) -> None:
+    for pair, schedules, n in zip(pairs_of(program_of(module).entry_block), menus, numbers):
         if n:
-            segment(pair, levels[n - 1])
+            segment(pair, schedules[n - 1])
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class _Search:
 
     options: ScanSchedules
     module: ir.Module
-    menus: list[list[Levels]]
+    menus: list[list[Schedule]]
     tried: dict[tuple[int, ...], _Tried] = field(default_factory=dict)
 
     def best(self) -> tuple[int, ...]:
@@ -114,36 +115,44 @@ class _Search:
         return self.tried[numbers]
 
 
-def _told(pair: Pair, levels: Levels) -> str:
+def _told(pair: Pair, schedule: Schedule) -> str:
     spans = spans_of(pair.out.location)
     where = f"{Path(spans[-1].file).name}:{spans[-1].line}: " if spans else ""
-    inside = ", each in segments of ".join(map(str, levels))
-    return f"{where}{pair.turns} turns in segments of {inside}; {recomputed(pair.turns, levels, pair.out.backward)} turns are made again"
+    unit = "blocks of turns" if any(n for _, n in emits_of(pair.out)) else "turns"
+    inside = ", each in segments of ".join(map(str, schedule.levels))
+    rest = f", but for the last {schedule.stored}" if schedule.stored else ""
+    return f"{where}{pair.turns} {unit} in segments of {inside}{rest}; {schedule.recomputed(pair.turns, pair.out.backward)} are made again"
 
 
 # --- schedules
 
 
-def menu(pair: Pair) -> list[Levels]:
-    """Schedules of a pair from the one with the fewest turns made again on, each with fewer bytes held and more turns."""
-    found: dict[Levels, tuple[int, int]] = {}
+def menu(pair: Pair) -> list[Schedule]:
+    """Schedules of a pair from the one with the fewest turns made again on, each with fewer bytes held and more turns. As many turns are stored as
+    those of a segment that are there at once; the last one stores none, as what is held between the two ways may be the most."""
+    found: dict[Schedule, tuple[int, int]] = {}
     for unit in _grid(pair.turns - 1):
         for starts in _grid(-(-pair.turns // unit)):
-            _, levels = nest(pair.turns, starts, unit)
+            left = pair.turns - unit
+            levels = (left,) if left <= unit else nest(left, starts, unit)
             if levels:
-                some, turns = held(pair.turns, levels)
-                found[levels] = (some * pair.carried_bytes + turns * pair.kept_bytes, recomputed(pair.turns, levels, pair.out.backward))
-    best: list[Levels] = []
-    for levels in sorted(found, key=lambda m: found[m][::-1]):
-        if not best or found[levels][0] < found[best[-1]][0]:
-            best.append(levels)
-    if len(best) <= MENU:
-        return best
+                schedule = Schedule(levels, unit)
+                some, turns = schedule.held(pair.turns)
+                found[schedule] = (some * pair.carried_bytes + turns * pair.kept_bytes, schedule.recomputed(pair.turns, pair.out.backward))
+    best: list[Schedule] = []
+    for one in sorted(found, key=lambda m: found[m][::-1]):
+        if not best or found[one][0] < found[best[-1]][0]:
+            best.append(one)
     sizes = [found[m][0] for m in best]
     ratio = sizes[-1] / sizes[0]
     wanted = [sizes[0] * ratio ** (k / (MENU - 1)) for k in range(MENU)]
-    near: Callable[[float], int] = lambda size: min(range(len(best)), key=lambda n: abs(sizes[n] - size))  # noqa: E731
-    return [best[n] for n in sorted({near(size) for size in wanted})]
+    numbers = {min(range(len(best)), key=lambda n: abs(sizes[n] - size)) for size in wanted}
+    return [*(best[n] for n in sorted(numbers)), *_without_stored(best[-1], pair.turns)]
+
+
+def _without_stored(schedule: Schedule, turns: int) -> list[Schedule]:
+    levels = nest(turns, schedule.held(turns)[0] + 1, schedule.stored)
+    return [Schedule(levels)] if levels else []
 
 
 def _grid(most: int) -> list[int]:
@@ -156,29 +165,30 @@ def _grid(most: int) -> list[int]:
 
 
 @lru_cache(maxsize=1 << 16)
-def nest(turns: int, starts: int, unit: int) -> tuple[float, Levels]:
-    """The nest of segments with the fewest turns made again of those that hold at most `starts` starts and keep all of at most `unit` turns at once:
-    (turns, levels); no levels where one is too few."""
-    best: tuple[float, Levels] = (inf, ())
+def nest(turns: int, starts: int, unit: int) -> Levels:
+    """The nest of segments with the fewest turns made again of those that hold at most `starts` starts and keep all of at most `unit` turns at once;
+    none where that is too few."""
+    best: Levels = ()
+    fewest = 0
     for q in range(2, starts + 1):
         length = -(-turns // q)
         taken = -(-turns // length)
-        if length >= turns or taken > starts or length * (q - 1) >= turns + length:
-            continue
-        inner: Levels = () if length <= unit else nest(length, starts - taken, unit)[1]
-        if length <= unit or inner:
-            best = min(best, (recomputed(turns, (length, *inner)), (length, *inner)))
+        inner: Levels = () if length <= unit else nest(length, starts - taken, unit)
+        if length < turns and taken <= starts and (length <= unit or inner):
+            levels = (length, *inner)
+            again = Schedule(levels).recomputed(turns)
+            if not best or again < fewest:
+                best, fewest = levels, again
     return best
 
 
 def binomial(steps: int, starts: int) -> int:
-    """Steps that are made again by the best schedule of all, with `starts` snapshots at a time, where a step is taken back as it is made: r * steps -
-    C(starts + r, r - 1) forward steps for the least r with C(starts + r, r) >= steps, less the first way over all but the last (Griewank and Walther
-    2000, algorithm 799), and each step once more to take it back."""
-    r = 1
+    """Steps that are made again by the best schedule there is with `starts` snapshots at a time, where the last step is taken back at once:
+    r * steps - C(starts + r, r - 1) for the least r with C(starts + r, r) >= steps (Griewank and Walther 2000, algorithm 799)."""
+    r = 0
     while comb(starts + r, r) < steps:
         r += 1
-    return r * steps - comb(starts + r, r - 1) - (steps - 1) + steps
+    return r * steps - comb(starts + r, r - 1) if r else 0
 
 
 __all__ = ["ScanSchedules", "binomial", "menu", "nest"]

@@ -31,6 +31,10 @@ class Turns:
     def part(self, first: int, count: int) -> Turns:
         return replace(self, first=self.first + first, count=count)
 
+    def apart(self, count: int) -> tuple[Turns, Turns]:
+        """The first ones, and the others."""
+        return self.part(0, count), self.part(count, self.count - count)
+
     def within(self, length: int, base: ir.Value) -> Turns:
         """Those of a segment, where its slices are the sliced tensors; `base` is its `number`."""
         return Turns(0, length, self.read, base if self.read else None)

@@ -23,6 +23,40 @@ Levels = tuple[int, ...]  # turns of a segment, those of a segment in it, ...
 
 
 @dataclass(frozen=True)
+class Schedule:
+    """All is kept of the `stored` turns that come last; those before are in segments."""
+
+    levels: Levels
+    stored: int = 0
+
+    def recomputed(self, turns: int, backward: bool = False) -> int:
+        """Of so many turns of a scan, those that the way back makes again. `backward`: the scan begins at its last turn."""
+        return _in_segments(turns - self.stored, self.levels, backward)
+
+    def held(self, turns: int) -> tuple[int, int]:
+        """(starts of segments, turns with all that is kept of them) that are held at once, at most."""
+        starts, turns = 0, turns - self.stored
+        for m in self.levels:
+            starts += turns // m + (turns % m > 0)
+            turns = min(m, turns)
+        return starts, max(turns, self.stored)
+
+
+def _in_segments(turns: int, levels: Levels, backward: bool) -> int:
+    q, r = divmod(turns, levels[0])
+    return q * _again(levels[0], levels[1:], backward) + _again(r, levels[1:], backward)
+
+
+def _again(turns: int, levels: Levels, backward: bool) -> int:
+    """Of a segment: all turns with what is kept of them, and before that those up to the start of the segment in it that comes last."""
+    levels = tuple(m for m in levels if m < turns)
+    if not levels:
+        return turns
+    r = turns % levels[0]
+    return turns - (r if r and not backward else levels[0]) + _in_segments(turns, levels, backward)
+
+
+@dataclass(frozen=True)
 class Pair:
     """A scan, and one that goes back over its turns; `kept`: the numbers of those emitted values of the first that only the second reads."""
 
@@ -71,52 +105,43 @@ def _kept(out: ops.Scan, back: ops.Scan) -> tuple[int, ...]:
     return tuple(k for k, v in enumerate(list(out.results)[out.carries :]) if only_there(v))
 
 
-# --- what a schedule costs
-
-
-def recomputed(turns: int, levels: Levels, backward: bool = False) -> int:
-    """Turns that the way back makes again. `backward`: the scan itself begins at its last turn."""
-    q, r = divmod(turns, levels[0])
-    return q * _again(levels[0], levels[1:], backward) + _again(r, levels[1:], backward)
-
-
-def _again(turns: int, levels: Levels, backward: bool) -> int:
-    """Of a segment: all turns with what is kept of them, and before that those up to the start of the segment in it that comes last."""
-    levels = tuple(m for m in levels if m < turns)
-    if not levels:
-        return turns
-    r = turns % levels[0]
-    return turns - (r if r and not backward else levels[0]) + recomputed(turns, levels, backward)
-
-
-def held(turns: int, levels: Levels) -> tuple[int, int]:
-    """(starts of segments, turns with all that is kept of them) that are held at once, at most."""
-    starts = 0
-    for m in levels:
-        starts += turns // m + (turns % m > 0)
-        turns = min(m, turns)
-    return starts, turns
-
-
 # --- rewriting
 
 
-def segment(pair: Pair, levels: Levels) -> None:
-    """Puts the pair into segments. `levels`: each less than the one before, the first less than the number of turns."""
-    out, back = pair.out, pair.back
-    others = [k for k in range(len(out.results) - out.carries) if k not in pair.kept]
+def segment(pair: Pair, schedule: Schedule) -> None:
+    """Puts the pair into segments. Each level is less than the one before, the first at most the number of turns that are not stored."""
+    out, back, levels = pair.out, pair.back, schedule.levels
+    others = [k for k in range(len(emits_of(out))) if k not in pair.kept]
     everything = Turns(0, pair.turns, reads_turns(out) or reads_turns(back))
+    first, last = everything.apart(schedule.stored if out.backward else pair.turns - schedule.stored)
+    if out.backward:
+        first, last = last, first
     with ir.InsertionPoint(out), out.location:
         given = Given.of(out)
-        starts, carries, stacks = _out(out, given, everything, levels[0], others, all_of_it=True)
+        starts, carries, stacks = _out(out, given, first, levels[0], others, all_of_it=True)
+        kept: list[ir.Value] = []
+        if schedule.stored:
+            carries, stored = run(out, replace(given, carries=tuple(carries)), last, [*others, *pair.kept])
+            stacks, kept = _in_order(out, stacks, stored[: len(others)]), stored[len(others) :]
     for old, new in zip([*list(out.results)[: out.carries], *(out.results[out.carries + k] for k in others)], [*carries, *stacks]):
         old.replace_all_uses_with(new)
     with ir.InsertionPoint(back), back.location:
-        grads, stacks = _back_over(pair, given, Given.of(back), starts, everything, levels)
+        back_given, stored = Given.of(back), list[ir.Value]()
+        if schedule.stored:
+            carries, stored = _back_through(pair, back_given, last, kept)
+            back_given = replace(back_given, carries=tuple(carries))
+        grads, stacks = _back_over(pair, given, back_given, starts, first, levels)
+        if schedule.stored:
+            stacks = _in_order(out, stacks, stored)
     for old, new in zip(back.results, [*grads, *stacks]):
         old.replace_all_uses_with(new)
     back.operation.erase()
     out.operation.erase()
+
+
+def _in_order(out: ops.Scan, first: Sequence[ir.Value], last: Sequence[ir.Value]) -> list[ir.Value]:
+    """Stacks of the turns that come first and of those that come last as one, by turn."""
+    return joined([last, first] if out.backward else [first, last])
 
 
 def _out(
@@ -208,6 +233,11 @@ def _back_again(pair: Pair, out: Given, back: Given, turns: Turns, levels: Level
         starts, _, _ = _out(pair.out, out, turns, levels[0], ())
         return _back_over(pair, out, back, starts, turns, levels)
     _, kept = run(pair.out, out, turns, pair.kept)
+    return _back_through(pair, back, turns, kept)
+
+
+def _back_through(pair: Pair, back: Given, turns: Turns, kept: Sequence[ir.Value]) -> tuple[list[ir.Value], list[ir.Value]]:
+    """The way back over turns of which all is kept: in stacks of these turns alone."""
     again = dict(zip((pair.out.results[pair.out.carries + k] for k in pair.kept), kept))
     slices = tuple(Stack(again[old], -turns.first) if old in again else given for old, given in zip(slices_of(pair.back), back.slices))
     return run(pair.back, replace(back, slices=slices), turns, range(len(emits_of(pair.back))))

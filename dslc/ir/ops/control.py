@@ -102,7 +102,7 @@ class Scan(Op, name="scan"):
         stacks = [t.with_shape((trip * t.shape[0], *t.shape[1:]) if rows else (trip, *t.shape)) for t, rows in emits]
         attributes = {"trip": trip, "constants": len(constants), "carries": len(carries), "backward": backward}
         made = _build(cls, [*constants, *carries, *(s.value for s in slices)], [*carried, *stacks], attributes, [body])
-        if any(s.first for s in slices):
+        if any(s.first or type_of(s.value).shape[0] != trip * max(s.count, 1) for s in slices):
             made.attributes[FIRSTS] = ir.DenseI64ArrayAttr.get([s.first for s in slices])
         return made
 
