@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dslc.core.executable import Port
@@ -156,6 +156,8 @@ class Planner:
         results: tuple[Any, ...] = tuple(self._home(r) for r in op.results)
         if operands == results and _same_in_memory(op.results[0]) is not None:
             return []
+        if _joins_stacks(op) and list(operands) == self._parts(op):
+            return []
         call = Call(op, operands, results)
         base = operands[_base(op)] if op.kind == "put" else results[0]
         return [call] if base == results[0] else [Copy(base, results[0], type_of(op.results[0]).bytes), call]
@@ -170,7 +172,7 @@ class Planner:
         steps: list[Step] = []
         for r in results:
             if r not in self.homes:
-                self.homes[r] = self._new(type_of(r), origin)
+                self.homes[r] = self._part_of_join(r) or self._new(type_of(r), origin)
         turn = self._new(type_of(arguments[0]), origin)
         start = self.clock
         for carry, r, initial in zip(arguments[1 + c : 1 + c + k], results, operands[c : c + k]):
@@ -202,6 +204,22 @@ class Planner:
                 self.buffers[home.buffer].first = min(self.buffers[home.buffer].first, start)
         steps.append(Loop(op.trip, op.backward, turn, tuple(body)))  # type: ignore[arg-type]
         return steps
+
+    def _part_of_join(self, stack: ir.Value) -> _Home | None:
+        """Where the stacks of several scans are joined to one, each is made in its place."""
+        join = next((use.owner.opview for use in stack.uses), None)
+        if not isinstance(join, ops.Kernel) or not _joins_stacks(join):
+            return None
+        whole = join.results[0]
+        if whole not in self.homes:
+            self.homes[whole] = self._new(type_of(whole), _origin(join))
+        return self._parts(join)[list(join.operands).index(stack)]
+
+    def _parts(self, join: ops.Kernel) -> list[_Home]:
+        """The places of what is joined, in the whole."""
+        home = self.homes[join.results[0]]
+        sizes = [type_of(v).bytes for v in join.operands]
+        return [replace(home, offset=home.offset + sum(sizes[:n])) for n in range(len(sizes))]
 
     def _turn_copies(self, yielded: list[ir.Value], carries: list[ir.Value], results: list[ir.Value], k: int, depth: int) -> list[Step]:
         """At a turn's end: emitted values that lie elsewhere, then the next carries, by way of a spare buffer where they read each other."""
@@ -321,6 +339,19 @@ def _same_in_memory(value: ir.Value) -> ir.Value | None:
     if order is None or (axes := [a for a in order if a is not None]) != sorted(axes):
         return None
     return kernel.operands[0]
+
+
+def _joins_stacks(kernel: ops.Kernel) -> bool:
+    """Whether a kernel only puts stacks of scans, which nothing else reads, one behind the other."""
+    body = list(kernel.regions[0].blocks[0].operations)
+    if len(body) != 2 or not isinstance(body[0], ops.Concat) or body[0].axis != 0 or list(body[0].operands) != list(kernel.regions[0].blocks[0].arguments):
+        return False
+    return all(len(list(v.uses)) == 1 and _is_stack(v) for v in kernel.operands)
+
+
+def _is_stack(value: ir.Value) -> bool:
+    scan = None if isinstance(value.owner, ir.Block) else value.owner.opview
+    return isinstance(scan, ops.Scan) and list(scan.results).index(value) >= scan.carries
 
 
 def _base(kernel: ops.Kernel) -> int:

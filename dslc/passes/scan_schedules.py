@@ -21,8 +21,8 @@ from .timeline import Timeline
 
 NOTE = "nn.scans"  # the module's attribute with what reports tell of scans in segments
 KEPT_ALL = "nn.kept_all"  # and with the seconds of the program without segments, and the least that any plan of the tried schedules takes
-MENU = 7  # schedules of a scan that are tried
-GRID = 1.3  # between the sizes that are looked at
+FRUGAL = 4  # schedules that are tried where the last one is too much
+GRID = 1.1  # between the sizes that are looked at
 SWEEPS = 1  # over the scans, each trying what lies beside its schedule
 MOST_PAIRS = 8  # that have a schedule each; of more all have alike ones
 
@@ -87,9 +87,9 @@ class _Search:
         first = self.attempt(everything)
         if first.choice is not None and first.choice.extra == 0:
             return everything
-        alike = [tuple(min(n, len(m)) for m in self.menus) for n in range(1, 1 + max(map(len, self.menus)))]
-        for numbers in alike:
-            self.attempt(numbers)
+        longest = max(map(len, self.menus))
+        alike = [tuple(-(-n * len(m) // longest) for m in self.menus) for n in range(1, 1 + longest)]
+        self.bisect(alike)
         best = min(self.tried, key=lambda n: self.tried[n].seconds)
         if self.tried[best].choice is None:
             return min(self.tried, key=lambda n: least(self.tried[n].line)[1].total + self.tried[n].line.slots)
@@ -99,6 +99,19 @@ class _Search:
                     self.attempt((*best[:k], n, *best[k + 1 :]))
                 best = min(self.tried, key=lambda n: self.tried[n].seconds)
         return best
+
+    def bisect(self, ways: Sequence[tuple[int, ...]]) -> None:
+        """Tries the last of these ways, which holds the fewest bytes, and then looks for the first that needs no more repeats than it."""
+        last = self.attempt(ways[-1]).choice
+        if last is None:  # neither fits what others need, but one of them may
+            for way in ways[-FRUGAL:]:
+                self.attempt(way)
+            return
+        low, high = -1, len(ways) - 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            choice = self.attempt(ways[middle]).choice
+            low, high = (low, middle) if choice is not None and choice.extra <= last.extra else (middle, high)
 
     def attempt(self, numbers: tuple[int, ...]) -> _Tried:
         if numbers not in self.tried:
@@ -143,16 +156,8 @@ def menu(pair: Pair) -> list[Schedule]:
     for one in sorted(found, key=lambda m: found[m][::-1]):
         if not best or found[one][0] < found[best[-1]][0]:
             best.append(one)
-    sizes = [found[m][0] for m in best]
-    ratio = sizes[-1] / sizes[0]
-    wanted = [sizes[0] * ratio ** (k / (MENU - 1)) for k in range(MENU)]
-    numbers = {min(range(len(best)), key=lambda n: abs(sizes[n] - size)) for size in wanted}
-    return [*(best[n] for n in sorted(numbers)), *_without_stored(best[-1], pair.turns)]
-
-
-def _without_stored(schedule: Schedule, turns: int) -> list[Schedule]:
-    levels = nest(turns, schedule.held(turns)[0] + 1, schedule.stored)
-    return [Schedule(levels)] if levels else []
+    frugal = nest(pair.turns, best[-1].held(pair.turns)[0] + 1, best[-1].stored)
+    return [*best, *([Schedule(frugal)] if frugal else [])]
 
 
 def _grid(most: int) -> list[int]:
