@@ -343,8 +343,9 @@ def _same_in_memory(value: ir.Value) -> ir.Value | None:
 
 def _joins_stacks(kernel: ops.Kernel) -> bool:
     """Whether a kernel only puts stacks of scans, which nothing else reads, one behind the other."""
-    body = list(kernel.regions[0].blocks[0].operations)
-    if len(body) != 2 or not isinstance(body[0], ops.Concat) or body[0].axis != 0 or list(body[0].operands) != list(kernel.regions[0].blocks[0].arguments):
+    block = kernel.regions[0].blocks[0]
+    join, *more = block.operations
+    if len(more) != 1 or not isinstance(join, ops.Concat) or join.axis != 0 or list(join.operands) != list(block.arguments):
         return False
     return all(len(list(v.uses)) == 1 and _is_stack(v) for v in kernel.operands)
 

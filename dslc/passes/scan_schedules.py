@@ -9,7 +9,6 @@ from math import comb, inf
 from pathlib import Path
 from typing import Any
 
-from dslc.ir import ops
 from dslc.ir.mlir import ir
 from dslc.ir.program import program_of
 from dslc.ir.types import spans_of

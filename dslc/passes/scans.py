@@ -115,9 +115,7 @@ def run(scan: ops.Scan, given: Given, turns: Turns, emits: Sequence[int]) -> tup
         yielded = clone_into(scan.regions[0].blocks[0], [number, *given.constants, *given.carries, *(r.value for r in rows)])
         return yielded[: scan.carries], [yielded[scan.carries + k] for k in emits]
     based = [] if turns.base is None else [turns.base]
-    made = ops.Scan.build_in_rows(
-        [*given.constants, *based], given.carries, rows, [types[k] for k in emits], turns.count, scan.backward
-    )
+    made = ops.Scan.build_in_rows([*given.constants, *based], given.carries, rows, [types[k] for k in emits], turns.count, scan.backward)
     block = made.regions[0].blocks[0]
     turn, *inner = block.arguments
     c = len(given.constants)

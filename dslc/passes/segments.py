@@ -188,8 +188,12 @@ def _segments(
         types = [emits_of(scan)[k] for k in emits]
         based = [] if over.base is None else [over.base]
         made = ops.Scan.build_in_rows(
-            [*given.constants, *based], given.carries, given.rows(scan, over, length), [*carried, *in_segments(types, length)],
-            over.count // length, scan.backward,
+            [*given.constants, *based],
+            given.carries,
+            given.rows(scan, over, length),
+            [*carried, *in_segments(types, length)],
+            over.count // length,
+            scan.backward,
         )
         block = made.regions[0].blocks[0]
         turn, *inner = block.arguments
@@ -208,9 +212,7 @@ def _segments(
     return _Starts((), tuple(stacked)), carries, stacks
 
 
-def _back_over(
-    pair: Pair, out: Given, back: Given, starts: Sequence[_Starts], turns: Turns, levels: Levels
-) -> tuple[list[ir.Value], list[ir.Value]]:
+def _back_over(pair: Pair, out: Given, back: Given, starts: Sequence[_Starts], turns: Turns, levels: Levels) -> tuple[list[ir.Value], list[ir.Value]]:
     """The way back over turns whose segments' starts are known: (carries, stacks)."""
     length = levels[0]
     q, r = divmod(turns.count, length)
@@ -243,9 +245,7 @@ def _back_through(pair: Pair, back: Given, turns: Turns, kept: Sequence[ir.Value
     return run(pair.back, replace(back, slices=slices), turns, range(len(emits_of(pair.back))))
 
 
-def _back_loop(
-    pair: Pair, out: Given, back: Given, starts: _Starts, turns: Turns, levels: Levels
-) -> tuple[list[ir.Value], list[ir.Value]]:
+def _back_loop(pair: Pair, out: Given, back: Given, starts: _Starts, turns: Turns, levels: Levels) -> tuple[list[ir.Value], list[ir.Value]]:
     """The way back over whole segments, as a scan over them."""
     scan, length = pair.back, levels[0]
     gone = {pair.out.results[pair.out.carries + k] for k in pair.kept}
@@ -274,4 +274,3 @@ def _back_loop(
         ops.Yield.of(*carries, *stacks)
     remove_dead(block)
     return list(made.results)[:k], list(made.results)[k:]
-

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 
 import numpy as np
 
+from dslc.core.dtypes import FLOAT32
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
 from dslc.ir.op import PRECISION, Op
@@ -70,9 +72,16 @@ class _Sunk:
     def result(self) -> ir.Value:
         return self.op.results[0]
 
+    @property
+    def summed(self) -> TensorType:
+        """The type in which sums are carried: 16 bits would lose much of what is added last."""
+        return self.op.type.with_dtype(FLOAT32) if self.op.type.dtype.bits == 16 else self.op.type
+
     def made(self, at: Callable[[ir.Value], ir.Value]) -> ir.Value:
         """The op on other operands."""
         given = self.op.values()
+        if self.sums:
+            given["dtype"] = self.summed.dtype
         if self.axis:
             given["out"] = [given["out"][n] for n in _order(len(given["out"]), self.axis)]
         with self.op.location:
@@ -178,6 +187,9 @@ def _after(back: ops.Scan) -> list[_Sunk]:
 
 # --- rewriting
 
+# makes (carries, values to emit) of where values of the program are, of what the scan is given there, and of the turns
+Body = Callable[[Callable[[ir.Value], ir.Value], Given, Turns], tuple[list[ir.Value], list[ir.Value]]]
+
 
 @dataclass
 class _Rewrite:
@@ -238,9 +250,9 @@ class _Rewrite:
             carries, stacks = run(scan, inner, turns, same)
             made = {emitted[n]: stacks[same.index(first)] for n, first in enumerate(_firsts(scan)) if n not in given_as}
             made |= {emitted[n]: at(v) for n, v in given_as.items()}
-            totals = []
+            totals: list[ir.Value] = []
             for s in after:
-                value = s.made(lambda v: made[v] if v in made else at(v))
+                value = s.made(partial(_first_of, made, at))
                 if s.sums:
                     totals.append(ops.Add.of(given.carries[k + len(totals)], value) if len(given.carries) > k + len(totals) else value)
                 else:
@@ -250,10 +262,11 @@ class _Rewrite:
         made_here = {*emitted, *(s.result for s in after)}
         others = [(v, v in s.stacks) for s in after for v in s.op.operands if v not in made_here]
         stacks = [*slices_of(scan), *(v for v, stacked in others if stacked)]
-        carries, parts = self._over(scan, [type_of(s.result) for s in sums], [v for v, stacked in others if not stacked], stacks, outside, body)
+        carries, parts = self._over(scan, [s.summed for s in sums], [v for v, stacked in others if not stacked], stacks, outside, body)
         k = scan.carries
         for s, total in zip(sums, carries[k:]):
-            s.result.replace_all_uses_with(total)
+            with ir.InsertionPoint(s.op), s.op.location:
+                s.result.replace_all_uses_with(ops.cast(total, s.op.type.dtype))
         self.parts.update(zip(outside, parts))
         self._replace(scan, carries[:k], outside, sunk, {s.result: s.axis for s in after if s.axis})
 
@@ -287,7 +300,7 @@ class _Rewrite:
         outer: Sequence[ir.Value],
         stacks: Sequence[ir.Value],
         emits: Sequence[ir.Value],
-        body: Callable[[Callable[[ir.Value], ir.Value], Given, Turns], tuple[list[ir.Value], list[ir.Value]]],
+        body: Body,
     ) -> tuple[list[ir.Value], list[list[ir.Value]]]:
         """What the body makes over all turns, of blocks in a scan, of those behind them as it is: (carries, the parts of each value emitted).
 
@@ -305,14 +318,14 @@ class _Rewrite:
                     carries, parts[n] = self._loop(scan, given, starts, turns, outer, stacks, emits, body)
                 else:
                     slices = tuple(self._stack(v, n) for v in slices_of(scan))
-                    carries, parts[n] = body(lambda v, n=n: self._rest(v, stacks, n), Given(given.constants, tuple(carries), slices), turns)
+                    carries, parts[n] = body(partial(self._rest, n, stacks), Given(given.constants, tuple(carries), slices), turns)
         return carries, [list(p) for p in zip(*parts)]
 
     def _stack(self, value: ir.Value, n: int) -> Stack:
         """Where the n-th part of the turns finds a stack."""
         return Stack(self.parts[value][n], -self.turns[n].first) if value in self.parts else Stack(value)
 
-    def _rest(self, value: ir.Value, stacks: Sequence[ir.Value], n: int) -> ir.Value:
+    def _rest(self, n: int, stacks: Sequence[ir.Value], value: ir.Value) -> ir.Value:
         """The n-th part of the turns of a value, if it has such."""
         if value in self.parts:
             return self.parts[value][n]
@@ -322,28 +335,39 @@ class _Rewrite:
         rows = [[int(a == b) for b in range(len(shape))] for a in range(len(shape))]
         return ops.view(value, rows, [self.turns[n].first, *(0 for _ in shape[1:])], [self.turns[n].count, *shape[1:]])
 
-    def _loop(self, scan, given, starts, turns, outer, stacks, emits, body):  # type: ignore[no-untyped-def]
+    def _loop(
+        self,
+        scan: ops.Scan,
+        given: Given,
+        starts: Sequence[ir.Value],
+        turns: Turns,
+        outer: Sequence[ir.Value],
+        stacks: Sequence[ir.Value],
+        emits: Sequence[ir.Value],
+        body: Body,
+    ) -> tuple[list[ir.Value], list[ir.Value]]:
         """The scan over blocks."""
         constants = list(dict.fromkeys([*given.constants, *outer]))
         slices = {v: self._stack(v, 0) for v in dict.fromkeys(stacks)}
         axes = {s.result: s.axis or 0 for s in self.found.after}
         per_turn = [(type_of(v).with_shape(np.delete(type_of(v).shape, axes.get(v, 0)).tolist()), 0) for v in emits]
         rows = [Rows(s.value, self.length, s.first + turns.first) for s in slices.values()]
-        made = ops.Scan.build_in_rows(
-            constants, starts, rows, in_segments(per_turn, self.length), turns.count // self.length, scan.backward
-        )
+        made = ops.Scan.build_in_rows(constants, starts, rows, in_segments(per_turn, self.length), turns.count // self.length, scan.backward)
         block = made.regions[0].blocks[0]
         turn, *inner = block.arguments
         c, k = len(constants), len(starts)
         known = dict(zip(constants, inner)) | dict(zip(slices, inner[c + k :]))
         with ir.InsertionPoint(block):
-            inside = Given(
-                tuple(known[v] for v in given.constants), tuple(inner[c : c + k]), tuple(Stack(known[v]) if v in known else Stack(v) for v in slices_of(scan))
-            )
+            own = tuple(Stack(known.get(v, v)) for v in slices_of(scan))  # what the body makes itself is not known
+            inside = Given(tuple(known[v] for v in given.constants), tuple(inner[c : c + k]), own)
             carries, emitted = body(known.__getitem__, inside, turns.within(self.length, turns.number(turn, self.length)))
             ops.Yield.of(*carries, *emitted)
         remove_dead(block)
         return list(made.results)[:k], list(made.results)[k:]
+
+
+def _first_of(made: Mapping[ir.Value, ir.Value], at: Callable[[ir.Value], ir.Value], value: ir.Value) -> ir.Value:
+    return made[value] if value in made else at(value)
 
 
 def _firsts(scan: ops.Scan) -> list[int]:

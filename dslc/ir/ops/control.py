@@ -94,8 +94,8 @@ class Scan(Op, name="scan"):
         return cls.build_in_rows(constants, carries, rows, [(t, 0) for t in emits], trip, backward)
 
     @classmethod
-    def build_in_rows(cls, constants: Sequence[ir.Value], carries: Sequence[ir.Value], slices: "Sequence[Rows]", emits: Sequence[tuple[TensorType, int]],
-                      trip: int, backward: bool) -> "Scan":  # fmt: skip
+    def build_in_rows(cls, constants: Sequence[ir.Value], carries: Sequence[ir.Value], slices: "Sequence[Rows]",
+                      emits: Sequence[tuple[TensorType, int]], trip: int, backward: bool) -> "Scan":  # fmt: skip
         """As `build`, with several rows a turn where wanted: `emits` are types of one turn's values, with their rows as in `Rows.count`."""
         carried = [type_of(v) for v in carries]
         body = [TensorType(dtypes.INT32, ()), *(type_of(v) for v in constants), *carried, *(s.type for s in slices)]
