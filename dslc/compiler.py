@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .core import cache, measured
-from .core.errors import Error, NameError_, did_you_mean
+from .core.errors import BudgetError, Error, NameError_, did_you_mean
 from .core.executable import TIMES, Executable, from_bytes, to_bytes
 from .targets import Target, target_of
 
@@ -185,15 +185,32 @@ def schedules_for(model: Model, target: Target) -> Mapping[str, str]:
 
 
 def _within_budget(model: Model, program: str, target: Target, fetch: Sequence[str], tuned: Mapping[str, str], sized: Member | None) -> Executable:
-    """The executable; where what its kernels need behind the arena is too much for the budget, once more with that set aside."""
+    """The executable; where what its kernels need behind the arena is too much for the budget, once more with that set aside. Raises BudgetError,
+    with what the least plan that was found takes, its kernels' part too."""
     settings = model.checked.settings
     budget = settings.memory if settings is not None and RECIPES[program].steps and target.lowered else None
-    aside = 0
-    while True:
+    aside, told = 0, False
+
+    def made(aside: int) -> Executable:
         elaborated = lower(model, program, target, fetch=fetch, tuned=tuned, aside=aside, sized=sized)
         with elaborated.context, elaborated.location:
-            executable = _compiled(elaborated.module, program, target)
-        over = executable.arena_bytes + sum(p.bytes for p in executable.ports) - budget if budget is not None else 0
+            return _compiled(elaborated.module, program, target)
+
+    def bytes_of(executable: Executable) -> int:
+        return executable.arena_bytes + sum(p.bytes for p in executable.ports)
+
+    while True:
+        try:
+            executable = made(aside)
+        except BudgetError as refusal:
+            if budget is None or told:
+                raise
+            needed = bytes_of(made(budget - refusal.least)) - refusal.least  # by the kernels of the least plan: it can be told with them
+            if refusal.least + needed <= budget:
+                return made(budget - refusal.least)
+            aside, told = needed, True
+            continue
+        over = bytes_of(executable) - budget if budget is not None else 0
         if over <= 0:
             return executable
         aside += over

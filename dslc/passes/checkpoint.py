@@ -57,8 +57,10 @@ class Checkpoint:
         notes = [f"{size_text(line.slots)} are parameters, states, inputs and results"]
         notes += [f"{Path(place).name} holds {size_text(size)} at the fullest moment" for place, size in most]
         needed = size_text(line.slots + self.aside + packing.total, up=True)
-        return BudgetError(f"{size_text(self.budget)} is not enough; the least that is possible is {needed}", self.span, notes=notes,
-                           help="make the batch, or the model, smaller: --set batch=N")  # fmt: skip
+        error = BudgetError(f"{size_text(self.budget)} is not enough; the least that is possible is {needed}", self.span, notes=notes,
+                            help="make the batch, or the model, smaller: --set batch=N")  # fmt: skip
+        error.least = line.slots + packing.total
+        return error
 
 
 def rewrite(program: func.FuncOp, line: Timeline, plan: Sequence[int]) -> None:

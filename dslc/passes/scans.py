@@ -130,7 +130,15 @@ def run(scan: ops.Scan, given: Given, turns: Turns, emits: Sequence[int]) -> tup
 def joined(parts: Sequence[Sequence[ir.Value]]) -> list[ir.Value]:
     """Stacks of consecutive turns as one."""
     parts = [p for p in parts if p]
-    return list(parts[0]) if len(parts) == 1 else [ops.Concat.of(*stacks, axis=0) for stacks in zip(*parts)]
+    if len(parts) == 1:
+        return list(parts[0])
+    return [ops.Concat.of(*(piece for stack in stacks for piece in _pieces(stack)), axis=0) for stacks in zip(*parts)]
+
+
+def _pieces(stack: ir.Value) -> list[ir.Value]:
+    """What a stack that nobody reads yet was joined of."""
+    join = None if isinstance(stack.owner, ir.Block) else stack.owner.opview
+    return list(join.operands) if isinstance(join, ops.Concat) and not list(stack.uses) else [stack]
 
 
 def lean(scan: ops.Scan) -> ops.Scan:

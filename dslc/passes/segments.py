@@ -135,8 +135,10 @@ def segment(pair: Pair, schedule: Schedule) -> None:
             stacks = _in_order(out, stacks, stored)
     for old, new in zip(back.results, [*grads, *stacks]):
         old.replace_all_uses_with(new)
+    block = back.operation.block
     back.operation.erase()
     out.operation.erase()
+    remove_dead(block)
 
 
 def _in_order(out: ops.Scan, first: Sequence[ir.Value], last: Sequence[ir.Value]) -> list[ir.Value]:

@@ -213,32 +213,33 @@ def same_steps(body, target, share, **sizes):
     return under.notes["memory"]
 
 
-@pytest.mark.parametrize("body, share", [("lstm", 0.6), ("dropout", 0.75), ("state space", 0.75), ("two layers", 0.55)])
+@pytest.mark.parametrize("body, share", [("lstm", 0.65), ("dropout", 0.8), ("state space", 0.85), ("two layers", 0.6)])
 def test_budgets_of_long_scans_keep_the_bits_on_the_cpu(body, share):
-    told = same_steps(body, "cpu", share, batch=4, time=301, width=16)
+    told = same_steps(body, "cpu", share, batch=4, time=199, width=16)
     assert re.search(r"scans: .*:\d+: \d+ (blocks of )?turns in segments of \d.* are made again", told)
 
 
-@pytest.mark.parametrize("body", ["lstm", "dropout"])
-def test_budgets_of_long_scans_keep_the_bits_on_the_emulator(body):
-    assert "scans:" in same_steps(body, "cuda-emulated", 0.85, batch=8, time=71, width=8)
+@pytest.mark.parametrize("body, share", [("lstm", 0.85), ("dropout", 0.8)])
+def test_budgets_of_long_scans_keep_the_bits_on_the_emulator(body, share):
+    """Two blocks of 20 turns and one turn behind them."""
+    assert "scans:" in same_steps(body, "cuda-emulated", share, batch=13, time=41, width=4)
 
 
 def test_the_least_budget_knows_of_segments():
-    sizes = {"batch": 4, "time": 600, "width": 16}
+    sizes = {"batch": 4, "time": 512, "width": 16}
     with pytest.raises(BudgetError) as raised:
         compile_anew(model_of("lstm", memory="8 KiB", **sizes), "step", "cpu")
     least = float(re.search(r"possible is ([\d.]+) KiB", raised.value.message).group(1))
     made = compile_anew(model_of("lstm", memory=f"{least} KiB", **sizes), "step", "cpu")
     total = made.arena_bytes + sum(p.bytes for p in made.ports)
-    assert 0.99 * least * 1024 <= total <= least * 1024
+    assert 0.98 * least * 1024 <= total <= least * 1024
     assert total < 0.4 * compile_anew(model_of("lstm", **sizes), "step", "cpu").arena_bytes
     with pytest.raises(BudgetError):
         compile_anew(model_of("lstm", memory=f"{0.97 * least} KiB", **sizes), "step", "cpu")
 
 
 def test_the_plan_adds_what_is_made_again_and_no_less_than_its_bound():
-    sizes = {"batch": 4, "time": 600, "width": 16}
+    sizes = {"batch": 4, "time": 512, "width": 16}
     free = compile_anew(model_of("lstm", **sizes), "step", "cpu")
     ports = sum(p.bytes for p in free.ports)
     added = []
@@ -298,11 +299,11 @@ def test_nests_of_two_levels_are_the_best_there_are():
 @pytest.mark.parametrize("turns", [64, 1000, 1024])
 def test_deeper_nests_are_near_the_best_there_are(turns):
     """The binomial schedule has segments of unequal lengths, which no nest of loops has; it is the least that any schedule makes again."""
-    for starts in (4, 6, 8, 12, 16):
-        levels = nest(turns - 1, starts, 1)
-        schedule, best = Schedule(levels, 1), binomial(turns, starts)
+    for starts, most in ((24, 1.3), (32, 1.25)):
+        schedule, best = Schedule(nest(turns - 1, starts, 1), 1), binomial(turns, starts)
         assert schedule.held(turns)[0] <= starts
-        assert best <= schedule.recomputed(turns) <= 1.6 * best
+        assert best <= schedule.recomputed(turns) <= most * best
+    assert nest(turns - 1, 3, 1) == ()  # segments of equal lengths, three starts: too few
 
 
 def test_binomial_counts():
