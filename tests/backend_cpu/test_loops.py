@@ -61,7 +61,8 @@ def test_packed_once_where_nothing_changes(name):
         writer = _Writer(plan, Machine(16, 32, 32 << 10, 1 << 20, 2, "any"))
         calls = [s for s in writer.steps(plan.steps) if isinstance(s, KernelCall) and "_once_" in s.symbol]
     assert len(calls) == MODELS[name][0]
-    assert len({c.operands[-1] for c in calls}) == len(calls) and all(c.operands[-1].space == KEPT for c in calls)
+    places = {c.operands[-1] for c in calls}  # loops that follow each other share them
+    assert len(places) == (1 if name == "two loops" else len(calls)) and all(p.space == KEPT for p in places)
 
 
 def test_what_a_loop_writes():
