@@ -120,7 +120,7 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned:
 
         if recipe.prepares:
             passes += [ScaleWeights(), Prepare()]
-        fusing: list[Pass] = [Attention(target.workers())]
+        fusing: list[Pass] = [Attention(target.workers(), target.few_rows and recipe.prepares)]
         if recipe.steps or elaborated.builder.has_gradients:
             fusing.append(Recompute())
         fusing.append(Fuse())
