@@ -119,7 +119,13 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned:
         from .passes.tile import Tile
 
         if recipe.prepares:
-            passes += [ScaleWeights(), Prepare()]
+            passes.append(ScaleWeights())
+        if target.channels_last:
+            from .passes.channels_last import ChannelsLast
+
+            passes.append(ChannelsLast())
+        if recipe.prepares:
+            passes.append(Prepare())
         fusing: list[Pass] = [Attention(target.workers(), target.few_rows and recipe.prepares)]
         if recipe.steps or elaborated.builder.has_gradients:
             fusing.append(Recompute())
