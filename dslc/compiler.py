@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .core import cache, measured
-from .core.errors import BudgetError, Error, NameError_, did_you_mean
+from .core.errors import BudgetError, Error, NameError_, TypeError_, did_you_mean
 from .core.executable import TIMES, Executable, from_bytes, to_bytes
 from .targets import Target, target_of
 
@@ -84,6 +84,7 @@ Observer = Callable[[str, Any], None]  # told the name of each stage and the mod
 def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned: Mapping[str, str], aside: int = 0) -> list[Pass]:
     """The passes from the elaborated module to what the target compiles. `tuned`: schedules that were measured on the target's device, by kernel;
     `aside`: bytes that a budget must leave to the target's kernels."""
+    from .passes.experts import Experts
     from .passes.hoist import Hoist
     from .passes.prune import Prune
     from .passes.simplify import Simplify
@@ -92,10 +93,17 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned:
     settings = elaborated.settings
     passes: list[Pass] = [Prune(recipe.roles), Simplify(), Hoist()]
     precision = settings.precision if settings is not None else "float32"
+    if recipe.training and "int8" in {precision, *elaborated.builder.precisions}:
+        raise TypeError_(
+            "weights in int8 cannot be trained", help="train in float32 or bfloat16, and set precision=int8 when the model is run or evaluated"
+        )
     if precision != "float32" or elaborated.builder.precisions:
         from .passes.precision import Precision
 
         passes += [Precision(precision), Simplify(), Hoist()]  # casts of a scan's weights go before it
+    grouping: list[Pass] = [Experts()] if target.lowered else []
+    if not recipe.decodes:
+        passes += grouping  # gradients follow the groups
     if recipe.steps:
         from .passes.differentiate import Differentiate
 
@@ -108,8 +116,8 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned:
         from .passes.differentiate import Differentiate
 
         passes += [Differentiate(), Simplify()]
-    if recipe.decodes:
-        passes += [model.decoding(elaborated, prefill=program == "prefill"), Simplify()]
+    if recipe.decodes:  # which knows rows by their time
+        passes += [model.decoding(elaborated, prefill=program == "prefill"), Simplify(), *grouping]
     if target.lowered:
         from .passes.attention import Attention
         from .passes.fuse import Fuse
@@ -117,6 +125,7 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned:
         from .passes.recompute import Recompute
         from .passes.scale_weights import ScaleWeights
         from .passes.tile import Tile
+        from .passes.words import Words
 
         if recipe.prepares:
             passes.append(ScaleWeights())
@@ -125,7 +134,7 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned:
 
             passes.append(ChannelsLast())
         if recipe.prepares:
-            passes.append(Prepare())
+            passes += [Words(), Prepare()]
         fusing: list[Pass] = [Attention(target.workers(), target.few_rows and recipe.prepares)]
         if recipe.steps or elaborated.builder.has_gradients:
             fusing.append(Recompute())

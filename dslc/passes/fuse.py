@@ -20,7 +20,7 @@ from dslc.ir.op import Op
 from dslc.ir.program import arguments_of, results_of
 from dslc.ir.types import TensorType, fuse_locations, type_of
 
-from .kernel_rules import AGAIN, CONTROL, POINTWISE, is_placement, kind_of
+from .kernel_rules import AGAIN, CONTROL, POINTWISE, is_placement, is_read_along, kind_of, read_by_product, widens_bytes
 from .prune import remove_dead
 
 MAX_OPS = 60  # of a kernel: beyond, compile time grows and nothing is gained
@@ -43,8 +43,8 @@ class Fuse:
 
 
 def prepare(block: ir.Block) -> None:
-    """softmax and log_softmax in reductions and elementwise ops; each reader of a 16-bit value has its own cast to float32, so that what is stored
-    is the narrow value."""
+    """softmax and log_softmax in reductions and elementwise ops; each reader of a 16-bit value has its own cast to float32, and each product of
+    bytes its own wider ones, so that what is stored is the narrow value."""
     for op in list(block.operations):
         if isinstance(op, (ops.Softmax, ops.LogSoftmax)):
             with ir.InsertionPoint(op), op.location:
@@ -53,8 +53,9 @@ def prepare(block: ir.Block) -> None:
         elif isinstance(op, Op):
             for region in op.regions:
                 prepare(region.blocks[0])
-    for op in list(block.operations):
-        if isinstance(op, ops.Cast) and type_of(op.x).dtype.bits == 16 and op.dtype == FLOAT32:
+    for op in reversed(list(block.operations)):
+        rounded = isinstance(op, ops.Cast) and type_of(op.x).dtype.bits == 16 and op.dtype == FLOAT32
+        if rounded or (isinstance(op, Op) and widens_bytes(op) and read_by_product(op)):
             _one_a_reader(op)
 
 
@@ -103,7 +104,7 @@ class Graph:
         for op in (operations[-1], *(o for o in operations if isinstance(o, CONTROL))):
             graph.outside.update(op.operands)
         for op in operations[:-1]:
-            if is_placement(op) and not any(r in graph.outside for r in op.results):
+            if (is_placement(op) or is_read_along(op)) and not any(r in graph.outside for r in op.results):
                 continue
             n = len(graph.core)
             graph.core.append(op)

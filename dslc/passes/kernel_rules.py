@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dslc.ir import ops
@@ -49,6 +50,52 @@ def _by_index(value: ir.Value) -> bool:
 def _is_number(value: ir.Value) -> bool:
     t = type_of(value)
     return t.rank == 0 and t.dtype.is_integer
+
+
+def widens_bytes(op: Op) -> bool:
+    """An 8-bit integer made wider, or such a value minus a zero point that is spread over it."""
+    if isinstance(op, ops.Cast):
+        return type_of(op.x).dtype.is_integer and type_of(op.x).dtype.bits == 8 and op.dtype.bits > 8
+    return isinstance(op, ops.Sub) and _made_by(op.a, widens_bytes) and _made_by(op.b, _is_spread)
+
+
+def _made_by(value: ir.Value, rule: Callable[[Op], bool]) -> bool:
+    return not isinstance(value.owner, ir.Block) and rule(value.owner.opview)
+
+
+def _is_spread(op: Op) -> bool:
+    return isinstance(op, ops.Constant) or (isinstance(op, ops.View) and type_of(op.operands[0]).size < type_of(op.results[0]).size)
+
+
+def read_by_product(op: Op) -> bool:
+    """Whether what an op makes is read, through views, by a product of matrices."""
+    return any(_for_product(use.owner.opview) for use in op.results[0].uses)
+
+
+def is_read_along(op: Op) -> bool:
+    """Bytes made wider for products alone, and matrices that a product gathers, one for each point of its batch: each reads them where they lie."""
+    return (widens_bytes(op) and all(_for_product(use.owner.opview) for use in op.results[0].uses)) or _is_matrix_of_batch(op)
+
+
+def _is_matrix_of_batch(op: Op) -> bool:
+    if not isinstance(op, ops.Gather) or op.batch or len(op.operands) != 2 or op.outside != 0:
+        return False
+    rank = type_of(op.operands[1]).rank
+    readers = [use.owner.opview for use in op.results[0].uses]
+    return type_of(op.operands[0]).rank >= 3 and all(isinstance(r, ops.Contract) and _is_batch(r, op.results[0], rank) for r in readers)
+
+
+def _is_batch(product: ops.Contract, value: ir.Value, rank: int) -> bool:
+    """Whether the first `rank` axes of an operand are axes of the other one and of the result."""
+    sides = list(zip(product.operands, (product.lhs, product.rhs)))
+    mine = [k for k, (v, _) in enumerate(sides) if v == value]
+    return len(mine) == 1 and all(i in sides[1 - mine[0]][1] and i in product.out for i in sides[mine[0]][1][:rank])
+
+
+def _for_product(reader: Op) -> bool:
+    if isinstance(reader, (ops.View, ops.Reshape)):
+        return all(_for_product(use.owner.opview) for use in reader.results[0].uses)
+    return isinstance(reader, ops.Contract) or (isinstance(reader, Op) and is_read_along(reader))
 
 
 def kind_of(graph: Graph, members: set[int]) -> str | None:
