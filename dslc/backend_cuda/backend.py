@@ -311,7 +311,7 @@ class _Writer:
         place = scope.places.get(place, place)
         if place.space == "guard":
             return ("guard", place.index)
-        offset = sum(s * t for s, t in zip(place.strides, scope.turns))
+        offset = place.offset + sum(s * t for s, t in zip(place.strides, scope.turns))
         if place.space == "slot":
             return ("slot", place.index, offset) if offset else ("slot", place.index)
         return (place.space, place.index + offset)
@@ -319,7 +319,8 @@ class _Writer:
 
 def _is_aligned(place: Place) -> bool:
     """Whether all addresses of a place are multiples of 16 bytes; ports lie at multiples of 256."""
-    return (place.space in ("slot", "guard") or place.index % 16 == 0) and all(s % 16 == 0 for s in place.strides)
+    start = place.offset if place.space in ("slot", "guard") else place.index
+    return start % 16 == 0 and all(s % 16 == 0 for s in place.strides)
 
 
 def _aligned(n: int) -> int:
