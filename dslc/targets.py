@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -166,6 +167,7 @@ def _emulator_missing() -> str | None:
 
 # Programs for these are compiled with or without a GPU; a run asks for the device.
 ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90a")
+OLDEST = 80
 TARGETS = {
     t.name: t
     for t in (
@@ -183,6 +185,9 @@ TARGETS = {
 def target_of(name: str) -> Target:
     """The target of that name, there to be used; TargetError where it is unknown or something is missing."""
     if name not in TARGETS:
+        number = re.fullmatch(r"cuda:sm_(\d+)[af]?", name)
+        if number and int(number[1]) < OLDEST:
+            raise TargetError(f"{name.removeprefix('cuda:')} is too old", help=f"kernels are made for sm_{OLDEST} and newer: {', '.join(ARCHS)}")
         raise TargetError(f"unknown target '{name}'{did_you_mean(name, TARGETS)}", help=f"the targets are {', '.join(TARGETS)}")
     missing = TARGETS[name].missing()
     if missing:

@@ -206,6 +206,8 @@ class _PlanWriter:
         if place.space == "slot":
             entry = self.value(f"llvm.getelementptr %table[{8 * place.index}] : (!llvm.ptr) -> !llvm.ptr, i8")
             base = self.value(f"llvm.load {entry} : !llvm.ptr -> !llvm.ptr")
+            if place.offset:
+                base = self.value(f"llvm.getelementptr {base}[{place.offset}] : (!llvm.ptr) -> !llvm.ptr, i8")
         else:
             offset = place.index + (self.layout.arena if place.space == "arena" else 0)
             base = self.value(f"llvm.getelementptr %arena[{offset}] : (!llvm.ptr) -> !llvm.ptr, i8")

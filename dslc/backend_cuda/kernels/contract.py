@@ -45,7 +45,9 @@ def generate(request: Request) -> Generated:
     if min(rows, columns) < LEAST:
         return reduce.generate(request)
     tiled, product = tiles.product_of(epilogue), hopper_product(epilogue)
-    schedule, choice = choose(request.schedule, lambda: _by_cost(epilogue, tiled, product), lambda: _schedules(epilogue, tiled, product))
+    schedule, choice = choose(
+        request.schedule, lambda: _by_cost(epilogue, tiled, product), lambda: _schedules(epilogue, tiled, product), lambda s: s.sums
+    )
     if isinstance(schedule, HopperSchedule):
         assert product is not None
         return replace(hopper.generate(product, schedule), choice=choice)

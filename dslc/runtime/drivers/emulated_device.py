@@ -75,15 +75,21 @@ class EmulatorDriver(HostMemory):
             raise TargetError(f"{launch.label} needs a block of {launch.block}, {THREADS} threads are possible")
 
     def launch(self, launch: PreparedLaunch) -> None:
+        self._launch(launch, None)
+
+    def _launch(self, launch: PreparedLaunch, known: emulator.Known | None) -> None:
         function: Function = launch.function
-        function.module.launch(function.symbol, launch.grid, launch.block, launch.shared_bytes, launch.parameters, launch.buffers, launch.label)
+        values = launch.grid, launch.block, launch.shared_bytes, launch.parameters, launch.buffers, launch.label, known
+        function.module.launch(function.symbol, *values)
 
     def graph(self, launches: Sequence[PreparedLaunch]) -> Callable[[], None]:
         kept = tuple(launches)
 
         def run() -> None:
+            checked = any(launch.function.module.checked for launch in kept)
+            known = emulator.Known(b for launch in kept for b in launch.buffers if b.fresh) if checked else None
             for launch in kept:
-                self.launch(launch)
+                self._launch(launch, known)
 
         return run
 
