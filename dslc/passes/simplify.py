@@ -64,7 +64,7 @@ def simplify_block(block: ir.Block) -> None:
 def _merge(op: Op, seen: dict[tuple, Op]) -> None:
     """One op for two that compute the same from the same."""
     tag = op.attributes.get(PRECISION)
-    key = (op.operation.name, tag, *op.operands, *((k, op.attributes[k]) for k in op._codecs), *(r.type for r in op.results))
+    key = (op.operation.name, tag, *op.operands, *((k, op.attributes.get(k)) for k in op._codecs), *(r.type for r in op.results))
     first = seen.setdefault(key, op)
     if first.operation == op.operation:
         return
@@ -208,7 +208,7 @@ def _turn_product(view: ops.View, product: ops.Contract) -> None:
     if sum((a in rows) != (b in rows) for a, b in pairwise(out)) > 1:
         return  # rows and columns would be mixed
     with ir.InsertionPoint(product), fuse_locations([product.location, view.location]):
-        turned = ops.Contract.of(*product.operands, lhs=product.lhs, rhs=product.rhs, out=out, dtype=product.dtype)
+        turned = ops.Contract.of(*product.operands, lhs=product.lhs, rhs=product.rhs, out=out, dtype=product.dtype, tf32=product.tf32)
     if PRECISION in product.attributes:
         turned.owner.attributes[PRECISION] = product.attributes[PRECISION]
     view.results[0].replace_all_uses_with(turned)
