@@ -24,6 +24,7 @@ from dslc.ir.types import fuse_locations, type_of
 from .kernel_rules import POINTWISE, is_placement
 from .notes import note
 from .prune import remove_dead
+from .regions import sort
 from .tile_space import Space, line_of
 
 MAX_TERMS = 256  # of a score: beyond, to compute it anew costs more than to read it
@@ -60,12 +61,12 @@ def _derive(block: ir.Block, workers: int, notes: list[str]) -> None:
     for space in _spaces(block, notes):
         space.pull_out()
     remove_dead(block)
-    _sort(block)
+    sort(block)
     spaces = _spaces(block, notes)
     order = Order.of(block, [sink for space in spaces for sink in space.sinks])
     for space in spaces:
         _kernels(order, space, workers, notes)
-    _sort(block)
+    sort(block)
     remove_dead(block)
 
 
@@ -98,10 +99,10 @@ def _is_score(op: ops.Contract) -> bool:
         return False
     own = [any(i in op.out and i not in other for i in mine) for mine, other in ((op.lhs, op.rhs), (op.rhs, op.lhs))]
     batched = any(i in op.lhs and i in op.rhs for i in op.out)
-    return all(own) and (batched or not any(_is_parameter(v) for v in op.operands))
+    return all(own) and (batched or not any(is_parameter(v) for v in op.operands))
 
 
-def _is_parameter(value: ir.Value) -> bool:
+def is_parameter(value: ir.Value) -> bool:
     """A trained weight, seen through views."""
     while not isinstance(value.owner, ir.Block):
         op = value.owner.opview
@@ -369,29 +370,6 @@ def _parts(order: Order, space: Space, group: _Group) -> tuple[list[Op], list[ir
     used = [v for v in made if any(_outside(space, u.owner.opview, mine | rows, group) for u in v.uses)]
     results = sorted(used, key=lambda v: order.number[v])
     return *_body(space, results, mine), results
-
-
-def _sort(block: ir.Block) -> None:
-    """Puts the ops of a block in an order in which values are made before they are read, near to the one they have."""
-    done: set[ir.Operation] = set()
-    *ops_in, end = block.operations
-
-    def place(op: Op) -> None:
-        stack = [op]
-        while stack:
-            current = stack[-1]
-            if current.operation in done:
-                stack.pop()
-                continue
-            waiting = [v.owner.opview for v in current.operands if not isinstance(v.owner, ir.Block) and v.owner not in done]
-            if waiting:
-                stack += waiting
-                continue
-            done.add(stack.pop().operation)
-            current.operation.move_before(end.operation)
-
-    for op in ops_in:
-        place(op)
 
 
 def _outside(space: Space, user: Op, inner: set[ir.Value], group: _Group) -> bool:

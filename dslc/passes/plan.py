@@ -50,6 +50,9 @@ class _Home:
         return _Home(self.slot, self.buffer, (*self.strides, *(0,) * (depth - len(self.strides)), stride))
 
 
+STARTED = _Home(None, None)  # of what scans start with and put into their carries themselves
+
+
 @dataclass
 class Planner:
     program: func.FuncOp
@@ -148,6 +151,9 @@ class Planner:
 
     def _call(self, op: ops.Kernel) -> list[Step]:
         """The call; before one that writes rows into its base, the base is copied to where the result is, if it is not there."""
+        if _starts_carries(op):
+            self.homes[op.results[0]] = STARTED
+            return []
         operands: tuple[Any, ...] = tuple(self._home(v) for v in op.operands)
         for r in op.results:
             if r not in self.homes:
@@ -173,7 +179,10 @@ class Planner:
         turn = self._new(type_of(arguments[0]), origin)
         start = self.clock
         for carry, r, initial in zip(arguments[1 + c : 1 + c + k], results, operands[c : c + k]):
-            steps.append(Copy(self._home(initial), self._home(r), type_of(r).bytes))  # type: ignore[arg-type]
+            if self.homes[initial] == STARTED:
+                steps.append(Call(initial.owner.opview, (), (self._home(r),)))  # type: ignore[arg-type]
+            else:
+                steps.append(Copy(self._home(initial), self._home(r), type_of(r).bytes))  # type: ignore[arg-type]
             self.homes[carry] = self.homes[r]
         for inner, outer in zip(arguments[1 : 1 + c], operands[:c]):
             self.homes[inner] = self._home(outer)
@@ -186,6 +195,9 @@ class Planner:
             target = self.homes[r].moved(depth, type_of(value).bytes)
             if value not in self.homes and value not in emitted and not isinstance(value.owner, ir.Block):
                 emitted[value] = self.homes[value] = target
+        for value, carry in zip(yielded[:k], arguments[1 + c : 1 + c + k]):
+            if value not in self.homes and not isinstance(value.owner, ir.Block) and _in_place(carry, value):
+                self.homes[value] = self.homes[carry]
         self.clock += 1
         body = self._block(block, depth + 1)
         self.clock += 1
@@ -286,6 +298,14 @@ def _in_place(old: ir.Value, value: ir.Value) -> bool:
         elif user.block != kernel.operation.block or not user.is_before_in_block(kernel.operation):
             return False
     return True
+
+
+def _starts_carries(op: ops.Kernel) -> bool:
+    """Whether a kernel makes one constant, with which scans start: each makes it where its carry is."""
+    if op.operands or len(op.results) != 1:
+        return False
+    uses = [(use.owner.opview, use.operand_number) for use in op.results[0].uses]
+    return bool(uses) and all(isinstance(user, ops.Scan) and 0 <= at - user.constants < user.carries for user, at in uses)
 
 
 def _kernel_of(value: ir.Value) -> ops.Kernel | None:
