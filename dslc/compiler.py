@@ -108,6 +108,7 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned:
         passes += [model.decoding(elaborated, prefill=program == "prefill"), Simplify()]
     if target.lowered:
         from .passes.attention import Attention
+        from .passes.chunk import Chunk
         from .passes.fuse import Fuse
         from .passes.prepare import Prepare
         from .passes.recompute import Recompute
@@ -117,13 +118,15 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned:
         if recipe.prepares:
             passes += [ScaleWeights(), Prepare()]
         passes.append(Attention(target.workers()))
+        budget = settings.memory if recipe.steps and settings is not None else None
         if recipe.steps or elaborated.builder.has_gradients:
+            passes.append(Chunk(budget, aside, target.workers() > 0))
             passes.append(Recompute())
         passes.append(Fuse())
-        if recipe.steps and settings is not None and settings.memory is not None:
+        if budget is not None:
             from .passes.checkpoint import Checkpoint
 
-            passes.append(Checkpoint(settings.memory, aside, settings.memory_span or settings.span))
+            passes.append(Checkpoint(budget, aside, settings.memory_span or settings.span))
         passes.append(Tile(tuned))
     return passes
 

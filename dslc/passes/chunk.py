@@ -1,70 +1,166 @@
-"""chunk: products too large to lie in memory, the logits of a language model, are made and used up for some of their tokens at a time."""
+"""chunk: products too large to lie in memory, as the logits of a language model, are made and used up for some of their tokens at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
+from dslc.ir.program import program_of
 from dslc.ir.rows import Unsuited
+from dslc.ir.types import type_of
 
 from .attention import is_parameter
+from .checkpoint import size_text
 from .chunked import Loss, rewrite
+from .fuse import Fuse
 from .notes import note
 from .prune import remove_dead
+from .recompute import Recompute
 from .regions import sort
+from .rematerialize import choose, least
 from .tile_space import line_of
+from .timeline import Timeline
+
+LARGE = 64 << 20  # bytes of a product that is made in chunks without a budget too
+TOKENS = 256  # of a turn without a budget: below, reading the weights in each turn costs more than the cache saves (measured)
+FEWEST = 4  # turns without a budget: where fewer would do, the product is not much larger than the gradient of the weights, which a loop must hold
+SHARE = 8  # of the gradient of the weights, which is there anyway: a turn's product of an eighth of it saves nothing more
 
 
 @dataclass(frozen=True)
 class Chunk:
-    tokens: int = 0
+    """Where a product with a softmax behind it is larger than what it is made of, and all that is made of it belongs to single tokens or is a sum over
+    them, a loop over the tokens holds it, its softmax and its gradients. Nothing is computed twice: the loss is a sum over tokens, so that a turn makes
+    both the losses of its tokens and their gradients, and adds to the gradient of the weights. The losses are the same to the bit; that gradient is
+    added up in another order, in float32, and agrees within rounding.
+
+    A turn reads the weights and their gradient once more. `freely`: whether the target loses no time by that, so that large products are made in
+    chunks without a budget too: as many tokens as make the product no larger than the weights. Under a `budget` the number of tokens is the one that
+    costs least by the cost model, what `Checkpoint` has to run again included. `aside`: as of `Checkpoint`.
+
+    before: %l = contract %h, %w; ...; %dl = ...; %dh = contract %dl, %w; %dw = contract %dl, %h
+    after:  %dw, %dh = scan (carry %dw) over chunks of %h { %l = contract %h, %w; ...; %dw + contract %dl, %h }
+    """
+
+    budget: int | None = None
+    aside: int = 0
+    freely: bool = False
 
     def run(self, module: ir.Module) -> None:
-        for op in module.body.operations:
-            if isinstance(op, func.FuncOp):
-                chunk(op.entry_block, self.tokens)
+        program = program_of(module)
+        notes: list[str] = []
+        found = losses(program.entry_block, notes)
+        turns = self._turns(program, found) if found else 1
+        told = [chunk(program.entry_block, turns)] if turns > 1 else []
+        note(module, "chunk", [*(line for lines in told for line in lines), *notes])
+
+    def _turns(self, program: func.FuncOp, found: Sequence[Loss]) -> int:
+        choices = list(_choices(found))
+        large = self.freely and any(loss.root.type.bytes >= LARGE for loss in found)
+        first = next((k for k, turns in enumerate(choices) if large and turns >= FEWEST and _is_modest(found, turns)), 0)
+        if self.budget is None:
+            return choices[first]
+        best: tuple[float, int] | None = None
+        tight: list[tuple[Timeline, int]] = []
+        for turns in choices[first:]:
+            line = _timeline(program, turns)
+            if best is not None and line.seconds >= best[0]:
+                continue
+            plan = choose(line, self.budget - self.aside - line.slots)
+            if plan is None:
+                tight.append((line, turns))
+                continue
+            if best is None or line.seconds + plan.extra < best[0]:
+                best = line.seconds + plan.extra, turns
+            if plan.extra == 0:
+                break
+        return best[1] if best is not None else min(tight[-2:], key=lambda tried: least(tried[0])[1].total)[1]
 
 
-def chunk(block, tokens):
-    for loss in losses(block, []):
-        print([str(v.owner.opview.operation.name) for v in loss.rows], [str(v.owner.opview.operation.name) for v in loss.totals], len(loss.members))
-        print(rewrite(block, loss, tokens))
+def _choices(found: Sequence[Loss]) -> Iterator[int]:
+    """Numbers of turns: 1 is the program as it is."""
+    turns = 1
+    while True:
+        yield turns
+        turns *= 2
+        if all(_tokens(loss) // turns < max(1, _weights(loss) // SHARE) for loss in found):
+            return
+
+
+def _is_modest(found: Sequence[Loss], turns: int) -> bool:
+    """Whether the product of a turn is no larger than the weights, or has as few tokens as lose no time."""
+    return all(_tokens(loss) // turns <= max(TOKENS, _weights(loss)) for loss in found)
+
+
+def _tokens(loss: Loss) -> int:
+    return loss.numbered.points
+
+
+def _weights(loss: Loss) -> int:
+    """The number of tokens that makes the product as large as its other operand."""
+    return max(1, type_of(loss.root.operands[1 - loss.side]).size * _tokens(loss) // loss.root.type.size)
+
+
+def _timeline(program: func.FuncOp, turns: int) -> Timeline:
+    """What a budget's plan has to deal with where the loops have so many turns."""
+    trial = ir.Module.create(program.location)
+    with ir.InsertionPoint(trial.body):
+        program.operation.clone()
+    chunk(program_of(trial).entry_block, turns)
+    Recompute().run(trial)
+    Fuse().run(trial)
+    return Timeline.of(program_of(trial))
+
+
+def chunk(block: ir.Block, turns: int) -> list[str]:
+    """Puts the products of a block into loops of about so many turns; tells of each."""
+    told = []
+    for _ in losses(block, []) if turns > 1 else ():
+        loss = next(iter(losses(block, [])), None)  # anew: the values around it are others now
+        if loss is None:
+            break
+        most = max(1, -(-_tokens(loss) // turns))
+        whole, place = loss.root.type, line_of(loss.root)
+        pieces = rewrite(block, loss, most)
         sort(block)
         remove_dead(block)
-        return
+        each = size_text(whole.bytes // _tokens(loss) * pieces[0].tokens)
+        told.append(f"{place}: {whole} is made for {pieces[0].tokens} of {_tokens(loss)} tokens at a time: {each} instead of {size_text(whole.bytes)}")
+    return told
 
 
 def losses(block: ir.Block, notes: list[str]) -> list[Loss]:
-    """The largest products with a softmax behind them that a loop over tokens can hold; notes what stands in the way of the others."""
+    """The largest products of a block that a loop over tokens can hold, with a softmax behind them; notes what stands in the way of the others."""
     found = []
     for root in _largest(block):
         reasons = []
         for side in _sides(root):
+            loss = Loss.start(root, side)
             try:
-                loss = Loss.of(block, root, side)
+                loss.follow(block)
             except Unsuited as why:
-                reasons.append(f"{line_of(root)}: not in chunks: {why}")
+                reasons.append(str(why))
+                told = loss.tells()
                 continue
             if loss.tells():
                 found.append(loss)
+            reasons = []
             break
-        notes += reasons[-1:]
+        if reasons and told:
+            notes.append(f"{line_of(root)}: not in chunks of tokens: {reasons[0]}")
     return found
 
 
-def _sides(root) -> list[int]:
-    weights = [is_parameter(v) for v in root.operands]
-    return [k for k in (0, 1) if not weights[k]] or [0, 1]
-
-
-def _largest(block):
-    found = [op for op in block.operations if isinstance(op, ops.Contract) and _is_large(op)]
+def _largest(block: ir.Block) -> list[Any]:
+    products = [op for op in block.operations if isinstance(op, ops.Contract) and op.type.dtype.is_float and op.type.size]
+    found = [op for op in products if op.type.size > max(t.size for t in op.types())]
     most = max((op.type.size for op in found), default=0)
     return [op for op in found if 2 * op.type.size >= most]
 
 
-def _is_large(op):
-    a, b = op.types()
-    return op.type.size > max(a.size, b.size) and op.type.dtype.is_float
+def _sides(root: Any) -> list[int]:
+    """The operands that may have the tokens: of a weight and a value the value."""
+    return [k for k in (0, 1) if not is_parameter(root.operands[k])] or [0, 1]

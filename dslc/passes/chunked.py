@@ -28,7 +28,8 @@ class Loss:
     """A product and what is made of it: `axes` of all values that depend on it (a str: why they are not followed), `members` the ops that a loop over
     the tokens would hold, `rows` and `totals` what others read of it."""
 
-    root: Op
+    root: Any
+    side: int  # the operand of the product that has the tokens
     numbered: Numbered
     axes: dict[ir.Value, Axes | str] = field(default_factory=dict)
     members: dict[ir.Operation, Op] = field(default_factory=dict)
@@ -36,18 +37,21 @@ class Loss:
     totals: list[ir.Value] = field(default_factory=list)
 
     @staticmethod
-    def of(block: ir.Block, root: Any, side: int) -> Loss:
-        """`side`: the operand of the product that has the tokens. Raises Unsuited, with the op that stands in the way."""
+    def start(root: Any, side: int) -> Loss:
         mine = (root.lhs, root.rhs)[side]
-        shape = type_of(root.results[0]).shape
+        shape = root.type.shape
         order = sorted((p for p, n in enumerate(shape) if n > 1), key=lambda p: root.out[p] not in mine)
-        tokens = sum(root.out[p] in mine for p in order)
-        loss = Loss(root, Numbered(tuple(shape[p] for p in order), tokens))
         number = {p: a for a, p in enumerate(order)}
-        loss.axes[root.results[0]] = tuple((number[p], number[p]) if p in number else None for p in range(len(shape)))
-        loss._follow(block)
-        loss._collect(block)
-        return loss
+        axes: Axes = tuple((number[p], number[p]) if p in number else None for p in range(len(shape)))
+        numbered = Numbered(tuple(shape[p] for p in order), sum(root.out[p] in mine for p in order))
+        return Loss(root, side, numbered, {root.results[0]: axes})
+
+    def follow(self, block: ir.Block) -> None:
+        """Finds what the loop holds. Raises Unsuited, with the op that stands in the way."""
+        if not 0 < self.numbered.tokens < len(self.numbered.sizes):
+            raise Unsuited("it has no tokens, or nothing else")
+        self._follow(block)
+        self._collect(block)
 
     # --- what depends on the product
 

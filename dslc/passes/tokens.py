@@ -29,6 +29,11 @@ class Numbered:
     sizes: tuple[int, ...]
     tokens: int
 
+    @property
+    def points(self) -> int:
+        """The number of tokens."""
+        return math.prod(self.sizes[: self.tokens])
+
     def is_token(self, part: Part | None) -> bool:
         return part is not None and part[0] < self.tokens
 
