@@ -95,20 +95,22 @@ class Loss:
                     (self.totals if self.numbered.free(self.axes[r]) else self.rows).append(r)  # type: ignore[arg-type]
 
     def _check(self, op: Any) -> None:
-        name = op.operation.name.removeprefix("nn.")
-        if isinstance(op, CONTROL) or not isinstance(op, Op):
-            raise Unsuited("the program returns it" if name == "func.return" else f"{name} at {line_of(op)} reads it")
-        axes = self.axes[op.results[0]]
-        if isinstance(axes, str):
-            raise Unsuited(f"{name} at {line_of(op)}: {axes}")
-        for v in op.operands:
-            if v in self.axes and self.numbered.free(self.axes[v]):  # type: ignore[arg-type]
-                maker = v.owner.opview
-                raise Unsuited(f"{name} at {line_of(op)} needs all tokens of {maker.operation.name.removeprefix('nn.')} at {line_of(maker)}")
+        if not isinstance(op, Op) or isinstance(op, CONTROL):
+            raise Unsuited("the program returns it" if not isinstance(op, Op) else f"{_named(op)} reads it")
+        for made in (*op.operands, op.results[0]):
+            axes = self.axes.get(made)
+            if isinstance(axes, str):
+                raise Unsuited(f"{_named(made.owner.opview)}: {axes}")
+            if axes is not None and made != op.results[0] and self.numbered.free(axes):
+                raise Unsuited(f"{_named(op)} needs all tokens of {_named(made.owner.opview)}")
 
     def tells(self) -> bool:
         """Whether there is a softmax, so that a reader may wonder."""
         return any(isinstance(use.owner.opview, (ops.Exp, ops.Softmax, ops.LogSoftmax)) for v in self.axes if self.is_wide(v) for use in v.uses)
+
+
+def _named(op: Any) -> str:
+    return f"{op.operation.name.removeprefix('nn.')} at {line_of(op)}"
 
 
 # --- pieces
