@@ -136,21 +136,18 @@ def losses(block: ir.Block, notes: list[str]) -> list[Loss]:
     """The largest products of a block that a loop over tokens can hold, with a softmax behind them; notes what stands in the way of the others."""
     found = []
     for root in _largest(block):
-        reasons = []
+        told = ""
         for side in _sides(root):
             loss = Loss.start(root, side)
             try:
                 loss.follow(block)
             except Unsuited as why:
-                reasons.append(str(why))
-                told = loss.tells()
+                told = told or (f"{line_of(root)}: not in chunks of tokens: {why}" if loss.has_softmax() else "")
                 continue
-            if loss.tells():
-                found.append(loss)
-            reasons = []
+            found += [loss] if loss.has_softmax() else []
+            told = ""
             break
-        if reasons and told:
-            notes.append(f"{line_of(root)}: not in chunks of tokens: {reasons[0]}")
+        notes += [told] if told else []
     return found
 
 

@@ -104,9 +104,16 @@ class Loss:
             if axes is not None and made != op.results[0] and self.numbered.free(axes):
                 raise Unsuited(f"{_named(op)} needs all tokens of {_named(made.owner.opview)}")
 
-    def tells(self) -> bool:
-        """Whether there is a softmax, so that a reader may wonder."""
-        return any(isinstance(use.owner.opview, (ops.Exp, ops.Softmax, ops.LogSoftmax)) for v in self.axes if self.is_wide(v) for use in v.uses)
+    def has_softmax(self) -> bool:
+        """Whether exponentials of the product are summed over what is no token."""
+        found = [use.owner.opview for v in self.axes if self.is_wide(v) for use in v.uses]
+        if any(isinstance(op, (ops.Softmax, ops.LogSoftmax)) for op in found):
+            return True
+        return any(isinstance(op, ops.Exp) for op in found) and any(isinstance(op, ops.Reduce) and self._keeps_tokens(op) for op in found)
+
+    def _keeps_tokens(self, op: Any) -> bool:
+        axes = self.axes[op.results[0]]
+        return op.kind == "sum" and not isinstance(axes, str) and not self.numbered.free(axes)
 
 
 def _named(op: Any) -> str:

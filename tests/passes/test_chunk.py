@@ -153,7 +153,7 @@ EPSILONS = {"bfloat16": 2.0**-8, "float16": 2.0**-11}
 OBSTACLES = {
     "the logits leave the program": ("state kept[batch, time, vocab] ~ zeros()\n    kept <- logits\n    loss cross_entropy(logits, targets)", "returns it"),
     "tokens compete": ("p[b, t, v] = softmax[t](logits[b, t, v])\n    loss mean(p ** 2)", "softmax at line 8: it runs along the tokens"),
-    "all tokens first": ("loss exp(cross_entropy(logits, targets))", "needs all tokens of reduce at line"),
+    "all tokens first": ("loss exp(cross_entropy(logits, targets))", "needs all tokens of"),
     "tokens beside tokens": ("d[b, t, v] = logits[b, t, v] - logits[b, t - 1, v]\n    loss cross_entropy(d, targets)", "view at line 8: it reads other tokens"),
 }
 
