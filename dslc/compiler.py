@@ -208,11 +208,13 @@ def _noted(executable: Executable, module: Any) -> Executable:
     from .ir.program import program_of, results_of
     from .passes.bounded import NOTE as LENGTHS
     from .passes.checkpoint import NOTE
+    from .passes.notes import notes_of
 
     attributes = module.operation.attributes
     writes = "\n".join(s.name for s, _ in results_of(program_of(module)) if s.role in ("param", "state"))
     told = {name: attributes[note].value for name, note in (("memory", NOTE), ("lengths", LENGTHS)) if note in attributes}
-    return replace(executable, notes={**executable.notes, "writes": writes, **told})
+    chunks = {"chunks": "; ".join(lines)} if (lines := notes_of(module, "chunk")) else {}
+    return replace(executable, notes={**executable.notes, "writes": writes, **told, **chunks})
 
 
 def compile_program(

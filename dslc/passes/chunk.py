@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from .notes import note
 from .prune import remove_dead
 from .recompute import Recompute
 from .regions import sort
-from .rematerialize import choose, least
+from .rematerialize import Choice, choose, least
 from .tile_space import line_of
 from .timeline import Timeline
 
@@ -32,14 +32,15 @@ SHARE = 8  # of the gradient of the weights, which is there anyway: a turn's pro
 
 @dataclass(frozen=True)
 class Chunk:
-    """Where a product with a softmax behind it is larger than what it is made of, and all that is made of it belongs to single tokens or is a sum over
-    them, a loop over the tokens holds it, its softmax and its gradients. Nothing is computed twice: the loss is a sum over tokens, so that a turn makes
-    both the losses of its tokens and their gradients, and adds to the gradient of the weights. The losses are the same to the bit; that gradient is
-    added up in another order, in float32, and agrees within rounding.
+    """Where a product with a softmax behind it is larger than what it is made of, and all that is made of it belongs to single tokens or is a sum
+    over them, a loop over the tokens holds it, its softmax and its gradients. Nothing is computed twice: the loss is a sum over tokens, so that a
+    turn makes both the losses of its tokens and their gradients, and adds to the gradient of the weights. The losses are the same to the bit; that
+    gradient is added up in another order, in float32, and agrees within rounding. (Chunks of the vocabulary would make the product twice: the
+    gradients need the softmax's sum.)
 
     A turn reads the weights and their gradient once more. `freely`: whether the target loses no time by that, so that large products are made in
-    chunks without a budget too: as many tokens as make the product no larger than the weights. Under a `budget` the number of tokens is the one that
-    costs least by the cost model, what `Checkpoint` has to run again included. `aside`: as of `Checkpoint`.
+    chunks without a budget too, of so many tokens that the product is no larger than the weights. Under a `budget` the number of tokens is the one
+    that costs least by the cost model, with what `Checkpoint` has to run again. `aside`: as of `Checkpoint`.
 
     before: %l = contract %h, %w; ...; %dl = ...; %dh = contract %dl, %w; %dw = contract %dl, %h
     after:  %dw, %dh = scan (carry %dw) over chunks of %h { %l = contract %h, %w; ...; %dw + contract %dl, %h }
@@ -58,30 +59,37 @@ class Chunk:
         note(module, "chunk", [*(line for lines in told for line in lines), *notes])
 
     def _turns(self, program: func.FuncOp, found: Sequence[Loss]) -> int:
-        choices = list(_choices(found))
+        numbers = list(choices(found))
         large = self.freely and any(loss.root.type.bytes >= LARGE for loss in found)
-        first = next((k for k, turns in enumerate(choices) if large and turns >= FEWEST and _is_modest(found, turns)), 0)
+        first = next((k for k, turns in enumerate(numbers) if large and turns >= FEWEST and _is_modest(found, turns)), 0)
         if self.budget is None:
-            return choices[first]
-        best: tuple[float, int] | None = None
-        tight: list[tuple[Timeline, int]] = []
-        for turns in choices[first:]:
-            line = _timeline(program, turns)
-            if best is not None and line.seconds >= best[0]:
-                continue
-            plan = choose(line, self.budget - self.aside - line.slots)
-            if plan is None:
-                tight.append((line, turns))
-                continue
-            if best is None or line.seconds + plan.extra < best[0]:
-                best = line.seconds + plan.extra, turns
-            if plan.extra == 0:
-                break
-        return best[1] if best is not None else min(tight[-2:], key=lambda tried: least(tried[0])[1].total)[1]
+            return numbers[first]
+        return cheapest(((turns, timeline(program, turns)) for turns in numbers[first:]), self.budget - self.aside)[0]
 
 
-def _choices(found: Sequence[Loss]) -> Iterator[int]:
-    """Numbers of turns: 1 is the program as it is."""
+def cheapest(lines: Iterable[tuple[int, Timeline]], budget: int) -> tuple[int, Timeline, Choice | None]:
+    """The number of turns, of those given with their timelines, that takes least time within a budget, with its plan; where none fits, the one that
+    comes nearest."""
+    best: tuple[int, Timeline, Choice] | None = None
+    tight: list[tuple[int, Timeline]] = []
+    for turns, line in lines:
+        if best is not None and line.seconds >= best[1].seconds + best[2].extra:
+            continue
+        plan = choose(line, budget - line.slots)
+        if plan is None:
+            tight.append((turns, line))
+            continue
+        if best is None or line.seconds + plan.extra < best[1].seconds + best[2].extra:
+            best = turns, line, plan
+        if plan.extra == 0:  # more turns only read the weights more often
+            break
+    if best is not None:
+        return best
+    return (*min(tight[-2:], key=lambda tried: least(tried[1])[1].total), None)
+
+
+def choices(found: Sequence[Loss]) -> Iterator[int]:
+    """Numbers of turns to choose from; 1 is the program as it is."""
     turns = 1
     while True:
         yield turns
@@ -104,7 +112,7 @@ def _weights(loss: Loss) -> int:
     return max(1, type_of(loss.root.operands[1 - loss.side]).size * _tokens(loss) // loss.root.type.size)
 
 
-def _timeline(program: func.FuncOp, turns: int) -> Timeline:
+def timeline(program: func.FuncOp, turns: int) -> Timeline:
     """What a budget's plan has to deal with where the loops have so many turns."""
     trial = ir.Module.create(program.location)
     with ir.InsertionPoint(trial.body):
@@ -128,7 +136,9 @@ def chunk(block: ir.Block, turns: int) -> list[str]:
         sort(block)
         remove_dead(block)
         each = size_text(whole.bytes // _tokens(loss) * pieces[0].tokens)
-        told.append(f"{place}: {whole} is made for {pieces[0].tokens} of {_tokens(loss)} tokens at a time: {each} instead of {size_text(whole.bytes)}")
+        told.append(
+            f"{place}: {whole} is made for {pieces[0].tokens} of {_tokens(loss)} tokens at a time: {each} instead of {size_text(whole.bytes)}"
+        )
     return told
 
 

@@ -125,8 +125,8 @@ def _named(op: Any) -> str:
 
 @dataclass(frozen=True)
 class Piece:
-    """A box of tokens, taken `turns` at a time: along the token axis `axis` from `start` on, in `counts[axis]` steps of `sizes[axis]`; the axes before
-    it one by one, those behind it whole."""
+    """A box of tokens and its turns: along the token axis `axis` from `start` on, in `counts[axis]` steps of `sizes[axis]`; the axes before it one by
+    one, those behind it whole."""
 
     axis: int
     start: int
@@ -312,9 +312,11 @@ class _Loop:
         values = op.values()
         if isinstance(op, ops.Constant):
             t = op.type
-            return [ops.full(t.with_shape(extent(t.shape, axes, self.piece.sizes, self.numbered.tokens)), op.uniform)] if op.uniform is not None else [
-                op.operation.clone().results[0]
-            ]
+            return (
+                [ops.full(t.with_shape(extent(t.shape, axes, self.piece.sizes, self.numbered.tokens)), op.uniform)]
+                if op.uniform is not None
+                else [op.operation.clone().results[0]]
+            )
         if "shape" in values:
             values["shape"] = extent(values["shape"], axes, self.piece.sizes, self.numbered.tokens)
         if op.results[0] in self.loss.totals and isinstance(op, ops.Contract):
@@ -335,8 +337,8 @@ class _Loop:
             return TOTALS[op.kind if isinstance(op, ops.Reduce) else "sum"].of(carry, self.inner[total, self.loss.axes[total]])  # type: ignore[index]
 
     def _taken_apart(self, value: ir.Value, axes: Axes) -> ir.Value:
-        """A value with the turns as a first axis, behind which its token axes have the sizes of one turn. It repeats over turns along axes that it has
-        not."""
+        """A value with the turns as a first axis, behind which its token axes have the sizes of one turn. It repeats over turns along axes that it
+        lacks."""
         piece, looped = self.piece, range(self.piece.axis + 1)
         split, own = _each_apart(type_of(value).shape, axes, self.numbered.sizes)
         whole = ops.reshape(value, split)

@@ -129,7 +129,7 @@ class Numbered:
         scatters = isinstance(op, ops.Scatter)
         if first is not None and any(map(self.is_token, first[batch : rank if scatters else batch + places])):
             raise Unsuited("it picks tokens")
-        lead = self._merged([*((axes for axes in ids)), *([] if first is None else [(*first[:batch], *(None,) * (rank - batch))])])
+        lead = self._merged([*ids, *([] if first is None else [(*first[:batch], *(None,) * (rank - batch))])])
         if scatters and any(map(self.is_token, lead[batch:])):
             raise Unsuited("it puts tokens together")
         rest = (rank if scatters else batch + places), type_of(op.operands[0]).rank
@@ -221,7 +221,9 @@ def groups(old: Sequence[int], new: Sequence[int]) -> list[tuple[list[int], list
     out: list[tuple[list[int], list[int]]] = []
     i = j = 0
     while i < len(old) or j < len(new):
-        olds, news, a, b = [], [], 1, 1
+        olds: list[int] = []
+        news: list[int] = []
+        a = b = 1
         while not (olds or news) or a != b:
             if j >= len(new) or (i < len(old) and a <= b):
                 olds.append(i)
