@@ -16,6 +16,7 @@ from .attention import is_parameter
 from .checkpoint import size_text
 from .chunked import Loss, rewrite
 from .fuse import Fuse
+from .narrow import narrow
 from .notes import note
 from .prune import remove_dead
 from .recompute import Recompute
@@ -53,7 +54,11 @@ class Chunk:
     def run(self, module: ir.Module) -> None:
         program = program_of(module)
         notes: list[str] = []
-        found = losses(program.entry_block, notes)
+        if not _largest(program.entry_block):
+            return
+        trial = _copy(program)
+        narrow(program_of(trial).entry_block)
+        found = losses(program_of(trial).entry_block, notes)
         turns = self._turns(program, found) if found else 1
         told = [chunk(program.entry_block, turns)] if turns > 1 else []
         note(module, "chunk", [*(line for lines in told for line in lines), *notes])
@@ -114,19 +119,27 @@ def _weights(loss: Loss) -> int:
 
 def timeline(program: func.FuncOp, turns: int) -> Timeline:
     """What a budget's plan has to deal with where the loops have so many turns."""
-    trial = ir.Module.create(program.location)
-    with ir.InsertionPoint(trial.body):
-        program.operation.clone()
+    trial = _copy(program)
     chunk(program_of(trial).entry_block, turns)
     Recompute().run(trial)
     Fuse().run(trial)
     return Timeline.of(program_of(trial))
 
 
+def _copy(program: func.FuncOp) -> ir.Module:
+    module = ir.Module.create(program.location)
+    with ir.InsertionPoint(module.body):
+        program.operation.clone()
+    return module
+
+
 def chunk(block: ir.Block, turns: int) -> list[str]:
     """Puts the products of a block into loops of about so many turns; tells of each."""
-    told = []
-    for _ in losses(block, []) if turns > 1 else ():
+    told: list[str] = []
+    if turns == 1:
+        return told
+    narrow(block)
+    for _ in losses(block, []):
         loss = next(iter(losses(block, [])), None)  # anew: the values around it are others now
         if loss is None:
             break

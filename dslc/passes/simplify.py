@@ -300,8 +300,10 @@ def _gather(op: Op) -> ir.Value | None:
     x, *ids = op.operands
     shape, batch = type_of(op.results[0]).shape, op.batch
     found = [_even(i) for i in ids]
-    if None in found or not type_of(op.results[0]).size:
+    if not type_of(op.results[0]).size:
         return None
+    if None in found:
+        return _gather_in_step(op, found[0])
     rank, extra = type_of(ids[0]).rank, len(shape) - type_of(ids[0]).rank
     rows = [[int(k == a) for k in range(len(shape))] for a in range(batch)]
     rows += [[*steps, *[0] * extra] for _, steps in found]  # type: ignore[misc]
@@ -310,9 +312,24 @@ def _gather(op: Op) -> ir.Value | None:
     return ops.view(x, rows, offsets, shape, op.outside)
 
 
+def _gather_in_step(op: ops.Gather, first: tuple[int, list[int]] | None) -> ir.Value | None:
+    """Where the first of several places goes along with the points themselves, `x[b, t, ids[b, t]]` for some of all t, it is one more batch axis of a
+    slice."""
+    x, *ids = op.operands
+    t, batch, shape = type_of(x), op.batch, type_of(ids[0]).shape
+    if first is None or len(ids) < 2 or len(shape) <= batch or first[1] != [int(a == batch and n > 1) for a, n in enumerate(shape)]:
+        return None
+    rows = [[int(a == k) for k in range(t.rank)] for a in range(t.rank)]
+    offsets = [first[0] if a == batch else 0 for a in range(t.rank)]
+    part = ops.view(x, rows, offsets, [shape[batch] if a == batch else n for a, n in enumerate(t.shape)], op.outside)
+    return ops.Gather.of(part, *ids[1:], batch=batch + 1, outside=op.outside)
+
+
 def _even(value: ir.Value) -> tuple[int, list[int]] | None:
     """(first, steps along the axes) of constant integers that grow evenly along each axis."""
     op, t = maker(value), type_of(value)
+    if isinstance(op, ops.View) and op.inside and isinstance(line := maker(op.x), ops.Iota) and len(line.shape) == 1:
+        return op.offsets[0], [f if n > 1 else 0 for f, n in zip(op.matrix[0], t.shape)]
     if not isinstance(op, (ops.Constant, ops.Iota)) or not 0 < t.size <= FOLD_LIMIT:
         return None
     numbers = np.asarray(op.reference()).astype(np.int64)

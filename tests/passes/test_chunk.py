@@ -21,6 +21,7 @@ from dslc.passes.checkpoint import NOTE
 from dslc.passes.chunk import chunk, losses
 from dslc.passes.chunked import pieces
 from dslc.passes.fuse import Fuse
+from dslc.passes.narrow import narrow
 from dslc.passes.notes import notes_of
 from dslc.passes.recompute import Recompute
 from dslc.runtime.store import ParameterStore
@@ -116,7 +117,22 @@ def test_sizes_that_no_chunk_divides(batch, time, turns):
 def losses_of(model: Model, notes: list[str] | None = None) -> list[Any]:
     elaborated = lower(model, "step", target_of("cpu"), after="attention")
     with elaborated.context:
-        return losses(program_of(elaborated.module).entry_block, [] if notes is None else notes)
+        block = program_of(elaborated.module).entry_block
+        narrow(block)
+        return losses(block, [] if notes is None else notes)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_token_ahead(precision):
+    """Only the tokens that have a next one are multiplied, forwards and backwards, through the casts of 16 bits too."""
+    elaborated = lower(model_of("shifted", precision=precision), "step", target_of("cpu"), after="attention")
+    with elaborated.context:
+        block = program_of(elaborated.module).entry_block
+        narrow(block)
+        products = [op for op in block.operations if isinstance(op, ops.Contract)]
+        assert sorted(op.type.shape for op in products) == [(3, 6, 6), (3, 6, 40), (40, 6)]
+        assert all((7 in t.shape) is False for op in products for t in op.types())
+        assert len(losses(block, [])) == 1
 
 
 @pytest.mark.parametrize("extents", [(1,), (7,), (4, 8), (3, 7), (5, 1), (2, 3, 11), (1021,)])
