@@ -30,7 +30,7 @@ STEPS = 8  # budgets
 FROM = 1.15  # times the least budget: from here on the plan should be near the bound
 MEASURED = (0, 2, 5)  # rows whose budgets dslc runs under
 SHARES = (1.0, 0.5, 0.0)  # of torch's activation_memory_budget
-SPARE = 1 << 16  # bytes that kernels need behind the arena
+SPARE = 1 << 22  # bytes that kernels need behind the arena
 SECONDS = 0.5  # of each contestant's part of a round
 THREADS = 2
 
