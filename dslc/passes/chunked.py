@@ -7,7 +7,7 @@ and in totals (sums over tokens: the gradient of the weights). A turn of the loo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -219,8 +219,8 @@ class _Loop:
         """The loop, which goes on from these totals; (the totals, the stacked rows) after it."""
         loss = self.loss
         for op in loss.members.values():
-            for v, axes in self._reads(op):
-                self._find(v, axes)
+            for k, axes in self._reads(op).items():
+                self._find(op.operands[k], axes)
         emits = [type_of(v).with_shape(self._shape(v, loss.axes[v])) for v in loss.rows]  # type: ignore[arg-type]
         scan = ops.Scan.build(list(self.constants), totals, list(self.slices.values()), emits, self.piece.turns)
         body = scan.regions[0].blocks[0]
@@ -241,18 +241,15 @@ class _Loop:
     def _shape(self, value: ir.Value, axes: Axes) -> list[int]:
         return extent(type_of(value).shape, axes, self.piece.sizes, self.numbered.tokens)
 
-    def _reads(self, op: Op) -> Iterable[tuple[ir.Value, Axes]]:
-        """What an op of the loop reads from outside it, with the token axes that it must have."""
+    def _reads(self, op: Any) -> dict[int, Axes]:
+        """Of an op of the loop: the operands that come from outside it, with the token axes that they must have."""
         axes = self.loss.axes
-        given = [axes.get(v) for v in op.operands]
-        for k, v in enumerate(op.operands):
-            if v not in axes:
-                if op.operation == self.loss.root.operation:
-                    ids = dict(zip(op.out, axes[op.results[0]]))  # type: ignore[attr-defined]
-                    need: Axes = tuple(ids.get(i) for i in (op.lhs, op.rhs)[k])  # type: ignore[attr-defined]
-                else:
-                    need = self.numbered.before(op, k, axes[op.results[0]], given)  # type: ignore[arg-type]
-                yield v, self.numbered.of_tokens(need)
+        if op.operation == self.loss.root.operation:
+            parts = dict(zip(op.out, axes[op.results[0]]))
+            return {k: self.numbered.of_tokens(tuple(parts.get(i) for i in mine)) for k, mine in enumerate((op.lhs, op.rhs))}  # type: ignore[misc]
+        given: list[Any] = [axes.get(v) for v in op.operands]
+        need = {k: self.numbered.before(op, k, axes[op.results[0]], given) for k, g in enumerate(given) if g is None}  # type: ignore[arg-type]
+        return {k: self.numbered.of_tokens(found) for k, found in need.items()}
 
     def _find(self, value: ir.Value, axes: Axes) -> None:
         """Notes what a value from outside needs: itself whole, slices of it, or what it is computed from again."""
@@ -294,14 +291,16 @@ class _Loop:
             if key in self.inner:
                 return self.inner[key]
         op = value.owner.opview
-        operands = [self._value(v, mine) for v, mine in self._sources(value, axes)]
-        made = self._again(op, operands, axes)
+        made = self._again(op, [self._value(v, mine) for v, mine in self._sources(value, axes)], axes)
         self.inner.update({(r, axes): m for r, m in zip(op.results, made)})
         return self.inner[value, axes]
 
     def _member(self, op: Op) -> None:
-        outside = {(v): axes for v, axes in self._reads(op)}
-        operands = [self._value(v, outside[v]) if v in outside else self.inner[v, self.loss.axes[v]] for v in op.operands]  # type: ignore[index]
+        outside = self._reads(op)
+        operands = [
+            self._value(v, outside[k]) if k in outside else self.inner[v, self.loss.axes[v]]  # type: ignore[index]
+            for k, v in enumerate(op.operands)
+        ]
         axes = self.loss.axes[op.results[0]]
         assert not isinstance(axes, str)
         made = self._again(op, operands, axes)
@@ -311,14 +310,10 @@ class _Loop:
         """An op on a piece of the tokens."""
         values = op.values()
         if isinstance(op, ops.Constant):
-            t = op.type
-            return (
-                [ops.full(t.with_shape(extent(t.shape, axes, self.piece.sizes, self.numbered.tokens)), op.uniform)]
-                if op.uniform is not None
-                else [op.operation.clone().results[0]]
-            )
+            uniform, t = op.uniform, op.type.with_shape(self._shape(op.results[0], axes))
+            return [ops.full(t, uniform) if uniform is not None else op.operation.clone().results[0]]
         if "shape" in values:
-            values["shape"] = extent(values["shape"], axes, self.piece.sizes, self.numbered.tokens)
+            values["shape"] = self._shape(op.results[0], axes)
         if op.results[0] in self.loss.totals and isinstance(op, ops.Contract):
             values["dtype"] = _wide_type(values["dtype"])
         if op.results[0] in self.loss.totals and isinstance(op, ops.Reduce):

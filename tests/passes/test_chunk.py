@@ -51,7 +51,7 @@ def in_turns(model: Model, turns: int, target: str = "cpu", program: str = "step
 def drawn(executable: Executable) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     inputs = [p for p in executable.ports if p.role == "input"]
-    return {p.name: rng.integers(0, 40, p.shape).astype(np.int32) if p.dtype.is_integer else rng.random(p.shape, np.float32) for p in inputs}
+    return {p.name: rng.integers(0, 24, p.shape).astype(np.int32) if p.dtype.is_integer else rng.random(p.shape, np.float32) for p in inputs}
 
 
 def step(executable: Executable, model: Model) -> tuple[dict[str, float], dict[str, np.ndarray]]:
