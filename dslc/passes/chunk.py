@@ -28,6 +28,7 @@ from .timeline import Timeline
 LARGE = 64 << 20  # bytes of a product that is made in chunks without a budget too
 TOKENS = 256  # of a turn without a budget: below, reading the weights in each turn costs more than the cache saves (measured)
 FEWEST = 4  # turns without a budget: where fewer would do, the product is not much larger than the gradient of the weights, which a loop must hold
+FEW, SMALL = 128, 4 << 20  # tokens of a turn with weights of more bytes than this: fewer leave the products waiting for the weights
 SHARE = 8  # of the gradient of the weights, which is there anyway: a turn's product of an eighth of it saves nothing more
 
 
@@ -66,7 +67,8 @@ class Chunk:
     def _turns(self, program: func.FuncOp, found: Sequence[Loss]) -> int:
         numbers = list(choices(found))
         large = self.freely and any(loss.root.type.bytes >= LARGE for loss in found)
-        first = next((k for k, turns in enumerate(numbers) if large and turns >= FEWEST and _is_modest(found, turns)), 0)
+        first = next((k for k, turns in enumerate(numbers) if _is_modest(found, turns)), 0) if large else 0
+        first = first if numbers[first] >= FEWEST else 0
         if self.budget is None:
             return numbers[first]
         return cheapest(((turns, timeline(program, turns)) for turns in numbers[first:]), self.budget - self.aside)[0]
@@ -99,13 +101,17 @@ def choices(found: Sequence[Loss]) -> Iterator[int]:
     while True:
         yield turns
         turns *= 2
-        if all(_tokens(loss) // turns < max(1, _weights(loss) // SHARE) for loss in found):
+        if all(_tokens(loss) // turns < _least_tokens(loss) for loss in found):
             return
 
 
 def _is_modest(found: Sequence[Loss], turns: int) -> bool:
     """Whether the product of a turn is no larger than the weights, or has as few tokens as lose no time."""
     return all(_tokens(loss) // turns <= max(TOKENS, _weights(loss)) for loss in found)
+
+
+def _least_tokens(loss: Loss) -> int:
+    return max(1, _weights(loss) // SHARE, FEW if type_of(loss.root.operands[1 - loss.side]).bytes > SMALL else 1)
 
 
 def _tokens(loss: Loss) -> int:
@@ -178,7 +184,21 @@ def _largest(block: ir.Block) -> list[Any]:
     products = [op for op in block.operations if isinstance(op, ops.Contract) and op.type.dtype.is_float and op.type.size]
     found = [op for op in products if op.type.size > max(t.size for t in op.types())]
     most = max((op.type.size for op in found), default=0)
-    return [op for op in found if 2 * op.type.size >= most]
+    return [op for op in found if 2 * op.type.size >= most and _meets_softmax(op)]
+
+
+def _meets_softmax(root: Any) -> bool:
+    """Whether a softmax, or a sum beside an exponential, reads what is made of a product point by point: most products are left out by this."""
+    seen: set[ir.Value] = set()
+    stack, kinds = [root.results[0]], set[type]()
+    while stack:
+        value = stack.pop()
+        if value not in seen:
+            seen.add(value)
+            users = [use.owner.opview for use in value.uses]
+            kinds.update(type(op) for op in users)
+            stack += [r for op in users if getattr(op, "structure", "") in ("elementwise", "view") for r in op.results if type_of(r).rank > 1]
+    return ops.Softmax in kinds or ops.LogSoftmax in kinds or {ops.Exp, ops.Reduce} <= kinds
 
 
 def _sides(root: Any) -> list[int]:

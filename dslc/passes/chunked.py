@@ -308,10 +308,10 @@ class _Loop:
 
     def _again(self, op: Any, operands: Sequence[ir.Value], axes: Axes) -> list[ir.Value]:
         """An op on a piece of the tokens."""
-        values = op.values()
-        if isinstance(op, ops.Constant):
+        if isinstance(op, ops.Constant):  # of which `values` would make the whole array
             uniform, t = op.uniform, op.type.with_shape(self._shape(op.results[0], axes))
             return [ops.full(t, uniform) if uniform is not None else op.operation.clone().results[0]]
+        values = op.values()
         if "shape" in values:
             values["shape"] = self._shape(op.results[0], axes)
         if op.results[0] in self.loss.totals and isinstance(op, ops.Contract):

@@ -15,7 +15,9 @@ from dslc.compiler import compile_program, lower
 from dslc.core.errors import BudgetError
 from dslc.core.executable import Executable
 from dslc.ir import ops
+from dslc.ir.plan import Copy, Loop
 from dslc.ir.program import program_of
+from dslc.ir.types import type_of
 from dslc.model import Model
 from dslc.passes.checkpoint import NOTE
 from dslc.passes.chunk import chunk, losses
@@ -23,6 +25,7 @@ from dslc.passes.chunked import pieces
 from dslc.passes.fuse import Fuse
 from dslc.passes.narrow import narrow
 from dslc.passes.notes import notes_of
+from dslc.passes.plan import make_plan
 from dslc.passes.recompute import Recompute
 from dslc.runtime.store import ParameterStore
 from dslc.targets import target_of
@@ -156,6 +159,11 @@ def test_sixteen_bits(precision):
     kept = EPSILONS[precision]
     runs = [step(in_turns(model, turns), model) for turns in (1, 8)]
     assert runs[0][0] == runs[1][0]
+    elaborated = lower(model, "step", target_of("cpu"), after="attention")
+    with elaborated.context, elaborated.location:
+        chunk(program_of(elaborated.module).entry_block, 8)
+        (scan,) = [op for op in program_of(elaborated.module).entry_block.operations if isinstance(op, ops.Scan)]
+        assert str(type_of(scan.results[0]).dtype) == "float32"
     far = [max(np.abs(after[name] - exact[name]).max() for name in exact) for _, after in runs]
     assert far[1] <= far[0] + kept * 2.0**-4
     assert 0 < far[0] < 16 * kept
@@ -249,6 +257,19 @@ def test_memory_does_not_grow_with_tokens_times_vocabulary():
     assert grown <= 4 * kept <= 4 * LARGE["vocab"] / 4
 
 
+def test_totals_are_added_to_in_place():
+    """The loop starts from zeros that it writes itself, and no turn copies the gradient of the weights."""
+    elaborated = lower(model_of("biased", **LARGE), "step", target_of("cpu"), after="attention")
+    with elaborated.context, elaborated.location:
+        chunk(program_of(elaborated.module).entry_block, 16)
+        Fuse().run(elaborated.module)
+        plan = make_plan(elaborated.module)
+        weights = 4 * LARGE["vocab"] * LARGE["width"]
+        (loop,) = [s for s in plan.steps if isinstance(s, Loop)]
+        assert not [s for s in (*plan.steps, *loop.steps) if isinstance(s, Copy) and s.bytes >= weights]
+        assert sum(b.bytes == weights for b in plan.buffers) == 1
+
+
 def test_without_a_budget_large_logits_are_made_in_chunks():
     """On a target that loses no time by it, and only where a turn has tokens enough."""
     elaborated = lower(model_of("library", batch=16, time=128, vocab=10240, width=8), "step", target_of("cpu"))
@@ -259,7 +280,7 @@ def test_without_a_budget_large_logits_are_made_in_chunks():
         assert notes_of(elaborated.module, "chunk") == [
             "line 9: float32[16, 128, 10240] is made for 256 of 2048 tokens at a time: 10 MiB instead of 80 MiB"
         ]
-    for target, sizes in (("cuda-emulated", {}), ("cpu", {"batch": 2})):
+    for target, sizes in (("cuda-emulated", {}), ("cpu", {"batch": 2}), ("cpu", {"batch": 4, "vocab": 40960})):
         elaborated = lower(model_of("library", **{"batch": 16, "time": 128, "vocab": 10240, "width": 8, **sizes}), "step", target_of(target))
         with elaborated.context:
             assert not any(isinstance(op, ops.Scan) for op in program_of(elaborated.module).entry_block.operations)
