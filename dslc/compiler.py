@@ -117,7 +117,7 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned:
 
         if recipe.prepares:
             passes += [ScaleWeights(), Prepare()]
-        passes.append(Attention(target.workers()))
+        passes.append(Attention(target.workers(), target.few_rows and recipe.prepares))
         budget = settings.memory if recipe.steps and settings is not None else None
         if recipe.steps or elaborated.builder.has_gradients:
             passes.append(Chunk(budget, aside, target.workers() > 0))
