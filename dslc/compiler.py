@@ -116,7 +116,13 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned:
         from .passes.tile import Tile
 
         if recipe.prepares:
-            passes += [ScaleWeights(), Prepare()]
+            passes.append(ScaleWeights())
+        if target.channels_last:
+            from .passes.channels_last import ChannelsLast
+
+            passes.append(ChannelsLast())
+        if recipe.prepares:
+            passes.append(Prepare())
         passes.append(Attention(target.workers(), target.few_rows and recipe.prepares))
         budget = settings.memory if recipe.steps and settings is not None else None
         if recipe.steps or elaborated.builder.has_gradients:

@@ -20,7 +20,7 @@ class Target:
     program; `missing()` says in one sentence what is not there, or gives None. `compile_timed`: as `compile`, a program that times its launches
     itself (`core.executable.TIMES`). `device()` names what schedules are measured on, None where that is not this machine's; `schedules(kernel)` are
     those that a kernel may have, the cost model's first. `workers()` and `few_rows`: those of
-    the pass `Attention`."""
+    the pass `Attention`; `channels_last`: convolutions want values so."""
 
     name: str
     about: str
@@ -34,6 +34,7 @@ class Target:
     schedules: Callable[[Any], list[str]] = lambda kernel: []
     workers: Callable[[], int] = lambda: 0
     few_rows: bool = False
+    channels_last: bool = False
 
 
 def _compile_cpu(module: Any, name: str, timed: bool = False) -> Executable:
@@ -118,7 +119,7 @@ def _cuda_target(name: str, about: str, arch: Callable[[], str], missing: Callab
 
         return schedules_of(kernel, arch_of(arch()))
 
-    return Target(name, about, True, compile, _load, fingerprint, missing, device=device, schedules=schedules, few_rows=True)
+    return Target(name, about, True, compile, _load, fingerprint, missing, device=device, schedules=schedules, few_rows=True, channels_last=True)
 
 
 def _found_arch() -> str:

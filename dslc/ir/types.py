@@ -47,19 +47,23 @@ class TensorType:
 
 
 @lru_cache(maxsize=4096)
-def _from_text(element: str, shape: tuple[int, ...]) -> TensorType:
+def _tensor_type(element: str, shape: tuple[int, ...]) -> TensorType:
     return TensorType(dtypes.BY_MLIR[element], shape)
+
+
+# of the classes of element types that have one text: asking MLIR for it takes ten times as long
+_TEXTS = {ir.F32Type: "f32", ir.F64Type: "f64", ir.F16Type: "f16", ir.BF16Type: "bf16"}
 
 
 def type_of(value: ir.Value) -> TensorType:
     """The tensor type of an SSA value."""
-    t = ir.RankedTensorType(value.type)
-    return _from_text(str(t.element_type), tuple(t.shape))
+    return from_mlir(value.type)
 
 
 def from_mlir(t: ir.Type) -> TensorType:
-    t = ir.RankedTensorType(t)
-    return _from_text(str(t.element_type), tuple(t.shape))
+    tensor = t if type(t) is ir.RankedTensorType else ir.RankedTensorType(t)
+    element = tensor.element_type
+    return _tensor_type(_TEXTS.get(type(element)) or str(element), tuple(tensor.shape))
 
 
 def location_of(span: Span | None) -> ir.Location:

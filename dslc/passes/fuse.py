@@ -83,9 +83,17 @@ class Graph:
     group_of: list[int] = field(default_factory=list)
     groups: dict[int, set[int]] = field(default_factory=dict)
     types: dict[ir.Value, TensorType] = field(default_factory=dict)  # asked for so far: MLIR is slow to tell them
-    results: list[tuple[ir.Value, ...]] = field(default_factory=list)  # of each core op
+    operands: list[tuple[ir.Value, ...]] = field(default_factory=list)  # of each core op; so are the next two
+    results: list[tuple[ir.Value, ...]] = field(default_factory=list)
+    structures: list[str] = field(default_factory=list)
+    anchors: dict[int, Op] = field(default_factory=dict)  # core ops that are not pointwise, and no control ops
+    controls: set[int] = field(default_factory=set)
+    sources: dict[ir.Value, tuple[tuple[int, ir.Value], ...]] = field(default_factory=dict)  # of views and other placement
+    views: dict[ir.Value, tuple[ir.Value, Sequence[tuple[int, ...]]] | None] = field(default_factory=dict)
+    folded: dict[int, tuple[tuple[int, ...], list[int]]] = field(default_factory=dict)  # by reductions asked for so far
     again: set[int] = field(default_factory=set)  # ops that compute a value anew
     updates: set[int] = field(default_factory=set)  # groups that are independent groups beside each other
+    verdicts: dict[tuple[int, int, int, int, bool], bool] = field(default_factory=dict)  # of groups that were to be merged, by their sizes
     late: dict[int, set[int]] = field(default_factory=dict)  # ops of a parameter's update, and who must have read the old value before it
 
     @staticmethod
@@ -99,7 +107,13 @@ class Graph:
                 continue
             n = len(graph.core)
             graph.core.append(op)
+            graph.operands.append(tuple(op.operands))
             graph.results.append(tuple(op.results))
+            graph.structures.append(op.structure)
+            if isinstance(op, CONTROL):
+                graph.controls.add(n)
+            elif op.structure not in POINTWISE:
+                graph.anchors[n] = op
             if AGAIN in op.attributes:
                 graph.again.add(n)
             graph.uses.append(list(graph._sources(op)))
@@ -117,6 +131,13 @@ class Graph:
             found = self.types[value] = type_of(value)
         return found
 
+    def folds(self, reduction: int) -> tuple[tuple[int, ...], list[int]]:
+        """The shape that a reduction folds, and along which axes."""
+        found = self.folded.get(reduction)
+        if found is None:
+            found = self.folded[reduction] = (self.type_of(self.operands[reduction][0]).shape, sorted(self.anchors[reduction].axes))
+        return found
+
     def inner(self, members: Iterable[int]) -> set[ir.Value]:
         """The values that these ops make."""
         return {v for n in members for v in self.results[n]}
@@ -126,12 +147,24 @@ class Graph:
         for value in op.operands:
             yield from self.source_of(value)
 
-    def source_of(self, value: ir.Value) -> Iterable[tuple[int, ir.Value]]:
+    def source_of(self, value: ir.Value) -> Sequence[tuple[int, ir.Value]]:
+        """The core values that a value is made of by placement alone."""
         if value in self.number:
-            yield self.number[value], value
-        elif not isinstance(value.owner, ir.Block):
-            for operand in value.owner.operands:
-                yield from self.source_of(operand)
+            return ((self.number[value], value),)
+        found = self.sources.get(value)
+        if found is None:
+            owner = value.owner
+            found = () if isinstance(owner, ir.Block) else tuple(s for operand in owner.operands for s in self.source_of(operand))
+            self.sources[value] = found
+        return found
+
+    def repeats(self, value: ir.Value) -> tuple[ir.Value, Sequence[tuple[int, ...]]] | None:
+        """(source, matrix) of a view without offsets."""
+        if value not in self.views:
+            op = value.owner.opview
+            is_plain = isinstance(op, ops.View) and not any(op.offsets)
+            self.views[value] = (op.operands[0], op.matrix) if is_plain else None
+        return self.views[value]
 
     def outputs(self, group: Iterable[int]) -> list[ir.Value]:
         """The values of a group that are used outside it."""
@@ -280,9 +313,18 @@ def grouped(block: ir.Block, updated: Mapping[ir.Value, ir.Value | None] | None 
 def _can_merge(graph: Graph, a: int, b: int, lean: bool = False) -> bool:
     if len(graph.groups[a]) + len(graph.groups[b]) > MAX_OPS:
         return False
+    key = (a, len(graph.groups[a]), b, len(graph.groups[b]), lean)  # groups only grow
+    is_kernel = graph.verdicts.get(key)
+    if is_kernel is None:
+        is_kernel = graph.verdicts[key] = _is_kernel(graph, a, b, lean)
+    return is_kernel and not graph.makes_cycle(a, b)
+
+
+def _is_kernel(graph: Graph, a: int, b: int, lean: bool) -> bool:
+    """Whether two groups are one kernel, and gain by it; whatever the other groups are."""
     union = graph.groups[a] | graph.groups[b]
     kind = None if graph.undoes(a, b) or graph.overwrites(union) else kind_of(graph, union)
-    return kind is not None and not (lean and kind == "contract" and graph.widens(a, union)) and not graph.makes_cycle(a, b)
+    return kind is not None and not (lean and kind == "contract" and graph.widens(a, union))
 
 
 def _merge_along_values(graph: Graph, lean: bool) -> None:

@@ -62,7 +62,7 @@ template <int N> __device__ __forceinline__ void take_registers() { asm volatile
 struct alignas(64) TensorMap {
     const char* base;
     uint64_t strides[4];
-    uint32_t dims[5], box[5], rank, element, swizzle;
+    uint32_t dims[5], box[5], steps[5], rank, element, swizzle;
 };
 
 inline void mbarrier_init(unsigned long long* barrier, int arrivals) {
@@ -96,7 +96,7 @@ template <typename Row> inline void rows_of_box(const TensorMap& map, const int*
         bool inside = true;
         const char* from = map.base + (int64_t)at[0] * map.element;
         for (int k = 1, rest = row; k < (int)map.rank; k++) {
-            int c = at[k] + rest % map.box[k];
+            int c = at[k] + rest % map.box[k] * map.steps[k];
             rest /= map.box[k];
             inside &= c >= 0 && c < (int)map.dims[k];
             from += (int64_t)c * (int64_t)map.strides[k - 1];
