@@ -195,7 +195,11 @@ class Numbered:
                 return tuple(back)
             case ops.Reshape():
                 return self._reshaped(axes, op.shape, type_of(op.x).shape)
-            case _ if op.structure in ("elementwise", "join") or isinstance(op, ALONG):
+            case _ if isinstance(op, (ops.Concat, *ALONG)):
+                if self.is_token(axes[op.axis]):
+                    raise Unsuited("it runs along the tokens")
+                return axes
+            case _ if op.structure == "elementwise":
                 return axes
         raise Unsuited("it is not followed")
 
