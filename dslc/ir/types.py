@@ -53,13 +53,27 @@ def _from_text(element: str, shape: tuple[int, ...]) -> TensorType:
 
 def type_of(value: ir.Value) -> TensorType:
     """The tensor type of an SSA value."""
-    t = ir.RankedTensorType(value.type)
-    return _from_text(str(t.element_type), tuple(t.shape))
+    return from_mlir(value.type)
 
 
 def from_mlir(t: ir.Type) -> TensorType:
     t = ir.RankedTensorType(t)
-    return _from_text(str(t.element_type), tuple(t.shape))
+    return _from_text(_spelled(t.element_type), tuple(t.shape))
+
+
+def _spelled(element: ir.Type) -> str:
+    """The text of an element type. MLIR prints slowly, so each type of float is printed once: it is a class of its own."""
+    if isinstance(element, ir.IntegerType):
+        return f"{'ui' if element.is_unsigned else 'i'}{element.width}"
+    text = _SPELLED.get(type(element))
+    if text is None:
+        text = str(element)
+        if isinstance(element, ir.FloatType):
+            _SPELLED[type(element)] = text
+    return text
+
+
+_SPELLED: dict[type, str] = {}
 
 
 def location_of(span: Span | None) -> ir.Location:

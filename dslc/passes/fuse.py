@@ -83,6 +83,7 @@ class Graph:
     group_of: list[int] = field(default_factory=list)
     groups: dict[int, set[int]] = field(default_factory=dict)
     types: dict[ir.Value, TensorType] = field(default_factory=dict)  # asked for so far: MLIR is slow to tell them
+    sources: dict[ir.Value, tuple[tuple[int, ir.Value], ...]] = field(default_factory=dict)  # asked for so far
     results: list[tuple[ir.Value, ...]] = field(default_factory=list)  # of each core op
     again: set[int] = field(default_factory=set)  # ops that compute a value anew
     updates: set[int] = field(default_factory=set)  # groups that are independent groups beside each other
@@ -102,7 +103,7 @@ class Graph:
             graph.results.append(tuple(op.results))
             if AGAIN in op.attributes:
                 graph.again.add(n)
-            graph.uses.append(list(graph._sources(op)))
+            graph.uses.append([source for value in op.operands for source in graph.source_of(value)])
             for producer, _ in graph.uses[n]:
                 graph.consumers[producer].add(n)
             for r in op.results:
@@ -121,17 +122,18 @@ class Graph:
         """The values that these ops make."""
         return {v for n in members for v in self.results[n]}
 
-    def _sources(self, op: Op) -> Iterable[tuple[int, ir.Value]]:
-        """The core values that an op reads, through views too."""
-        for value in op.operands:
-            yield from self.source_of(value)
-
-    def source_of(self, value: ir.Value) -> Iterable[tuple[int, ir.Value]]:
-        if value in self.number:
-            yield self.number[value], value
-        elif not isinstance(value.owner, ir.Block):
-            for operand in value.owner.operands:
-                yield from self.source_of(operand)
+    def source_of(self, value: ir.Value) -> tuple[tuple[int, ir.Value], ...]:
+        """The core values that a value is, or is a view of, with their ops."""
+        found = self.sources.get(value)
+        if found is None:
+            if value in self.number:
+                found = ((self.number[value], value),)
+            elif isinstance(value.owner, ir.Block):
+                found = ()
+            else:
+                found = tuple(source for operand in value.owner.operands for source in self.source_of(operand))
+            self.sources[value] = found
+        return found
 
     def outputs(self, group: Iterable[int]) -> list[ir.Value]:
         """The values of a group that are used outside it."""

@@ -23,13 +23,13 @@ MOMENTS = 3  # that are looked at first
 GROWTH = 4  # places more that are looked at each time
 APART = 3  # tasks between them
 ROUNDS = 12  # of looking at more
-WORK = 50_000  # variables times nodes of all integer programs together
-NEAR = 1 / 500  # of the program's time: how far an answer may be above the least
+WORK = 30_000  # variables times nodes of all integer programs together
+NEAR = 1 / 1000  # of the program's time: how far an answer may be above the least
 ATTEMPTS = 4  # at a plan whose buffers, packed, fit too
 PACKED = 3  # of these are packed
 CUTS = 2  # of the least cuts, those that hold fewest bytes: from these too the smallest arena is looked for
 BELOW = (1.0, 0.96)  # of the target: what a plan that is repaired to less holds too much is then taken out again
-GOOD = 1 / 400  # of the program's time: a plan so near to the bound is taken at once
+GOOD = 1 / 1000  # of the program's time: a plan so near to the bound is taken at once
 SWEEP = 9  # prices of a held byte at each
 TICKS = 1e9  # of a second: the unit of the cuts' capacities
 
