@@ -24,13 +24,14 @@ from .timeline import Timeline
 
 Key = tuple[str, int, int]  # ("h", moment, buffer), ("r", moment, task), ("k" or "m", moment, buffer)
 INFEASIBLE = 2  # scipy's status
+ROOT = 2  # nodes that the first one costs as much as
 UNIT = 1e6  # bytes, so that coefficients are of one order
 
 
 @dataclass(frozen=True)
 class Answer:
     """`bound`: seconds that no plan goes below; `runs`: the tasks that run again after each moment, where such were found; `work`: variables times
-    nodes of the search tree."""
+    nodes of the search tree, and what its root costs."""
 
     bound: float
     runs: list[set[int]] | None
@@ -135,7 +136,7 @@ class _Program:
         matrix = csr_array(([f for _, f in entries], [c for c, _ in entries], ends), shape=(len(self.rows), len(self.costs)))
         whole = np.array([kind in "hr" for kind, _, _ in self.columns], int)
         scale = max(self.line.seconds, 1e-12) / 100
-        options: dict[str, Any] = {"node_limit": max(1, work // len(self.costs)), "mip_rel_gap": near}
+        options: dict[str, Any] = {"node_limit": max(1, work // len(self.costs) - ROOT), "mip_rel_gap": near}
         found = milp(
             np.array(self.costs) / scale, integrality=whole, bounds=Bounds(0, 1), options=options,
             constraints=LinearConstraint(matrix, [low for _, low, _ in self.rows], [high for _, _, high in self.rows]),
@@ -143,7 +144,7 @@ class _Program:
         if found.status == INFEASIBLE:
             return None
         bound = max(0.0, found.mip_dual_bound or 0.0) * scale
-        spent = len(self.costs) * (1 + (found.mip_node_count or 0))
+        spent = len(self.costs) * (ROOT + (found.mip_node_count or 0))
         if found.x is None:
             return Answer(bound, None, spent)
         runs: list[set[int]] = [set() for _ in self.moments]

@@ -1,16 +1,19 @@
 """Which tasks of a timeline run again, and where, so that the arena stays under a number of bytes in little extra time.
 
 Any plan that is the program's order with repeats put in is right, as a reader sees the latest run. What is held at the fullest moments and runs again
-between them is an integer program (`moments`): its answer is put in, and where that holds too much somewhere, the integer program looks there too. Its
-least is the lower bound. Each answer is also repaired until it fits (repeats before the next use of what lies idle at the fullest moment), and repeats
-that are not needed are taken out. Where that finds nothing, other plans are repaired: the program itself, the kept sets of least cuts under a sweep of
-prices for a held byte, and segments between the narrowest moments. Where packing needs more, all is done again for fewer bytes.
+between them is an integer program (`moments`): its answer is put in, and where that holds too much somewhere, the integer program looks there too.
+Its least is the lower bound. Each answer is also repaired until it fits (repeats before the next use of what lies idle at the fullest moment), and
+repeats that are not needed are taken out. Where that finds nothing, other plans are repaired: the program itself, the kept sets of least cuts under a
+sweep of prices for a held byte, and segments between the narrowest moments. What is far from the bound is searched for better ones nearby. Where
+packing needs more, all is done again for fewer bytes.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from math import inf
 
 from .mincut import ENDLESS, Network
 from .moments import solve
@@ -23,13 +26,16 @@ MOMENTS = 3  # that are looked at first
 GROWTH = 4  # places more that are looked at each time
 APART = 3  # tasks between them
 ROUNDS = 12  # of looking at more
-WORK = 30_000  # variables times nodes of all integer programs together
+WORK = 20_000  # of all integer programs together, as they count it
 NEAR = 1 / 1000  # of the program's time: how far an answer may be above the least
+LOOSE = 0.3  # of the least: an answer is never farther above it
 ATTEMPTS = 4  # at a plan whose buffers, packed, fit too
 PACKED = 3  # of these are packed
+HALVINGS = 4  # of what lies between the smallest arena and what a single task needs, to find a smaller one
 CUTS = 2  # of the least cuts, those that hold fewest bytes: from these too the smallest arena is looked for
 BELOW = (1.0, 0.96)  # of the target: what a plan that is repaired to less holds too much is then taken out again
-GOOD = 1 / 1000  # of the program's time: a plan so near to the bound is taken at once
+GOOD = 1 / 700  # of the program's time: a plan so near to the bound is taken at once
+SEARCH = 300_000  # positions of plans that are looked at to better one that is not
 SWEEP = 9  # prices of a held byte at each
 TICKS = 1e9  # of a second: the unit of the cuts' capacities
 
@@ -54,6 +60,11 @@ def choose(line: Timeline, room: int) -> Choice | None:
     for _ in range(ATTEMPTS):  # each at a smaller target, so that what is left over when packed finds room
         plans, least_extra = looked.plans(line, target)
         bound = least_extra if target == room else bound
+        if not plans:
+            seeds = [line.base, *segmented(line), *(expanded(line, kept, at) for kept, at in kept_sets(line, target))]
+            plans = sorted((p for s in _distinct(seeds) for p in fitted(line, s, target)), key=line.extra)
+        if plans and not _near(line, plans, least_extra, GOOD):
+            plans.insert(0, polished(line, plans[0], target, bound))
         over = room // 100 if plans else 0
         for plan in _distinct(plans)[:PACKED]:
             if best is not None and line.extra(plan) >= best.extra:
@@ -63,7 +74,7 @@ def choose(line: Timeline, room: int) -> Choice | None:
                 best = Choice(plan, packing, line.extra(plan), bound)
                 break
             over = max(over, packing.total - room) if best is None else over
-        if not over or (best is not None and best.extra - bound <= GOOD * line.seconds):
+        if not over or (best is not None and _near(line, [best.plan], bound, GOOD)):
             break
         target -= over
     if best is None:
@@ -78,33 +89,29 @@ class _Looked:
     one that is looked at already runs in order from then on, and a bound is no longer one of all plans."""
 
     moments: set[int]
-    repeats: dict[tuple[int, int], bool] = field(default_factory=dict)
     work: int = WORK
+    good: float = GOOD  # of the program's time: a plan so near to the bound is enough
+    repeats: dict[tuple[int, int], bool] = field(default_factory=dict)
 
     def plans(self, line: Timeline, target: int) -> tuple[list[list[int]], float]:
         """(plans that hold at most `target`, the cheapest first; seconds that none goes below)"""
-        bound, near = 0.0, NEAR
+        bound, near = 0.0, NEAR if self.good < inf else LOOSE
         fitting: list[list[int]] = []
         for _ in range(ROUNDS):
             order = sorted(self.moments)
-            answer = solve(line, target, order, self.repeats, near, self.work)
+            answer = solve(line, target, order, self.repeats, near, self.work) if self.work > 0 else None
             if answer is None:
                 break
             self.work -= answer.work
             if not any(self.repeats.values()):
                 bound = max(bound, answer.bound)
-            near = min(0.3, NEAR * line.seconds / max(bound, 1e-12))
+            near = min(LOOSE, max(near, NEAR * line.seconds / max(bound, 1e-12)))
             if answer.runs is None:
                 break
             plan = put_in(line, order, answer.runs)
             fitting += fitted(line, plan, target)
-            if fitting and min(map(line.extra, fitting)) - bound <= GOOD * line.seconds:
+            if _near(line, fitting, bound, self.good) or not self._grow(line, plan, target):
                 break
-            if not self._grow(line, plan, target) or self.work <= 0:
-                break
-        if not fitting:
-            seeds = [line.base, *segmented(line), *(expanded(line, kept, at) for kept, at in kept_sets(line, target))]
-            fitting = [p for s in _distinct(seeds) for p in fitted(line, s, target)]
         return sorted(fitting, key=line.extra), bound
 
     def _grow(self, line: Timeline, plan: Sequence[int], target: int) -> bool:
@@ -132,6 +139,11 @@ class _Looked:
             if len(new) == GROWTH:
                 break
         return bool(new)
+
+
+def _near(line: Timeline, plans: Iterable[list[int]], bound: float, good: float) -> bool:
+    """Whether one is so near to the bound, as a share of the program's time."""
+    return any(line.extra(p) - bound <= good * line.seconds for p in plans)
 
 
 def put_in(line: Timeline, moments: Sequence[int], runs: Sequence[set[int]]) -> list[int]:
@@ -182,6 +194,16 @@ def least(line: Timeline) -> tuple[list[int], Packing]:
         plan = _pruned(line, plan, line.peak(plan))
         if line.peak(plan) < packing.total and (packed := pack(line.intervals(plan))).total < packing.total:
             best, packing = plan, packed
+    low = floor
+    for _ in range(HALVINGS):
+        room = (low + packing.total) // 2
+        plans, _ = _Looked(set(fullest_moments(line, room)), WORK // HALVINGS, good=inf).plans(line, room)
+        packed_plans = [(p, pack(line.intervals(p), room)) for p in plans]
+        fitting = [(p, made) for p, made in packed_plans if made.total < packing.total]
+        if fitting:
+            best, packing = min(fitting, key=lambda one: one[1].total)
+        else:
+            low = room
     return best, packing
 
 
@@ -281,6 +303,30 @@ def _repairs(line: Timeline, plan: Sequence[int], target: int, banned: Container
             return
         plan = best[1]
         yield plan
+
+
+def polished(line: Timeline, plan: list[int], target: int, bound: float) -> list[int]:
+    """The plan after a search: a few repeats that stand together are taken out and must not come back, others are put in until it fits, and what is
+    not needed then goes; kept where it costs less."""
+    draw = random.Random(0)
+    spent, best = 0, line.extra(plan)
+    while spent < SEARCH and best - bound > GOOD * line.seconds:
+        repeats = _repeats(plan)
+        if not repeats:
+            break
+        first = draw.randrange(len(repeats))
+        taken = set(repeats[first : first + draw.randint(1, 4)])
+        banned = {plan[t] for t in taken}
+        tried = list(plan)
+        for tried in _repairs(line, [n for t, n in enumerate(plan) if t not in taken], target, banned):
+            spent += CANDIDATES * len(tried)
+            if line.extra(tried) >= best:
+                break
+        if line.extra(tried) < best and line.peak(tried) <= target:
+            plan = _pruned(line, tried, target)
+            best = line.extra(plan)
+        spent += len(plan)
+    return plan
 
 
 def _repeats(plan: Sequence[int]) -> list[int]:
