@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
-from .core.errors import Error, ShapeError
+from .core.errors import Error, ShapeError, UnsupportedOp
 from .core.lengths import Length, fitted
 
 if TYPE_CHECKING:
@@ -88,6 +88,20 @@ class Family:
         while size < n:
             size *= 2
         return min(size, self.bounds[dim])
+
+    def windows(self, dim: str) -> list[int]:
+        """The sizes that a dimension's programs are made for, ascending."""
+        return sorted({self._bucket(dim, n) for n in range(1, self.bounds[dim] + 1)})
+
+    def check_prefixes(self, dim: str) -> None:
+        """UnsupportedOp where a number follows from a length: what a causal program holds of the past is another for each length then."""
+        from .passes.lengths import cannot_vary
+
+        others = {d: n for d, n in self.bounds.items() if d != dim}
+        varying = self._compared(others).varying
+        for value, found in varying.attributes.items():
+            if found.keys() & {"value", "offsets"}:
+                raise cannot_vary(UnsupportedOp, [dim], value.owner.opview, "what is kept of the past follows from it")
 
     def elaborated(self, sizes: Sizes) -> Elaborated:
         """The model's program for these sizes, in a module that passes may change."""
