@@ -8,7 +8,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from .core.errors import Error, ShapeError, UnsupportedOp
-from .core.lengths import Length, fitted
+from .core.lengths import DIVISORS, Length, fitted
 
 if TYPE_CHECKING:
     from .frontend.elaborate import Elaborated
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 SMALLEST = 16  # a shorter length runs in a program of this size, unless that is too long for the model
 LOW = (2, 3, 5, 9, 17, 33, 65)  # sizes from which on programs may be alike
 ABOVE = 13  # how far above its bound a dimension is while programs are compared: a size that nothing else has
-BESIDE = (1, 2, 4)  # further above: what steps with a length, as a quotient does, has stepped there
+BESIDE = (1, 2, 3, 4)  # further above: what steps with a length, as a quotient does, has stepped there
+CLOSELY = tuple(range(1, 2 * DIVISORS))  # where those do not tell one quotient from another
 WITHIN = (2, 3)  # parts of the bound that are looked at too
 
 
@@ -135,13 +136,13 @@ class Family:
             self._known[key] = self._compare(dict(key))
         return self._known[key]
 
-    def _compare(self, exact: dict[str, int]) -> _Compared:
-        from .passes.lengths import compare
+    def _compare(self, exact: dict[str, int], steps: Sequence[int] = BESIDE) -> _Compared:
+        from .passes.lengths import Unclear, compare
 
         free = [d for d in self.bounds if d not in exact]
         high = {d: self.bounds[d] + ABOVE + 4 * k for k, d in enumerate(free)}
-        beside = [{**high, d: high[d] + k} for k in BESIDE for d in free]
-        beside += [{d: n + k for d, n in high.items()} for k in BESIDE if len(free) > 1]
+        beside = [{**high, d: high[d] + k} for k in steps for d in free]
+        beside += [{d: n + k for d, n in high.items()} for k in steps if len(free) > 1]
         shapes: list[dict[str, tuple[int, ...]]] = []
         try:
             base, first = self._sample(exact, high, shapes)
@@ -158,6 +159,10 @@ class Family:
             try:
                 short = [self._sample(exact, sizes, shapes)[1] for sizes in corners if sizes != high]
                 varying = compare([first, *others, *short], low, high)
+            except Unclear as error:
+                if steps is CLOSELY:
+                    raise error
+                return self._compare(exact, CLOSELY)
             except Error as error:
                 failed = failed or error
                 if size >= max(self.bounds.values()) or not free:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import exp, isclose, log, sqrt
 from typing import Any
 
 import numpy as np
 
 from dslc.core.errors import Error, ShapeError
-from dslc.core.lengths import Length, fitted, length
+from dslc.core.lengths import DIVISORS, Length, fitted, length, quotient, size_of
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
 from dslc.ir.op import Op
@@ -181,9 +182,11 @@ class _Comparison:
         for fit in FITS if type_of(op.results[0]).dtype.is_float else ("itself",):
             try:
                 made = [FITS[fit][0](v) for v in values]
-                found = self._fitted(made)
-                if all(isclose(FITS[fit][1](found.at(s.sizes)), v, rel_tol=1e-5) for s, v in zip(self.samples, values)):
-                    return Number(fit, found)
+                near = [round(v) for v in made]
+                stepping = self._quotients(near, op) if all(isclose(a, b, rel_tol=1e-5) for a, b in zip(made, near)) else None
+                for found in (self._fitted(made), stepping):
+                    if found and all(isclose(FITS[fit][1](found.at(s.sizes)), v, rel_tol=1e-5) for s, v in zip(self.samples, values)):
+                        return Number(fit, found)
             except (ZeroDivisionError, OverflowError, ValueError):
                 continue
         raise self._error(op, "a number follows from the length in a way that is known at compile time only")
@@ -192,16 +195,60 @@ class _Comparison:
         if all(v == values[0] for v in values):
             return length(values[0])
         found = self._fitted(values)
-        if any(found.at(s.sizes) != v for s, v in zip(self.samples, values)) or any(int(f) != f for _, f in found.terms):
-            raise self._error(op, "a size follows from the length neither by sums nor by products with fixed numbers")
-        return found
+        if self._fits(found, values):
+            return found
+        stepping = self._quotients(values, op)
+        if not stepping:
+            raise self._error(op, "a size follows from the length neither by sums nor by products with, or quotients by, fixed numbers")
+        return stepping
+
+    def _fits(self, found: Length, values: Sequence[int]) -> bool:
+        return all(found.at(s.sizes) == v for s, v in zip(self.samples, values)) and all(int(f) == f for _, f in found.terms)
+
+    def _quotients(self, values: Sequence[int], op: Op | None) -> Length | None:
+        """The size with a quotient in the place of one dimension, or of all of them. Unclear where the samples do not tell which one."""
+        low, high = self.found.low, self.found.high
+        found: list[Length] = []
+        for stepping in [*((name,) for name in low), *([tuple(low)] if len(low) > 1 else [])]:
+            for by in range(2, DIVISORS + 1):
+                for plus in range(by):
+                    names = {d: quotient(d, plus, by) if d in stepping else d for d in low}
+                    least, most = ({name: size_of(name, sizes) for name in names.values()} for sizes in (low, high))
+                    if any(least[name] == most[name] for name in least):
+                        continue
+                    at = {tuple(size_of(name, s.sizes) for name in names.values()): v for s, v in zip(self.samples, values)}
+                    made = fitted(least, most, partial(_told, at))
+                    if self._fits(made, values) and not any(_same_between(made, other, low, high) for other in found):
+                        found.append(made)
+        if len(found) > 1:
+            raise self._error(op, "the sizes that were looked at do not tell how a size follows from it", Unclear)
+        return found[0] if found else None
 
     def _fitted(self, values: Sequence[float]) -> Length:
         at = {tuple(s.sizes.values()): v for s, v in zip(self.samples, values)}
         return fitted(self.found.low, self.found.high, lambda sizes: at[tuple(sizes.values())])
 
-    def _error(self, op: Op | None, why: str) -> ShapeError:
-        return cannot_vary(ShapeError, list(self.found.high), op, why)
+    def _error(self, op: Op | None, why: str, kind: type[ShapeError] = ShapeError) -> ShapeError:
+        return cannot_vary(kind, list(self.found.high), op, why)
+
+
+def _told(at: Mapping[tuple[int, ...], int], sizes: Sizes) -> int:
+    return at[tuple(sizes.values())]
+
+
+def _same_between(a: Length, b: Length, low: Sizes, high: Sizes) -> bool:
+    """Whether two lengths are the same for all sizes between two, looked at along the diagonal of the box and its edges at the low end."""
+    for name in (None, *low):
+        span = max(high[d] - low[d] for d in low)
+        for k in range(min(span, 2 * DIVISORS * DIVISORS) + 1):
+            sizes = {d: low[d] + (min(k, high[d] - low[d]) if name in (None, d) else 0) for d in low}
+            if a.at(sizes) != b.at(sizes):
+                return False
+    return True
+
+
+class Unclear(ShapeError):
+    """More sizes must be looked at to tell how one follows from a length."""
 
 
 def cannot_vary(kind: type[Error], dims: Sequence[str], op: Op | None, why: str) -> Any:

@@ -26,7 +26,8 @@ MOMENTS = 3  # that are looked at first
 GROWTH = 4  # places more that are looked at each time
 APART = 3  # tasks between them
 ROUNDS = 12  # of looking at more
-WORK = 20_000  # of all integer programs together, as they count it
+WORK = 40_000  # of all integer programs together, as they count it
+MOST = 16_000  # of one
 NEAR = 1 / 1000  # of the program's time: how far an answer may be above the least
 LOOSE = 0.3  # of the least: an answer is never farther above it
 ATTEMPTS = 4  # at a plan whose buffers, packed, fit too
@@ -91,21 +92,22 @@ class _Looked:
     moments: set[int]
     work: int = WORK
     good: float = GOOD  # of the program's time: a plan so near to the bound is enough
+    near: float = NEAR  # how far an answer may be above the least, as a share of it
     repeats: dict[tuple[int, int], bool] = field(default_factory=dict)
 
     def plans(self, line: Timeline, target: int) -> tuple[list[list[int]], float]:
         """(plans that hold at most `target`, the cheapest first; seconds that none goes below)"""
-        bound, near = 0.0, NEAR if self.good < inf else LOOSE
+        bound = 0.0
         fitting: list[list[int]] = []
         for _ in range(ROUNDS):
             order = sorted(self.moments)
-            answer = solve(line, target, order, self.repeats, near, self.work) if self.work > 0 else None
+            answer = solve(line, target, order, self.repeats, self.near, min(self.work, MOST)) if self.work > 0 else None
             if answer is None:
                 break
             self.work -= answer.work
             if not any(self.repeats.values()):
                 bound = max(bound, answer.bound)
-            near = min(LOOSE, max(near, NEAR * line.seconds / max(bound, 1e-12)))
+            self.near = min(LOOSE, max(self.near, NEAR * line.seconds / max(bound, 1e-12)))
             if answer.runs is None:
                 break
             plan = put_in(line, order, answer.runs)
@@ -197,7 +199,7 @@ def least(line: Timeline) -> tuple[list[int], Packing]:
     low = floor
     for _ in range(HALVINGS):
         room = (low + packing.total) // 2
-        plans, _ = _Looked(set(fullest_moments(line, room)), WORK // HALVINGS, good=inf).plans(line, room)
+        plans, _ = _Looked(set(fullest_moments(line, room)), WORK // HALVINGS, good=inf, near=LOOSE).plans(line, room)
         packed_plans = [(p, pack(line.intervals(p), room)) for p in plans]
         fitting = [(p, made) for p, made in packed_plans if made.total < packing.total]
         if fitting:
