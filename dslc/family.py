@@ -66,22 +66,26 @@ class Family:
             if not any(n.dims == {dim} for shape in found.values() for n in shape):
                 raise ShapeError(f"no input has an axis that says how long '{dim}' is", help=f"a fixed length: dims {dim}=SIZE")
         if all(self.bounds[d] >= n for d, n in self._compared({}).varying.low.items()):
-            self.elaborated(self.whole())  # an op that cannot be made for any length is told now
+            self.elaborated(Sizes((), tuple(self.bounds.items())))  # an op that cannot be made for any length is told now
         return found
 
     def sizes_for(self, lengths: Mapping[str, int]) -> Sizes:
         """The program that runs these lengths."""
         exact = {d: n for d, n in lengths.items() if n in (1, self.bounds[d])}
         while len(exact) < len(lengths):
-            least = self._compared(exact).varying.low
-            short = {d: lengths[d] for d, low in least.items() if lengths[d] < low}
-            if not short:
+            varying = self._compared(exact).varying
+            alone = {d: lengths[d] for d, low in varying.low.items() if lengths[d] < low or lengths[d] in varying.odd.get(d, ())}
+            if not alone:
                 break
-            exact |= short
+            exact |= alone
         return Sizes(tuple(sorted(exact.items())), tuple((d, self._bucket(d, n)) for d, n in lengths.items() if d not in exact))
 
     def whole(self) -> Sizes:
-        """The one program that takes all lengths but the shortest ones."""
+        """The one program that takes all lengths but the shortest ones. ShapeError where some between need programs of their own."""
+        for dim, odd in self._compared({}).varying.odd.items():
+            if between := sorted(n for n in odd if n < self.bounds[dim]):
+                told = ", ".join(map(str, between))
+                raise ShapeError(f"no one program takes all lengths of '{dim}': the model decides otherwise for {told}", help=f"dims {dim}=SIZE")
         return Sizes((), tuple(self.bounds.items()))
 
     def _bucket(self, dim: str, n: int) -> int:
@@ -123,9 +127,11 @@ class Family:
         """For each dimension the programs that there may be, for people."""
         out = []
         for dim, bound in self.bounds.items():
-            least = self._compared({}).varying.low[dim]
+            varying = self._compared({}).varying
+            least = varying.low[dim]
             buckets = sorted({self._bucket(dim, n) for n in range(least, bound)})
-            names = [*(f"{dim}={n}" for n in range(1, min(least, bound))), *(f"{dim}<={n}" for n in buckets), f"{dim}={bound}"]
+            odd = sorted(n for n in varying.odd.get(dim, ()) if n < bound)
+            names = [*(f"{dim}={n}" for n in [*range(1, min(least, bound)), *odd]), *(f"{dim}<={n}" for n in buckets), f"{dim}={bound}"]
             out.append(f"{dim}: any length up to {bound}, in at most {len(names)} programs: {', '.join(names)}")
         return out
 
@@ -188,7 +194,7 @@ class Family:
         shapes.append({name: type_of(value).shape for value, name in made.builder.inputs.items()})
         with made.context, made.location:
             Prune(self.roles).run(made.module)
-        return made, Sample(dict(sizes), made.module)
+        return made, Sample(dict(sizes), made.module, made.builder.compared)
 
 
 def _bounded(bounds: Mapping[str, int]) -> str:

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from dslc.core.errors import Error, ShapeError
-from dslc.core.lengths import DIVISORS, Length, fitted, length, quotient, size_of
+from dslc.core.errors import Error, ShapeError, Span
+from dslc.core.lengths import DIVISORS, Length, fitted, length, parts_of, quotient, size_of
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
 from dslc.ir.op import Op
@@ -33,6 +33,9 @@ FITS: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
     "rsqrt": (lambda v: 1 / (v * v), lambda n: 1 / sqrt(n)),
     "log": (exp, log),
 }
+
+
+ODD = 16  # lengths that may have programs of their own
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Sample:
 
     sizes: Sizes
     module: ir.Module
+    compared: Sequence[tuple[str, float, float, Span]] = ()  # numbers that the model compares at compile time
     swap: dict[ir.Value, ir.Value] = field(default_factory=dict)  # values of the base program: the same here
 
     @property
@@ -70,6 +74,7 @@ class Varying:
     high: Sizes
     shapes: dict[ir.Value, Shape] = field(default_factory=dict)
     attributes: dict[ir.Value, dict[str, Any]] = field(default_factory=dict)
+    odd: dict[str, set[int]] = field(default_factory=dict)  # lengths at which the model decides otherwise, between `low` and `high`
     bounds: dict[str, Length] = field(default_factory=dict)  # one past the greatest value of inputs that are used as indices
 
 
@@ -95,7 +100,39 @@ class _Comparison:
         for at in zip(*ends):
             if len({s.name for s, _ in at}) > 1 or any(sample.swap[at[0][1]] != v for sample, (_, v) in zip(self.others, at[1:])):
                 raise ShapeError(f"another length of {self.names()} makes another '{at[0][0].name}'")
+        self._decisions()
         return self.found
+
+    def _decisions(self) -> None:
+        """Lengths at which something that the model compares at compile time comes out otherwise than in the base program."""
+        told = [[(op, span) for op, _, _, span in s.compared] for s in self.samples]
+        if any(other != told[0] for other in told):
+            raise ShapeError(f"another length of {self.names()} makes the model compare other numbers")
+        for at in zip(*(s.compared for s in self.samples)):
+            op, span = at[0][0], at[0][3]
+            apart = [a - b for _, a, b, _ in at]
+            if all((a, b) == at[0][1:3] for _, a, b, _ in at):
+                continue
+            found: Length | None = self._fitted(apart)
+            if not self._tells(found, apart):
+                found = self._quotients([int(v) for v in apart], None) if all(int(v) == v for v in apart) else None
+            if found is None:
+                raise self._undecided(span, "what is compared here follows from it in a way that is known at compile time only")
+            for dim in {parts_of(name)[0] for name in found.dims}:
+                if len(self.found.low) > 1 and len(found.dims) > 1:
+                    raise self._undecided(span, "it is compared with another length")
+                lengths = range(self.found.low[dim], self.found.high[dim])
+                odd = {n for n in lengths if _holds(op, found.at({dim: n})) != _holds(op, apart[0])}
+                self.found.odd.setdefault(dim, set()).update(odd)
+                if len(self.found.odd[dim]) > ODD:
+                    raise self._undecided(span, f"for {len(self.found.odd[dim])} lengths the model decides otherwise than for the others")
+
+    def _tells(self, found: Length | None, values: Sequence[float]) -> bool:
+        return found is not None and all(isclose(found.at(s.sizes), v, abs_tol=1e-9) for s, v in zip(self.samples, values))
+
+    def _undecided(self, span: Span, why: str) -> ShapeError:
+        return ShapeError(f"the length of {self.names()} cannot vary here: {why}", span,
+                          help=f"a fixed length: dims {', '.join(f'{name}=SIZE' for name in self.found.high)}")  # fmt: skip
 
     def names(self) -> str:
         return " and ".join(f"'{name}'" for name in self.found.high)
@@ -230,6 +267,12 @@ class _Comparison:
 
     def _error(self, op: Op | None, why: str, kind: type[ShapeError] = ShapeError) -> ShapeError:
         return cannot_vary(kind, list(self.found.high), op, why)
+
+
+def _holds(op: str, apart: float) -> bool:
+    """Whether a comparison holds of two numbers that are so far apart."""
+    apart = 0.0 if abs(apart) < 1e-9 else apart
+    return {"<": apart < 0, "<=": apart <= 0, ">": apart > 0, ">=": apart >= 0, "==": apart == 0, "!=": apart != 0}[op]
 
 
 def _told(at: Mapping[tuple[int, ...], int], sizes: Sizes) -> int:
