@@ -116,7 +116,7 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned:
 
         if recipe.prepares:
             passes += [ScaleWeights(), Prepare()]
-        passes.append(Attention(target.workers()))
+        passes.append(Attention(target.workers(), target.few_rows and recipe.prepares))
         if recipe.steps or elaborated.builder.has_gradients:
             passes.append(Recompute())
         passes.append(Fuse())

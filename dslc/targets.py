@@ -19,7 +19,8 @@ class Target:
     """`compile(module, name)` gives an Executable, `load(executable)` a Program; `fingerprint()` names what compiled code depends on besides the
     program; `missing()` says in one sentence what is not there, or gives None. `compile_timed`: as `compile`, a program that times its launches
     itself (`core.executable.TIMES`). `device()` names what schedules are measured on, None where that is not this machine's; `schedules(kernel)` are
-    those that a kernel may have, the cost model's first. `workers()`: that of the pass `Attention`."""
+    those that a kernel may have, the cost model's first. `workers()` and `few_rows`: those of
+    the pass `Attention`."""
 
     name: str
     about: str
@@ -32,6 +33,7 @@ class Target:
     device: Callable[[], str | None] = lambda: None
     schedules: Callable[[Any], list[str]] = lambda kernel: []
     workers: Callable[[], int] = lambda: 0
+    few_rows: bool = False
 
 
 def _compile_cpu(module: Any, name: str, timed: bool = False) -> Executable:
@@ -116,7 +118,7 @@ def _cuda_target(name: str, about: str, arch: Callable[[], str], missing: Callab
 
         return schedules_of(kernel, arch_of(arch()))
 
-    return Target(name, about, True, compile, _load, fingerprint, missing, device=device, schedules=schedules)
+    return Target(name, about, True, compile, _load, fingerprint, missing, device=device, schedules=schedules, few_rows=True)
 
 
 def _found_arch() -> str:

@@ -11,14 +11,13 @@ from dslc.core.errors import Error, NameError_, ShapeError, Span, SyntaxError_, 
 from dslc.ir import ops
 from dslc.ir.mlir import ir
 from dslc.ir.program import Slot
-from dslc.ir.types import TensorType, location_of, type_of
+from dslc.ir.types import TensorType, location_of
 
 from . import functions as fn
-from . import kept, wraps
+from . import kept, scans, wraps
 from . import syntax as s
 from .calls import bind_ports, call_layer
 from .equations import Equation
-from .scans import ScanBuilder
 from .settings import precision
 from .source import FileScope, library_layer, library_names
 from .statics import DYNAMIC, static_value
@@ -430,74 +429,6 @@ class Frame(WholeValues):
     def _wrap(self, node: s.Wrap) -> None:
         self.builder.wrappers.append(wraps.wrapper(self, node))
 
-    def _emit(self, node: s.Emit) -> None:
-        if not self.builder.scans or self.builder.scans[-1].frame is not self:
-            raise SyntaxError_("emit stands outside a scan", node.span)
-        scan = self.builder.scans[-1]
-        for item in node.items:
-            assert item.target is not None
-            axes = item.target.axes or ()
-            places = [k for k, a in enumerate(axes) if isinstance(a, s.Index) and a.name == scan.index]
-            if len(places) != 1:
-                raise ShapeError(
-                    f"an emitted value has the scan's index among its axes: {item.target.name}[..., {scan.index}, ...]", item.target.span
-                )
-            kept = tuple(a for a in axes if not (isinstance(a, s.Index) and a.name == scan.index))
-            inner = s.Target(span=item.target.span, name=item.target.name, axes=kept)
-            made = Equation(self, inner, item.span).elaborate(item.value)
-            scan.emitted[item.target.name] = (made.value, places[0], axes, item.span)
-
-    def _scan(self, node: s.Scan) -> None:
-        trip = self.size(node.bound) if node.bound is not None else self.named_size(node.index)
-        if trip is None:
-            raise ShapeError(f"nothing gives the scan index '{node.index}' a range", node.span, help=f"scan {node.index} < SIZE")
-        starts = [self._carry_start(c) for c in node.carries]
-        outer = self.builder.scans[-1] if self.builder.scans else None
-        scan = ScanBuilder(node.index, trip, starts, outer.random_turn() if outer else None)
-        scan.frame = self
-        hidden = dict(self.names)
-        self.builder.scans.append(scan)
-        with scan.inside():
-            self.define(node.index, Turn(scan))
-            for c, value in zip(node.carries, scan.carries):
-                self.label(value, [axis_text(a) for a in c.axes or ()], c.span)
-                self.define(c.name, Tensor(value))
-            self.run(node.body)
-            following = [self._next_carry(c, value) for c, value in zip(node.carries, scan.carries)]
-        self.builder.scans.pop()
-        last, stacks = scan.finish(following, [v for v, *_ in scan.emitted.values()])
-        self.names = hidden
-        for c, value in zip(node.carries, last):
-            self.define(c.name, Tensor(value))
-        for (name, (_, place, axes, span)), stack in zip(scan.emitted.items(), stacks):
-            rank = type_of(stack).rank
-            order = list(range(1, rank))
-            order.insert(place, 0)
-            value = ops.transpose(stack, order)
-            self.label(value, [axis_text(a) for a in axes], span)
-            self.define(name, Tensor(value))
-
-    def _carry_start(self, c: s.Carry) -> ir.Value:
-        value = self.whole(c.start)
-        if c.axes is None:
-            tensor = self._tensor(value, c.start.span)
-            return ops.cast(tensor.value, dtypes.BY_NAME[c.type]) if c.type else tensor.value
-        dtype = self._dtype(c)
-        t = TensorType(dtype, self.shape(c.axes))
-        if isinstance(value, Tensor):
-            if value.type.rank == 0:
-                return ops.spread(ops.cast(value.value, dtype), t)
-            if value.type.shape != t.shape:
-                raise ShapeError(f"the carry '{c.name}' is {t}, its start {value.type}", c.span)
-            return ops.cast(value.value, dtype)
-        return ops.full(t, value)
-
-    def _next_carry(self, c: s.Carry, old: ir.Value) -> ir.Value:
-        value = self._tensor(self.names[c.name], c.span)
-        if value.type.shape != type_of(old).shape:
-            raise ShapeError(f"the carry '{c.name}' starts as {type_of(old)} and becomes {value.type}", c.span)
-        return ops.cast(value.value, type_of(old).dtype)
-
     # --- calls
 
     def instance_name(self, name: str) -> str:
@@ -612,7 +543,7 @@ _PREDEFINED = {"inf": float("inf"), "nan": float("nan"), "pi": 3.141592653589793
 _STATEMENTS: dict[type, Any] = {
     s.Dims: Frame._dims, s.Let: Frame._let, s.Input: Frame._input, s.Param: kept.param, s.State: kept.state, s.Assign: Frame._assign,
     s.Update: kept.update, s.Output: Frame._output, s.Loss: Frame._loss, s.Metric: Frame._metric, s.Return: Frame._return, s.If: Frame._if,
-    s.Repeat: Frame._repeat, s.With: Frame._with, s.Wrap: Frame._wrap, s.Emit: Frame._emit, s.Scan: Frame._scan,
+    s.Repeat: Frame._repeat, s.With: Frame._with, s.Wrap: Frame._wrap, s.Emit: scans.emit, s.Scan: scans.scan,
     s.Graph: Frame._graph,
 }  # fmt: skip
 __all__ = ["Frame", "bind_ports", "option_names"]

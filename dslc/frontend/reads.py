@@ -80,7 +80,7 @@ def affine(eq: Equation, node: Any, env: Env) -> index.Expr | None:
             if a is None or not isinstance(b, index.Const) or b.value <= 0:
                 return None
             return a // b.value if op == "//" else a % b.value
-        case s.Call() | s.Read() | s.Attribute():
+        case s.Call() | s.Read() | s.Attribute() | s.Binary():
             return _static(eq, node, env)
     return None
 

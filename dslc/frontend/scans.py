@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dslc.core import dtypes
+from dslc.core.errors import ShapeError, SyntaxError_
 from dslc.ir import ops
 from dslc.ir.mlir import ir
 from dslc.ir.types import TensorType, type_of
+
+from . import syntax as s
+from .equations import Equation
+from .values import Tensor, Turn, axis_text
+
+if TYPE_CHECKING:
+    from .frame import Frame
 
 
 class ScanBuilder:
@@ -101,3 +109,75 @@ class ScanBuilder:
             if value not in own:
                 found[value] = None
         return list(found)
+
+
+def emit(frame: Frame, node: s.Emit) -> None:
+    """`emit y[..., t] = e`: the scan gives the stack of every turn's value."""
+    if not frame.builder.scans or frame.builder.scans[-1].frame is not frame:
+        raise SyntaxError_("emit stands outside a scan", node.span)
+    builder = frame.builder.scans[-1]
+    for item in node.items:
+        assert item.target is not None
+        axes = item.target.axes or ()
+        places = [k for k, a in enumerate(axes) if isinstance(a, s.Index) and a.name == builder.index]
+        if len(places) != 1:
+            raise ShapeError(f"an emitted value has the scan's index among its axes: {item.target.name}[..., {builder.index}, ...]", item.target.span)
+        kept = tuple(a for a in axes if not (isinstance(a, s.Index) and a.name == builder.index))
+        inner = s.Target(span=item.target.span, name=item.target.name, axes=kept)
+        made = Equation(frame, inner, item.span).elaborate(item.value)
+        builder.emitted[item.target.name] = (made.value, places[0], axes, item.span)
+
+
+def scan(frame: Frame, node: s.Scan) -> None:
+    """`scan t carry ...:` whole; afterwards the carries' names stand for their last values, the emitted ones for their stacks."""
+    trip = frame.size(node.bound) if node.bound is not None else frame.named_size(node.index)
+    if trip is None:
+        raise ShapeError(f"nothing gives the scan index '{node.index}' a range", node.span, help=f"scan {node.index} < SIZE")
+    starts = [_carry_start(frame, c) for c in node.carries]
+    outer = frame.builder.scans[-1] if frame.builder.scans else None
+    builder = ScanBuilder(node.index, trip, starts, outer.random_turn() if outer else None)
+    builder.frame = frame
+    hidden = dict(frame.names)
+    frame.builder.scans.append(builder)
+    with builder.inside():
+        frame.define(node.index, Turn(builder))
+        for c, value in zip(node.carries, builder.carries):
+            frame.label(value, [axis_text(a) for a in c.axes or ()], c.span)
+            frame.define(c.name, Tensor(value))
+        frame.run(node.body)
+        following = [_next_carry(frame, c, value) for c, value in zip(node.carries, builder.carries)]
+    frame.builder.scans.pop()
+    last, stacks = builder.finish(following, [v for v, *_ in builder.emitted.values()])
+    frame.names = hidden
+    for c, value in zip(node.carries, last):
+        frame.define(c.name, Tensor(value))
+    for (name, (_, place, axes, span)), stack in zip(builder.emitted.items(), stacks):
+        rank = type_of(stack).rank
+        order = list(range(1, rank))
+        order.insert(place, 0)
+        value = ops.transpose(stack, order)
+        frame.label(value, [axis_text(a) for a in axes], span)
+        frame.define(name, Tensor(value))
+
+
+def _carry_start(frame: Frame, c: s.Carry) -> ir.Value:
+    value = frame.whole(c.start)
+    if c.axes is None:
+        tensor = frame._tensor(value, c.start.span)
+        return ops.cast(tensor.value, dtypes.BY_NAME[c.type]) if c.type else tensor.value
+    dtype = frame._dtype(c)
+    t = TensorType(dtype, frame.shape(c.axes))
+    if isinstance(value, Tensor):
+        if value.type.rank == 0:
+            return ops.spread(ops.cast(value.value, dtype), t)
+        if value.type.shape != t.shape:
+            raise ShapeError(f"the carry '{c.name}' is {t}, its start {value.type}", c.span)
+        return ops.cast(value.value, dtype)
+    return ops.full(t, value)
+
+
+def _next_carry(frame: Frame, c: s.Carry, old: ir.Value) -> ir.Value:
+    value = frame._tensor(frame.names[c.name], c.span)
+    if value.type.shape != type_of(old).shape:
+        raise ShapeError(f"the carry '{c.name}' starts as {type_of(old)} and becomes {value.type}", c.span)
+    return ops.cast(value.value, type_of(old).dtype)

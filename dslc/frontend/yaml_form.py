@@ -364,7 +364,7 @@ class _Reader:
 
     def sampler(self, key: yaml.ScalarNode, pairs: dict[str, Pair]) -> s.Sampler:
         """Takes `over`, `from` and the sampler, which is the key whose value is a mapping or empty, out of the pairs."""
-        method = next((k for k, (_, v) in pairs.items() if isinstance(v, yaml.MappingNode) or _empty(v)), None)
+        method = next((k for k, (_, v) in pairs.items() if k not in ("over", "from") and (isinstance(v, yaml.MappingNode) or _empty(v))), None)
         if "over" not in pairs or method is None:
             missing = "'over'" if "over" not in pairs else "the sampler"
             self.fail(key, f"{missing} is missing", "{over: AXIS, from: OUTPUT, sample: {temperature: 0.8}}")

@@ -35,9 +35,13 @@ class Expr:
         return _mul(self, -1)
 
     def __floordiv__(self, divisor: int) -> Expr:
+        if isinstance(self, Const):
+            return Const(self.value // divisor)
         return self if divisor == 1 else FloorDiv(self, divisor)
 
     def __mod__(self, divisor: int) -> Expr:
+        if isinstance(self, Const):
+            return Const(self.value % divisor)
         return Const(0) if divisor == 1 else Mod(self, divisor)
 
 

@@ -8,16 +8,16 @@ Contractions may also cross the stream, and fold the axis that tasks are blocks 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 from . import index, ops
-from .index import Const, Dim, Expr
+from .index import Const, Dim, Expr, Symbol
 from .mlir import ir
 from .rows import Unsuited
-from .trace import Apply, Body, Coordinates, Given, Guard, Node, Product, Test, Trace, children, dims_under, factor_of
+from .trace import Apply, Body, Coordinates, Given, Guard, Node, Product, Read, Test, Trace, children, dims_under, factor_of
 from .types import type_of
 
 Axes = tuple[int | None, ...]  # the axis of the tile space that each axis of a value is; None: of size 1
@@ -152,6 +152,16 @@ class Stream:
     def sizes(self) -> tuple[int, ...]:
         return self.trace.sizes
 
+    def bound(self, e: Expr) -> tuple[int, int] | None:
+        """(factor of x, factor of y) of an expression that moves by whole steps with both and by one with y; None where it does not."""
+        a, b = factor_of(e, self.x), factor_of(e, self.y)
+        terms = [t for t, _ in e.terms] if isinstance(e, index.Sum) else [e]
+        if a is None or b not in (1, -1) or any(not isinstance(t, (Const, Dim, Symbol)) for t in terms):
+            return None
+        read = [self.trace.symbols[t.operand] for t in terms if isinstance(t, Symbol)]
+        moving = dims_under(self.trace, read)
+        return None if any(moving[id(node)] & {self.x, self.y} for node in read) else (a, b)
+
     @staticmethod
     def of(body: Body, crossing: bool = False) -> Stream:
         """The stream; Unsuited where the body is none. `crossing`: sinks may cross it."""
@@ -177,7 +187,7 @@ class _Finder:
         self.x, self.y = len(self.batch), len(self.batch) + 1
         self.features: dict[Any, tuple[int, list[int]]] = {}
         self.terms: dict[Any, int] = {}
-        sizes = [self.shape[a] for a in (*self.batch, x)] + [prod(self.shape[a] for a in self.y_axes)]
+        sizes = [self.shape[a] for a in self.batch] + [self.shape[x] if x is not None else 1] + [prod(self.shape[a] for a in self.y_axes)]
         for op in self.sinks:
             if isinstance(op, ops.Contract):
                 _, _, own = self._roles(op)
@@ -189,7 +199,8 @@ class _Finder:
         self.trace = Trace(body, sizes, self._provide)
         self.canon: list[Expr] = [Const(0)] * len(self.shape)
         for k, a in enumerate((*self.batch, x)):
-            self.canon[a] = Dim(k)
+            if a is not None:
+                self.canon[a] = Dim(k)
         for a, e in zip(self.y_axes, index.delinearize(Dim(self.y), [self.shape[a] for a in self.y_axes])):
             self.canon[a] = e
 
@@ -235,8 +246,9 @@ class _Finder:
             raise Unsuited("a fold along no axis of the tile")
         return found
 
-    def _tile_axes(self, crossing: bool) -> tuple[list[int], int]:
-        """The axes that are streamed, and the one that tasks are blocks of, which contractions alone may fold. Most sinks stream."""
+    def _tile_axes(self, crossing: bool) -> tuple[list[int], int | None]:
+        """The axes that are streamed, and the one that tasks are blocks of, which contractions alone may fold; None: of one row. Most sinks
+        stream."""
         found = Counter(self.streamed(op) for op in self.sinks)
         if len(found) > 2 or (len(found) == 2 and not crossing):
             raise Unsuited("folds along different axes")
@@ -248,13 +260,13 @@ class _Finder:
                 return self.y_axes, x
         raise Unsuited("folds along different axes")
 
-    def _x_axis(self) -> int:
-        """The largest axis that one operand of the first source has alone, while the other has the streamed ones."""
+    def _x_axis(self) -> int | None:
+        """The largest axis that one operand of the first source has alone, while the other has the streamed ones; None where it has none."""
         op = self.sources[0]
         own = [{p for p, i in enumerate(op.out) if i in mine and i not in other} for mine, other in ((op.lhs, op.rhs), (op.rhs, op.lhs))]
         for mine, other in (own, own[::-1]):
-            if set(self.y_axes) <= other and mine:
-                return max(mine, key=lambda a: (self.shape[a], a))
+            if set(self.y_axes) <= other:
+                return max(mine, key=lambda a: (self.shape[a], a), default=None)
         raise Unsuited("the streamed axes belong to both operands")
 
     def point(self, axes: Axes) -> Coordinates:
@@ -278,11 +290,11 @@ class _Finder:
         if op in self.sources:
             if tuple(trace.tidy(e) for e in at) != self.point(self.axes[value]):
                 raise Unsuited("a score is read at another place")
-            return Given(type_of(value).dtype, ("source", self.sources.index(op)), at)
+            return Given(type_of(value).dtype, ("source", self.sources.index(op)), (*at, Dim(self.x), Dim(self.y)))  # of extent 1 too
         if op in self.sinks:
             if tuple(trace.tidy(e) for e in at) != self.sink_point(op):
                 raise Unsuited("a fold is read at another place")
-            return Given(type_of(value).dtype, ("sink", self.sinks.index(op)), at)
+            return Given(type_of(value).dtype, ("sink", self.sinks.index(op)), (*at, Dim(self.x)))
         return None
 
     # ---- the parts
@@ -293,7 +305,7 @@ class _Finder:
         results = tuple(self._result(v) for v in self.body.results)
         needs: list[Expr] | None = None
         for sink in sinks:
-            mine = minus_infinity(sink.value) if sink.kind == "max" else zero(sink.value)
+            mine = _unless(self.trace, sink.value, float("-inf") if sink.kind == "max" else 0.0)
             needs = mine if needs is None else [e for e in needs if e in mine]
         return Stream(self.trace, self.x, self.y, sources, sinks, results, tuple(dict.fromkeys(self.trace.tidy(e) for e in needs or [])))
 
@@ -413,8 +425,10 @@ def _number(node: Node) -> float | None:
     return None
 
 
-def _affine(node: Node) -> Expr | None:
-    """An integer node as an expression of the dims."""
+def _affine(trace: Trace, node: Node) -> Expr | None:
+    """An integer node as an expression of the dims, and of integers that are read."""
+    if isinstance(node, Read) and node.dtype.is_integer and not node.tests:
+        return Symbol(trace.symbol(node))
     if not isinstance(node, Apply):
         return None
     name, arguments = node.op.operation.name, node.arguments
@@ -423,7 +437,7 @@ def _affine(node: Node) -> Expr | None:
     if name == "nn.constant":
         value = _number(node)
         return Const(int(value)) if value is not None and value.is_integer() else None
-    parts = [p for p in map(_affine, arguments) if p is not None]
+    parts = [p for v in arguments if (p := _affine(trace, v)) is not None]
     if not parts or len(parts) < len(arguments):
         return None
     a, b = parts[0], parts[-1]
@@ -441,18 +455,18 @@ def _affine(node: Node) -> Expr | None:
     return None
 
 
-def _holds(node: Node, wanted: bool) -> list[Expr]:
+def _holds(trace: Trace, node: Node, wanted: bool) -> list[Expr]:
     """Expressions that are not negative wherever a bool node has the wanted value."""
     if not isinstance(node, Apply):
         return []
     name, arguments = node.op.operation.name, node.arguments
     if name == "nn.not":
-        return _holds(arguments[0], not wanted)
+        return _holds(trace, arguments[0], not wanted)
     if name == ("nn.and" if wanted else "nn.or"):
-        return [e for a in arguments for e in _holds(a, wanted)]
+        return [e for a in arguments for e in _holds(trace, a, wanted)]
     if name != "nn.compare":
         return []
-    a, b = (_affine(v) for v in arguments)
+    a, b = (_affine(trace, v) for v in arguments)
     if a is None or b is None:
         return []
     opposite = {"le": "gt", "lt": "ge", "ge": "lt", "gt": "le", "eq": "ne", "ne": "eq"}
@@ -460,74 +474,53 @@ def _holds(node: Node, wanted: bool) -> list[Expr]:
         node.op.predicate if wanted else opposite[node.op.predicate]]  # fmt: skip
 
 
-def implied(node: Node) -> list[Expr]:
+def implied(trace: Trace, node: Node) -> list[Expr]:
     """Expressions that make a bool node true where none of them is negative; none where that is not known."""
     if not isinstance(node, Apply):
         return []
     name, arguments = node.op.operation.name, node.arguments
     if name == "nn.compare":
-        return _holds(node, True) if node.op.predicate not in ("eq", "ne") else []
-    parts = [implied(a) for a in arguments] if name in ("nn.and", "nn.or") else []
+        return _holds(trace, node, True) if node.op.predicate not in ("eq", "ne") else []
+    parts = [implied(trace, a) for a in arguments] if name in ("nn.and", "nn.or") else []
     if name == "nn.and":
         return [e for p in parts for e in p] if all(parts) else []
     return next((p for p in parts if p), [])
 
 
-def zero(node: Node) -> list[Expr]:
-    """Expressions of which each, where it is negative, makes the node 0."""
-    return _unless(node, 0.0)
-
-
-def minus_infinity(node: Node) -> list[Expr]:
-    """Expressions of which each, where it is negative, makes the node -inf."""
-    return _unless(node, float("-inf"))
-
-
-def _unless(node: Node, value: float) -> list[Expr]:
+def _unless(trace: Trace, node: Node, value: float) -> list[Expr]:
+    """Expressions of which each, where it is negative, makes the node this value: 0 or -inf."""
     match node:
         case Guard(tests=tests, value=inner, outside=outside) if outside == value:
-            return [e for t in tests for e in (t.expr, t.expr * -1 + (t.size - 1))] + _unless(inner, value)
+            return [e for t in tests for e in (t.expr, t.expr * -1 + (t.size - 1))] + _unless(trace, inner, value)
         case Product(a=a, b=b):
-            return _unless(a, value) + _unless(b, value) if value == 0 else []
+            return _unless(trace, a, value) + _unless(trace, b, value) if value == 0 else []
         case Apply():
-            return _applied(node, value)
+            return _applied(trace, node, value)
     return []
 
 
-def _applied(node: Apply, value: float) -> list[Expr]:
+def _applied(trace: Trace, node: Apply, value: float) -> list[Expr]:
     name, arguments = node.op.operation.name, node.arguments
     if name == "nn.select":
         condition, a, b = arguments
         if _number(b) == value:
-            return _holds(condition, True) + _unless(a, value)
+            return _holds(trace, condition, True) + _unless(trace, a, value)
         if _number(a) == value:
-            return _holds(condition, False) + _unless(b, value)
-        both = _unless(b, value)
-        return [e for e in _unless(a, value) if e in both]
+            return _holds(trace, condition, False) + _unless(trace, b, value)
+        both = _unless(trace, b, value)
+        return [e for e in _unless(trace, a, value) if e in both]
     if name in ("nn.cast", "nn.stop_gradient") or (name == "nn.neg" and value == 0):
         if arguments[0].dtype.is_bool:
-            return _holds(arguments[0], True)
-        return _unless(arguments[0], value)
+            return _holds(trace, arguments[0], True)
+        return _unless(trace, arguments[0], value)
     if value == 0:
         if name == "nn.exp":
-            return _unless(arguments[0], float("-inf"))
+            return _unless(trace, arguments[0], float("-inf"))
         if name == "nn.mul":
-            return _unless(arguments[0], 0.0) + _unless(arguments[1], 0.0)
-        return _unless(arguments[0], 0.0) if name == "nn.div" else []
+            return _unless(trace, arguments[0], 0.0) + _unless(trace, arguments[1], 0.0)
+        return _unless(trace, arguments[0], 0.0) if name == "nn.div" else []
     if name in ("nn.add", "nn.sub"):
-        return _unless(arguments[0], value) + (_unless(arguments[1], value) if name == "nn.add" else [])
+        return _unless(trace, arguments[0], value) + (_unless(trace, arguments[1], value) if name == "nn.add" else [])
     if name in ("nn.mul", "nn.div") and (_number(arguments[1]) or 0) > 0:
-        return _unless(arguments[0], value)
+        return _unless(trace, arguments[0], value)
     return []
-
-
-def bound_of(e: Expr, x: int, y: int) -> tuple[int, int] | None:
-    """(factor of x, factor of y) of an expression that moves by whole steps with both and by one with y; None where it does not."""
-    a, b = factor_of(e, x), factor_of(e, y)
-    if a is None or b not in (1, -1) or any(not isinstance(t, Dim) for t, _ in _terms(e)):
-        return None
-    return a, b
-
-
-def _terms(e: Expr) -> Iterable[tuple[Expr, int]]:
-    return e.terms if isinstance(e, index.Sum) else (() if isinstance(e, Const) else ((e, 1),))

@@ -220,6 +220,12 @@ class Trace:
         extra = tuple(t for t in needed if not self._holds(t) and t not in tests)
         return self.at(value, coordinates, tests + extra), extra
 
+    def symbol(self, node: Node) -> int:
+        """The number of the symbol that stands for a node in index expressions."""
+        number = next((n for n, known in self.symbols.items() if known is node), len(self.symbols))
+        self.symbols[number] = node
+        return number
+
     def never(self, t: Test) -> bool:
         low, high = index.bounds(t.expr, self.sizes)
         return high < 0 or low >= t.size
@@ -252,9 +258,7 @@ def _gather(trace: Trace, op: Any, at: Coordinates, tests: tuple[Test, ...]) -> 
     numbers = {}
     for k in range(1, len(op.operands)):
         node, _ = trace.operand_at(op, maps, k, at, tests)
-        number = next((n for n, known in trace.symbols.items() if known is node), len(trace.symbols))
-        trace.symbols[number] = node
-        numbers[k] = number
+        numbers[k] = trace.symbol(node)
     node, extra = trace.operand_at(op, maps, 0, at, tests, lambda k: Symbol(numbers[k]))
     return _guarded(op, node, extra, maps.outside)
 

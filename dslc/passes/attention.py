@@ -27,6 +27,7 @@ from .prune import remove_dead
 from .tile_space import Space, line_of
 
 MAX_TERMS = 256  # of a score: beyond, to compute it anew costs more than to read it
+FEW_ROWS, MANY_COLUMNS = 8, 32  # of a score that is derived although it is smaller than its operands
 CROSS_BYTES = 4 << 20  # of sums that a thread keeps where products cross the stream
 
 
@@ -34,44 +35,51 @@ CROSS_BYTES = 4 << 20  # of sums that a thread keeps where products cross the st
 class Attention:
     """Scores that only folds read are never written. Its notes name the scores that are written after all, each with what
     stood in the way. `workers`: threads of a target whose kernels fold a tile along both axes, a task a point of the batch, so that a gradient's tile
-    is made once and not for either axis; 0 where they do not.
+    is made once and not for either axis; 0 where they do not. `few_rows`: scores of few rows are streamed too.
 
     before: %s = contract %q, %k; %p = softmax %s; %o = contract %p, %v      after: %o, %m, %l = kernel attention (%q, %k, %v) { ... }
     """
 
     workers: int = 0
+    few_rows: bool = False
 
     def run(self, module: ir.Module) -> None:
         notes: list[str] = []
         for op in module.body.operations:
             if isinstance(op, func.FuncOp):
-                _derive(op.entry_block, self.workers, notes)
+                _derive(op.entry_block, self, notes)
         note(module, "attention", notes)
 
 
-def _derive(block: ir.Block, workers: int, notes: list[str]) -> None:
-    roots = [op for op in block.operations if isinstance(op, ops.Contract) and _is_score(op)]
+def _derive(block: ir.Block, options: Attention, notes: list[str]) -> None:
+    roots = _scores(block, options.few_rows)
     if not roots:
         return
-    _expand(roots)
-    for space in _spaces(block, notes):
+    _expand(roots.values())
+    for space in _spaces(block, options, notes):
         space.reassociate()
     remove_dead(block)
-    for space in _spaces(block, notes):
+    for space in _spaces(block, options, notes):
         space.pull_out()
     remove_dead(block)
     _sort(block)
-    spaces = _spaces(block, notes)
+    spaces = _spaces(block, options, notes)
     order = Order.of(block, [sink for space in spaces for sink in space.sinks])
     for space in spaces:
-        _kernels(order, space, workers, notes)
+        _kernels(order, space, options.workers, notes)
     _sort(block)
     remove_dead(block)
 
 
-def _spaces(block: ir.Block, notes: list[str]) -> list[Space]:
+def _scores(block: ir.Block, few_rows: bool) -> dict[ir.Value, Op]:
+    """The contractions of a block that are scores, by their values."""
+    found = (op for op in block.operations if isinstance(op, ops.Contract))
+    return {op.results[0]: op for op in found if _is_score(op) or (few_rows and _is_score_of_few(op))}
+
+
+def _spaces(block: ir.Block, options: Attention, notes: list[str]) -> list[Space]:
     """The tile spaces of a block that only folds read; notes what stands in the way of the others."""
-    roots = {op.results[0]: op for op in block.operations if isinstance(op, ops.Contract) and _is_score(op)}
+    roots = _scores(block, options.few_rows)
     done: set[ir.Value] = set()
     found = []
     for value, root in roots.items():
@@ -101,6 +109,14 @@ def _is_score(op: ops.Contract) -> bool:
     return all(own) and (batched or not any(_is_parameter(v) for v in op.operands))
 
 
+def _is_score_of_few(op: ops.Contract) -> bool:
+    """A contraction of few rows with many, as of a token with a cache: smaller than what it reads, but a stream is one launch instead of three."""
+    if not op.type.dtype.is_float or not op.summed or any(_is_parameter(v) for v in op.operands):
+        return False
+    own = [math.prod(op.sizes[i] for i in op.out if (i in mine) > (i in other)) for mine, other in ((op.lhs, op.rhs), (op.rhs, op.lhs))]
+    return min(own) <= FEW_ROWS and max(own) >= MANY_COLUMNS and math.prod(op.sizes[i] for i in op.summed) <= MAX_TERMS
+
+
 def _is_parameter(value: ir.Value) -> bool:
     """A trained weight, seen through views."""
     while not isinstance(value.owner, ir.Block):
@@ -111,7 +127,7 @@ def _is_parameter(value: ir.Value) -> bool:
     return isinstance(value.owner.owner.opview, func.FuncOp) and slot_of(value).role in ("param", "prepared")
 
 
-def _expand(roots: Sequence[Op]) -> None:
+def _expand(roots: Iterable[Op]) -> None:
     """softmax and log_softmax of scores in reductions and elementwise ops, until none is left."""
     for root in roots:
         while op := _whole_softmax(root):
@@ -403,7 +419,9 @@ def _outside(space: Space, user: Op, inner: set[ir.Value], group: _Group) -> boo
     result = user.results[0]
     if result in space.tiles or (isinstance(user, (ops.View, ops.Reshape)) and _into_tiles(space, result)):
         return any(_feeds(space, result, s) for s in space.sinks if s not in group.sinks)
-    return result not in inner or type_of(result).shape not in {type_of(v).shape for v in inner} or user.structure != "elementwise"
+    if result not in inner or type_of(result).shape not in {type_of(v).shape for v in inner}:
+        return True
+    return user.structure != "elementwise" and any(_outside(space, use.owner.opview, inner, group) for use in result.uses)
 
 
 def _into_tiles(space: Space, value: ir.Value) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from dslc.core import dtypes
 from dslc.ir import index, ops
 from dslc.ir.mlir import ir
-from dslc.ir.op import Op
+from dslc.ir.op import PRECISION, Op
 from dslc.ir.types import TensorType, type_of
 
 from .timeflow import Flow, Masks, all_of_time, cannot_follow, exact, looks_ahead
@@ -101,7 +101,9 @@ class Rows:
             rule = _RULES.get(type(op)) or (_elementwise if op.structure == "elementwise" else None)
             if rule is None:
                 return self._fallback(op, value, want)
-            return rule(self, op, value, want, lane)
+            made = rule(self, op, value, want, lane)
+        _keep_precision(op, made.value)
+        return made
 
     def _passes(self, op: Op | None, axis: int) -> bool:
         """True for a view that places the time axis elsewhere of what is not larger: what it reads is kept."""
@@ -180,6 +182,12 @@ def _diagonal(x: ir.Value, lane: int) -> ir.Value:
 
 def _resized(shape: Sequence[int], want: Want) -> tuple[int, ...]:
     return tuple(want.get(a, n) for a, n in enumerate(shape))
+
+
+def _keep_precision(op: Op, made: ir.Value) -> None:
+    """What stands for an op computes as that was told to."""
+    if PRECISION in op.attributes and not isinstance(made.owner, ir.Block) and made.owner.name == op.operation.name:
+        made.owner.attributes[PRECISION] = op.attributes[PRECISION]
 
 
 def _leading(pieces: Sequence[Piece], lanes: int) -> tuple[list[ir.Value], bool]:

@@ -55,6 +55,8 @@ FORMS = [
     ("y[n < 4, k] = sum[e](where(ids[e] == n, x[e, k], 0))", "ids[6]: int32, x[6, 2]", {"scatter": 1}),
     ("y[e, k] = x[ids[e], k]", "ids[6]: int32, x[5, 2]", {"gather": 1}),
     ("y[b, h, i, c] = sum[j](softmax[j](s[b, h, i, j]) * v[b, h // 2, j, c])", "s[2, 4, 3, 3], v[2, 2, 3, 5]", {"contract": 1, "softmax": 1}),
+    ("y[b, h, i, c] = sum[j](s[b, h, i, j] * v[b, h // (4 // 2), j, c])", "s[2, 4, 3, 3], v[2, 2, 3, 5]", {"contract": 1}),
+    ("y[b, h < 6, i] = s[b, h % (6 / 2), i] + s[b, 7 // 4, i]", "s[2, 3, 4]", {}),
 ]
 
 

@@ -18,7 +18,7 @@ from typing import Any
 from dslc.core.dtypes import FLOAT32
 from dslc.ir.rows import Unsuited
 from dslc.ir.schedules import choose
-from dslc.ir.streams import Sink, Source, Stream, bound_of
+from dslc.ir.streams import Sink, Source, Stream
 from dslc.ir.trace import Apply, Given, Node, invariant
 from dslc.ir.types import type_of
 
@@ -178,7 +178,7 @@ class _Kernel:
         low: Any = 0
         high: Any = self.sizes[self.s.y]
         for e in self.s.needs:
-            factors = bound_of(e, self.s.x, self.s.y)
+            factors = self.s.bound(e)
             if factors is None:
                 continue
             best = emit.iadd(self.x0, emit.isub(self.width, 1)) if factors[0] > 0 else self.x0

@@ -7,12 +7,12 @@ from dslc.ir.rows import Unsuited
 from dslc.ir.types import spans_of
 
 from ..stage import Generated, Generator, Request
-from . import attention, attention_hopper, attention_mma, composite, contract, fft, map, put, reduce, scan, scatter, sort
+from . import attention, attention_hopper, attention_mma, attention_rows, composite, contract, fft, map, put, reduce, scan, scatter, sort
 
 
 def _attention(request: Request) -> Generated:
-    """By tensor cores where the products are of 16 bits, as Hopper has them where it suits."""
-    for kind in (attention_hopper, attention_mma):
+    """Few rows by what reads fast; else by tensor cores where the products are of 16 bits, as Hopper has them where it suits."""
+    for kind in (attention_rows, attention_hopper, attention_mma):
         try:
             return kind.generate(request)
         except Unsuited:

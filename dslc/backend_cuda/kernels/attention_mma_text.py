@@ -7,7 +7,7 @@ from math import prod
 
 from dslc.core.dtypes import BOOL, DType
 from dslc.ir.index import Expr
-from dslc.ir.streams import Sink, Stream, bound_of, implied
+from dslc.ir.streams import Sink, Stream, implied
 from dslc.ir.trace import Apply, Given, Guard, Node, Read, children, dims_under, invariant, survey
 
 from ..pull import Point, chunked, moves_with
@@ -60,7 +60,7 @@ class StreamWriter:
         self.row_values: dict[int, Val] = {}
         self.column_values: dict[int, Val] = {}
         self.place: list[str] = []
-        self.masks = {id(n): (n, needs) for n in self._conditions() if (needs := self._bounded(implied(n)))}
+        self.masks = {id(n): (n, needs) for n in self._conditions() if (needs := self._bounded(implied(self.trace, n)))}
 
     # ---- the whole
 
@@ -108,14 +108,14 @@ class StreamWriter:
 
     def _longer_last(self) -> bool:
         """Whether later blocks of x have more of y to stream."""
-        return any((b := bound_of(e, self.s.x, self.s.y)) is not None and b[0] > 0 and b[1] < 0 for e in self.s.needs)
+        return any((b := self.s.bound(e)) is not None and b[0] > 0 and b[1] < 0 for e in self.s.needs)
 
     def _range(self) -> tuple[str, str]:
         """Writes the part of y to which anything in the block adds, from a multiple of a tile on."""
         w, last = self.w, self.nx - 1
         lows, highs = ["0"], [str(self.ny)]
         for e in self.s.needs:
-            factors = bound_of(e, self.s.x, self.s.y)
+            factors = self.s.bound(e)
             if factors is None:
                 continue
             edge = "first_x" if factors[0] <= 0 else f"min(first_x + {self.plan.bx - 1}, {last})"
@@ -303,7 +303,7 @@ class StreamWriter:
         """The test that nothing in the tile is masked by inequalities or past the end; None where it always holds."""
         tests = [f"first_y + {self.plan.by} <= {self.ny}"] if self.ny % self.plan.by else []
         for e in dict.fromkeys(e for _, needs in self.masks.values() for e in needs):
-            bound = bound_of(e, self.s.x, self.s.y)
+            bound = self.s.bound(e)
             assert bound is not None
             x = "first_x" if bound[0] >= 0 else f"(first_x + {self.plan.bx - 1})"
             y = "first_y" if bound[1] >= 0 else f"(first_y + {self.plan.by - 1})"
@@ -327,7 +327,7 @@ class StreamWriter:
         return out
 
     def _bounded(self, needs: Sequence[Expr]) -> list[Expr]:
-        return list(needs) if needs and all(bound_of(e, self.s.x, self.s.y) is not None for e in needs) else []
+        return list(needs) if needs and all(self.s.bound(e) is not None for e in needs) else []
 
     def _folds(self, masks: dict[int, Val], ragged: bool) -> None:
         w, plan = self.w, self.plan

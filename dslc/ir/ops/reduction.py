@@ -13,8 +13,9 @@ from ..mlir import ir
 from ..op import Flag, Int, Ints, Maps, Op, Operand, Result, Str
 from ..types import TensorType, type_of
 from .constant import Iota, full, full_like
-from .elementwise import Add, Compare, Div, Exp, Log, Mul, Select, StopGradient, Sub, cast
+from .elementwise import Add, Compare, Div, Mul, Select, StopGradient, Sub, cast
 from .movement import expand_axes
+from .transcendental import Exp, Log
 
 # kind: (numpy's reduction, value of an empty fold, scalar primitive that combines two)
 KINDS: dict[str, tuple[Any, float | bool, str]] = {
