@@ -24,6 +24,7 @@ from .timeline import Timeline
 
 Key = tuple[str, int, int]  # ("h", moment, buffer), ("r", moment, task), ("k" or "m", moment, buffer)
 INFEASIBLE = 2  # scipy's status
+ROUNDING = 1e-6  # of the solver's numbers
 ROOT = 2  # nodes that the first one costs as much as
 UNIT = 1e6  # bytes, so that coefficients are of one order
 
@@ -143,7 +144,7 @@ class _Program:
         )  # fmt: skip
         if found.status == INFEASIBLE:
             return None
-        bound = max(0.0, found.mip_dual_bound or 0.0) * scale
+        bound = max(0.0, found.mip_dual_bound or 0.0) * (1 - ROUNDING) * scale
         spent = len(self.costs) * (ROOT + (found.mip_node_count or 0))
         if found.x is None:
             return Answer(bound, None, spent)

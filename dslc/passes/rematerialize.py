@@ -61,6 +61,8 @@ def choose(line: Timeline, room: int) -> Choice | None:
     for _ in range(ATTEMPTS):  # each at a smaller target, so that what is left over when packed finds room
         plans, least_extra = looked.plans(line, target)
         bound = least_extra if target == room else bound
+        if looked.hopeless and target == room:
+            return None
         if not plans:
             seeds = [line.base, *segmented(line), *(expanded(line, kept, at) for kept, at in kept_sets(line, target))]
             plans = sorted((p for s in _distinct(seeds) for p in fitted(line, s, target)), key=line.extra)
@@ -94,6 +96,7 @@ class _Looked:
     good: float = GOOD  # of the program's time: a plan so near to the bound is enough
     near: float = NEAR  # how far an answer may be above the least, as a share of it
     repeats: dict[tuple[int, int], bool] = field(default_factory=dict)
+    hopeless: bool = False  # no plan at all holds so little as was asked for last
 
     def plans(self, line: Timeline, target: int) -> tuple[list[list[int]], float]:
         """(plans that hold at most `target`, the cheapest first; seconds that none goes below)"""
@@ -103,6 +106,7 @@ class _Looked:
             order = sorted(self.moments)
             answer = solve(line, target, order, self.repeats, self.near, min(self.work, MOST)) if self.work > 0 else None
             if answer is None:
+                self.hopeless = self.work > 0 and not any(self.repeats.values())
                 break
             self.work -= answer.work
             if not any(self.repeats.values()):

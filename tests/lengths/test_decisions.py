@@ -27,15 +27,9 @@ def test_single_lengths_that_decide_otherwise(body, alone):
     assert {f"time={n}" for n in alone} <= set(program.programs) and {"time<=16", "time<=32"} <= set(program.programs)
 
 
-@pytest.mark.parametrize(
-    "body, why",
-    [
-        ("    output y[b, t] = x[b, t] * (3 if time % 7 == 3 else 1)\n", "what is compared here follows from it"),
-        ("    output y[b, t] = x[b, t] * (3 if abs(time - 20) > 2 else 1)\n", "what is compared here follows from it"),
-    ],
-)
-def test_decisions_that_cannot_be_followed_are_told_with_their_line(body, why):
-    with pytest.raises(dslc.Error.ShapeError, match=f"the length of 'time' cannot vary here: {why}") as raised:
+def test_a_decision_that_cannot_be_followed_is_told_with_its_line():
+    body = "    output y[b, t] = x[b, t] * (3 if time % 7 == 3 else 1)\n"
+    with pytest.raises(dslc.Error.ShapeError, match="the length of 'time' cannot vary here: what is compared here follows from it") as raised:
         dslc.compile(dslc.load(HEAD + body), target="reference")
     assert raised.value.spans[0].line == 4
 
