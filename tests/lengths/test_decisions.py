@@ -35,7 +35,7 @@ def test_a_decision_that_cannot_be_followed_is_told_with_its_line():
 
 
 def test_two_lengths_that_are_compared():
-    text = "model M:\n    dims a<=20, b<=30\n    input x[a], z[b]\n    output y = sum(x) + (1 if a == b else 0) * sum(z)\n"
+    text = "model M:\n    dims a<=20, b<=30\n    input x[a], z[b]\n    output y = sum(x) + (1 if a == b + 7 else 0) * sum(z)\n"
     with pytest.raises(dslc.Error.ShapeError, match="it is compared with another length"):
         dslc.compile(dslc.load(text), target="reference")
 
