@@ -33,7 +33,26 @@ def _machine() -> str:
     return platform.processor()
 
 
-GPU_GROUPS = ("gemm", "attention", "rows", "train", "decode")
+# Each takes a few minutes; torch's max-autotune compiles for as long again, and has groups of its own.
+GPU_GROUPS: dict[str, tuple[str, ...]] = {
+    "gemm": ("benchmarks.gpu_gemm",),
+    "attention": ("benchmarks.gpu_attention",),
+    "rows": ("benchmarks.gpu_rows",),
+    "losses": ("benchmarks.gpu_losses",),
+    "losses_autotune": ("benchmarks.gpu_losses", "--against", "torch.max-autotune"),
+    "lstm": ("benchmarks.gpu_networks", "--only", "lstm_train,lstm_run"),
+    "resnet": ("benchmarks.gpu_networks", "--only", "resnet50_train,resnet50_run,resnet50_run_one"),
+    "resnet_train_autotune": ("benchmarks.gpu_networks", "--only", "resnet50_train", "--against", "torch.max-autotune"),
+    "resnet_run_autotune": ("benchmarks.gpu_networks", "--only", "resnet50_run,lstm_run", "--against", "torch.max-autotune"),
+    "train": ("benchmarks.gpu_train",),
+    "train_autotune": ("benchmarks.gpu_train", "--only", "gpt2_124m", "--mode", "max-autotune"),
+    "decode": ("benchmarks.gpu_decode",),
+}
+
+
+def group_command(group: str, file: str) -> list[str]:
+    """The module of a group and what it is given."""
+    return [*GPU_GROUPS[group], "--json", file]
 
 
 def gpu(groups: list[str], out: Path) -> int:
@@ -47,7 +66,7 @@ def gpu(groups: list[str], out: Path) -> int:
     failed = 0
     for group in groups:
         file = out / f"{group}.json"
-        commands = [[f"benchmarks.gpu_{group}", "--json", str(file)]]
+        commands = [group_command(group, str(file))]
         if group == "gemm":  # its kernels are made first, by a process that needs no GPU
             folder = tempfile.mkdtemp()
             commands = [["benchmarks.gpu_gemm", "prepare", folder], ["benchmarks.gpu_gemm", "run", folder, str(file)]]

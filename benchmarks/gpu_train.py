@@ -58,14 +58,14 @@ def _dslc(workload: Workload) -> tuple[dict[str, np.ndarray], Callable[[np.ndarr
     return drawn, lambda x, y: trainer.step(x=x, y=y), program_of(model, "step", "cuda"), seconds
 
 
-def _torch(workload: Workload, drawn: dict[str, np.ndarray], compiled: bool) -> Callable[[np.ndarray, np.ndarray], float]:
+def _torch(workload: Workload, drawn: dict[str, np.ndarray], mode: str | None) -> Callable[[np.ndarray, np.ndarray], float]:
     import torch
     import torch.nn.functional as F
 
     from .peers.torch_models import GPT
 
     network = GPT(drawn).cuda()
-    run = torch.compile(network, dynamic=False) if compiled else network
+    run = torch.compile(network, dynamic=False, mode=mode) if mode else network
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-6, weight_decay=0.01, fused=True)
     dtype = getattr(torch, workload.precision)
 
@@ -82,16 +82,17 @@ def _torch(workload: Workload, drawn: dict[str, np.ndarray], compiled: bool) -> 
     return step
 
 
-def measure(workload: Workload, compile_torch: bool) -> dict[str, Any]:
+def measure(workload: Workload, mode: str | None) -> dict[str, Any]:
+    """One row. `mode`: torch.compile's, None for eager torch alone."""
     import torch
 
     sizes = {"batch": 8, "time": 256, "vocab": 65} | workload.sizes
     rng = np.random.default_rng(1)
     x, y = (rng.integers(0, sizes["vocab"], (sizes["batch"], sizes["time"])).astype(np.int32) for _ in range(2))
     drawn, ours, program, seconds = _dslc(workload)
-    steps = {"dslc": ours, "torch": _torch(workload, drawn, False)}
-    if compile_torch:
-        steps["torch.compile"] = _torch(workload, drawn, True)
+    steps = {"dslc": ours, "torch": _torch(workload, drawn, None)}
+    if mode:
+        steps["torch.compile" if mode == "default" else f"torch.{mode}"] = _torch(workload, drawn, mode)
     losses: dict[str, list[float]] = {}
     first = {"dslc": seconds}
     for name, step in steps.items():
@@ -149,9 +150,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_train", description=__doc__)
     parser.add_argument("--only", default=",".join(WORKLOADS))
     parser.add_argument("--json", type=Path)
+    parser.add_argument(
+        "--mode", default="default", help="torch.compile's: default, or max-autotune, which uses CUDA graphs and compiles for minutes"
+    )
     parser.add_argument("--eager", action="store_true", help="without torch.compile, which takes minutes")
     options = parser.parse_args()
-    report((measure(WORKLOADS[name], not options.eager) for name in options.only.split(",")), options.json)
+    report((measure(WORKLOADS[name], None if options.eager else options.mode) for name in options.only.split(",")), options.json)
 
 
 if __name__ == "__main__":

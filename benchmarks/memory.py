@@ -37,11 +37,13 @@ THREADS = 2
 
 @dataclass(frozen=True)
 class Step:
-    """`sizes` of the model's file; `measured`: the workload of `benchmarks.workloads` that is run, not planned alone."""
+    """`sizes` of the model's file; `measured`: the workload of `benchmarks.workloads` that is run, not planned alone. `scans`: which turns of scans
+    are made again is part of the plan, and steps are measured in this process, without peers."""
 
     name: str
     model: str
     measured: str = ""
+    scans: bool = False
     sizes: dict[str, int] = field(default_factory=dict)
 
 
@@ -52,6 +54,7 @@ ALL = {
         Step("gpt2_124m", "gpt", sizes={"batch": 4, "time": 1024, "vocab": 50304, "width": 768, "heads": 12, "depth": 12}),
         Step("resnet50", "resnet50", sizes={"batch": 32}),
         Step("unet", "unet"),
+        Step("lstm_long", "lstm_long", scans=True),
     )
 }
 
@@ -85,6 +88,71 @@ def planned(step: Step) -> list[dict[str, Any]]:
                      "greedy": by_greed.extra / line.seconds if by_greed else None,
                      "seconds_to_plan": seconds, "cpu_seconds_to_plan": cpu})  # fmt: skip
     return rows
+
+
+def planned_with_scans(step: Step) -> list[dict[str, Any]]:
+    """As `planned`, where each budget has a program of its own; `scans` tells the segments. Greed knows none."""
+    import dslc
+    from dslc.compiler import lower
+    from dslc.core.errors import BudgetError
+    from dslc.ir.mlir import ir
+    from dslc.ir.plan import Plan
+    from dslc.ir.program import program_of
+    from dslc.passes.plan import make_plan
+    from dslc.passes.scan_schedules import KEPT_ALL, NOTE
+    from dslc.passes.timeline import Timeline
+    from dslc.targets import target_of
+
+    def under(memory: int | None) -> tuple[Plan, Timeline, tuple[float, float], str]:
+        budget = {} if memory is None else {"memory": f"{memory} B"}
+        elaborated = lower(dslc.load(str(MODELS / f"{step.model}.dsl"), **step.sizes, **budget), "step", target_of("cpu"))
+        with elaborated.context, elaborated.location:
+            attributes, line = elaborated.module.operation.attributes, Timeline.of(program_of(elaborated.module))
+            base, bound = ir.DenseF64ArrayAttr(attributes[KEPT_ALL]) if KEPT_ALL in attributes else (line.seconds, line.seconds)
+            return make_plan(elaborated.module), line, (base, bound), attributes[NOTE].value if NOTE in attributes else ""
+
+    free, line, *_ = under(None)
+    try:
+        under(1)
+    except BudgetError as error:
+        smallest = error.least - line.slots
+    rooms = {smallest + (free.arena_bytes - smallest) * k // (STEPS - 1) for k in range(STEPS)} | {int((line.slots + smallest) * FROM) - line.slots}
+    rows = []
+    for room in sorted(rooms):
+        start, start_cpu = time.perf_counter(), time.process_time()
+        plan, line, (base, bound), scans = under(line.slots + room)
+        rows.append({"budget": line.slots + room, "room": room, "of_least_budget": (line.slots + room) / (line.slots + smallest),
+                     "of_least_arena": room / smallest, "arena": plan.arena_bytes, "arena_bound": plan.lower_bound, "scans": scans,
+                     "added": line.seconds / base - 1, "bound": bound / base - 1, "greedy": None,
+                     "seconds_to_plan": time.perf_counter() - start, "cpu_seconds_to_plan": time.process_time() - start_cpu})  # fmt: skip
+    return rows
+
+
+def measured_alone(step: Step, rows: list[dict[str, Any]], rounds: int) -> dict[str, Any]:
+    """Steps without a budget, at `FROM` times the least and half-way, by turns in this process: wall time, and the processor's."""
+    import dslc
+
+    chosen = [min(rows, key=lambda r: abs(r["of_least_budget"] - FROM)), rows[len(rows) // 2]]
+    rng = np.random.default_rng(0)
+    trainers: dict[int, Any] = {}
+    times: dict[int, list[tuple[float, float]]] = {}
+    for budget in (0, *(r["budget"] + SPARE for r in chosen)):
+        memory = {"memory": f"{budget} B"} if budget else {}
+        trainers[budget], times[budget] = dslc.Trainer(dslc.load(str(MODELS / f"{step.model}.dsl"), **step.sizes, **memory), target="cpu"), []
+    batch = {name: rng.integers(0, 65, (16, 1024)).astype(np.int32) for name in ("x", "y")}
+    losses = [{t.step(**batch) for t in trainers.values()} for _ in range(2)]
+    assert all(len(one) == 1 for one in losses), "the losses differ"
+    for _ in range(rounds):
+        for budget, trainer in trainers.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            trainer.step(**batch)
+            times[budget].append((time.perf_counter() - wall, time.process_time() - cpu))
+    figures = []
+    for budget, taken in times.items():
+        ratios = [[mine[k] / free[k] - 1 for mine, free in zip(taken, times[0])] for k in (0, 1)]
+        figures.append({"budget": budget, "median_ms": 1e3 * statistics.median(t for t, _ in taken), "added": statistics.median(ratios[0]),
+                        "added_cpu": statistics.median(ratios[1]), "added_spread": [min(ratios[0]), max(ratios[0])]})  # fmt: skip
+    return {"steps": figures}
 
 
 def measured(step: Step, rows: list[dict[str, Any]], rounds: int) -> dict[str, Any]:
@@ -134,6 +202,12 @@ def table(name: str, told: dict[str, Any]) -> str:
         greedy = "none" if r["greedy"] is None else f"{100 * r['greedy']:.2f}%"
         lines.append(f"{'':10} {r['budget'] / 1e6:7.1f} MB {r['of_least_budget']:9.3f} {100 * r['added']:7.2f}% {100 * r['bound']:7.2f}% {greedy:>8} "
                      f"{r['cpu_seconds_to_plan']:6.1f} s")  # fmt: skip
+    for r in told.get("alone", {}).get("steps", ()):
+        under = f"{r['budget'] / 1e6:.1f} MB" if r["budget"] else "no budget"
+        spread = " .. ".join(f"{100 * a:+.0f}" for a in r["added_spread"])
+        lines.append(
+            f"{'':10} {under:>10}: {r['median_ms']:8.1f} ms, {100 * r['added']:+6.1f}% [{spread}], {100 * r['added_cpu']:+6.1f}% of processor time"
+        )
     steps = told.get("steps")
     if steps:
         lines.append(f"{'':10} steps measured; others used {100 * statistics.median(steps['outside']):.0f}% of the machine")
@@ -185,7 +259,9 @@ def main() -> None:
     out: dict[str, Any] = json.loads(options.json.read_text()) if options.json.exists() else {}
     for name in options.only.split(","):
         step = ALL[name]
-        told = out[name] = {"plans": planned(step)}
+        told = out[name] = {"plans": (planned_with_scans if step.scans else planned)(step)}
+        if step.scans and options.rounds:
+            told["alone"] = measured_alone(step, told["plans"], options.rounds)
         if step.measured and options.rounds:
             told["steps"] = measured(step, told["plans"], options.rounds)
         print(table(name, told), flush=True)

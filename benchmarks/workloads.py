@@ -36,6 +36,10 @@ def _mlp(rng: np.random.Generator) -> dict[str, np.ndarray]:
     return {"x": rng.standard_normal((128, 784), np.float32), "y": rng.integers(0, 10, 128).astype(np.int32)}
 
 
+def _chosen(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    return {"x": rng.standard_normal((256, 256), np.float32)}
+
+
 def _gpt(rng: np.random.Generator) -> dict[str, np.ndarray]:
     return {name: rng.integers(0, 65, (8, 256)).astype(np.int32) for name in ("x", "y")}
 
@@ -80,6 +84,7 @@ WORKLOADS = {
     w.name: w
     for w in (
         Workload("mlp_forward", "mlp", "forward", _mlp),
+        Workload("mlp_int8", "mlp_int8", "forward", _mlp, 0.02),  # where two round apart it is by a 255th of the range
         Workload("mlp_train", "mlp", "train", _mlp),
         Workload("gpt_forward", "gpt", "forward", _gpt),
         Workload("gpt_train", "gpt", "train", _gpt),
@@ -95,6 +100,7 @@ WORKLOADS = {
         Workload("vit_small", "vit_small", "forward", _picture),
         Workload("bert_base", "bert_base", "forward", _tokens),
         Workload("mamba", "mamba", "forward", _sequence, unrolled_by=("torch.compile", "onnxruntime")),
+        Workload("moe", "moe", "forward", _chosen),
         Workload("recommender_train", "recommender", "train", _features),
         Workload("layernorm", "layernorm", "forward", _rows),
         Workload("softmax", "softmax", "forward", _rows),

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .core import cache, measured
-from .core.errors import Error, NameError_, did_you_mean
+from .core.errors import BudgetError, Error, NameError_, TypeError_, did_you_mean
 from .core.executable import TIMES, Executable, from_bytes, to_bytes
 from .targets import Target, target_of
 
@@ -84,6 +84,7 @@ Observer = Callable[[str, Any], None]  # told the name of each stage and the mod
 def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned: Mapping[str, str], aside: int = 0) -> list[Pass]:
     """The passes from the elaborated module to what the target compiles. `tuned`: schedules that were measured on the target's device, by kernel;
     `aside`: bytes that a budget must leave to the target's kernels."""
+    from .passes.experts import Experts
     from .passes.hoist import Hoist
     from .passes.prune import Prune
     from .passes.simplify import Simplify
@@ -92,20 +93,31 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned:
     settings = elaborated.settings
     passes: list[Pass] = [Prune(recipe.roles), Simplify(), Hoist()]
     precision = settings.precision if settings is not None else "float32"
+    if recipe.training and "int8" in {precision, *elaborated.builder.precisions}:
+        raise TypeError_(
+            "weights in int8 cannot be trained", help="train in float32 or bfloat16, and set precision=int8 when the model is run or evaluated"
+        )
     if precision != "float32" or elaborated.builder.precisions:
         from .passes.precision import Precision
 
         passes += [Precision(precision), Simplify(), Hoist()]  # casts of a scan's weights go before it
+    grouping: list[Pass] = [Experts()] if target.lowered else []
+    if not recipe.decodes:
+        passes += grouping  # gradients follow the groups
     if recipe.steps:
         from .passes.differentiate import Differentiate
 
         passes += [model.train_pass(elaborated, program), Differentiate(), Simplify()]
+        if target.lowered:
+            from .passes.turn_blocks import TurnBlocks
+
+            passes.append(TurnBlocks())
     elif elaborated.builder.has_gradients:
         from .passes.differentiate import Differentiate
 
         passes += [Differentiate(), Simplify()]
-    if recipe.decodes:
-        passes += [model.decoding(elaborated, prefill=program == "prefill"), Simplify()]
+    if recipe.decodes:  # which knows rows by their time
+        passes += [model.decoding(elaborated, prefill=program == "prefill"), Simplify(), *grouping]
     if target.lowered:
         from .passes.attention import Attention
         from .passes.fuse import Fuse
@@ -113,17 +125,28 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned:
         from .passes.recompute import Recompute
         from .passes.scale_weights import ScaleWeights
         from .passes.tile import Tile
+        from .passes.words import Words
 
         if recipe.prepares:
-            passes += [ScaleWeights(), Prepare()]
-        passes.append(Attention(target.workers(), target.few_rows and recipe.prepares))
+            passes.append(ScaleWeights())
+        if target.channels_last:
+            from .passes.channels_last import ChannelsLast
+
+            passes.append(ChannelsLast())
+        if recipe.prepares:
+            passes += [Words(), Prepare()]
+        fusing: list[Pass] = [Attention(target.workers(), target.few_rows and recipe.prepares)]
         if recipe.steps or elaborated.builder.has_gradients:
-            passes.append(Recompute())
-        passes.append(Fuse())
+            fusing.append(Recompute())
+        fusing.append(Fuse())
         if recipe.steps and settings is not None and settings.memory is not None:
             from .passes.checkpoint import Checkpoint
+            from .passes.scan_schedules import ScanSchedules
 
+            passes += [ScanSchedules(settings.memory, aside, tuple(fusing)), *fusing]
             passes.append(Checkpoint(settings.memory, aside, settings.memory_span or settings.span))
+        else:
+            passes += fusing
         passes.append(Tile(tuned))
     return passes
 
@@ -177,15 +200,32 @@ def schedules_for(model: Model, target: Target) -> Mapping[str, str]:
 
 
 def _within_budget(model: Model, program: str, target: Target, fetch: Sequence[str], tuned: Mapping[str, str], sized: Member | None) -> Executable:
-    """The executable; where what its kernels need behind the arena is too much for the budget, once more with that set aside."""
+    """The executable; where what its kernels need behind the arena is too much for the budget, once more with that set aside. Raises BudgetError,
+    with what the least plan that was found takes, its kernels' part too."""
     settings = model.checked.settings
     budget = settings.memory if settings is not None and RECIPES[program].steps and target.lowered else None
-    aside = 0
-    while True:
+    aside, told = 0, False
+
+    def made(aside: int) -> Executable:
         elaborated = lower(model, program, target, fetch=fetch, tuned=tuned, aside=aside, sized=sized)
         with elaborated.context, elaborated.location:
-            executable = _compiled(elaborated.module, program, target)
-        over = executable.arena_bytes + sum(p.bytes for p in executable.ports) - budget if budget is not None else 0
+            return _compiled(elaborated.module, program, target)
+
+    def bytes_of(executable: Executable) -> int:
+        return executable.arena_bytes + sum(p.bytes for p in executable.ports)
+
+    while True:
+        try:
+            executable = made(aside)
+        except BudgetError as refusal:
+            if budget is None or told:
+                raise
+            needed = bytes_of(made(budget - refusal.least)) - refusal.least  # by the kernels of the least plan: it can be told with them
+            if refusal.least + needed <= budget:
+                return made(budget - refusal.least)
+            aside, told = needed, True
+            continue
+        over = bytes_of(executable) - budget if budget is not None else 0
         if over <= 0:
             return executable
         aside += over

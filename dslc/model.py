@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from .core.errors import TrainingError
 from .core.executable import Executable
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
     from .passes.incrementalize import Incrementalize
     from .passes.train_step import TrainStep
     from .runtime.program import Program
+
+
+def _fill(make: Callable[[], np.ndarray], array: np.ndarray) -> None:
+    array[...] = make()
 
 
 class Model:
@@ -93,7 +99,12 @@ class Model:
 
         kept = [("param", p) for p in self.checked.parameters] + [("state", s) for s in self.checked.states]
         store = ParameterStore([Entry(p.path, role, p.type.dtype, p.type.shape, p.span.line) for role, p in kept])
-        store.assign(initial_values(self.checked, seed))
+        made = initial_values(self.checked, seed)
+        for _, p in kept:
+            if p.initializer.drawn:  # only where nobody gives other values first
+                store.moved(p.path, partial(_fill, made[p.path]))
+            else:
+                store[p.path] = made[p.path]().astype(p.type.dtype.numpy)
         return store
 
     def signed(self, executable: Executable) -> Executable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,7 @@ class Target:
     program; `missing()` says in one sentence what is not there, or gives None. `compile_timed`: as `compile`, a program that times its launches
     itself (`core.executable.TIMES`). `device()` names what schedules are measured on, None where that is not this machine's; `schedules(kernel)` are
     those that a kernel may have, the cost model's first. `workers()` and `few_rows`: those of
-    the pass `Attention`."""
+    the pass `Attention`; `channels_last`: convolutions want values so."""
 
     name: str
     about: str
@@ -34,6 +35,7 @@ class Target:
     schedules: Callable[[Any], list[str]] = lambda kernel: []
     workers: Callable[[], int] = lambda: 0
     few_rows: bool = False
+    channels_last: bool = False
 
 
 def _compile_cpu(module: Any, name: str, timed: bool = False) -> Executable:
@@ -118,7 +120,7 @@ def _cuda_target(name: str, about: str, arch: Callable[[], str], missing: Callab
 
         return schedules_of(kernel, arch_of(arch()))
 
-    return Target(name, about, True, compile, _load, fingerprint, missing, device=device, schedules=schedules, few_rows=True)
+    return Target(name, about, True, compile, _load, fingerprint, missing, device=device, schedules=schedules, few_rows=True, channels_last=True)
 
 
 def _found_arch() -> str:
@@ -165,6 +167,7 @@ def _emulator_missing() -> str | None:
 
 # Programs for these are compiled with or without a GPU; a run asks for the device.
 ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90a")
+OLDEST = 80
 TARGETS = {
     t.name: t
     for t in (
@@ -182,6 +185,9 @@ TARGETS = {
 def target_of(name: str) -> Target:
     """The target of that name, there to be used; TargetError where it is unknown or something is missing."""
     if name not in TARGETS:
+        number = re.fullmatch(r"cuda:sm_(\d+)[af]?", name)
+        if number and int(number[1]) < OLDEST:
+            raise TargetError(f"{name.removeprefix('cuda:')} is too old", help=f"kernels are made for sm_{OLDEST} and newer: {', '.join(ARCHS)}")
         raise TargetError(f"unknown target '{name}'{did_you_mean(name, TARGETS)}", help=f"the targets are {', '.join(TARGETS)}")
     missing = TARGETS[name].missing()
     if missing:

@@ -16,7 +16,7 @@ import numpy as np
 
 from .compiler import lower
 from .core import dtypes
-from .core.errors import DataError, Error, TargetError
+from .core.errors import DataError, Error, TargetError, UnsupportedOp
 from .core.executable import TIMES, Kernel
 from .core.measured import Entry, read, write
 from .ir.bodies import kernel_hash, kernels_in
@@ -227,6 +227,8 @@ def _builder(work: _Work, target: Target) -> Build:
     def build(schedule: str) -> Trial:
         with work.elaborated.context, work.elaborated.location:
             executable = (target.compile_timed or target.compile)(alone(work.op, schedule), "kernel")
+        if schedule not in (BY_COST, *(k.schedule for k in executable.kernels)):
+            raise UnsupportedOp(f"{work.info.name} cannot be made with the schedule {schedule}")  # one that spills is replaced
         if not inputs:
             rng = np.random.default_rng(0)
             inputs.update({p.name: drawn(p, rng) for p in executable.ports_of("input")})

@@ -1,8 +1,9 @@
-# One LSTM layer of width 256 over 128 positions, batch 32; every position's state is a guess of a class.
+# One LSTM layer of width 256 over 128 positions, batch 32, unless told otherwise; every position's state is a guess of a class.
 model LSTM:
-    input   x[32, 128, 256]
-    input   y[32, 128]: int32
-    logits = lstm(x, 256)
+    dims    batch=32, time=128, width=256
+    input   x[batch, time, width]
+    input   y[batch, time]: int32
+    logits = lstm(x, width)
     output  logits
     loss    cross_entropy(logits, y)
 

@@ -44,13 +44,20 @@ def prepare_imported(
 
     graph, x = _graph(workload, weights, inputs)
     start = time.perf_counter()
-    program = dslc.compile(dslc.load(onnx.load_from_string(graph)), target="cpu")
+    try:
+        program = dslc.compile(dslc.load(onnx.load_from_string(graph)), target="cpu")
+    except dslc.Error.UnsupportedOp as error:
+        raise NotImplementedError(error.message) from error
     print(f"{workload.name}: the graph was read and compiled in {time.perf_counter() - start:.2f} s", file=sys.stderr)
     return lambda: program(x=x)["y"]
 
 
 def _graph(workload: Workload, weights: Mapping[str, np.ndarray], inputs: Mapping[str, np.ndarray]) -> tuple[bytes, np.ndarray]:
-    """The graph of the torch network, and its input."""
+    """The graph of the torch network, or the one that is written for the workload, and its input."""
+    from .onnx_quantized import GRAPHS
+
+    if workload.model in GRAPHS:
+        return GRAPHS[workload.model](weights, inputs["x"]), inputs["x"]
     import torch
 
     from .torch_models import NETWORKS

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
 
 from . import torch_sequences, torch_vision
 
@@ -31,6 +32,20 @@ class MLP(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.layers[2](F.relu(self.layers[1](F.relu(self.layers[0](x)))))
+
+
+class MLPInt8(nn.Module):
+    """Weights in 8 bits by channel, inputs at each call: torch's dynamic quantization."""
+
+    def __init__(self, w: Weights):
+        super().__init__()
+        names = ("linear_int8", "linear_int8_2", "linear_int8_3")
+        layers = [_linear(w[f"{name}.w"], w[f"{name}.b"]) for name in names]
+        floats = nn.Sequential(layers[0], nn.ReLU(), layers[1], nn.ReLU(), layers[2])
+        self.layers = quantize_dynamic(floats.eval(), {nn.Linear: per_channel_dynamic_qconfig}, dtype=torch.qint8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
 
 
 class Block(nn.Module):
@@ -109,6 +124,7 @@ NETWORKS: dict[str, Callable[[Weights], nn.Module]] = {
     **torch_vision.NETWORKS,
     **torch_sequences.NETWORKS,
     "mlp": MLP,
+    "mlp_int8": MLPInt8,
     "gpt": GPT,
     "attention": Attention,
     "lstm": LSTM,

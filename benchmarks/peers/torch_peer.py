@@ -20,6 +20,8 @@ def prepare(
     `kept`: torch's `activation_memory_budget`, a share of what a compiled step keeps for the backward pass otherwise."""
     torch.set_num_threads(threads)
     torch._functorch.config.activation_memory_budget = kept
+    if compiled and workload.model == "mlp_int8":
+        raise NotImplementedError("torch.compile has no form of torch's quantized layers")
     network = NETWORKS[workload.model](weights)
     if workload.mode == "decode":
         from .torch_decoding import torch_decoder

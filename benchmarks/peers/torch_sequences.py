@@ -139,4 +139,21 @@ class Mamba(nn.Module):
         return (torch.stack(out, 1) * F.silu(gate)) @ p["leave"]
 
 
-NETWORKS: dict[str, Callable[[Weights], nn.Module]] = {"vit_small": ViT, "bert_base": BERT, "recommender": Recommender, "mamba": Mamba}
+class MoE(nn.Module):
+    """Each expert's tokens are picked, multiplied and added where they belong."""
+
+    def __init__(self, w: Weights):
+        super().__init__()
+        self.router, self.up, self.down = (nn.Parameter(torch.from_numpy(w[name].copy())) for name in ("router", "up", "down"))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        best, pick = (x @ self.router).topk(2, -1)
+        gate, out = best.softmax(-1), torch.zeros_like(x)
+        for expert in range(self.up.shape[0]):
+            token, turn = torch.where(pick == expert)
+            y = F.silu(x[token] @ self.up[expert]) @ self.down[expert]
+            out = out.index_add(0, token, y * gate[token, turn, None])
+        return out
+
+
+NETWORKS: dict[str, Callable[[Weights], nn.Module]] = {"vit_small": ViT, "bert_base": BERT, "recommender": Recommender, "mamba": Mamba, "moe": MoE}

@@ -50,7 +50,7 @@ class _Writer:
     launches: list[Launch] = field(default_factory=list)
     constants: bytearray = field(default_factory=bytearray)
     turns: Turns | None = None  # of the outermost loop, in one
-    kept: int = 0  # bytes that loops keep
+    kept: int = 0  # bytes that a loop keeps, at most: loops that follow each other share them
 
     def steps(self, steps: Sequence[Step]) -> tuple[NativeStep, ...]:
         return tuple(made for step in steps for made in self._step(step))
@@ -71,9 +71,9 @@ class _Writer:
         """The loop; before the outermost one what its turns have in common."""
         if self.turns is not None:
             return [replace(loop, steps=self.steps(loop.steps))]  # type: ignore[arg-type]
-        turns = self.turns = Turns.of(loop, self.kept)
+        turns = self.turns = Turns.of(loop)
         made = replace(loop, steps=self.steps(loop.steps))  # type: ignore[arg-type]
-        self.turns, self.kept = None, turns.kept
+        self.turns, self.kept = None, max(self.kept, turns.kept)
         return [*turns.before, made]
 
     def _call(self, call: Call) -> Iterator[KernelCall]:
@@ -137,7 +137,7 @@ class _Writer:
 
 def _on_cache_line(place: Place) -> bool:
     """Results in slots begin on one: the driver sees to that."""
-    return all(n % 64 == 0 for n in ((place.index if place.space == "arena" else 0), *place.strides))
+    return all(n % 64 == 0 for n in ((place.index if place.space == "arena" else place.offset), *place.strides))
 
 
 def schedules_of(kernel: Kernel, machine: Machine) -> list[str]:

@@ -43,13 +43,15 @@ class Operand:
     x is the row of A, the column of B. With one lane the result is a scalar and the axis does not matter. Lanes outside the mask (None: all) must not
     be read and may have any finite value. `axis` is the side's `along`, or "x" where that is "none"; scalars may be asked of any operand.
     `fetch(b, x, k)`, where an operand has it, has the cache line of an element brought near. `rows`: B only: how its
-    columns are packed, where they are the places of rows that are loaded better one by one.
+    columns are packed, where they are the places of rows that are loaded better one by one. `enter(b)`, where an operand has it, is called before
+    the loads of a batch: what these have in common is made there.
     """
 
     side: Side
     load: Callable[[Index, Index, Index, str, int, Value], Value]
     fetch: Callable[[Index, Index, Index], None] | None = None
     rows: RowsOfColumns | None = None
+    enter: Callable[[Index], None] | None = None
 
 
 # store(vector, b, m, n, mask): values for columns n, n + 1, ... of row m, where the mask (None: all) is true
@@ -71,6 +73,12 @@ class Product:
 def emit(product: Product, tid: Value, nt: Value, scratch: Value, offset: int = 0) -> None:
     """The thread's share. `scratch`: a memref of bytes with `scratch_elements` elements free from byte `offset` on."""
     (_Dot if product.schedule.form == "dot" else _Outer)(product, scratch, offset).run(tid, nt)
+
+
+def _enter(product: Product, batch: Index) -> None:
+    for operand in (product.a, product.b):
+        if operand.enter:
+            operand.enter(batch)
 
 
 def emit_pack_b(shape: Shape, s: Schedule, b: Operand, packed: e.Memory, tid: Value, nt: Value) -> None:
@@ -123,8 +131,9 @@ class _Outer:
 
         def task(t: Value, last: Value) -> list[Value]:
             outer = e.idiv(t, inner)
-            blocks = (e.irem(outer, outer_blocks), e.irem(t, inner))
-            self.block(e.idiv(outer, outer_blocks), *(blocks if self.s.rows_outer else blocks[::-1]), e.icmp("ne", e.idx(outer), last))
+            blocks, batch = (e.irem(outer, outer_blocks), e.irem(t, inner)), e.idiv(outer, outer_blocks)
+            _enter(self.p, batch)
+            self.block(batch, *(blocks if self.s.rows_outer else blocks[::-1]), e.icmp("ne", e.idx(outer), last))
             return [e.idx(outer)]
 
         e.loop(low, high, 1, task, [e.idx(-1)])
@@ -327,6 +336,7 @@ class _Dot:
 
         def task(t: Value) -> None:
             batch, n0 = e.idiv(t, blocks), e.imul(e.irem(t, blocks), self.s.nc)
+            _enter(self.p, batch)
             full = self.shape.n // self.s.nv * self.s.nv
             end = e.imin(e.iadd(n0, self.s.nc), full)
             e.loop(n0, end, self.s.nv, lambda n: self.columns(batch, n, self.s.nv))

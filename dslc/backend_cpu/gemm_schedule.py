@@ -28,6 +28,7 @@ LARGE = 4 << 20  # multiply-adds: some 20 us of a core
 LEFT = 27  # of 32 registers, for sums, beside what packing by rows holds in them: LLVM keeps its constants there through all loops
 MOST_NR = 128  # columns of a tile, at most
 MOST_PACKED = 4 << 20  # bytes of a B that is packed as a whole, before the product: beyond, it would come from memory
+MOST_OF_BATCH = 64  # rows of a batch with a B of its own, from which on packing this is worth while
 MOST_DOT = 64  # rows up to which the dot form is worth a trial
 TILES_TRIED = 8  # the best by cost
 MOST_WAYS, MOST_TRIED = 160, 48  # combinations that are looked at, schedules that are tried
@@ -129,8 +130,13 @@ def choose(shape: Shape, a: Side, b: Side, machine: Machine) -> Schedule:
         machine = replace(machine, registers=machine.registers * LEFT // 32)
     if shape.m <= 12 and _can_be_dot(shape, a, b, machine):
         return _dot(shape, lanes_for(machine, shape.dtype))
-    tile = min(_tiles_of(shape, a, machine), key=lambda t: _tile_cost(shape, t[0], t[1], lanes_for(machine, shape.dtype), machine))
+    tile = tile_of(shape, a, machine)
     return _outer(shape, a, b, machine, _Way(False, False, 0, 1.0, False, False, tile))
+
+
+def tile_of(shape: Shape, a: Side, machine: Machine) -> tuple[int, int]:
+    """Rows and vectors of columns of the cheapest tile."""
+    return min(_tiles_of(shape, a, machine), key=lambda t: _tile_cost(shape, t[0], t[1], lanes_for(machine, shape.dtype), machine))
 
 
 def choose_whole(shape: Shape, a: Side, b: Side, machine: Machine) -> Schedule:
@@ -163,7 +169,8 @@ def _outer(shape: Shape, a: Side, b: Side, machine: Machine, way: _Way) -> Sched
     uneven = b.stride and b.stride * shape.dtype.bytes % 1024
     long = shape.k > MOST_K
     pack_a = a.along == "none" or not a.direct or (a.along == "x" and panels >= 4 and not long) != way.other_a
-    pays = strips >= 4 and ((panels > 1 and (shape.m >= 256 or not (uneven or long))) or (long and not pack_a))
+    again = shape.batch == 1 or b.shared or shape.m >= MOST_OF_BATCH  # a packed block is read by enough rows
+    pays = strips >= 4 and again and ((panels > 1 and (shape.m >= 256 or not (uneven or long))) or (long and not pack_a))
     pack_b = not b.packed and (b.along != "x" or not b.direct or pays != way.other_b)
     depth = way.depth or ((2 * BLOCK_K if pack_a else BLOCK_K) if long else shape.k)
     blocks = -(-shape.k // depth) if pack_a or pack_b else 1

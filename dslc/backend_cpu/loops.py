@@ -20,14 +20,13 @@ class Turns:
     number, number + 1); the calls that come once before it, and where they keep what they make."""
 
     written: list[tuple[str, int, int]]
-    kept: int  # bytes
+    kept: int = 0  # bytes
     before: list[KernelCall] = field(default_factory=list)
     places: dict[tuple[Any, ...], Place] = field(default_factory=dict)
 
     @staticmethod
-    def of(loop: Loop, kept: int) -> Turns:
-        """`kept`: bytes that loops before this one keep."""
-        return Turns(list(_written([loop], ())), kept)
+    def of(loop: Loop) -> Turns:
+        return Turns(list(_written([loop], ())))
 
     def still(self, call: Call) -> frozenset[int]:
         """The operands of a call that no turn changes."""

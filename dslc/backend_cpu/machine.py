@@ -14,7 +14,8 @@ from dslc.core.errors import TargetError
 
 @dataclass(frozen=True)
 class Machine:
-    """A processor. `lanes`: float32 values in a vector register; `registers`: how many there are; caches in bytes, each core's own."""
+    """A processor. `lanes`: float32 values in a vector register; `registers`: how many there are; caches in bytes, each core's own; `vnni`: whether
+    it has vpdpbusd, four products of bytes to a 32-bit sum."""
 
     lanes: int
     registers: int
@@ -22,6 +23,7 @@ class Machine:
     l2: int
     cores: int
     model: str
+    vnni: bool = False
 
     @property
     def vector_bytes(self) -> int:
@@ -29,7 +31,7 @@ class Machine:
 
     def key(self) -> str:
         """What a compiled object depends on, for caches."""
-        return f"{self.model}/{self.lanes}/{self.l1}/{self.l2}/{self.cores}"
+        return f"{self.model}/{self.lanes}/{self.l1}/{self.l2}/{self.cores}{'/vnni' if self.vnni else ''}"
 
 
 def _cache_bytes(level: str, kind: str, otherwise: int) -> int:
@@ -66,4 +68,5 @@ def host() -> Machine:
         l2=_cache_bytes("2", "Unified", 1 << 20),
         cores=len(os.sched_getaffinity(0)),
         model=f"{name.group(1) if name else 'x86-64'} ({model})",
+        vnni=wide and "avx512_vnni" in flags,
     )

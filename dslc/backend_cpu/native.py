@@ -9,21 +9,24 @@ constants, the plan's arena and each thread's scratch area, each starting at a m
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from dslc.core.dtypes import DType
-from dslc.core.errors import Error
-from dslc.ir.mlir import execution_engine, func, ir, passmanager
+from dslc.ir.mlir import func, ir
 from dslc.ir.plan import Branch, Copy, Loop, Place
 
 from . import support
+from .codegen import Codegen
 from .emit import Memory, Value
+from .link import join
 from .types import index_type, memory_type
 
 ALIGNMENT = 128  # bytes: two cache lines, which the processor's prefetcher fetches together
+
+LEAST_IN_A_PART, PARTS_A_THREAD = 3, 3  # kernels, parts
+
+DIALECTS = ["builtin", "arith", "cf", "func", "math", "memref", "scf", "vector"]  # of the kernels' bodies
 
 LOWERING = (
     "builtin.module(canonicalize,cse,loop-invariant-code-motion,convert-vector-to-scf,convert-scf-to-cf,expand-strided-metadata,lower-affine,"
@@ -88,33 +91,37 @@ def build_object(
     *,
     constant_bytes: int = 0,
     opt_level: int = 2,
-    dump: Path | None = None,
     times: Times | None = None,
 ) -> NativeObject:
-    """Compiles the program. `dump`: a file for the lowered module's text, for people. `times`: where a timed program writes its times."""
+    """Compiles the program: the plan, and the kernels in parts of a few. `times`: where a timed program writes its times."""
     unique = {k.symbol: k for k in kernels}
     scratch = aligned(max((k.scratch_bytes for k in unique.values()), default=0))
     layout = Layout(aligned(constant_bytes), aligned(constant_bytes) + aligned(arena_bytes), scratch)
-    with ir.Context(), ir.Location.unknown():
-        module = ir.Module.create()
-        for kernel in unique.values():
-            _emit_kernel(module, kernel)
-        lower(module)
-        _append(module, support.text(), set())
-        if times:
-            _append(module, support.STAMP, set())
-        _append(module, plan_text(plan, unique, layout, times), set(unique) | {"dslc_barrier", "dslc_stamp"})
-        if dump:
-            dump.write_text(str(module))
-        return NativeObject(_object_code(module, opt_level), scratch)
+    with Codegen(LOWERING, opt_level) as codegen:
+        native = {"dslc_launch": support.text(), **({"dslc_stamp": support.STAMP} if times else {})}
+        for entry, text in native.items():
+            codegen.add_once(text, entry)
+        codegen.add_text(plan_text(plan, unique, layout, times), "dslc_plan", [*unique, "dslc_barrier", *native])
+        for part in _parts(list(unique.values()), codegen.threads):
+            with ir.Context(load_on_create_dialects=DIALECTS), ir.Location.unknown():
+                module = ir.Module.create()
+                for kernel in part:
+                    _emit_kernel(module, kernel)
+                codegen.add(module, part[0].symbol)
+        return NativeObject(join(codegen.objects()), scratch)
+
+
+def _parts(kernels: Sequence[KernelFunction], threads: int) -> list[Sequence[KernelFunction]]:
+    """Kernels that are compiled together: each part costs as much as a small kernel, and all wait for the last one."""
+    size = max(LEAST_IN_A_PART, -(-len(kernels) // (PARTS_A_THREAD * threads)))
+    return [kernels[at : at + size] for at in range(0, len(kernels), size)]
 
 
 def _emit_kernel(module: ir.Module, kernel: KernelFunction) -> None:
     types = [ir.MemRefType.get(list(shape), memory_type(dtype)) for dtype, shape in kernel.operands]
     bytes_type = ir.MemRefType.get([max(kernel.scratch_bytes, 1)], ir.IntegerType.get_signless(8))
     with ir.InsertionPoint(module.body):
-        f = func.FuncOp(kernel.symbol, ir.FunctionType.get([index_type(), index_type(), bytes_type, *types], []), visibility="private")
-    f.attributes["llvm.linkage"] = ir.Attribute.parse("#llvm.linkage<internal>")
+        f = func.FuncOp(kernel.symbol, ir.FunctionType.get([index_type(), index_type(), bytes_type, *types], []))
     flush = ir.ArrayAttr.get([ir.StringAttr.get("denormal-fp-math"), ir.StringAttr.get("preserve-sign,preserve-sign")])
     f.attributes["llvm.passthrough"] = ir.ArrayAttr.get([ir.StringAttr.get("noinline"), flush])
     block = f.add_entry_block()
@@ -123,36 +130,6 @@ def _emit_kernel(module: ir.Module, kernel: KernelFunction) -> None:
         memories = tuple(Memory(ref, dtype) for ref, (dtype, _) in zip(refs, kernel.operands))
         kernel.emit(KernelArguments(tid, nt, scratch, memories))
         func.ReturnOp([])
-
-
-def lower(module: ir.Module) -> None:
-    """To the LLVM dialect, in place."""
-    manager = passmanager.PassManager.parse(LOWERING)
-    manager.enable_verifier(False)  # after every pass it would take half of the time
-    manager.run(module.operation)
-
-
-def _append(module: ir.Module, text: str, declared: set[str]) -> None:
-    """Moves the functions of `text` behind those of the module; names in `declared` are only there for the parser."""
-    parsed = ir.Module.parse(text)
-    present = {ir.StringAttr(op.attributes["sym_name"]).value for op in module.body}
-    for op in list(parsed.body):
-        name = ir.StringAttr(op.attributes["sym_name"]).value
-        if name in declared or name in present:
-            op.operation.erase()
-        else:
-            module.body.append(op.operation.detach_from_parent())
-
-
-def _object_code(module: ir.Module, opt_level: int) -> bytes:
-    engine = execution_engine.ExecutionEngine(module, opt_level=opt_level)
-    engine.initialize()
-    if not engine.raw_lookup("dslc_launch"):  # code is generated at the first look-up; before it the object would be empty
-        raise Error("code generation gave no object")
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "program.o"
-        engine.dump_to_object_file(str(file))
-        return file.read_bytes()
 
 
 # the plan as text of the LLVM dialect
@@ -229,6 +206,8 @@ class _PlanWriter:
         if place.space == "slot":
             entry = self.value(f"llvm.getelementptr %table[{8 * place.index}] : (!llvm.ptr) -> !llvm.ptr, i8")
             base = self.value(f"llvm.load {entry} : !llvm.ptr -> !llvm.ptr")
+            if place.offset:
+                base = self.value(f"llvm.getelementptr {base}[{place.offset}] : (!llvm.ptr) -> !llvm.ptr, i8")
         else:
             offset = place.index + (self.layout.arena if place.space == "arena" else 0)
             base = self.value(f"llvm.getelementptr %arena[{offset}] : (!llvm.ptr) -> !llvm.ptr, i8")

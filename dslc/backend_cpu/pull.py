@@ -6,7 +6,7 @@ only where the trace could not prove them. Within a point every node and every i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from dslc.core.dtypes import BOOL, INT32, INT64
@@ -79,6 +79,13 @@ class Point:
     def set(self, node: Node, value: Val) -> None:
         """Fixes the value of a node for this point."""
         self._values[id(node)] = value
+
+    def take(self, other: Point, nodes: Iterable[Node], tests: Iterable[Test]) -> None:
+        """Fixes values of nodes and outcomes of tests as they are at another point."""
+        for node in nodes:
+            self._values[id(node)] = other.value(node)
+        for t in tests:
+            self._tests[t] = other._test(t)
 
     def _emitted(self, node: Node) -> Val:
         match node:

@@ -86,7 +86,7 @@ llvm.func internal @dslc_set_mode(%place: !llvm.ptr) attributes {{passthrough = 
   llvm.return
 }}
 // Every thread adds one; the last resets the counter and advances the generation that the others watch.
-llvm.func internal @dslc_barrier(%p: !llvm.ptr, %nt: i32) attributes {{passthrough = ["noinline"]}} {{
+llvm.func @dslc_barrier(%p: !llvm.ptr, %nt: i32) attributes {{passthrough = ["noinline"]}} {{
   %c0 = llvm.mlir.constant(0 : i32) : i32
   %c1 = llvm.mlir.constant(1 : i32) : i32
   %spin = llvm.mlir.constant({barrier_spins} : i32) : i32
@@ -243,7 +243,7 @@ llvm.func @dslc_launch(%f: !llvm.ptr, %nt: i64, %arena: !llvm.ptr, %table: !llvm
 # stamp(thread, times, launch, launches): thread 0 adds what passed since the last stamp to the launch's time and counts the run; -1 begins anew.
 # `times` is laid out as `core.executable.TIMES` says.
 STAMP = """
-llvm.func internal @dslc_stamp(%tid: i64, %times: !llvm.ptr, %launch: i64, %launches: i64) attributes {passthrough = ["noinline"]} {
+llvm.func @dslc_stamp(%tid: i64, %times: !llvm.ptr, %launch: i64, %launches: i64) attributes {passthrough = ["noinline"]} {
   %zero = llvm.mlir.constant(0 : i64) : i64
   %one = llvm.mlir.constant(1 : i64) : i64
   %width = llvm.mlir.constant(24 : i64) : i64

@@ -19,12 +19,14 @@ from dslc.ir.ops import Kernel
 from dslc.ir.plan import Branch, Call, Copy, Loop, Place, Plan, Step, readers_first
 from dslc.ir.schedules import BY_COST
 from dslc.ir.trace import Body
-from dslc.ir.types import type_of
+from dslc.ir.types import spans_of, type_of
 
 from .arch import CHECKED, EMULATED, Arch
 from .kernels import generate, update
 from .machine_code import machine_code
+from .nvrtc import SlowCode
 from .program_text import Printed, Unit, printed
+from .spills import Fallbacks, Made
 from .stage import Function, Generated, Parameter, request_of
 
 ALIGNMENT = 256  # of the workspace, the guards and the constants
@@ -69,6 +71,7 @@ class Lowered:
     """A plan as launches and functions: everything of an Executable but its machine code."""
 
     units: list[Unit]
+    made: list[Made]
     kernels: tuple[executable.Kernel, ...]
     launches: tuple[Launch, ...]
     tensor_maps: tuple[TensorMap, ...]
@@ -90,8 +93,8 @@ class _Scope:
 class _Writer:
     """Collects the distinct kernels, launches and constants of a plan."""
 
-    def __init__(self, plan: Plan, arch: Arch) -> None:
-        self.plan, self.arch = plan, arch
+    def __init__(self, plan: Plan, arch: Arch, instead: Fallbacks) -> None:
+        self.plan, self.arch, self.instead = plan, arch, instead
         self.constants = bytearray(plan.constants)
         self.compiled: dict[str, _Compiled] = {}
         self.flat: dict[str, tuple[update.Flat, tuple[int, ...]] | None] = {}
@@ -100,6 +103,7 @@ class _Writer:
         self.kernels: list[executable.Kernel] = []
         self.launches: list[Launch] = []
         self.maps: list[TensorMap] = []
+        self.made: list[Made] = []
         self.pointers: list[tuple[Any, ...]] = []
         self.workspace = _aligned(plan.arena_bytes)
         self.workspace_bytes = 0
@@ -215,11 +219,15 @@ class _Writer:
         found = self.compiled.get(key)
         if found is None:
             name = f"k{len(self.compiled):02d}_{identifier(kernel.role)}"
-            generated = generate(kind, request_of(body, self.arch, name, aligned, kernel.schedule))
+            number = kernel_hash(kind, body)
+            which = f"{number} {aligned}"
+            made = self.instead.of(which, kernel.schedule)
+            generated = made.apply(generate(kind, request_of(body, self.arch, name, aligned, made.schedule)))
             flops, moved = work_of(body)
-            made = generated.choice.made
             unit = Unit(name, kind, kernel.role, lines_of(kernel), body, flops, moved, generated.includes)
-            unit.key, unit.tuned = kernel_hash(kind, body), "" if made == BY_COST else made
+            unit.key, unit.replaced = number, made.schedule != kernel.schedule
+            unit.tuned = "" if generated.choice.made == BY_COST or unit.replaced else generated.choice.made
+            self.made.append(Made(which, kernel.schedule, made, generated, unit, spans_of(kernel.location)))
             found = self.compiled[key] = _Compiled(generated, [self._constant(t) for t in generated.tables], unit)
             self.workspace_bytes = max(self.workspace_bytes, generated.workspace_bytes)
         return found
@@ -303,7 +311,7 @@ class _Writer:
         place = scope.places.get(place, place)
         if place.space == "guard":
             return ("guard", place.index)
-        offset = sum(s * t for s, t in zip(place.strides, scope.turns))
+        offset = place.offset + sum(s * t for s, t in zip(place.strides, scope.turns))
         if place.space == "slot":
             return ("slot", place.index, offset) if offset else ("slot", place.index)
         return (place.space, place.index + offset)
@@ -311,7 +319,8 @@ class _Writer:
 
 def _is_aligned(place: Place) -> bool:
     """Whether all addresses of a place are multiples of 16 bytes; ports lie at multiples of 256."""
-    return (place.space in ("slot", "guard") or place.index % 16 == 0) and all(s % 16 == 0 for s in place.strides)
+    start = place.offset if place.space in ("slot", "guard") else place.index
+    return start % 16 == 0 and all(s % 16 == 0 for s in place.strides)
 
 
 def _aligned(n: int) -> int:
@@ -329,15 +338,16 @@ def _guarded(function: Function, expected: Sequence[bool]) -> Function:
     return replace(function, symbol=symbol, parameters=parameters + function.parameters, text=f"    if ({test}) return;\n{function.text}")
 
 
-def lower_plan(plan: Plan, arch: Arch) -> Lowered:
-    """The plan's functions and launches. UnsupportedOp, at its line, for what the CUDA targets cannot do."""
-    writer = _Writer(plan, arch)
+def lower_plan(plan: Plan, arch: Arch, instead: Fallbacks | None = None) -> Lowered:
+    """The plan's functions and launches. `instead`: what is made instead of kernels that spill. UnsupportedOp, at its line, for what the CUDA targets
+    cannot do."""
+    writer = _Writer(plan, arch, instead or Fallbacks(arch))
     writer.steps(plan.steps, _Scope())
     guards = writer.workspace + _aligned(writer.workspace_bytes)
     launches = tuple(_with_guards(launch, guards) for launch in writer.launches)
     units = list(writer.units.values())
     arena = guards + (_aligned(writer.guard_count) if writer.guard_count else 0)
-    return Lowered(units, tuple(writer.kernels), launches, tuple(writer.maps), tuple(writer.pointers), bytes(writer.constants), arena,
+    return Lowered(units, writer.made, tuple(writer.kernels), launches, tuple(writer.maps), tuple(writer.pointers), bytes(writer.constants), arena,
                    printed(plan.name, units, arch))  # fmt: skip
 
 
@@ -360,10 +370,17 @@ def _with_guards(launch: Launch, start: int) -> Launch:
 
 def compile_plan(plan: Plan, arch: Arch) -> Executable:
     """The plan as CUDA kernels for an architecture, or for the emulator. UnsupportedOp, at its line, for what the CUDA targets cannot do; KernelError
-    where the CUDA compiler refuses a kernel; TargetError where a compiler is missing."""
-    lowered = lower_plan(plan, arch)
-    text = lowered.text
+    where the CUDA compiler refuses a kernel, at its line where every schedule of it spills; TargetError where a compiler is missing."""
+    instead = Fallbacks(arch)
+    code = None
+    while code is None:
+        lowered = lower_plan(plan, arch, instead)
+        try:
+            code = machine_code(lowered.text, arch)
+        except SlowCode as error:
+            instead.replace(lowered.made, error)
+    instead.keep()
     target = f"cuda-{arch.name}" if arch in (EMULATED, CHECKED) else f"cuda:{arch.name}"
     return Executable(target, plan.name, "", "", plan.ports, lowered.kernels, lowered.launches, lowered.arena_bytes, 0, lowered.constants,
-                      machine_code(text, arch), text.whole, lowered.tensor_maps, lowered.pointers,
+                      code, lowered.text.whole, lowered.tensor_maps, lowered.pointers,
                       {"arch": arch.name})  # fmt: skip

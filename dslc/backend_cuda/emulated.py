@@ -28,6 +28,7 @@ FLAGS = (
 CHECKED = "-DEMULATOR_CHECKED"
 EVERY_ACCESS = "-fsanitize=thread"  # calls `emulator/checks.cpp` at every access
 _KERNEL = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\([^)]*\)\s*)?(\w+)\s*\(')
+_STATIC_SHARED = re.compile(r"(?<!extern )__shared__\s+((?:__align__|alignas)\(\d+\)\s+)?(\w+(?:\s+\w+)*?)\s+(\w+\s*(?:\[[^;]*)?(?:,[^;]*)?);")
 _DYNAMIC_SHARED = re.compile(r"extern\s+__shared__\s+(?:(?:__align__|alignas)\(\d+\)\s+)?([\w ]+?)\s+(\w+)\s*\[\s*\]\s*;")
 
 
@@ -57,10 +58,25 @@ def build(text: str, name: str = "kernels.cu", checked: bool = False) -> bytes:
     if made is None:
         exports = "\n".join(f"EMULATOR_EXPORT({kernel})" for kernel in kernels(text))
         body = _DYNAMIC_SHARED.sub(r"\1* const \2 = (\1*)emulator::dynamic_shared();", text)
-        source = f'#include "cuda.h"\n#line 1 "{name}"\n{body}\n{exports}\n'
+        source = f'#include "cuda.h"\n#line 1 "{name}"\n{_guarded(body) if checked else body}\n{exports}\n'
         made = _linked(_compiled(source, CHECKED, EVERY_ACCESS), _checks()) if checked else _compiled(source, "-shared")
         cache.put(key, made)
     return made
+
+
+def _guarded(text: str) -> str:
+    """The text with memory that is nobody's behind each variable in static shared memory."""
+
+    def one(found: re.Match[str]) -> str:
+        align, kind, declared = found[1] or "", found[2], re.split(r",(?![^\[]*\])", found[3])
+        out = []
+        for each in declared:
+            name, sizes = re.match(r"\s*(\w+)(.*)", each.strip()).groups()  # type: ignore[union-attr]
+            out.append(f"__shared__ {align}emulator::Guarded<{kind}{sizes}> guarded_{name}; {kind} (&{name}){sizes} = ")
+            out.append(f'emulator::variable(guarded_{name}, "{name}");')
+        return "".join(out)
+
+    return _STATIC_SHARED.sub(one, text)
 
 
 def _checks() -> bytes:

@@ -32,6 +32,11 @@ class HopperSchedule:
         return self.rows // (64 if self.turns else 128)
 
     @property
+    def sums(self) -> int:
+        """Registers of a thread that hold sums."""
+        return self.blocks_of_rows * self.columns // 2
+
+    @property
     def stage_bytes(self) -> int:
         return (self.rows + self.columns) * DEPTH * 2
 
@@ -93,6 +98,11 @@ class TileSchedule:
     @property
     def warps(self) -> int:
         return self.tall * self.columns // 64
+
+    @property
+    def sums(self) -> int:
+        """Sums that a thread holds."""
+        return self.rows * self.columns // (self.warps * 32)
 
     def shared_bytes(self, element: int, wide: int) -> int:
         """With elements and sums of so many bytes; the sums are staged where the tiles were."""

@@ -1,11 +1,12 @@
-"""CUDA C++ text to cubins by NVRTC: several texts at once, cached, and refused where ptxas says that a kernel spills or that wgmma is serialized."""
+"""CUDA C++ text to cubins by NVRTC: several texts at once, cached, and refused where ptxas says that a kernel spills or that wgmma is serialized
+(`spills` then makes other kernels)."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -26,6 +27,14 @@ class KernelError(Error):
     """The CUDA compiler refuses a kernel, or makes slow code of it. Names the kernel, its line and its lines in the model file."""
 
     label = "kernel error"
+
+
+class SlowCode(KernelError):
+    """Right code that spills registers or serializes its products. `kernels`: what is said of each."""
+
+    def __init__(self, kernels: Mapping[str, str], notes: Sequence[str] = ()):
+        super().__init__("; ".join(kernels.values()), notes=notes, help="smaller tiles, or fewer threads a block in its launch bounds")
+        self.kernels = dict(kernels)
 
 
 @dataclass(frozen=True)
@@ -51,8 +60,9 @@ class Cubin:
 def build(texts: Sequence[str], arch: str, *, strict: bool = True, threads: int | None = None) -> list[Cubin]:
     """A cubin for each self-contained text (`source.bundle`), for an architecture such as "sm_90a".
 
-    `strict`: a spill or one of the advisories in REFUSED is a KernelError. `threads`: texts that are compiled at once; as many as there are
-    processors by default. KernelError where the text is wrong, TargetError where NVRTC or its headers are missing or it does not know `arch`.
+    `strict`: a spill or one of the advisories in REFUSED is a SlowCode, which names all kernels that have any. `threads`: texts that are compiled at
+    once; as many as there are processors by default. KernelError where the text is wrong, TargetError where NVRTC or its headers are missing or it
+    does not know `arch`.
     """
     check_arch(arch)
     options = (f"--gpu-architecture={arch}", f"--include-path={cuda_headers()}", *OPTIONS)
@@ -63,8 +73,7 @@ def build(texts: Sequence[str], arch: str, *, strict: bool = True, threads: int 
         with ThreadPoolExecutor(min(workers, len(texts))) as pool:
             made = list(pool.map(lambda text: _cached(text, options), texts))
     if strict:
-        for text, cubin in zip(texts, made):
-            check_log(text, cubin)
+        check_logs(texts, made)
     return made
 
 
@@ -188,20 +197,29 @@ def resources(log: str) -> dict[str, Resources]:
     return out
 
 
-def check_log(text: str, cubin: Cubin) -> None:
-    """KernelError where a kernel spills registers, or ptxas gave an advisory of REFUSED."""
+def check_logs(texts: Sequence[str], cubins: Sequence[Cubin]) -> None:
+    """SlowCode where a kernel spills registers, or ptxas gave an advisory of REFUSED."""
+    said: dict[str, str] = {}
+    notes: list[str] = []
+    for text, cubin in zip(texts, cubins):
+        for name, what in _slow(cubin).items():
+            said[name] = what
+            notes += _places(text, name)
+    if said:
+        raise SlowCode(said, notes)
+
+
+def _slow(cubin: Cubin) -> dict[str, str]:
+    out = {}
+    for name, used in cubin.kernels.items():
+        if used.spill_stores or used.spill_loads:
+            out[name] = f"{name} spills {used.spill_stores} bytes of registers a thread, with {used.registers} registers"
     for found in _ADVISORY.finditer(cubin.log):
         if found[1] in REFUSED:
             function = _FUNCTION.search(found[0])
             name = function[1] if function else "a kernel"
-            raise KernelError(f"ptxas makes slow code of {name}: {found[0].strip()}", notes=_places(text, name))
-    for name, used in cubin.kernels.items():
-        if used.spill_stores or used.spill_loads:
-            raise KernelError(
-                f"{name} spills {used.spill_stores} bytes of registers a thread, with {used.registers} registers",
-                notes=_places(text, name),
-                help="smaller tiles, or fewer threads a block in its launch bounds",
-            )
+            out.setdefault(name, f"ptxas makes slow code of {name}: {found[0].strip()}")
+    return out
 
 
 def refusal(text: str, log: str, status: str) -> KernelError:

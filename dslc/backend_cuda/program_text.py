@@ -32,6 +32,7 @@ class Unit:
     functions: list[Function] = field(default_factory=list)
     key: str = ""  # as of `core.executable.Kernel`
     tuned: str = ""
+    replaced: bool = False  # its schedule stands for one that spills
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ def _comment(unit: Unit, function: Function) -> list[str]:
         out += [f"//   {e}" for e in equations[:MOST_EQUATIONS]]
         if len(equations) > MOST_EQUATIONS:
             out.append(f"//   ... and {len(equations) - MOST_EQUATIONS} more")
-        out.append(f"// {unit.kind}: {function.schedule}{' (tuned)' if unit.tuned else ''}; {unit.bytes:,} bytes, {unit.flops:,} operations")
+        why = " (tuned)" if unit.tuned else " (another one spills)" if unit.replaced else ""
+        out.append(f"// {unit.kind}: {function.schedule}{why}; {unit.bytes:,} bytes, {unit.flops:,} operations")
     return out
 
 

@@ -189,6 +189,11 @@ def _is_still(e: Expr, dim: int, width: int) -> bool:
     return all(_term_step(t, dim, width) == 0 for t, _ in terms)
 
 
+def steady(trace: Trace, e: Expr, dim: int, width: int) -> bool:
+    """Whether an index expression has one value at `width` points along a dim, from a multiple of `width` on."""
+    return not moves_with(trace, e, dim) or (not symbols_of(e) and _is_still(e, dim, width))
+
+
 def moves_with(trace: Trace, e: Expr, dim: int) -> bool:
     """Whether an index expression, or data that it stands for, changes along a dim."""
     return dim in index.dims_of(e) or any(_depends(trace, trace.symbols[n], dim) for n in symbols_of(e))

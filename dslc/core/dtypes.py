@@ -72,7 +72,7 @@ ALL = (
     FLOAT64, FLOAT32, FLOAT16, BFLOAT16, FLOAT8_E4M3, FLOAT8_E5M2,
     INT64, INT32, INT16, INT8, UINT8, INT4, BOOL,
 )  # fmt: skip
-PRECISIONS = ("float32", "bfloat16", "float16")  # that programs run in
+PRECISIONS = ("float32", "bfloat16", "float16", "int8")  # that programs run in; int8: weights, of programs that do not train
 BY_NAME = {t.name: t for t in ALL}
 BY_MLIR = {t.mlir: t for t in ALL}
 

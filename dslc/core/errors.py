@@ -119,7 +119,10 @@ class UnsupportedOp(Error):
 
 
 class BudgetError(Error):
+    """A budget of bytes that no plan keeps within; `least` would do, but for what kernels need beside their operands."""
+
     label = "budget error"
+    least = 0
 
 
 class TargetError(Error):

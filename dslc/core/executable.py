@@ -82,7 +82,7 @@ class TensorMap:
     """What a GPU's copy engine must know of a tensor (`cuTensorMapEncodeTiled`). Lists begin with the axis that lies densest.
 
     `place` is a Launch's operand; `dims` are elements, `strides` bytes from the second axis on, `box` the elements that one copy moves; `swizzle` is
-    0, 32, 64 or 128 bytes.
+    0, 32, 64 or 128 bytes; `steps`: along each axis every how many elements one is moved, () for all.
     """
 
     place: Operand
@@ -91,6 +91,7 @@ class TensorMap:
     strides: tuple[int, ...]
     box: tuple[int, ...]
     swizzle: int = 0
+    steps: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -155,7 +156,7 @@ class Executable:
 
 
 _FAMILY = b"dslc-executable-"
-_MAGIC = _FAMILY + b"5\n"
+_MAGIC = _FAMILY + b"6\n"
 _BLOBS = ("constants", "code", "prepare")
 
 
@@ -204,7 +205,7 @@ def _launch(launch: dict[str, Any]) -> Launch:
 
 
 def _tensor_map(m: dict[str, Any]) -> TensorMap:
-    return TensorMap(tuple(m["place"]), m["dtype"], tuple(m["dims"]), tuple(m["strides"]), tuple(m["box"]), m["swizzle"])
+    return TensorMap(tuple(m["place"]), m["dtype"], tuple(m["dims"]), tuple(m["strides"]), tuple(m["box"]), m["swizzle"], tuple(m["steps"]))
 
 
 def pack_modules(modules: Sequence[Module]) -> bytes:

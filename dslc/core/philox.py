@@ -24,6 +24,9 @@ From the output words w0..w3 of a point:
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -33,6 +36,7 @@ _LOW = np.uint64(0xFFFFFFFF)
 _SHIFT = np.uint64(32)
 _ROUNDS = 10
 _BLOCK = 1 << 14  # points a pass: the words of a block stay in the cache
+_MANY = 16  # blocks from which on threads pay
 
 MAX_MICROBATCHES = 256
 
@@ -45,27 +49,62 @@ def stream_hash(name: str) -> int:
 def philox4x32(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:
     """The plain function: `counter` uint32[n, 4] and a key of two words give uint32[n, 4]."""
     c0, c1, c2, c3 = (counter[:, i].astype(np.uint64) for i in range(4))
+    p0, p1 = np.empty_like(c0), np.empty_like(c0)
     k0, k1 = key
-    for _ in range(_ROUNDS):
-        p0, p1 = c0 * _M0, c2 * _M1
-        c0, c1, c2, c3 = (p1 >> _SHIFT) ^ c1 ^ np.uint64(k0), p1 & _LOW, (p0 >> _SHIFT) ^ c3 ^ np.uint64(k1), p0 & _LOW
+    for _ in range(_ROUNDS):  # in place: fresh memory would cost more than the arithmetic
+        np.multiply(c0, _M0, out=p0)
+        np.multiply(c2, _M1, out=p1)
+        for word, product, key_word in ((c1, p1, k0), (c3, p0, k1)):
+            word ^= np.uint64(key_word)
+            word ^= np.right_shift(product, _SHIFT, out=c0)
+            product &= _LOW
+        c0, c1, c2, c3, p0, p1 = c1, p1, c3, p0, c0, c2
         k0, k1 = (k0 + _W0) & 0xFFFFFFFF, (k1 + _W1) & 0xFFFFFFFF
-    return np.stack([c0, c1, c2, c3], axis=1).astype(np.uint32)
+    out = np.empty(counter.shape, np.uint32)
+    for i, word in enumerate((c0, c1, c2, c3)):
+        out[:, i] = word
+    return out
 
 
 def bits(seed: int, stream: int, step: int, microbatch: int, turn: int, points: int | np.ndarray) -> np.ndarray:
     """The output words uint32[n, 4] of n points: the first `points` of a draw, or those whose linear indices an array gives."""
-    index = np.arange(points, dtype=np.uint64) if isinstance(points, (int, np.integer)) else np.asarray(points).astype(np.uint64).ravel()
+    return _by_block(lambda words: words, np.uint32, (4,), seed, stream, step, microbatch, turn, points)
+
+
+def _by_block(
+    of: Callable[[np.ndarray], np.ndarray],
+    dtype: type,
+    shape: tuple[int, ...],
+    seed: int,
+    stream: int,
+    step: int,
+    microbatch: int,
+    turn: int,
+    points: int | np.ndarray,
+) -> np.ndarray:
+    """What `of` makes of the output words of each point, `shape` numbers of a type: a block at a time, of a large draw on all cores."""
+    index = None if isinstance(points, (int, np.integer)) else np.asarray(points).astype(np.uint64).ravel()
+    count = int(points) if index is None else len(index)  # type: ignore[call-overload]
     key = (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF)
-    out = np.empty((len(index), 4), np.uint32)
-    for start in range(0, len(index), _BLOCK):
-        part = index[start : start + _BLOCK]
+    out: np.ndarray = np.empty((count, *shape), dtype)
+
+    def fill(start: int) -> None:
+        stop = min(start + _BLOCK, count)
+        part = np.arange(start, stop, dtype=np.uint64) if index is None else index[start:stop]
         counter = np.empty((len(part), 4), np.uint32)
         counter[:, 0] = part & _LOW
         counter[:, 1] = ((part >> _SHIFT) + np.uint64(turn)) & _LOW
         counter[:, 2] = stream & 0xFFFFFFFF
         counter[:, 3] = (step * 256 + microbatch) & 0xFFFFFFFF
-        out[start : start + _BLOCK] = philox4x32(counter, key)
+        out[start:stop] = of(philox4x32(counter, key))
+
+    starts = range(0, count, _BLOCK)
+    if len(starts) < _MANY:
+        for start in starts:
+            fill(start)
+    else:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            list(pool.map(fill, starts))
     return out
 
 
@@ -90,12 +129,12 @@ def integer_of(words: np.ndarray, low: int, high: int) -> np.ndarray:
 
 def uniform(seed: int, stream: int, step: int, microbatch: int, turn: int, points: int | np.ndarray) -> np.ndarray:
     """Uniforms float64[n] in [0, 1)."""
-    return uniform_of(bits(seed, stream, step, microbatch, turn, points))
+    return _by_block(uniform_of, np.float64, (), seed, stream, step, microbatch, turn, points)
 
 
 def normal(seed: int, stream: int, step: int, microbatch: int, turn: int, points: int | np.ndarray) -> np.ndarray:
     """Standard normals float64[n]."""
-    return normal_of(bits(seed, stream, step, microbatch, turn, points))
+    return _by_block(normal_of, np.float64, (), seed, stream, step, microbatch, turn, points)
 
 
 def randint(low: int, high: int, seed: int, stream: int, step: int, microbatch: int, turn: int, points: int | np.ndarray) -> np.ndarray:

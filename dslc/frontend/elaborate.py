@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -253,13 +253,13 @@ def _check_overrides(source: Source, frame: Frame, settings: TrainBlock | None) 
                              notes=[f"it has {', '.join(sorted({*frame.dims, *frame.settable}))}"])  # fmt: skip
 
 
-def initial_values(elaborated: Elaborated, seed: int) -> dict[str, np.ndarray]:
-    """The starting value of every parameter and state, rounded to its type; draws are keyed by seed and path."""
-    out = {}
-    for p in (*elaborated.parameters, *elaborated.states):
-        value = p.initializer.make(p.path, p.type, elaborated.fans.get(p.path, (1, 1)), seed)
-        out[p.path] = np.asarray(value).astype(p.type.dtype.numpy).reshape(p.type.shape)
-    return out
+def initial_values(elaborated: Elaborated, seed: int) -> dict[str, Callable[[], np.ndarray]]:
+    """What makes the starting value of each parameter and state, in its shape; draws are keyed by seed and path."""
+
+    def maker(p: Parameter) -> Callable[[], np.ndarray]:
+        return lambda: np.asarray(p.initializer.make(p.path, p.type, elaborated.fans.get(p.path, (1, 1)), seed)).reshape(p.type.shape)
+
+    return {p.path: maker(p) for p in (*elaborated.parameters, *elaborated.states)}
 
 
 __all__ = ["Builder", "Elaborated", "Parameter", "elaborate", "initial_values", "load_program"]

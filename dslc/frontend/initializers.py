@@ -45,6 +45,11 @@ class Initializer:
         given = (self.fans[0] or fans[0], self.fans[1] or fans[1])
         return np.asarray(KINDS[self.kind].make(t.shape, given, philox.stream_hash(self.path or path), seed, *self.arguments), np.float64)
 
+    @property
+    def drawn(self) -> bool:
+        """Whether the values take a generator, and so time."""
+        return self.kind in KINDS
+
     def __str__(self) -> str:
         return f"{self.kind}({', '.join(f'{a:g}' for a in self.arguments)})"
 

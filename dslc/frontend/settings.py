@@ -89,15 +89,15 @@ class GenerateBlock:
 
 
 def train_block(source: Source, frame: Frame) -> TrainBlock | None:
-    """The file's train block, with what the caller overrides; None where there is none."""
+    """The file's train block, with what the caller overrides; None where there is neither."""
     blocks = source.definitions(s.Train)
-    if not blocks:
-        return None
     if len(blocks) > 1:
         raise UnsupportedOp("several train blocks are not there yet", blocks[1].span)
-    block = blocks[0]
-    values: dict[str, Any] = {}
     known_keys = TrainBlock.keys()
+    if not blocks and not source.overrides.keys() & set(known_keys):
+        return None
+    block = blocks[0] if blocks else s.Train(None, (), span=source.main.program.span)
+    values: dict[str, Any] = {}
     lets: list[s.Binding] = []
     minimized: list[Minimized] = []
     for line in block.lines:

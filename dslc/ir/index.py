@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import gcd
+from typing import Any
 
 
 class Expr:
@@ -157,6 +158,22 @@ def substitute(e: Expr, dims: Sequence[Expr], symbol: Callable[[int], Expr] | No
             return substitute(dividend, dims, symbol) // divisor
         case Mod(dividend, divisor):
             return substitute(dividend, dims, symbol) % divisor
+    raise TypeError(e)
+
+
+def evaluate(e: Expr, dims: Sequence[Any]) -> Any:
+    """The value of an expression without symbols, from those of the dims: numbers, or arrays that go together."""
+    match e:
+        case Const(value):
+            return value
+        case Dim(axis):
+            return dims[axis]
+        case Sum(terms, constant):
+            return sum((f * evaluate(t, dims) for t, f in terms), constant)
+        case FloorDiv(dividend, divisor):
+            return evaluate(dividend, dims) // divisor
+        case Mod(dividend, divisor):
+            return evaluate(dividend, dims) % divisor
     raise TypeError(e)
 
 

@@ -21,6 +21,7 @@ class Place:
     space: str  # "arena", "slot" or "constant"
     index: int  # byte offset in the arena or the constants; number of the slot
     strides: tuple[int, ...] = ()
+    offset: int = 0  # bytes from where the slot begins
 
 
 @dataclass(frozen=True)

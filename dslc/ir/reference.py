@@ -87,6 +87,11 @@ def run_region(region: ir.Region, operands: Sequence[np.ndarray], watch: Watch |
     return _run_block(block, dict(zip(block.arguments, operands)), watch)
 
 
+def _turn_of(stack: np.ndarray, rank: int, first: int, rows: int, turn: int) -> np.ndarray:
+    """What a scan's turn gets of a tensor."""
+    return stack[first + turn] if stack.ndim > rank else stack[first + turn * rows : first + (turn + 1) * rows]
+
+
 def _run_scan(op: Scan, operands: list[np.ndarray], watch: Watch | None) -> list[np.ndarray]:
     constants, carries, slices = (
         operands[: op.constants],
@@ -95,9 +100,12 @@ def _run_scan(op: Scan, operands: list[np.ndarray], watch: Watch | None) -> list
     )
     stacks = [np.zeros(type_of(v).shape, np.float64 if type_of(v).dtype.is_float else type_of(v).dtype.numpy) for v in list(op.results)[op.carries :]]
     turns = range(op.trip - 1, -1, -1) if op.backward else range(op.trip)
+    given_types = [type_of(v) for v in list(op.regions[0].blocks[0].arguments)[1 + op.constants + op.carries :]]
+    parts = [(x, t.rank, first, t.shape[0] if t.rank else 1) for x, t, first in zip(slices, given_types, op.firsts)]
     for t in turns:
-        given = run_region(op.regions[0], [np.asarray(t, np.int32), *constants, *carries, *(x[t] for x in slices)], watch)
+        given = run_region(op.regions[0], [np.asarray(t, np.int32), *constants, *carries, *(_turn_of(*part, t) for part in parts)], watch)
         carries = given[: op.carries]
         for stack, value in zip(stacks, given[op.carries :]):
-            stack[t] = value
+            rows = len(stack) // op.trip
+            stack[t * rows : (t + 1) * rows] = value
     return [*carries, *stacks]

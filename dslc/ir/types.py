@@ -47,8 +47,12 @@ class TensorType:
 
 
 @lru_cache(maxsize=4096)
-def _from_text(element: str, shape: tuple[int, ...]) -> TensorType:
+def _tensor_type(element: str, shape: tuple[int, ...]) -> TensorType:
     return TensorType(dtypes.BY_MLIR[element], shape)
+
+
+# of the classes of element types that have one text: asking MLIR for it takes ten times as long
+_TEXTS = {ir.F32Type: "f32", ir.F64Type: "f64", ir.F16Type: "f16", ir.BF16Type: "bf16"}
 
 
 def type_of(value: ir.Value) -> TensorType:
@@ -57,23 +61,9 @@ def type_of(value: ir.Value) -> TensorType:
 
 
 def from_mlir(t: ir.Type) -> TensorType:
-    t = ir.RankedTensorType(t)
-    return _from_text(_spelled(t.element_type), tuple(t.shape))
-
-
-def _spelled(element: ir.Type) -> str:
-    """The text of an element type. MLIR prints slowly, so each type of float is printed once: it is a class of its own."""
-    if isinstance(element, ir.IntegerType):
-        return f"{'ui' if element.is_unsigned else 'i'}{element.width}"
-    text = _SPELLED.get(type(element))
-    if text is None:
-        text = str(element)
-        if isinstance(element, ir.FloatType):
-            _SPELLED[type(element)] = text
-    return text
-
-
-_SPELLED: dict[type, str] = {}
+    tensor = t if type(t) is ir.RankedTensorType else ir.RankedTensorType(t)
+    element = tensor.element_type
+    return _tensor_type(_TEXTS.get(type(element)) or str(element), tuple(tensor.shape))
 
 
 def location_of(span: Span | None) -> ir.Location:

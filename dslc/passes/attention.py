@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from dslc.ir import ops
+from dslc.ir.bodies import body_key
 from dslc.ir.mlir import func, ir
 from dslc.ir.op import Op
 from dslc.ir.program import slot_of
@@ -162,10 +163,11 @@ class Order:
     number: dict[ir.Value, int]
     bits: dict[ir.Value, int]  # of a sink's result
     depends: dict[ir.Value, int]
+    streams: dict[tuple[str, bool], Stream | str]  # by the text of a body and whether its sinks may cross: those of equal layers are equal
 
     @staticmethod
     def of(block: ir.Block, sinks: Iterable[Op]) -> Order:
-        order = Order(block, {}, {sink.results[0]: 1 << k for k, sink in enumerate(sinks)}, {})
+        order = Order(block, {}, {sink.results[0]: 1 << k for k, sink in enumerate(sinks)}, {}, {})
         for k, op in enumerate(block.operations):
             needs = order.union(op.operands)
             for r in op.results:
@@ -179,9 +181,6 @@ class Order:
         for v in values:
             found |= self.depends.get(v, 0)
         return found
-
-    def sort(self, body: Iterable[Op]) -> list[Op]:
-        return sorted(body, key=lambda op: self.number[op.results[0]])
 
     def replace(self, old: ir.Value, new: ir.Value) -> None:
         old.replace_all_uses_with(new)
@@ -451,13 +450,13 @@ def _feeds(space: Space, value: ir.Value, sink: Op) -> bool:
 
 
 def _kernel(order: Order, body: Iterable[Op], operands: Sequence[ir.Value], results: Sequence[ir.Value], location: ir.Location) -> ops.Kernel:
-    """These ops as a kernel at the end of the block."""
+    """These ops as a kernel at the end of the block, in the order in which its results need them: equal layers have equal kernels."""
     with ir.InsertionPoint.at_block_terminator(order.block), location:
         kernel = ops.Kernel.build(operands, [type_of(v) for v in results], "attention", _role(body))
         inner = kernel.regions[0].blocks[0]
         swap: dict[ir.Value, ir.Value] = dict(zip(operands, inner.arguments))
         with ir.InsertionPoint(inner):
-            for op in order.sort(body):
+            for op in body:
                 copy = op.operation.clone()
                 for k, operand in enumerate(copy.operands):
                     copy.operands[k] = swap[operand]
@@ -472,13 +471,18 @@ def _role(body: Iterable[Op]) -> str:
 
 
 def _stream(order: Order, group: _Group, body: Sequence[Op], operands: Sequence[ir.Value], results: Sequence[ir.Value]) -> Stream | str:
-    """The stream that these ops are, or why they are none."""
+    """The stream that these ops are, or why they are none: its sizes and the kinds of its parts, for its ops are gone when this is told."""
     if order.union(operands) & sum(order.bits[s.results[0]] for s in group.sinks):
         return "its operands depend on its results"
     kernel = _kernel(order, body, operands, results, ir.Location.unknown())
     try:
-        return Stream.of(Body.of(kernel.regions[0].blocks[0]), group.crossing)
-    except Unsuited as e:
-        return str(e)
+        made = Body.of(kernel.regions[0].blocks[0])
+        key = (body_key(made), group.crossing)
+        if key not in order.streams:
+            try:
+                order.streams[key] = Stream.of(made, group.crossing)
+            except Unsuited as e:
+                order.streams[key] = str(e)
+        return order.streams[key]
     finally:
         kernel.operation.erase()

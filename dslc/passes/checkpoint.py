@@ -12,6 +12,8 @@ from dslc.ir.program import program_of
 
 from .certificate import certify
 from .rematerialize import Choice, choose, least
+from .scan_schedules import KEPT_ALL
+from .scan_schedules import NOTE as SCANS
 from .timeline import Timeline
 
 LINES = 5  # that an error names
@@ -55,8 +57,10 @@ class Checkpoint:
         notes = [f"{size_text(line.slots)} are parameters, states, inputs and results"]
         notes += [f"{Path(place).name} holds {size_text(size)} at the fullest moment" for place, size in most]
         needed = size_text(line.slots + self.aside + packing.total, up=True)
-        return BudgetError(f"{size_text(self.budget)} is not enough; the least that is possible is {needed}", self.span, notes=notes,
-                           help="make the batch, or the model, smaller: --set batch=N")  # fmt: skip
+        error = BudgetError(f"{size_text(self.budget)} is not enough; the least that is possible is {needed}", self.span, notes=notes,
+                            help="make the batch, or the model, smaller: --set batch=N")  # fmt: skip
+        error.least = line.slots + packing.total
+        return error
 
 
 def rewrite(program: func.FuncOp, line: Timeline, plan: Sequence[int]) -> None:
@@ -80,15 +84,19 @@ def rewrite(program: func.FuncOp, line: Timeline, plan: Sequence[int]) -> None:
 
 
 def _note(module: ir.Module, budget: int, line: Timeline, choice: Choice) -> None:
-    """What reports tell of the plan."""
+    """What reports tell of the plan. Turns of scans that are made again count as added."""
     repeats = len(choice.plan) - len(line.tasks)
-    base = line.seconds
+    attributes = module.operation.attributes
+    base, least_of_all = ir.DenseF64ArrayAttr(attributes[KEPT_ALL]) if KEPT_ALL in attributes else (line.seconds, line.seconds + choice.bound)
+    added, bound = line.seconds + choice.extra - base, least_of_all - base
+    scans = f"; scans: {attributes[SCANS].value}" if SCANS in attributes else ""
+    order = "with the schedules of scans that were tried no plan" if KEPT_ALL in attributes else "in this order no plan"
     text = (
         f"budget {size_text(budget)}; {size_text(choice.packing.total + line.slots)} are taken, {size_text(line.slots)} of them by parameters, "
-        f"states, inputs and results; {repeats} kernels run again, which adds {100 * choice.extra / base:.2f}% by the cost model; "
-        f"in this order no plan adds less than {100 * choice.bound / base:.2f}%"
+        f"states, inputs and results; {repeats} kernels run again, which adds {100 * added / base:.2f}% by the cost model; "
+        f"{order} adds less than {100 * bound / base:.2f}%{scans}"
     )
-    module.operation.attributes[NOTE] = ir.StringAttr.get(text)
+    attributes[NOTE] = ir.StringAttr.get(text)
 
 
 def size_text(size: int, up: bool = False) -> str:

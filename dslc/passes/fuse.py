@@ -20,7 +20,7 @@ from dslc.ir.op import Op
 from dslc.ir.program import arguments_of, results_of
 from dslc.ir.types import TensorType, fuse_locations, type_of
 
-from .kernel_rules import AGAIN, CONTROL, POINTWISE, is_placement, kind_of
+from .kernel_rules import AGAIN, CONTROL, POINTWISE, is_placement, is_read_along, kind_of, read_by_product, widens_bytes
 from .prune import remove_dead
 
 MAX_OPS = 60  # of a kernel: beyond, compile time grows and nothing is gained
@@ -43,8 +43,8 @@ class Fuse:
 
 
 def prepare(block: ir.Block) -> None:
-    """softmax and log_softmax in reductions and elementwise ops; each reader of a 16-bit value has its own cast to float32, so that what is stored
-    is the narrow value."""
+    """softmax and log_softmax in reductions and elementwise ops; each reader of a 16-bit value has its own cast to float32, and each product of
+    bytes its own wider ones, so that what is stored is the narrow value."""
     for op in list(block.operations):
         if isinstance(op, (ops.Softmax, ops.LogSoftmax)):
             with ir.InsertionPoint(op), op.location:
@@ -53,8 +53,9 @@ def prepare(block: ir.Block) -> None:
         elif isinstance(op, Op):
             for region in op.regions:
                 prepare(region.blocks[0])
-    for op in list(block.operations):
-        if isinstance(op, ops.Cast) and type_of(op.x).dtype.bits == 16 and op.dtype == FLOAT32:
+    for op in reversed(list(block.operations)):
+        rounded = isinstance(op, ops.Cast) and type_of(op.x).dtype.bits == 16 and op.dtype == FLOAT32
+        if rounded or (isinstance(op, Op) and widens_bytes(op) and read_by_product(op)):
             _one_a_reader(op)
 
 
@@ -83,10 +84,17 @@ class Graph:
     group_of: list[int] = field(default_factory=list)
     groups: dict[int, set[int]] = field(default_factory=dict)
     types: dict[ir.Value, TensorType] = field(default_factory=dict)  # asked for so far: MLIR is slow to tell them
-    sources: dict[ir.Value, tuple[tuple[int, ir.Value], ...]] = field(default_factory=dict)  # asked for so far
-    results: list[tuple[ir.Value, ...]] = field(default_factory=list)  # of each core op
+    operands: list[tuple[ir.Value, ...]] = field(default_factory=list)  # of each core op; so are the next two
+    results: list[tuple[ir.Value, ...]] = field(default_factory=list)
+    structures: list[str] = field(default_factory=list)
+    anchors: dict[int, Op] = field(default_factory=dict)  # core ops that are not pointwise, and no control ops
+    controls: set[int] = field(default_factory=set)
+    sources: dict[ir.Value, tuple[tuple[int, ir.Value], ...]] = field(default_factory=dict)  # of views and other placement
+    views: dict[ir.Value, tuple[ir.Value, Sequence[tuple[int, ...]]] | None] = field(default_factory=dict)
+    folded: dict[int, tuple[tuple[int, ...], list[int]]] = field(default_factory=dict)  # by reductions asked for so far
     again: set[int] = field(default_factory=set)  # ops that compute a value anew
     updates: set[int] = field(default_factory=set)  # groups that are independent groups beside each other
+    verdicts: dict[tuple[int, int, int, int, bool], bool] = field(default_factory=dict)  # of groups that were to be merged, by their sizes
     late: dict[int, set[int]] = field(default_factory=dict)  # ops of a parameter's update, and who must have read the old value before it
 
     @staticmethod
@@ -96,14 +104,20 @@ class Graph:
         for op in (operations[-1], *(o for o in operations if isinstance(o, CONTROL))):
             graph.outside.update(op.operands)
         for op in operations[:-1]:
-            if is_placement(op) and not any(r in graph.outside for r in op.results):
+            if (is_placement(op) or is_read_along(op)) and not any(r in graph.outside for r in op.results):
                 continue
             n = len(graph.core)
             graph.core.append(op)
+            graph.operands.append(tuple(op.operands))
             graph.results.append(tuple(op.results))
+            graph.structures.append(op.structure)
+            if isinstance(op, CONTROL):
+                graph.controls.add(n)
+            elif op.structure not in POINTWISE:
+                graph.anchors[n] = op
             if AGAIN in op.attributes:
                 graph.again.add(n)
-            graph.uses.append([source for value in op.operands for source in graph.source_of(value)])
+            graph.uses.append(list(graph._sources(op)))
             for producer, _ in graph.uses[n]:
                 graph.consumers[producer].add(n)
             for r in op.results:
@@ -118,22 +132,40 @@ class Graph:
             found = self.types[value] = type_of(value)
         return found
 
+    def folds(self, reduction: int) -> tuple[tuple[int, ...], list[int]]:
+        """The shape that a reduction folds, and along which axes."""
+        found = self.folded.get(reduction)
+        if found is None:
+            found = self.folded[reduction] = (self.type_of(self.operands[reduction][0]).shape, sorted(self.anchors[reduction].axes))
+        return found
+
     def inner(self, members: Iterable[int]) -> set[ir.Value]:
         """The values that these ops make."""
         return {v for n in members for v in self.results[n]}
 
-    def source_of(self, value: ir.Value) -> tuple[tuple[int, ir.Value], ...]:
-        """The core values that a value is, or is a view of, with their ops."""
+    def _sources(self, op: Op) -> Iterable[tuple[int, ir.Value]]:
+        """The core values that an op reads, through views too."""
+        for value in op.operands:
+            yield from self.source_of(value)
+
+    def source_of(self, value: ir.Value) -> Sequence[tuple[int, ir.Value]]:
+        """The core values that a value is made of by placement alone."""
+        if value in self.number:
+            return ((self.number[value], value),)
         found = self.sources.get(value)
         if found is None:
-            if value in self.number:
-                found = ((self.number[value], value),)
-            elif isinstance(value.owner, ir.Block):
-                found = ()
-            else:
-                found = tuple(source for operand in value.owner.operands for source in self.source_of(operand))
+            owner = value.owner
+            found = () if isinstance(owner, ir.Block) else tuple(s for operand in owner.operands for s in self.source_of(operand))
             self.sources[value] = found
         return found
+
+    def repeats(self, value: ir.Value) -> tuple[ir.Value, Sequence[tuple[int, ...]]] | None:
+        """(source, matrix) of a view without offsets."""
+        if value not in self.views:
+            op = value.owner.opview
+            is_plain = isinstance(op, ops.View) and not any(op.offsets)
+            self.views[value] = (op.operands[0], op.matrix) if is_plain else None
+        return self.views[value]
 
     def outputs(self, group: Iterable[int]) -> list[ir.Value]:
         """The values of a group that are used outside it."""
@@ -282,9 +314,18 @@ def grouped(block: ir.Block, updated: Mapping[ir.Value, ir.Value | None] | None 
 def _can_merge(graph: Graph, a: int, b: int, lean: bool = False) -> bool:
     if len(graph.groups[a]) + len(graph.groups[b]) > MAX_OPS:
         return False
+    key = (a, len(graph.groups[a]), b, len(graph.groups[b]), lean)  # groups only grow
+    is_kernel = graph.verdicts.get(key)
+    if is_kernel is None:
+        is_kernel = graph.verdicts[key] = _is_kernel(graph, a, b, lean)
+    return is_kernel and not graph.makes_cycle(a, b)
+
+
+def _is_kernel(graph: Graph, a: int, b: int, lean: bool) -> bool:
+    """Whether two groups are one kernel, and gain by it; whatever the other groups are."""
     union = graph.groups[a] | graph.groups[b]
     kind = None if graph.undoes(a, b) or graph.overwrites(union) else kind_of(graph, union)
-    return kind is not None and not (lean and kind == "contract" and graph.widens(a, union)) and not graph.makes_cycle(a, b)
+    return kind is not None and not (lean and kind == "contract" and graph.widens(a, union))
 
 
 def _merge_along_values(graph: Graph, lean: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dslc.ir import ops
@@ -51,17 +52,63 @@ def _is_number(value: ir.Value) -> bool:
     return t.rank == 0 and t.dtype.is_integer
 
 
+def widens_bytes(op: Op) -> bool:
+    """An 8-bit integer made wider, or such a value minus a zero point that is spread over it."""
+    if isinstance(op, ops.Cast):
+        return type_of(op.x).dtype.is_integer and type_of(op.x).dtype.bits == 8 and op.dtype.bits > 8
+    return isinstance(op, ops.Sub) and _made_by(op.a, widens_bytes) and _made_by(op.b, _is_spread)
+
+
+def _made_by(value: ir.Value, rule: Callable[[Op], bool]) -> bool:
+    return not isinstance(value.owner, ir.Block) and rule(value.owner.opview)
+
+
+def _is_spread(op: Op) -> bool:
+    return isinstance(op, ops.Constant) or (isinstance(op, ops.View) and type_of(op.operands[0]).size < type_of(op.results[0]).size)
+
+
+def read_by_product(op: Op) -> bool:
+    """Whether what an op makes is read, through views, by a product of matrices."""
+    return any(_for_product(use.owner.opview) for use in op.results[0].uses)
+
+
+def is_read_along(op: Op) -> bool:
+    """Bytes made wider for products alone, and matrices that a product gathers, one for each point of its batch: each reads them where they lie."""
+    return (widens_bytes(op) and all(_for_product(use.owner.opview) for use in op.results[0].uses)) or _is_matrix_of_batch(op)
+
+
+def _is_matrix_of_batch(op: Op) -> bool:
+    if not isinstance(op, ops.Gather) or op.batch or len(op.operands) != 2 or op.outside != 0:
+        return False
+    rank = type_of(op.operands[1]).rank
+    readers = [use.owner.opview for use in op.results[0].uses]
+    return type_of(op.operands[0]).rank >= 3 and all(isinstance(r, ops.Contract) and _is_batch(r, op.results[0], rank) for r in readers)
+
+
+def _is_batch(product: ops.Contract, value: ir.Value, rank: int) -> bool:
+    """Whether the first `rank` axes of an operand are axes of the other one and of the result."""
+    sides = list(zip(product.operands, (product.lhs, product.rhs)))
+    mine = [k for k, (v, _) in enumerate(sides) if v == value]
+    return len(mine) == 1 and all(i in sides[1 - mine[0]][1] and i in product.out for i in sides[mine[0]][1][:rank])
+
+
+def _for_product(reader: Op) -> bool:
+    if isinstance(reader, (ops.View, ops.Reshape)):
+        return all(_for_product(use.owner.opview) for use in reader.results[0].uses)
+    return isinstance(reader, ops.Contract) or (isinstance(reader, Op) and is_read_along(reader))
+
+
 def kind_of(graph: Graph, members: set[int]) -> str | None:
     """The kind of kernel that these core ops are together; None where they are none."""
-    body = [graph.core[n] for n in sorted(members)]
-    if any(isinstance(op, CONTROL) for op in body):
+    if not graph.controls.isdisjoint(members):
         return None
-    anchors = [op for op in body if op.structure not in POINTWISE]
+    body = sorted(members)
+    anchors = [n for n in body if n in graph.anchors]
     if not anchors:
         return "map" if _one_shape(graph, members, body) else None
-    if len({type(op) for op in anchors}) > 1:
+    if len({type(graph.anchors[n]) for n in anchors}) > 1:
         return None
-    first = type(anchors[0])
+    first = type(graph.anchors[anchors[0]])
     if first in ALONE:
         return ALONE[first] if len(anchors) == 1 and _anchor_last(graph, members, anchors[0]) else None
     if first in CONTRACTIONS:
@@ -71,78 +118,76 @@ def kind_of(graph: Graph, members: set[int]) -> str | None:
     return None
 
 
-def _one_shape(graph: Graph, members: set[int], body: list[Op]) -> bool:
+def _one_shape(graph: Graph, members: set[int], body: list[int]) -> bool:
     """A map: every op has the points of the results, and passes within the kernel are at the same point."""
-    shape = graph.type_of(body[0].results[0]).shape
+    shape = graph.type_of(graph.results[body[0]][0]).shape
     inner = graph.inner(members)
-    return all(graph.type_of(r).shape == shape for op in body for r in op.results) and all(_direct(graph, members, inner, op) for op in body)
+    return all(graph.type_of(r).shape == shape for n in body for r in graph.results[n]) and all(_direct(graph, members, inner, n) for n in body)
 
 
-def _direct(graph: Graph, members: set[int], inner: set[ir.Value], op: Op) -> bool:
+def _direct(graph: Graph, members: set[int], inner: set[ir.Value], n: int) -> bool:
     """What an op reads from its own group it reads at its own point: not through views, nor as a gather's table."""
-    if op.structure in ("gather", "join", "view") and any(v in inner for v in op.operands):
+    operands = graph.operands[n]
+    if graph.structures[n] in ("gather", "join", "view") and any(v in inner for v in operands):
         return False
-    return all(v in inner or not any(p in members for p, _ in graph.source_of(v)) for v in op.operands)
+    return all(v in inner or not any(p in members for p, _ in graph.source_of(v)) for v in operands)
 
 
-def _anchor_last(graph: Graph, members: set[int], anchor: Op) -> bool:
+def _anchor_last(graph: Graph, members: set[int], anchor: int) -> bool:
     """Pointwise work before one op that needs an axis at once; nothing else leaves the kernel. Sorts and transforms stand alone."""
-    if isinstance(anchor, (ops.Sort, ops.FFT)):
+    op, results = graph.anchors[anchor], graph.results[anchor]
+    if isinstance(op, (ops.Sort, ops.FFT)):
         return len(members) == 1
-    if isinstance(anchor, ops.Put) and any(p in members for p, _ in graph.source_of(anchor.base)):
+    if isinstance(op, ops.Put) and any(p in members for p, _ in graph.source_of(op.base)):
         return False
     outputs = graph.outputs(members)
-    return all(v in list(anchor.results) for v in outputs) and not any(
-        r in anchor.results for n in members for _, r in graph.uses[n] if graph.core[n].operation != anchor.operation
-    )
+    return all(v in results for v in outputs) and not any(r in results for n in members for _, r in graph.uses[n] if n != anchor)
 
 
-def _contract(graph: Graph, members: set[int], body: list[Op], anchor: Op) -> bool:
+def _contract(graph: Graph, members: set[int], body: list[int], anchor: int) -> bool:
     """A contraction whose operands are read through views alone, and elementwise work on its result, point by point."""
-    shape = graph.type_of(anchor.results[0]).shape
-    anchor_number = graph.number[anchor.results[0]]
-    if any(p in members for p, _ in graph.uses[anchor_number]):
+    if any(p in members for p, _ in graph.uses[anchor]):
         return False
-    after = [op for op in body if op.operation != anchor.operation]
-    if not all(op.structure in ("elementwise", "generator") for op in after):
+    after = [n for n in body if n != anchor]
+    if not all(graph.structures[n] in ("elementwise", "generator") for n in after):
         return False
+    shape = graph.type_of(graph.results[anchor][0]).shape
     inner = graph.inner(members)
-    return all(graph.type_of(op.results[0]).shape == shape for op in after) and all(_direct(graph, members, inner, op) for op in after)
+    return all(graph.type_of(graph.results[n][0]).shape == shape for n in after) and all(_direct(graph, members, inner, n) for n in after)
 
 
-def _reduce(graph: Graph, members: set[int], body: list[Op], anchors: list[Op]) -> bool:
+def _reduce(graph: Graph, members: set[int], body: list[int], anchors: list[int]) -> bool:
     """Folds over the same axes of the same space; other ops have the space's points or a row's; rows come back by repeating."""
-    space, axes = graph.type_of(anchors[0].operands[0]).shape, sorted(anchors[0].axes)
-    if any(graph.type_of(a.operands[0]).shape != space or sorted(a.axes) != axes for a in anchors):
+    space, axes = graph.folds(anchors[0])
+    if any(graph.folds(n) != (space, axes) for n in anchors):
         return False
     row = tuple(n for k, n in enumerate(space) if k not in axes)
     kept = [k for k in range(len(space)) if k not in axes]
     folded: set[ir.Value] = set()
     inner = graph.inner(members)
-    for n in sorted(members):
-        op = graph.core[n]
-        shape = graph.type_of(op.results[0]).shape
-        if not isinstance(op, ops.Reduce) and shape not in (space, row):
+    for n in body:
+        shape = graph.type_of(graph.results[n][0]).shape
+        folds = n in graph.anchors
+        if not folds and shape not in (space, row):
             return False
-        for operand in op.operands:
+        for operand in graph.operands[n]:
             if operand in inner:
-                if op.structure in ("gather", "join", "view"):
+                if graph.structures[n] in ("gather", "join", "view"):
                     return False
-                same = graph.type_of(operand).shape == (space if isinstance(op, ops.Reduce) else shape)
-                if not same:
+                if graph.type_of(operand).shape != (space if folds else shape):
                     return False
             elif any(p in members for p, _ in graph.source_of(operand)):
                 if shape != space or not _repeats_rows(graph, operand, inner, row, space, kept):
                     return False
-        if isinstance(op, ops.Reduce) or any(p in members and v in folded for p, v in graph.uses[n]):
-            folded.update(op.results)
+        if folds or any(p in members and v in folded for p, v in graph.uses[n]):
+            folded.update(graph.results[n])
     outputs = graph.outputs(members)
     return all(graph.type_of(v).shape in (space, row) for v in outputs)
 
 
 def _repeats_rows(graph: Graph, value: ir.Value, inner: set[ir.Value], row: tuple[int, ...], space: tuple[int, ...], kept: list[int]) -> bool:
     """The value is a row's of this kernel, repeated over the folded axes by one view (a reshape between axes of size 1 does not count)."""
-    op = value.owner.opview
-    if not isinstance(op, ops.View) or op.operands[0] not in inner or graph.type_of(op.operands[0]).shape != row or any(op.offsets):
+    found = graph.repeats(value)
+    if found is None or found[0] not in inner or graph.type_of(found[0]).shape != row:
         return False
-    return graph.type_of(value).shape == space and all(f == (kept[a] == k) for a, line in enumerate(op.matrix) for k, f in enumerate(line))
+    return graph.type_of(value).shape == space and all(f == (kept[a] == k) for a, line in enumerate(found[1]) for k, f in enumerate(line))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dslc.core.executable import Port
@@ -39,15 +39,16 @@ class _Buffer:
 
 @dataclass(frozen=True)
 class _Home:
-    """Where a value is: in a slot, or in a buffer; moved by `strides` bytes a turn of the enclosing loops."""
+    """Where a value is: in a slot, or in a buffer, from byte `offset` on; moved by `strides` bytes a turn of the enclosing loops."""
 
     slot: int | None
     buffer: int | None
     strides: tuple[int, ...] = ()
+    offset: int = 0
 
-    def moved(self, depth: int, stride: int) -> _Home:
-        """The place of the turn's slice in a loop of nesting depth `depth` (0 is the outermost)."""
-        return _Home(self.slot, self.buffer, (*self.strides, *(0,) * (depth - len(self.strides)), stride))
+    def moved(self, depth: int, stride: int, start: int = 0) -> _Home:
+        """The place of the turn's slice in a loop of nesting depth `depth` (0 is the outermost); turn 0 has it `start` bytes behind this one's."""
+        return _Home(self.slot, self.buffer, (*self.strides, *(0,) * (depth - len(self.strides)), stride), self.offset + start)
 
 
 @dataclass
@@ -155,6 +156,8 @@ class Planner:
         results: tuple[Any, ...] = tuple(self._home(r) for r in op.results)
         if operands == results and _same_in_memory(op.results[0]) is not None:
             return []
+        if _joins_stacks(op) and list(operands) == self._parts(op):
+            return []
         call = Call(op, operands, results)
         base = operands[_base(op)] if op.kind == "put" else results[0]
         return [call] if base == results[0] else [Copy(base, results[0], type_of(op.results[0]).bytes), call]
@@ -169,16 +172,18 @@ class Planner:
         steps: list[Step] = []
         for r in results:
             if r not in self.homes:
-                self.homes[r] = self._new(type_of(r), origin)
+                self.homes[r] = self._part_of_join(r) or self._new(type_of(r), origin)
         turn = self._new(type_of(arguments[0]), origin)
         start = self.clock
         for carry, r, initial in zip(arguments[1 + c : 1 + c + k], results, operands[c : c + k]):
-            steps.append(Copy(self._home(initial), self._home(r), type_of(r).bytes))  # type: ignore[arg-type]
+            if self._home(initial) != self._home(r):
+                steps.append(Copy(self.homes[initial], self.homes[r], type_of(r).bytes))  # type: ignore[arg-type]
             self.homes[carry] = self.homes[r]
         for inner, outer in zip(arguments[1 : 1 + c], operands[:c]):
             self.homes[inner] = self._home(outer)
-        for inner, outer in zip(arguments[1 + c + k :], operands[c + k :]):
-            self.homes[inner] = self._home(outer).moved(depth, type_of(inner).bytes)
+        for inner, outer, first in zip(arguments[1 + c + k :], operands[c + k :], op.firsts):
+            row = type_of(outer).bytes // max(type_of(outer).shape[0], 1)
+            self.homes[inner] = self._home(outer).moved(depth, type_of(inner).bytes, first * row)
         self.homes[arguments[0]] = turn
         yielded = list(list(block.operations)[-1].operands)
         emitted: dict[ir.Value, _Home] = {}
@@ -186,6 +191,9 @@ class Planner:
             target = self.homes[r].moved(depth, type_of(value).bytes)
             if value not in self.homes and value not in emitted and not isinstance(value.owner, ir.Block):
                 emitted[value] = self.homes[value] = target
+        for value, carry in zip(yielded[:k], arguments[1 + c : 1 + c + k]):
+            if value not in self.homes and yielded.count(value) == 1 and _carried_on(carry, value):
+                self.homes[value] = self.homes[carry]
         self.clock += 1
         body = self._block(block, depth + 1)
         self.clock += 1
@@ -196,6 +204,22 @@ class Planner:
                 self.buffers[home.buffer].first = min(self.buffers[home.buffer].first, start)
         steps.append(Loop(op.trip, op.backward, turn, tuple(body)))  # type: ignore[arg-type]
         return steps
+
+    def _part_of_join(self, stack: ir.Value) -> _Home | None:
+        """Where the stacks of several scans are joined to one, each is made in its place."""
+        join = next((use.owner.opview for use in stack.uses), None)
+        if not isinstance(join, ops.Kernel) or not _joins_stacks(join):
+            return None
+        whole = join.results[0]
+        if whole not in self.homes:
+            self.homes[whole] = self._new(type_of(whole), _origin(join))
+        return self._parts(join)[list(join.operands).index(stack)]
+
+    def _parts(self, join: ops.Kernel) -> list[_Home]:
+        """The places of what is joined, in the whole."""
+        home = self.homes[join.results[0]]
+        sizes = [type_of(v).bytes for v in join.operands]
+        return [replace(home, offset=home.offset + sum(sizes[:n])) for n in range(len(sizes))]
 
     def _turn_copies(self, yielded: list[ir.Value], carries: list[ir.Value], results: list[ir.Value], k: int, depth: int) -> list[Step]:
         """At a turn's end: emitted values that lie elsewhere, then the next carries, by way of a spare buffer where they read each other."""
@@ -244,9 +268,9 @@ class _Placer:
 
     def place(self, home: _Home) -> Place:
         if home.slot is not None:
-            return Place("slot", home.slot, home.strides)
+            return Place("slot", home.slot, home.strides, home.offset)
         assert home.buffer is not None
-        return Place("arena", self.offsets[home.buffer], home.strides)
+        return Place("arena", self.offsets[home.buffer] + home.offset, home.strides)
 
     def step(self, step: Step) -> Step:
         match step:
@@ -288,6 +312,15 @@ def _in_place(old: ir.Value, value: ir.Value) -> bool:
     return True
 
 
+def _carried_on(carry: ir.Value, value: ir.Value) -> bool:
+    """What a turn makes of a carry may lie where that does: one kernel writes it over the old one, or a scan goes on from there."""
+    if isinstance(value.owner, ir.Block) or not isinstance(scan := value.owner.opview, ops.Scan):
+        return not isinstance(value.owner, ir.Block) and _in_place(carry, value)
+    number = list(scan.results).index(value)
+    uses = [(use.owner.operation, use.operand_number) for use in carry.uses]
+    return number < scan.carries and uses == [(scan.operation, scan.constants + number)]
+
+
 def _kernel_of(value: ir.Value) -> ops.Kernel | None:
     """The kernel that makes a value."""
     op = None if isinstance(value.owner, ir.Block) else value.owner.opview
@@ -306,6 +339,20 @@ def _same_in_memory(value: ir.Value) -> ir.Value | None:
     if order is None or (axes := [a for a in order if a is not None]) != sorted(axes):
         return None
     return kernel.operands[0]
+
+
+def _joins_stacks(kernel: ops.Kernel) -> bool:
+    """Whether a kernel only puts stacks of scans, which nothing else reads, one behind the other."""
+    block = kernel.regions[0].blocks[0]
+    join, *more = block.operations
+    if len(more) != 1 or not isinstance(join, ops.Concat) or join.axis != 0 or list(join.operands) != list(block.arguments):
+        return False
+    return all(len(list(v.uses)) == 1 and _is_stack(v) for v in kernel.operands)
+
+
+def _is_stack(value: ir.Value) -> bool:
+    scan = None if isinstance(value.owner, ir.Block) else value.owner.opview
+    return isinstance(scan, ops.Scan) and list(scan.results).index(value) >= scan.carries
 
 
 def _base(kernel: ops.Kernel) -> int:

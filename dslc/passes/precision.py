@@ -1,4 +1,4 @@
-"""precision: which ops run in a 16-bit float.
+"""precision: which ops run in a 16-bit float, and which weights lie in 8 bits.
 
 Three rules (Micikevicius et al. 2018, and what PyTorch's autocast made of them), one table:
 
@@ -7,6 +7,8 @@ Three rules (Micikevicius et al. 2018, and what PyTorch's autocast made of them)
   are spread over a tensor do not widen it; two tensors of full size do, so that a residual stream that began in float32 stays there;
 - all else runs in float32: exponentials, logarithms, roots, powers, sums, normalizations, losses. So do parameters (the masters), states, the
   optimizer and the program's inputs and results.
+
+int8 is about weights alone: those of matrix products become 8-bit integers with a scale for each output channel (`quantize`), all else is float32.
 """
 
 from __future__ import annotations
@@ -14,14 +16,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from dslc.core.dtypes import BY_NAME, FLOAT32, DType
+from dslc.core.dtypes import BY_NAME, FLOAT32, INT8, DType
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
 from dslc.ir.op import PRECISION, Op
 from dslc.ir.types import spans_of, type_of
 
 from .notes import note
+from .prepare import Behind, behind_each, fixed_arguments
 from .prune import remove_dead
+from .quantize import quantized_product, weights_of
 
 PRODUCTS = (ops.Contract, ops.Conv)
 FOLLOWERS = (
@@ -44,7 +48,7 @@ class Precision:
         notes: list[str] = []
         for op in module.body.operations:
             if isinstance(op, func.FuncOp):
-                _Walk(self.default, notes).block(op.entry_block)
+                _Walk(self.default, notes, behind_each(op.entry_block, fixed_arguments(op))).block(op.entry_block)
         note(module, "precision", notes)
 
 
@@ -59,10 +63,11 @@ class _Forms:
 
 @dataclass
 class _Walk:
-    """One forward walk over a block."""
+    """One forward walk over a block. `behind`: what follows from parameters and fixed states alone."""
 
     default: str
     notes: list[str]
+    behind: Behind = field(default_factory=dict)
     forms: dict[ir.Value, _Forms] = field(default_factory=dict)
 
     def block(self, block: ir.Block) -> None:
@@ -101,6 +106,8 @@ class _Walk:
         floats = [v for v in op.operands if type_of(v).dtype == FLOAT32]
         if isinstance(op, ops.Grad):
             self._grad(op)
+        elif dtype == INT8:
+            self._in_int8(op)
         elif dtype is not None and isinstance(op, PRODUCTS) and len(floats) == 2 and op.type.dtype == FLOAT32:
             made = type(op).of(*[self.narrow(v, dtype) for v in floats], **{**op.values(), "dtype": dtype})
             self.forms[op.results[0]] = _Forms(None, made, dtype)
@@ -113,7 +120,7 @@ class _Walk:
                 _Walk(self.default, self.notes).block(region.blocks[0])
 
     def _dtype(self, op: Op) -> DType | None:
-        """The 16-bit type that the op is asked to run in; None: float32."""
+        """The narrow type that the op is asked to run in; None: float32."""
         name = self.default
         if PRECISION in op.attributes:
             name = ir.StringAttr(op.attributes[PRECISION]).value
@@ -144,6 +151,16 @@ class _Walk:
             with ir.InsertionPoint.after(op):
                 self.forms[result] = _Forms(None, rounding(result, dtype), dtype)
             self._tell(op, dtype, "computed in float32, rounded to be stored")
+
+    def _in_int8(self, op: Op) -> None:
+        """A matrix product of 8-bit weights; other ops as they are."""
+        self._plain(op)
+        side = weights_of(op, self.behind) if isinstance(op, ops.Contract) else None
+        if side is not None:
+            op.results[0].replace_all_uses_with(quantized_product(op, list(op.operands), side))
+            self._tell(op, INT8, "the weights of a matrix product, which is float32")
+        for region in op.regions:
+            _Walk(self.default, self.notes).block(region.blocks[0])
 
     def _plain(self, op: Op) -> None:
         """In float32."""

@@ -11,6 +11,7 @@ from dslc.ir.op import Op
 from dslc.ir.program import Slot, add_argument, arguments_of, finish_program, program_of, results_of, start_program
 from dslc.ir.types import TensorType, type_of
 
+from .kernel_rules import widens_bytes
 from .prune import remove_dead
 
 NAME = "prepare"  # of the second function
@@ -84,17 +85,22 @@ def _kept(block: ir.Block, behind: Behind) -> list[ir.Value]:
 
 
 def _roots(value: ir.Value, behind: Behind, stored: bool, found: dict[ir.Value, None], seen: set[ir.Value]) -> None:
-    """Finds what is worth keeping of a value that follows from parameters: itself, what it is a view of (unless it has to be `stored`, for a loop),
-    or where it is larger than its parameters what it is computed from."""
+    """Finds what is worth keeping of a value that follows from parameters: itself, what it is a view or a wider form of (unless it has to be
+    `stored`, for a loop), or where it is larger than its parameters what it is computed from."""
     if not behind.get(value) or isinstance(value.owner, ir.Block) or (value in seen and not stored):
         return
     seen.add(value)
     op = value.owner.opview
-    if is_small(type_of(value), behind[value]) and (stored or not isinstance(op, (ops.View, ops.Reshape))):
+    if is_small(type_of(value), behind[value]) and (stored or not (isinstance(op, (ops.View, ops.Reshape)) or widens(op))):
         found[value] = None
         return
     for operand in op.operands:
         _roots(operand, behind, False, found, seen)
+
+
+def widens(op: Op) -> bool:
+    """A cast to a wider type, or of bytes less a zero point: who reads less memory makes it as it reads."""
+    return (isinstance(op, ops.Cast) and op.types()[0].dtype.bits < op.type.dtype.bits) or widens_bytes(op)
 
 
 def _needed(values: list[ir.Value]) -> set[ir.Value]:

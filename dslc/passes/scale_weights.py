@@ -13,7 +13,7 @@ from dslc.ir.op import PRECISION, Op
 from dslc.ir.program import program_of
 from dslc.ir.types import fuse_locations, type_of
 
-from .prepare import Behind, behind_each, fixed_arguments, is_small
+from .prepare import Behind, behind_each, fixed_arguments, is_small, widens
 from .prune import remove_dead
 from .simplify import maker, uniform
 
@@ -62,6 +62,8 @@ def _scale(product: Op, behind: Behind) -> None:
         return
     side = fixed[0]
     weights = product.operands[side]
+    if not isinstance(weights.owner, ir.Block) and widens(weights.owner.opview):
+        return  # they lie in a narrow type, and would no longer
     axes = {e.axis: a for a, e in enumerate(product.maps().reads[side]) if isinstance(e, index.Dim) and e.axis < t.rank}  # of the result: theirs
 
     def fits(found: Affine) -> bool:

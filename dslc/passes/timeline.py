@@ -62,10 +62,13 @@ class Timeline:
         read_slots: list[set[int]] = []
         overwritten: dict[int, int] = {}
         maker: dict[int, int] = {}
+        pieced: set[int] = set()
         for op in list(program.entry_block.operations)[:-1]:
             before = len(planner.buffers)
             planner.steps_of(op, 0)
-            writes = _buffers(planner, op.results)
+            made = _buffers(planner, op.results)
+            writes = tuple(b for b in made if b not in maker)
+            pieced |= set(made) & maker.keys()  # what tasks before it have begun
             maker.update(dict.fromkeys(writes, len(tasks)))
             slots = {planner.homes[r].slot for r in op.results} - {None}
             for slot in slots & kept:
@@ -74,13 +77,14 @@ class Timeline:
             aside = sum(_rounded(p.bytes) for p in ports if p.slot in slots)
             inner = _live_inside(planner, range(before, len(planner.buffers)), writes)
             placed = tuple(planner.homes[r].buffer is not None for r in op.results)
-            tasks.append(Task(_buffers(planner, op.operands), writes, inner, aside, _seconds(op), placed, repeats=not slots & kept))
+            reads = tuple(dict.fromkeys((*_buffers(planner, op.operands), *(b for b in made if b not in writes))))
+            tasks.append(Task(reads, writes, inner, aside, _seconds(op), placed, repeats=not slots & kept and writes == made))
         before = len(planner.buffers)
         planner.final_copies(results, slot_of)
         inner = _live_inside(planner, range(before, len(planner.buffers)), ())
         end = Task(_buffers(planner, [v for _, v in results]), (), inner, 0, 0.0, (), repeats=False)
         untils = [min((overwritten[s] for s in read if s in overwritten), default=inf) for read in read_slots]
-        timed = [replace(t, until=u) for t, u in zip(tasks, untils)]
+        timed = [replace(t, until=u, repeats=t.repeats and pieced.isdisjoint(t.writes)) for t, u in zip(tasks, untils)]
         sizes = {b: planner.buffers[b].bytes for b in maker}
         origins = {b: planner.buffers[b].origin for b in maker}
         return Timeline((*timed, end), sizes, origins, maker, sum(p.bytes for p in ports))

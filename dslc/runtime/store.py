@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,13 @@ class Entry:
 
 @dataclass(eq=False)
 class Value:
-    """The values of one path: memory of the host, how often they were written, and how to get them where the newest ones lie on a device."""
+    """The values of one path: memory of the host, how often they were written, and how to get them where the newest ones lie on a device, or are
+    yet to be drawn."""
 
     array: np.ndarray
     version: int = 0
     fetch: Callable[[np.ndarray], None] | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
 
 def aligned_zeros(entries: Sequence[Entry]) -> list[np.ndarray]:
@@ -57,14 +60,14 @@ class ParameterStore(MutableMapping[str, np.ndarray]):
 
     `store[path]` is a view that cannot be written; `store[path] = value` checks shape and type and copies. Programs write through
     `array(path)` and call `touch(path)`; a program that keeps a packed copy makes it anew when `version(path)` has changed. A program on a device
-    says `moved(path, fetch)` of what it wrote there: the array is filled when somebody next asks for it.
+    says `moved(path, fetch)` of what it wrote there: the array is filled when somebody next asks for it. So are starting values.
     Errors: NameError_ for an unknown path, ShapeError and TypeError_ for a value that does not fit.
     """
 
     def __init__(self, ports: Iterable[Port | Entry] = ()):
         self._entries: dict[str, Entry] = {}
         self._values: dict[str, Value] = {}
-        self._away: set[Value] = set()  # the newest values lie on a device
+        self._away: set[Value] = set()  # the newest values are not in the host's memory yet
         self._residences: dict[Any, Any] = {}
         self.extend(ports)
 
@@ -121,7 +124,7 @@ class ParameterStore(MutableMapping[str, np.ndarray]):
         return value.array
 
     def moved(self, path: str, fetch: Callable[[np.ndarray], None]) -> int:
-        """Says that a device wrote this path; `fetch(array)` copies the values to the host. Returns the new version."""
+        """Says that a device wrote this path, or will; `fetch(array)` brings the values to the host's memory. Returns the new version."""
         value = self.value(path)
         value.version += 1
         value.fetch = fetch
@@ -134,9 +137,10 @@ class ParameterStore(MutableMapping[str, np.ndarray]):
             self._fetch(value)
 
     def _fetch(self, value: Value) -> None:
-        if value.fetch is not None:
-            value.fetch(value.array)
-        self._came(value)
+        with value.lock:  # who comes second waits for the values
+            if value.fetch is not None:
+                value.fetch(value.array)
+            self._came(value)
 
     def _came(self, value: Value) -> None:
         value.fetch = None

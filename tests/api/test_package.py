@@ -15,6 +15,7 @@ from dslc.core import dtypes
 from dslc.core.errors import DataError, TargetError
 from dslc.core.executable import Executable, Kernel, Launch, Module, Port, from_bytes, pack_modules, to_bytes
 from dslc.runtime.drivers.choice import program_for
+from dslc.runtime.drivers.emulated_device import EmulatorDriver
 from dslc.runtime.package import load, write_weights
 from dslc.runtime.store import ParameterStore
 from dslc.targets import TARGETS, target_of
@@ -156,6 +157,23 @@ def test_targets_are_known_by_name():
         target_of("cuda:sm_90")
     with pytest.raises(TargetError, match="unknown target 'cuda-emulate'; did you mean 'cuda-emulated'"):
         target_of("cuda-emulate")
+
+
+@pytest.mark.parametrize("name", ["sm_35", "sm_70", "sm_75"])
+def test_architectures_that_are_too_old(name):
+    with pytest.raises(TargetError, match=f"{name} is too old\n.*kernels are made for sm_80 and newer"):
+        target_of(f"cuda:{name}")
+
+
+@pytest.mark.parametrize("target", ["cuda:sm_80", "cuda:sm_90a"])
+def test_a_package_for_another_architecture(package, tmp_path, target):
+    """Given to a device that runs other code: nothing of it is loaded."""
+    executable = from_bytes((package[0] / "program.dslx").read_bytes())
+    for name in ("program.dslx", "weights.safetensors"):
+        (tmp_path / name).write_bytes((package[0] / name).read_bytes())
+    (tmp_path / "program.dslx").write_bytes(to_bytes(replace(executable, target=target)))
+    with pytest.raises(TargetError, match=f"compiled for {target}, the CUDA emulator runs cuda-emulated"):
+        load(tmp_path, EmulatorDriver())
 
 
 def test_the_cuda_target_says_what_is_missing():

@@ -61,11 +61,12 @@ def test_packed_once_where_nothing_changes(name):
         writer = _Writer(plan, Machine(16, 32, 32 << 10, 1 << 20, 2, "any"))
         calls = [s for s in writer.steps(plan.steps) if isinstance(s, KernelCall) and "_once_" in s.symbol]
     assert len(calls) == MODELS[name][0]
-    assert len({c.operands[-1] for c in calls}) == len(calls) and all(c.operands[-1].space == KEPT for c in calls)
+    places = {c.operands[-1] for c in calls}  # loops that follow each other share them
+    assert len(places) == (1 if name == "two loops" else len(calls)) and all(p.space == KEPT for p in places)
 
 
 def test_what_a_loop_writes():
     """Stretches grow by what places move in all turns of all loops, backward too."""
     inner = Loop(4, False, Place("arena", 8), (Copy(Place("slot", 1), Place("arena", 1000, (100, -16)), 32),))
     outer = Loop(3, True, Place("arena", 0), (inner, Copy(Place("arena", 0), Place("slot", 7, (64,)), 64)))
-    assert set(Turns.of(outer, 0).written) == {("arena", 0, 4), ("arena", 8, 12), ("arena", 952, 1232), ("slot", 7, 8)}
+    assert set(Turns.of(outer).written) == {("arena", 0, 4), ("arena", 8, 12), ("arena", 952, 1232), ("slot", 7, 8)}

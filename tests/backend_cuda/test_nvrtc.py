@@ -78,11 +78,11 @@ def test_spills_are_refused_and_named():
 def test_advisories_are_refused(code):
     log = f"ptxas info    : ({code}) Potential Performance Loss: wgmma.mma_async instructions are serialized due to x in function 'k07_spill'"
     with pytest.raises(KernelError, match=f"slow code of k07_spill: {code}"):
-        nvrtc.check_log(SPILL, Cubin(b"", {}, log))
+        nvrtc.check_logs([SPILL], [Cubin(b"", {}, log)])
 
 
 def test_other_advisories_pass():
-    nvrtc.check_log(SPILL, Cubin(b"", {"k07_spill": Resources(32, 0, 0, 16, 0)}, "ptxas info : (C7519) something in function 'k07_spill'"))
+    nvrtc.check_logs([SPILL], [Cubin(b"", {"k07_spill": Resources(32, 0, 0, 16, 0)}, "ptxas info : (C7519) something in function 'k07_spill'")])
 
 
 def test_a_dropped_setmaxnreg_is_refused():

@@ -8,13 +8,13 @@ from functools import partial
 from math import prod
 from typing import Any
 
-from dslc.core.dtypes import FLOAT32, FLOAT64, DType
+from dslc.core.dtypes import FLOAT32, FLOAT64, INT8, UINT8, DType
 from dslc.ir import index
 from dslc.ir.contractions import BATCH, COLUMNS, CONTRACTIONS, ROWS, TERMS, Contraction, Roles, roles_of
 from dslc.ir.index import Expr
 from dslc.ir.rows import Unsuited
 from dslc.ir.schedules import choose
-from dslc.ir.trace import Node, Read, dims_under, factor_of, survey, symbols_of
+from dslc.ir.trace import Apply, Node, Read, Test, dims_under, factor_of, survey, symbols_of
 from dslc.ir.types import type_of
 
 from .. import emit, gemm, gemm_schedule
@@ -23,7 +23,7 @@ from ..pull import Point, step_of
 from ..scalars import Val
 from ..ssa import computed
 from ..stage import Frame, Generated, Request, Stage
-from . import depthwise, places, reduce, winograd
+from . import depthwise, integers, places, reduce, winograd
 from .whole import Whole
 
 Value = Any  # an ir.Value
@@ -33,7 +33,7 @@ def generate(request: Request) -> Generated:
     """A blocked product, taps one by one where one side has no extent of its own (depthwise convolutions), Winograd's products where they pay, or a
     fold of products of integers."""
     ops = list(dict.fromkeys(op for op, _ in request.body.makers.values() if op.operation.name in CONTRACTIONS))
-    for special in (depthwise, winograd):
+    for special in (integers, depthwise, winograd):
         try:
             return special.generate(request, ops[0])
         except Unsuited:
@@ -114,6 +114,14 @@ def _outer_columns(op: Any, columns: Sequence[int], domain: Sequence[int], lanes
     return []
 
 
+def _stored(node: Node) -> Node:
+    """What lies in memory: an 8-bit integer becomes a float as it is loaded, by two instructions, as a 16-bit float does."""
+    if isinstance(node, Apply) and node.op.operation.name == "nn.cast" and node.dtype == FLOAT32:
+        inner = node.arguments[0]
+        return inner if inner.dtype in (INT8, UINT8) else node
+    return node
+
+
 class _Product(Contraction):
     """A contraction, how its operands lie, and its code."""
 
@@ -127,12 +135,14 @@ class _Product(Contraction):
         self.packed_at = 0  # where in the workspace, or in what is kept, a packed B lies
         self.rows_at: int | None = None  # and rows of A, each `row_length` elements, where they are laid out first
         self.row_length = self.shape.k + self.lanes
+        self.entered: dict[int, tuple[Any, Point, list[Node], list[Test]]] = {}  # by side: the batch that code is made for, and its point
         self.machine, self.edge, self.edge_at = request.machine, 0, 0  # columns that are done apart, and where they lie in the workspace
 
     def _side(self, node: Node, dim: int) -> Side:
         """How an operand lies: `dim` is the rows' or the columns' dim."""
         reads = survey(self.trace, [node]).reads
-        plain = isinstance(node, Read) and not node.tests
+        source = _stored(node)
+        plain = isinstance(source, Read) and self._of_batch(source) is not None
         steps = [(factor_of(r.address, dim), factor_of(r.address, TERMS)) for r in reads]
         runs = [self._run(r.address) if k is None else k for r, (_, k) in zip(reads, steps)]
         along = "none"
@@ -145,6 +155,15 @@ class _Product(Contraction):
         stride = steps[0][0 if along == "k" else 1] or 0 if direct else 0
         still = dim == COLUMNS and bool(reads) and {r.operand for r in reads} <= self.still  # without a read it is so outside loops too
         return Side(along, direct, shared, False, max(stride, 0), still=still)
+
+    def _of_batch(self, node: Read) -> tuple[list[Node], list[Test]] | None:
+        """The places that a read takes from data, and its tests, where both are the same for all points of a batch; None where they are not."""
+        symbols = [self.trace.symbols[n] for n in symbols_of(node.address)]
+        under = dims_under(self.trace, symbols)
+        of_batch = all(under[id(s)] <= {BATCH} for s in symbols)
+        known = {n for n, s in self.trace.symbols.items() if s in symbols}
+        fixed = all(index.dims_of(t.expr) <= {BATCH} and set(symbols_of(t.expr)) <= known for t in node.tests)
+        return (symbols, list(node.tests)) if of_batch and fixed else None
 
     def _run(self, address: Expr) -> int | None:
         """By how much an address moves with the terms, within each block of lanes, where blocks of terms are whole."""
@@ -239,7 +258,8 @@ class _Product(Contraction):
         return emit.memory_of(memory.ref, self.packed_at, self.shape.dtype, elements)  # type: ignore[union-attr]
 
     def _loaded(self, frame: Frame) -> list[gemm.Operand]:
-        a, b = (gemm.Operand(side, self._loader(frame, node, dim)) for side, node, dim in zip(self.sides, self.operands, (ROWS, COLUMNS)))
+        a, b = (gemm.Operand(side, self._loader(frame, node, dim), enter=self._enterer(frame, dim))
+                for side, node, dim in zip(self.sides, self.operands, (ROWS, COLUMNS)))  # fmt: skip
         if self.places:
             b = replace(b, rows=self.places.packed(frame))
         if self.rows_at is None:
@@ -251,18 +271,35 @@ class _Product(Contraction):
 
         return [gemm.Operand(a.side, load), b]
 
+    def _enterer(self, frame: Frame, dim: int) -> Any:
+        """Of an operand that takes places from data, the same for all points of a batch."""
+        source = _stored(self.operands[0 if dim == ROWS else 1])
+        fixed = self._of_batch(source) if isinstance(source, Read) else None
+        if not fixed or not (fixed[0] or fixed[1]):
+            return None
+
+        def enter(batch: Any) -> None:
+            zero = frame.b.index(0)
+            point = Point(frame.b, self.trace, frame.operands, [emit.idx(batch), zero, zero, zero])
+            point.take(point, *fixed)
+            self.entered[dim] = (batch, point, *fixed)
+
+        return enter
+
     def _loader(self, frame: Frame, node: Node, dim: int) -> Any:
         def load(batch: Any, x: Any, k: Any, axis: str, lanes: int, mask: Value) -> Value:
             dims = [emit.idx(batch), frame.b.index(0), frame.b.index(0), emit.idx(k)]
             dims[dim] = emit.idx(x)
             point = Point(frame.b, self.trace, frame.operands, dims, TERMS if axis == "k" else dim, lanes, mask)
+            if dim in self.entered and self.entered[dim][0] is batch:
+                point.take(*self.entered[dim][1:])
             return self._spread(point, point.value(node), lanes)
 
         return load
 
     def _fetcher(self, frame: Frame) -> Any:
         """Of rows that are read in place."""
-        node = self.operands[0]
+        node = _stored(self.operands[0])
         if not self.sides[0].direct or not isinstance(node, Read):
             return None
 

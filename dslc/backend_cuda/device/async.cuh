@@ -7,6 +7,9 @@
 __device__ __forceinline__ void copy_async16(void* shared, const void* global, bool valid) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" :: "r"((unsigned)__cvta_generic_to_shared(shared)), "l"(global), "r"(valid ? 16 : 0) : "memory");
 }
+__device__ __forceinline__ void copy_async8(void* shared, const void* global, bool valid) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" :: "r"((unsigned)__cvta_generic_to_shared(shared)), "l"(global), "r"(valid ? 8 : 0) : "memory");
+}
 __device__ __forceinline__ void copy_async4(void* shared, const void* global, bool valid) {
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" :: "r"((unsigned)__cvta_generic_to_shared(shared)), "l"(global), "r"(valid ? 4 : 0) : "memory");
 }
@@ -25,6 +28,7 @@ EMULATOR_CALLED inline void copy_async(void* shared, const void* global, bool va
     emulator::fiber->copies.push_back({shared, valid ? global : nullptr, size, emulator::fiber->groups});
 }
 __forceinline__ void copy_async16(void* shared, const void* global, bool valid, EMULATOR_HERE) { copy_async(shared, global, valid, 16, file, line); }
+__forceinline__ void copy_async8(void* shared, const void* global, bool valid, EMULATOR_HERE) { copy_async(shared, global, valid, 8, file, line); }
 __forceinline__ void copy_async4(void* shared, const void* global, bool valid, EMULATOR_HERE) { copy_async(shared, global, valid, 4, file, line); }
 inline void copy_async_commit() { emulator::fiber->groups++; }
 template <int N> inline void copy_async_wait() {

@@ -62,14 +62,15 @@ template <int N> __device__ __forceinline__ void take_registers() { asm volatile
 struct alignas(64) TensorMap {
     const char* base;
     uint64_t strides[4];
-    uint32_t dims[5], box[5], rank, element, swizzle;
+    uint32_t dims[5], box[5], steps[5], rank, element, swizzle;
 };
 
 inline void mbarrier_init(unsigned long long* barrier, int arrivals) {
     emulator::Inside guard;
     *reinterpret_cast<emulator::Mbarrier*>(barrier) = {0, (uint32_t)arrivals, (uint32_t)arrivals, 1, 0};
+    emulator::barrier_made(barrier);
 }
-inline void mbarrier_fence() {}
+inline void mbarrier_fence() { emulator::proxy_fence(); }
 inline void mbarrier_arrive_expect(unsigned long long* barrier, int bytes, EMULATOR_HERE) {
     emulator::Inside guard;
     emulator::Mbarrier& b = emulator::mbarrier_at(barrier, file, line);
@@ -96,7 +97,7 @@ template <typename Row> inline void rows_of_box(const TensorMap& map, const int*
         bool inside = true;
         const char* from = map.base + (int64_t)at[0] * map.element;
         for (int k = 1, rest = row; k < (int)map.rank; k++) {
-            int c = at[k] + rest % map.box[k];
+            int c = at[k] + rest % map.box[k] * map.steps[k];
             rest /= map.box[k];
             inside &= c >= 0 && c < (int)map.dims[k];
             from += (int64_t)c * (int64_t)map.strides[k - 1];
@@ -138,7 +139,8 @@ EMULATOR_CALLED inline void copy_box(void* shared, const TensorMap* map, unsigne
         rows_of_box(m, places, [&](int, const char* from, bool inside) {
             if (inside && first < last) emulator::reads(from + (int64_t)first * m.element, (size_t)(last - first) * m.element, code);
         });
-        emulator::copy_issued(shared, box_bytes(m), code);
+        emulator::barrier_used(barrier, file, line);
+        emulator::tile_issued(shared, box_bytes(m), code);
     }
     auto land = [=]() { land_tile((char*)shared, m, barrier, places); };
     if (emulator::block->order == emulator::reverse) land();
@@ -156,7 +158,7 @@ __forceinline__ void copy_tile(void* s, const TensorMap* m, unsigned long long* 
     copy_box(s, m, b, {x, y, z, u, v}, at.file, at.line);
 }
 inline void prefetch_map(const TensorMap*) {}
-inline void fence_shared_async() {}
+inline void fence_shared_async() { emulator::proxy_fence(); }
 inline void named_barrier_sync(int number, int threads, EMULATOR_HERE) { emulator::named_barrier(number, threads, true, file, line); }
 inline void named_barrier_arrive(int number, int threads, EMULATOR_HERE) { emulator::named_barrier(number, threads, false, file, line); }
 template <int N> inline void give_registers() {}

@@ -3,7 +3,8 @@
 //
 // Order is kept by clocks: a thread counts what it does between the places where it meets others, and knows up to which count it comes behind each other
 // one. The copy engine and the tensor cores of each warpgroup are threads of their own, behind those of the block. Two accesses of a byte, one of them
-// a write, need an order; atomics may meet atomics, and blocks have no order. Of the reads of a byte the last two are kept.
+// a write, need an order; atomics may meet atomics, and blocks have no order. Of the reads of a byte the last two are kept. The copy engine and the
+// tensor cores read and write shared memory by another way than threads do: between a thread's store and their access that thread must have fenced.
 #include <dlfcn.h>
 
 #include <algorithm>
@@ -19,7 +20,8 @@ struct Access {
     uint32_t clock;
     uint32_t place;  // in the module's code
     uint16_t thread;
-    bool atomic, under_way;
+    bool atomic, under_way, engine;  // engine: by the copy engine or the tensor cores
+    uint16_t fences;                 // that its thread had made
 };
 struct Cell { Access write, reads[2]; };
 
@@ -60,6 +62,7 @@ struct Cells {
 
 using Clocks = std::vector<uint32_t>;
 struct Meeting { Clocks given, ended; };
+struct Variable { const char* from; size_t size; const char* name; };  // in shared memory
 
 }  // namespace
 
@@ -69,7 +72,10 @@ struct Checker {
     std::vector<Clocks> known;  // by each thread, of each; of itself its own count
     std::vector<char> far;      // threads that know of other warps by more than barriers of the block
     Clocks floor, least;        // what all know since the last barrier of the block; what all warps of a warpgroup know
+    std::vector<Clocks> fences;  // by each thread: its own counts at them
     std::map<const void*, Meeting> meetings;
+    std::map<const void*, size_t> unfenced;  // mbarriers, and the thread that made each
+    std::vector<Variable> variables;         // of the kernel, as far as a thread has come to their declarations
     Access unwritten{};  // the block's first read of what nobody had written: a fault in the end, unless the write that comes too late says more
     size_t unwritten_byte;
     size_t dynamic_from;  // shared memory: the static part, then the dynamic one
@@ -78,7 +84,7 @@ struct Checker {
     uintptr_t image, image_end;
 
     explicit Checker(const Block& b)
-        : threads(b.threads), all(threads + 1 + (threads + 127) / 128), known(all, Clocks(all)), far(all), floor(all), least(all),
+        : threads(b.threads), all(threads + 1 + (threads + 127) / 128), known(all, Clocks(all)), far(all), floor(all), least(all), fences(all),
           dynamic_from((b.shared.size + 15) / 16 * 16), shared(dynamic_from + b.dynamic_size) {
         for (size_t t = 0; t < all; t++) known[t][t] = 1;
         for (int k = 0; k < b.buffer_count; k++) buffers.emplace_back(b.buffers[k].size);
@@ -143,7 +149,7 @@ std::string who(const Checker& c, const Access& a) {
     const Block& b = *block;
     std::vector<Buffer> known(b.buffers, b.buffers + b.buffer_count);
     if (b.dynamic_size) known.push_back({b.dynamic_shared, b.dynamic_size, "dynamic shared memory", 1});
-    if (b.shared.size) known.push_back({(char*)b.shared.from, b.shared.size, "shared memory", 1});
+    for (const Variable& v : b.checker->variables) known.push_back({(char*)v.from, v.size, v.name, 1});
     const Buffer* nearest = nullptr;
     size_t least = 1 << 20;
     for (const Buffer& k : known) {
@@ -162,6 +168,16 @@ void touch(Checker& c, const Region& r, size_t size, const Access& now, bool wri
         if (before.block != c.block) return !before.block || !r.buffer;  // shared memory is another one in each block
         return before.thread == now.thread || before.clock <= c.floor[before.thread] || before.clock <= known[before.thread];
     };
+    if (r.buffer && r.buffer->known) {
+        bool* given = r.buffer->known + r.first;
+        size_t first = writes ? size : std::find(given, given + size, false) - given;
+        if (first < size) bad(now, text("a read of byte %zu of %s by %s, which nothing has written in this run", r.first + first, r.buffer->name, who(c, now).c_str()));
+        std::fill_n(given, size, true);
+    }
+    auto fenced = [&](const Access& before) {
+        const Clocks& at = c.fences[before.thread];
+        return before.fences < at.size() && (before.thread == now.thread || at[before.fences] <= c.floor[before.thread] || at[before.fences] <= known[before.thread]);
+    };
     if (writes && r.buffer && !r.buffer->written) bad(now, text("a write to %s, which this kernel may only read", r.buffer->name));
     r.cells->each(r.first, size, writes, [&](Cell& cell, size_t k) {
         const Access& wrote = cell.write;
@@ -172,6 +188,11 @@ void touch(Checker& c, const Region& r, size_t size, const Access& now, bool wri
         }
         if (!r.buffer && !writes && wrote.block != c.block && c.unwritten.block != c.block) c.unwritten = now, c.unwritten_byte = k;
         if (!comes_behind(wrote) && !(now.atomic && wrote.atomic)) unordered(c, r, k, wrote, true, now, writes);
+        if (now.engine && !r.buffer && wrote.block == c.block && !wrote.engine && !fenced(wrote)) {
+            block->fault->places[1] = wrote.place;
+            bad(now, text("%s of byte %zu of shared memory by %s, for which no fence makes visible what %s has written there", writes ? "a write" : "a read", k,
+                          who(c, now).c_str(), who(c, wrote).c_str()));
+        }
         for (const Access& read : cell.reads)
             if (writes && !comes_behind(read) && !(now.atomic && read.atomic)) unordered(c, r, k, read, false, now, true);
         if (writes) cell.write = now;
@@ -190,8 +211,11 @@ bool found(Checker& c, const char* at, size_t size, Region& r) {
     size_t in_dynamic = at - b.dynamic_shared, in_static = at - (char*)b.shared.from;
     if (in_dynamic < b.dynamic_size) r = {&c.shared, c.dynamic_from + in_dynamic, nullptr};
     if (in_dynamic < b.dynamic_size) return in_dynamic + size <= b.dynamic_size;
-    if (in_static < b.shared.size) r = {&c.shared, in_static, nullptr};
-    if (in_static < b.shared.size) return in_static + size <= b.shared.size;
+    for (const Variable& v : c.variables)
+        if (size_t(at - v.from) < v.size) {
+            r = {&c.shared, in_static, nullptr};
+            return size_t(at - v.from) + size <= v.size;
+        }
     const Buffer* next = std::upper_bound(b.buffers, b.buffers + b.buffer_count, at, [](const char* x, const Buffer& k) { return x < k.from; });
     if (next == b.buffers) return false;
     const Buffer& k = next[-1];
@@ -200,7 +224,7 @@ bool found(Checker& c, const char* at, size_t size, Region& r) {
 }
 
 Access by_thread(const Checker& c, void* code, bool atomic = false) {
-    return {c.block, c.known[fiber->rank][fiber->rank], c.place(code), (uint16_t)fiber->rank, atomic, false};
+    return {c.block, c.known[fiber->rank][fiber->rank], c.place(code), (uint16_t)fiber->rank, atomic, false, false, (uint16_t)c.fences[fiber->rank].size()};
 }
 
 // An access that a kernel makes. What is neither its own (its stack, its indices), nor shared memory, nor in a buffer is out of bounds.
@@ -237,7 +261,8 @@ void begin_block() {
     if (!b.checker) b.checker = new Checker(b);
     Checker& c = *b.checker;
     c.block = 1 + b.index.x + b.grid.x * (b.index.y + b.grid.y * b.index.z);
-    c.meetings.clear();
+    c.meetings.clear(), c.unfenced.clear();
+    for (Clocks& one : c.fences) one.clear();
 }
 
 void end_block() {
@@ -254,21 +279,46 @@ void reads(const void* place, size_t size, void* code) {
     touch(c, region(c, place, size, now, false), size, now, false, c.known[now.thread]);
 }
 
-void copy_issued(void* to, size_t size, void* code) {
+namespace {
+void issued(void* to, size_t size, bool engine, void* code) {
     Checker& c = *block->checker;
     Access now = by_thread(c, code);
-    now.under_way = true;
+    now.under_way = true, now.engine = engine;
     touch(c, region(c, to, size, now, true), size, now, true, c.known[now.thread]);
 }
 
-namespace {
 void landed(Checker& c, void* to, size_t size, size_t thread, uint32_t clock) {
     Region r = region(c, to, size, {}, true);
     r.cells->each(r.first, size, false, [&](Cell& cell, size_t) {
-        cell.write.under_way = false, cell.write.thread = thread, cell.write.clock = clock;
+        cell.write.under_way = false, cell.write.thread = thread, cell.write.clock = clock, cell.write.fences = (uint16_t)c.fences[thread].size();
     });
 }
 }  // namespace
+
+void copy_issued(void* to, size_t size, void* code) { issued(to, size, false, code); }
+
+void tile_issued(void* to, size_t size, void* code) { issued(to, size, true, code); }
+
+void declared(const void* variable, size_t size, const char* name) {
+    if (fiber->inside) return;
+    auto& known = block->checker->variables;
+    for (const Variable& v : known)
+        if (v.from == variable) return;
+    known.push_back({(const char*)variable, size, name});
+}
+
+void proxy_fence() {
+    Checker& c = *block->checker;
+    size_t t = fiber->rank;
+    c.fences[t].push_back(c.known[t][t]);
+    std::erase_if(c.unfenced, [=](const auto& made) { return made.second == t; });
+}
+
+void barrier_made(const void* mbarrier) { block->checker->unfenced[mbarrier] = fiber->rank; }
+
+void barrier_used(const void* mbarrier, const char* file, int line) {
+    if (block->checker->unfenced.count(mbarrier)) fail(file, line, "a copy through an mbarrier whose initialization no fence makes visible to the copy engine");
+}
 
 void copy_landed(void* to, size_t size) {
     Checker& c = *block->checker;
@@ -346,7 +396,7 @@ void product_issued(int warpgroup) {
 void product_reads(int warpgroup, const void* place, size_t size, void* code) {
     Checker& c = *block->checker;
     size_t cores = c.tensor_cores(warpgroup);
-    Access now{c.block, c.known[cores][cores], c.place(code), (uint16_t)cores, false, false};
+    Access now{c.block, c.known[cores][cores], c.place(code), (uint16_t)cores, false, false, true, 0};
     touch(c, region(c, place, size, now, false), size, now, false, c.least);
 }
 

@@ -56,7 +56,11 @@ def generate(request: Request) -> Generated:
     if not all(plans):
         raise Unsuited("tiles that do not fit")
     known = numbers_of(plans, HopperPlans)
-    chosen, choice = choose(request.schedule, lambda: known[0], lambda: known)
+
+    def held(s: HopperPlans) -> int:
+        return sum(registers_of(stream, part, found[k]) for part, found, k in zip(parts, plans, s.of))
+
+    chosen, choice = choose(request.schedule, lambda: known[0], lambda: known, held)
     functions = []
     for n, (part, k) in enumerate(zip(parts, chosen.of)):
         suffix = f"_part{n}" if len(parts) > 1 else ""

@@ -110,7 +110,8 @@ def layout_of(request: Request) -> tuple[Layout, Choice]:
     if not fitting:
         raise Unsuited("no tile fits into shared memory and registers")
     best = sorted(fitting, key=lambda made: _time(made, request))
-    tile, choice = choose(request.schedule, lambda: best[0].tile, lambda: [made.tile for made in best])
+    held = {made.tile: made.registers for made in best}
+    tile, choice = choose(request.schedule, lambda: best[0].tile, lambda: list(held), held.__getitem__)
     return next(made for made in best if made.tile == tile), choice
 
 

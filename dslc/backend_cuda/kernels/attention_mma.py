@@ -63,7 +63,7 @@ def generate(request: Request) -> Generated:
     if not all(plans):
         raise Unsuited("tiles that do not fit")
     known = numbers_of(plans, MmaPlans)
-    chosen, choice = choose(request.schedule, lambda: known[0], lambda: known)
+    chosen, choice = choose(request.schedule, lambda: known[0], lambda: known, lambda s: sum(p[k].rows * p[k].columns for p, k in zip(plans, s.of)))
     functions = [
         function_of(request, stream, part, plans[n][k], f"_part{n}" if len(parts) > 1 else "") for n, (part, k) in enumerate(zip(parts, chosen.of))
     ]

@@ -127,7 +127,7 @@ def _schedule(request: Request, stream: Stream, fitting: Sequence[int]) -> tuple
         counts = sorted({n for n in (1, splits // 2, splits, 2 * splits) if 0 < n <= 64}, key=lambda n: abs(n - splits))
         return [RowsSchedule(columns, n) for n in counts for columns in fitting]
 
-    return choose(request.schedule, lambda: best, space)
+    return choose(request.schedule, lambda: best, space, lambda s: s.columns)
 
 
 def _streamed(stream: Stream) -> Iterator[tuple[Node, int]]:

@@ -14,16 +14,19 @@ from dslc.ir.contractions import CONTRACTIONS, Contraction, roles_of
 from dslc.ir.rows import Unsuited
 from dslc.ir.schedules import choose
 
+from ..axis_order import arranged
 from ..gemm_schedule import HopperSchedule, TileSchedule, hopper_cycles, hopper_schedules, tile_cycles, tile_schedules
 from ..stage import Generated, Request
 from ..tensor_views import View, view_of
 from ..types import memory_type
+from ..windows import windows_of
 from . import hopper, reduce, tiles
 from .epilogue import Epilogue
 from .operands import Packing, packing_cycles, packing_of
 
 LARGEST_PACKING = 2  # times the operands' bytes
 MOST_TRIED = 32  # schedules
+MOST_EMPTY = 2  # times the products, in boxes that hang over
 LEAST = 4  # rows, or columns, below which a product is a fold of each result's terms
 
 
@@ -42,7 +45,9 @@ def generate(request: Request) -> Generated:
     if min(rows, columns) < LEAST:
         return reduce.generate(request)
     tiled, product = tiles.product_of(epilogue), hopper_product(epilogue)
-    schedule, choice = choose(request.schedule, lambda: _by_cost(epilogue, tiled, product), lambda: _schedules(epilogue, tiled, product))
+    schedule, choice = choose(
+        request.schedule, lambda: _by_cost(epilogue, tiled, product), lambda: _schedules(epilogue, tiled, product), lambda s: s.sums
+    )
     if isinstance(schedule, HopperSchedule):
         assert product is not None
         return replace(hopper.generate(product, schedule), choice=choice)
@@ -65,7 +70,9 @@ def _with_cycles(
     """All schedules, those of tiles first, with their cycles."""
     arch = epilogue.request.arch
     found: list[tuple[TileSchedule | HopperSchedule, float]] = [
-        (s, tile_cycles(s, tiled.sizes, arch, tiled.mma)) for s in tile_schedules(tiled.sizes, arch, tiled.element.bytes, tiled.mma)
+        (s, tile_cycles(s, tiled.sizes, arch, tiled.mma))
+        for s in tile_schedules(tiled.sizes, arch, tiled.element.bytes, tiled.mma)
+        if tiles.fits(tiled, s)
     ]
     if product is not None:
         packing = sum(packing_cycles(p, epilogue) for p in product.packings)
@@ -76,7 +83,7 @@ def _with_cycles(
 
 def epilogue_of(request: Request, op: Any) -> Epilogue:
     """The contraction taken apart, and what becomes of its sums. Unsuited where a result is not made from one sum."""
-    contraction = Contraction(request.body, op, roles_of(op), request.body.results)
+    contraction = Contraction(request.body, op, arranged(request.body, op, roles_of(op)), request.body.results)
     if contraction.scattered:
         raise Unsuited("a result with other points than the sums")
     operand = op.types()[0].dtype
@@ -85,11 +92,14 @@ def epilogue_of(request: Request, op: Any) -> Epilogue:
 
 
 def hopper_product(epilogue: Epilogue) -> hopper.HopperProduct | None:
-    """The product as Hopper multiplies it: operands that the copy engine cannot read as they lie are packed first. None for other types than 16-bit
-    floats, and where a packing would be far larger than what it is made of, as windows of a convolution are."""
+    """The product as Hopper multiplies it: operands that the copy engine cannot read as they lie, nor in boxes, are packed first. None for other
+    types than 16-bit floats, and where a packing would be far larger than what it is made of, as windows of a convolution are."""
     element = epilogue.contraction.op.types()[0].dtype
     if not epilogue.request.arch.hopper or element not in (BFLOAT16, FLOAT16):
         return None
+    in_boxes = windowed_product(epilogue)
+    if in_boxes is not None:
+        return in_boxes
     views: list[View] = []
     packings: list[Packing] = []
     for side in (0, 1):
@@ -102,3 +112,16 @@ def hopper_product(epilogue: Epilogue) -> hopper.HopperProduct | None:
             view = packing.view(epilogue)
         views.append(view)
     return hopper.HopperProduct(epilogue, (views[0], views[1]), memory_type(element), tuple(packings))
+
+
+def windowed_product(epilogue: Epilogue, most_empty: float = MOST_EMPTY) -> hopper.HopperProduct | None:
+    """The product of operands that are read in boxes; None where that is not possible or not needed, or most of the boxes would be empty."""
+    contraction = epilogue.contraction
+    views = [view_of(epilogue.request, contraction, side) for side in (0, 1)]
+    if all(v is not None and v.axes(128) is not None for v in views):
+        return None
+    windows = windows_of(epilogue.request, contraction)
+    if windows is None:
+        return None
+    product = hopper.HopperProduct(epilogue, windows.sides, memory_type(contraction.op.types()[0].dtype), (), windows)
+    return product if prod(product.sizes) <= most_empty * prod(contraction.sizes) else None

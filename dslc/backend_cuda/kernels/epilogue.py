@@ -10,7 +10,7 @@ from dslc.ir.contractions import COLUMNS, Contraction
 from dslc.ir.trace import Given, invariant, survey
 from dslc.ir.types import TensorType
 
-from ..pull import Point, chunked, moves_with
+from ..pull import Point, chunked, steady
 from ..scalars import Val
 from ..stage import Function, FunctionWriter, Request, index_type
 from ..types import computed_type
@@ -54,7 +54,7 @@ class Epilogue:
             if not isinstance(node, Given):
                 known[id(node)] = base.value(node)
         for read in survey(trace, roots).reads:
-            still = not any(moves_with(trace, t.expr, COLUMNS) for t in read.tests)
+            still = all(steady(trace, t.expr, COLUMNS, width) for t in read.tests)
             if width > 1 and id(read) not in known and still and self.request.operand_aligned(read.operand) and chunked(read.address, COLUMNS, width):
                 known[id(read)] = Val(f"{load_chunk(w, base, w.operand, read, width)}[j]", read.dtype)
         outs = [w.fresh("out") for _ in self.numbers]

@@ -6,7 +6,7 @@ products have read it; the ring runs on from tile to tile, so that the next tile
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -15,7 +15,9 @@ from dslc.ir.contractions import BATCH, COLUMNS, ROWS, TERMS
 from ..gemm_schedule import DEPTH, STAGING, HopperSchedule, Sizes
 from ..stage import Function, FunctionWriter, Generated
 from ..tensor_views import Axis, View
+from ..windows import UNIT, Window, Windows
 from .epilogue import Epilogue
+from .hopper_windows import clear_stages, copies_of_stage, places_of_tile, position, stage_bytes
 from .operands import Packing
 
 SLAB = 64 * DEPTH * 2  # bytes of 64 rows or columns of a tile
@@ -26,13 +28,19 @@ class HopperProduct:
     """What is multiplied: how the two operands lie, and what their sums become."""
 
     epilogue: Epilogue
-    views: tuple[View, View]  # rows, columns
+    views: tuple[View | Window, View | Window]  # rows, columns
     element: str  # in CUDA C++
     packings: tuple[Packing, ...] = ()  # of operands that the copy engine cannot read as they lie
+    windows: Windows | None = None  # where both views are windows
 
     @property
     def sizes(self) -> Sizes:
-        return self.epilogue.contraction.sizes
+        """Those of the tiles: of windows, whole units."""
+        sizes = self.epilogue.contraction.sizes
+        if self.windows is None:
+            return sizes
+        rows, columns, terms = (self.windows.walks[c].units * UNIT for c in (ROWS, COLUMNS, TERMS))
+        return sizes[BATCH], rows, columns, terms
 
     @property
     def packed_bytes(self) -> int:
@@ -51,7 +59,7 @@ def generate(product: HopperProduct, s: HopperSchedule) -> Generated:
 
 def fits(product: HopperProduct, rows: int, columns: int) -> bool:
     """Whether tiles of this size are boxes of both operands."""
-    return all(view.axes(n) is not None for view, n in zip(product.views, (rows, columns)))
+    return all(isinstance(view, Window) or view.axes(n) is not None for view, n in zip(product.views, (rows, columns)))
 
 
 def _main(product: HopperProduct, s: HopperSchedule) -> Function:
@@ -64,26 +72,52 @@ def _main(product: HopperProduct, s: HopperSchedule) -> Function:
         w.line(f"for (int k = 0; k < {s.stages}; ++k) mbarrier_init(full + k, 1), mbarrier_init(empty + k, {4 if s.turns else 8});")
         w.line("mbarrier_fence();")
         w.line(f"prefetch_map(&{maps[0]}), prefetch_map(&{maps[1]});")
+    if product.windows is not None:
+        clear_stages(w, product.windows, s)
     w.line("__syncthreads();")
     w.line("const int warpgroup = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);  // said to be equal in the warp")
     w.line("int stage = 0;")
     w.line("unsigned phase = 0;")
     with w.block("if (warpgroup == 0)"):
         w.line("give_registers<40>();")
-        with w.block("if (threadIdx.x == 0)"), _tiles(w, product, s), w.block("for (int k = first; k < last; ++k)"):
-            w.line("mbarrier_wait(empty + stage, phase ^ 1);")
-            w.line(f"mbarrier_arrive_expect(full + stage, {s.stage_bytes});")
-            w.line(f"unsigned char* const tile_a = memory + stage * {s.stage_bytes};")
-            w.line(f"unsigned char* const tile_b = tile_a + {s.rows * DEPTH * 2};")
-            _copies(w, product.views[0], s.rows, "tile_a", maps[0], "row")
-            _copies(w, product.views[1], s.columns, "tile_b", maps[1], "column")
-            w.line(f"if (++stage == {s.stages}) stage = 0, phase ^= 1;")
+        if product.windows is None:
+            _load_tiles(w, product, s, maps)
+        else:
+            _load_windows(w, product, product.windows, s, maps)
     with w.block("else"):
         w.line("take_registers<232>();")
         _consumer(w, product, s)
     batch, rows, columns, _ = product.sizes
     tiles = -(-rows // s.rows) * -(-columns // s.columns) * batch * s.splits
     return w.function((min(tiles, product.epilogue.request.arch.sms),), (384,), shared_bytes=s.shared_bytes, schedule=s.words())
+
+
+def _load_tiles(w: FunctionWriter, product: HopperProduct, s: HopperSchedule, maps: Sequence[str]) -> None:
+    """One thread's copies of all tiles."""
+    with w.block("if (threadIdx.x == 0)"), _tiles(w, product, s), w.block("for (int k = first; k < last; ++k)"):
+        w.line("mbarrier_wait(empty + stage, phase ^ 1);")
+        w.line(f"mbarrier_arrive_expect(full + stage, {s.stage_bytes});")
+        w.line(f"unsigned char* const tile_a = memory + stage * {s.stage_bytes};")
+        w.line(f"unsigned char* const tile_b = tile_a + {s.rows * DEPTH * 2};")
+        for view, n, to, tensor_map, start in zip(product.views, (s.rows, s.columns), ("tile_a", "tile_b"), maps, ("row", "column")):
+            assert isinstance(view, View)
+            _copies(w, view, n, to, tensor_map, start)
+        w.line(f"if (++stage == {s.stages}) stage = 0, phase ^= 1;")
+
+
+def _load_windows(w: FunctionWriter, product: HopperProduct, windows: Windows, s: HopperSchedule, maps: Sequence[str]) -> None:
+    """One warp's copies, a lane a unit of 64 rows or columns."""
+    with w.block("if (threadIdx.x < 32)"):
+        w.line("const int lane = threadIdx.x;")
+        with _tiles(w, product, s):
+            places_of_tile(w, windows, s)
+            with w.block("for (int k = first; k < last; ++k)"):
+                w.line("mbarrier_wait(empty + stage, phase ^ 1);")
+                w.line(f"if (lane == 0) mbarrier_arrive_expect(full + stage, {stage_bytes(windows, s)});")
+                w.line("__syncwarp();")
+                w.line(f"unsigned char* const tile = memory + stage * {s.stage_bytes} + lane * {SLAB};")
+                copies_of_stage(w, windows, s, maps)
+                w.line(f"if (++stage == {s.stages}) stage = 0, phase ^= 1;")
 
 
 @contextmanager
@@ -173,9 +207,11 @@ def _products(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> N
 
 def _store(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> None:
     """A warp's sums to memory, 64 columns at a time through its own part of shared memory, so that neighbouring lanes store neighbouring columns."""
-    epilogue = product.epilogue
+    epilogue, windows = product.epilogue, product.windows
     _, rows, columns, _ = product.sizes
     width = epilogue.width() if s.splits == 1 else epilogue.partial_width()
+    if windows is not None:
+        width = windows.walks[COLUMNS].chunk(width)
     lanes = 64 // width
     for r in range(s.blocks_of_rows):
         base = f"row + {r * 64} + warp * 16" if s.turns else f"row + (warpgroup - 1) * {s.blocks_of_rows * 64} + {r * 64} + warp * 16"
@@ -185,8 +221,14 @@ def _store(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> None
             w.line("__syncwarp();")
             w.line("#pragma unroll 1")
             with w.block(f"for (int p = lane; p < {16 * lanes}; p += 32)"):
-                w.line(f"const int m = {base} + p / {lanes}, n = column + {slab * 64} + p % {lanes} * {width};")
-                tests = ([f"m < {rows}"] if rows % s.rows else []) + ([f"n < {columns}"] if columns % s.columns else [])
+                tests: list[str] = []
+                places = {"m": f"{base} + p / {lanes}", "n": f"column + {slab * 64} + p % {lanes} * {width}"}
+                for (name, place), c, n, tile in zip(places.items(), (ROWS, COLUMNS), (rows, columns), (s.rows, s.columns)):
+                    if windows is None:
+                        w.line(f"const int {name} = {place};")
+                        tests += [f"{name} < {n}"] if n % tile else []
+                    else:
+                        tests += position(w, windows.walks[c], place, name, tile)
                 with w.block(f"if ({' && '.join(tests)})" if tests else ""):
                     w.line(f"float sums[{width}];")
                     w.line(f"load_staged<{width}>(staged, p / {lanes}, p % {lanes} * {width}, sums);")

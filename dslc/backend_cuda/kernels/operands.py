@@ -10,7 +10,7 @@ from dslc.core.dtypes import DType
 from dslc.ir.contractions import BATCH, COLUMNS, ROWS, TERMS
 from dslc.ir.trace import Node, Read, dims_under, factor_of, survey, symbols_of
 
-from ..pull import Point, chunked, moves_with
+from ..pull import Point, chunked, steady
 from ..scalars import Val
 from ..stage import Function, FunctionWriter
 from ..tensor_views import Axis, View
@@ -46,12 +46,14 @@ def operand_of(epilogue: Epilogue, side: int, element: DType) -> Operand:
     reads = survey(trace, [node]).reads
     steps = [(factor_of(r.address, own), factor_of(r.address, TERMS)) for r in reads]
     by_terms = any(k == 1 for _, k in steps) and not any(x == 1 for x, _ in steps if sizes[own] > 1)
+    by_terms |= any(chunked(r.address, TERMS, chunk) for r in reads) and not any(chunked(r.address, own, chunk) for r in reads)
     along = TERMS if by_terms else own
     if isinstance(node, Read) and node.dtype == element and not any(map(symbols_of, (node.address, *(t.expr for t in node.tests)))):
-        for dim in (along, own + TERMS - along):
-            still = not any(moves_with(trace, t.expr, dim) for t in node.tests)
-            if still and sizes[dim] % chunk == 0 and epilogue.request.operand_aligned(node.operand) and chunked(node.address, dim, chunk):
-                return Operand(node, own, dim, chunk)
+        for width in (chunk, chunk // 2) if element.bytes < 8 else (chunk,):
+            for dim in (along, own + TERMS - along):
+                still = all(steady(trace, t.expr, dim, width) for t in node.tests)
+                if still and sizes[dim] % width == 0 and epilogue.request.operand_aligned(node.operand) and chunked(node.address, dim, width):
+                    return Operand(node, own, dim, width)
         if element.bytes == 4:
             return Operand(node, own, along, 1)
     return Operand(node, own, along, 0)
@@ -69,7 +71,7 @@ def write_values(w: FunctionWriter, e: Epilogue, operand: Operand, chunk: int, t
     with w.block(f"if ({' && '.join(whole)})" if whole else ""):
         base = Point(w, trace, w.operand, operand.dims(), integer=e.integer)
         for read in survey(trace, [operand.node]).reads:
-            still = not any(moves_with(trace, t.expr, operand.along) for t in read.tests)
+            still = all(steady(trace, t.expr, operand.along, chunk) for t in read.tests)
             near = e.contraction.sizes[operand.along] % chunk == 0 and chunked(read.address, operand.along, chunk)
             if still and near and e.request.operand_aligned(read.operand):
                 known[id(read)] = Val(f"{load_chunk(w, base, w.operand, read, chunk)}[j]", read.dtype)

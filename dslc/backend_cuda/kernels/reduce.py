@@ -8,12 +8,13 @@ follows from the shape alone, so sums have one order.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from dslc.core.dtypes import DType
 from dslc.ir import index
 from dslc.ir.rows import Level, Rows, RowSpace, levels_of, nest_of, space_of, vector_dim
+from dslc.ir.schedules import Choice, choose
 from dslc.ir.space import Space
 from dslc.ir.trace import survey
 from dslc.ir.types import TensorType
@@ -42,7 +43,7 @@ def generate(request: Request) -> Generated:
     space = space_of(levels)
     nest = nest_of(request.body, space, levels)
     rows = Rows(request.body, space, levels, nest)
-    layout = choose_layout(rows, request)
+    layout, choice = layout_of(rows, request)
     count, points = prod(nest.sizes[: rows.kept]), prod(nest.sizes[rows.kept :])
     threads = count * layout.threads
     few = threads < request.arch.sms * 256 and points >= MUCH_WORK
@@ -50,7 +51,14 @@ def generate(request: Request) -> Generated:
         return _split(request, space, levels, nest)
     if not layout.across and layout.dim is not None and (width := columns.width_of(request, rows, layout.dim)) > 1:
         return Generated((columns.columns_function(request, rows, width, _memory),))
-    return Generated((_rows_function(request, rows, layout),))
+    return Generated((_rows_function(request, rows, layout),), choice=choice)
+
+
+def layout_of(rows: Rows, request: Request) -> tuple[Layout, Choice]:
+    """The layout that was asked for, or else the chosen one; beside that, those that keep less of a row in registers."""
+    best = choose_layout(rows, request)
+    space = list(dict.fromkeys((best, replace(best, turns=0), replace(best, turns=0, width=1))))
+    return choose(request.schedule, lambda: best, lambda: space, lambda layout: max(layout.turns, 1) * layout.width)
 
 
 def choose_layout(rows: Rows, request: Request) -> Layout:
@@ -264,7 +272,7 @@ def _bytes(dtype: DType, count: int) -> int:
 def _split(request: Request, space: RowSpace, levels: Sequence[Level], nest: Space) -> Generated:
     """For each level partial states of every row and chunk, then their fold; at the end all results, pointwise."""
     rows = Rows(request.body, space, levels, nest, len(request.operands))
-    base = choose_layout(rows, request)
+    base, choice = layout_of(rows, request)
     layout = Layout(base.across, base.dim, min(base.threads, 256), base.rows, base.width, 0)
     if layout.across and layout.threads > WARP:
         layout = Layout(True, layout.dim, 256, 1, layout.width, 0)
@@ -289,7 +297,7 @@ def _split(request: Request, space: RowSpace, levels: Sequence[Level], nest: Spa
         first += len(level)
     for n, sweep in enumerate(map_kernel.sweeps_of(request, rows.buffered, buffer, skip=[*finished, *early])):
         functions.append(map_kernel.sweep_function(sweep, f"_results{n}"))
-    return Generated(functions, area.bytes)
+    return Generated(functions, area.bytes, choice=choice)
 
 
 def _store_rows(w: FunctionWriter, rows: Rows, numbers: Sequence[int], folds: dict[int, Val],

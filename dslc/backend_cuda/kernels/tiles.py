@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from dslc.core.dtypes import BFLOAT16, FLOAT16, DType
 from dslc.ir.contractions import TERMS
-from dslc.ir.trace import Read
+from dslc.ir.trace import Read, survey
 
 from ..gemm_schedule import Sizes, TileSchedule
 from ..pull import Point
@@ -21,6 +21,8 @@ from ..stage import Function, FunctionWriter, Generated
 from ..types import computed_type, memory_type
 from .epilogue import Epilogue
 from .operands import Operand, operand_of, write_values
+
+MANY = 8  # divisions in the address and the tests of a value
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,14 @@ def product_of(epilogue: Epilogue) -> TileProduct:
     element = operand if operand in (BFLOAT16, FLOAT16) else FLOAT16 if operand.bits == 8 else epilogue.wide
     sides = tuple(operand_of(epilogue, side, element) for side in (0, 1))
     return TileProduct(epilogue, sides, element)  # type: ignore[arg-type]
+
+
+def fits(product: TileProduct, s: TileSchedule) -> bool:
+    """Whether values that threads compute on their way to a tile leave registers for the sums: with much index arithmetic, as of windows with few
+    channels, 32 of a thread do."""
+    sides = [(o, n) for o, n in zip(product.operands, (s.rows, s.columns)) if not o.width]
+    divisions = max((survey(product.epilogue.contraction.trace, [o.node]).divisions for o, _ in sides), default=0)
+    return divisions < MANY or sum(n for _, n in sides) * s.depth <= 32 * 32 * s.warps
 
 
 def generate(product: TileProduct, s: TileSchedule) -> Generated:

@@ -1,6 +1,7 @@
 """Ops with regions: scan, cond, kernel; `grad`, which `differentiate` expands; `fft`."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,12 +41,40 @@ def _build(
     return op.opview
 
 
+FIRSTS = "firsts"  # a scan's attribute, see there
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A tensor that a scan takes apart from row `first` on: `count` rows a turn, or one without its axis (0)."""
+
+    value: ir.Value
+    count: int = 0
+    first: int = 0
+
+    @property
+    def type(self) -> TensorType:
+        """Of one turn's slice."""
+        t = type_of(self.value)
+        return t.with_shape((self.count, *t.shape[1:]) if self.count else t.shape[1:])
+
+
+def rows_of(stack: TensorType, one: TensorType) -> int | None:
+    """How many rows of a stack one turn of a scan has; None where the types do not fit."""
+    if stack.rank == 0 or stack.dtype != one.dtype or stack.shape[1:] not in (one.shape, one.shape[1:]):
+        return None
+    return 1 if stack.rank > one.rank else one.shape[0] if stack.rank == one.rank else None
+
+
 class Scan(Op, name="scan"):
     """A loop of `trip` turns that carries values.
 
     Operands: `constants` whole tensors, then the starting values of `carries`, then tensors whose first axis (of length `trip`) is taken apart, one
     slice a turn. The body gets (turn: int32[], constants, carries, slices) and yields (next carries, emitted values). Results: the last carries,
     then the emitted values stacked along a new first axis. With `backward` the turns run from trip - 1 down to 0; slices and stacks go by turn.
+
+    A scan over segments takes and gives several rows a turn: a slice, or an emitted value, of the rank of its stack has so many of the rows as its
+    first axis is long. Turn 0 then begins at row `firsts[k]` of the k-th sliced tensor, and what lies before and behind is left alone.
     """
 
     xs: Operands
@@ -61,26 +90,48 @@ class Scan(Op, name="scan"):
     def build(cls, constants: Sequence[ir.Value], carries: Sequence[ir.Value], slices: Sequence[ir.Value], emits: Sequence[TensorType], trip: int,
               backward: bool = False) -> "Scan":  # fmt: skip
         """The scan with an empty body block; fill it and end it with `Yield.of(*next_carries, *emitted)`. `emits`: types of one turn's values."""
+        rows = [Rows(v) for v in slices]
+        return cls.build_in_rows(constants, carries, rows, [(t, 0) for t in emits], trip, backward)
+
+    @classmethod
+    def build_in_rows(cls, constants: Sequence[ir.Value], carries: Sequence[ir.Value], slices: "Sequence[Rows]",
+                      emits: Sequence[tuple[TensorType, int]], trip: int, backward: bool) -> "Scan":  # fmt: skip
+        """As `build`, with several rows a turn where wanted: `emits` are types of one turn's values, with their rows as in `Rows.count`."""
         carried = [type_of(v) for v in carries]
-        turn = [type_of(v).with_shape(type_of(v).shape[1:]) for v in slices]
-        body = [TensorType(dtypes.INT32, ()), *(type_of(v) for v in constants), *carried, *turn]
-        results = [*carried, *(t.with_shape((trip, *t.shape)) for t in emits)]
+        body = [TensorType(dtypes.INT32, ()), *(type_of(v) for v in constants), *carried, *(s.type for s in slices)]
+        stacks = [t.with_shape((trip * t.shape[0], *t.shape[1:]) if rows else (trip, *t.shape)) for t, rows in emits]
         attributes = {"trip": trip, "constants": len(constants), "carries": len(carries), "backward": backward}
-        return _build(cls, [*constants, *carries, *slices], results, attributes, [body])
+        made = _build(cls, [*constants, *carries, *(s.value for s in slices)], [*carried, *stacks], attributes, [body])
+        if any(s.first or type_of(s.value).shape[0] != trip * max(s.count, 1) for s in slices):
+            made.attributes[FIRSTS] = ir.DenseI64ArrayAttr.get([s.first for s in slices])
+        return made
+
+    @property
+    def firsts(self) -> list[int]:
+        """The row of each sliced tensor at which turn 0 begins."""
+        if FIRSTS in self.attributes:
+            return list(ir.DenseI64ArrayAttr(self.attributes[FIRSTS]))
+        return [0] * (len(self.operands) - self.constants - self.carries)
 
     def check(self) -> None:
         c, k, trip = self.constants, self.carries, self.trip
-        types, block = self.types(), self.regions[0].blocks[0]
-        for t in types[c + k :]:
-            if t.rank == 0 or t.shape[0] != trip:
-                raise ShapeError(f"a scan of {trip} turns over {t}")
-        expected = [TensorType(dtypes.INT32, ()), *types[: c + k], *(t.with_shape(t.shape[1:]) for t in types[c + k :])]
-        if [type_of(v) for v in block.arguments] != expected:
+        types, arguments = self.types(), [type_of(v) for v in self.regions[0].blocks[0].arguments]
+        fits = arguments[: 1 + c + k] == [TensorType(dtypes.INT32, ()), *types[: c + k]] and len(arguments) == 1 + len(types)
+        if not fits or len(self.firsts) != len(types) - c - k:
             raise TypeError_("the arguments of a scan's body do not fit its operands")
+        for t, inner, first in zip(types[c + k :], arguments[1 + c + k :], self.firsts):
+            rows = rows_of(t, inner)
+            if rows is None:
+                raise TypeError_("the arguments of a scan's body do not fit its operands")
+            exact = FIRSTS not in self.attributes and inner.rank < t.rank
+            if not (t.shape[0] == trip if exact else 0 <= first <= t.shape[0] - trip * rows):
+                raise ShapeError(f"a scan of {trip} turns over {t}")
         given = region_results(self.regions[0])
         if given[:k] != types[c : c + k]:
             raise TypeError_(f"a scan carries {[str(t) for t in types[c : c + k]]} and its body gives {[str(t) for t in given[:k]]}")
-        if [type_of(v) for v in self.results] != given[:k] + [t.with_shape((trip, *t.shape)) for t in given[k:]]:
+        results = [type_of(v) for v in self.results]
+        stacked = len(results) == len(given) and all((n := rows_of(t, one)) and t.shape[0] == trip * n for t, one in zip(results[k:], given[k:]))
+        if results[:k] != given[:k] or not stacked:
             raise TypeError_("the results of a scan do not fit what its body yields")
 
 

@@ -26,13 +26,15 @@ Parameter = Any  # of a kernel: a ctypes value (c_uint64 a pointer, c_int32 a nu
 
 @dataclass(frozen=True)
 class Buffer:
-    """Memory that a launch may touch, by the name that the kernel has for it; `addresses`: it holds addresses of other buffers."""
+    """Memory that a launch may touch, by the name that the kernel has for it; `addresses`: it holds addresses of other buffers; `fresh`: what an
+    earlier run has left there is of no use, each run writes it before it reads it."""
 
     name: str
     address: int
     bytes: int
     written: bool
     addresses: bool = False
+    fresh: bool = False
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,12 @@ class DeviceProgram:
         if kernel.symbol not in self._functions:
             raise DataError(f"the compiled program has no function '{kernel.symbol}'", help="compile it again")
         parameters = tuple(self._parameter(o, slots) for o in launch.operands)
-        buffers = tuple(Buffer(e.name, self._address(e.place, slots), e.bytes, e.written, e.place[0] == "pointers") for e in launch.extents)
+        made = {port.slot for port in self._results}
+        buffers = tuple(
+            Buffer(e.name, self._address(e.place, slots), e.bytes, e.written, e.place[0] == "pointers",
+                   fresh=e.place[0] == "arena" or (e.place[0] == "slot" and e.place[1] in made))
+            for e in launch.extents
+        )  # fmt: skip
         return PreparedLaunch(self._functions[kernel.symbol], launch.grid, launch.block, launch.shared_bytes, parameters, label, buffers)
 
     def _parameter(self, operand: Operand, slots: Mapping[int, int]) -> Parameter:

@@ -50,13 +50,21 @@ class EmulatorDriver(HostMemory):
         """As `TensorMap` of `backend_cuda/device/tma.cuh` lies; TargetError for what CUDA's driver refuses too."""
         size = dtypes.BY_NAME[described.dtype].bytes
         rank, span = len(described.dims), described.box[0] * size
-        steps = (*described.strides, *[0] * (5 - rank))
-        if address % 16 or any(s % 16 for s in described.strides) or not all(1 <= n <= 256 for n in described.box) or not 1 <= rank <= 5:
+        strides, steps = (*described.strides, *[0] * (5 - rank)), described.steps or (1,) * rank
+        if (
+            address % 16
+            or any(s % 16 for s in described.strides)
+            or not all(1 <= n * step <= 256 for n, step in zip(described.box, steps))
+            or not 1 <= rank <= 5
+        ):
             raise TargetError("the copy engine cannot take this tensor map", notes=[str(described)])
+        if steps[0] != 1 or not all(1 <= step <= 8 for step in steps):
+            raise TargetError("a tensor map whose steps the copy engine cannot take", notes=[str(described)])
         if span % 16 or (described.swizzle and span > described.swizzle):
             raise TargetError(f"a tensor map whose box is {span} bytes wide, with a swizzle of {described.swizzle}", notes=[str(described)])
         padding = (0,) * (5 - rank)
-        packed = struct.pack("=Q4Q5I5I3I", address, *steps[:4], *described.dims, *padding, *described.box, *padding, rank, size, described.swizzle)
+        lists = (*described.dims, *padding, *described.box, *padding, *steps, *padding)
+        packed = struct.pack("=Q4Q5I5I5I3I", address, *strides[:4], *lists, rank, size, described.swizzle)
         return packed + bytes(TENSOR_MAP_BYTES - len(packed))
 
     def check(self, launch: PreparedLaunch) -> None:
@@ -66,15 +74,21 @@ class EmulatorDriver(HostMemory):
             raise TargetError(f"{launch.label} needs a block of {launch.block}, {THREADS} threads are possible")
 
     def launch(self, launch: PreparedLaunch) -> None:
+        self._launch(launch, None)
+
+    def _launch(self, launch: PreparedLaunch, known: emulator.Known | None) -> None:
         function: Function = launch.function
-        function.module.launch(function.symbol, launch.grid, launch.block, launch.shared_bytes, launch.parameters, launch.buffers, launch.label)
+        values = launch.grid, launch.block, launch.shared_bytes, launch.parameters, launch.buffers, launch.label, known
+        function.module.launch(function.symbol, *values)
 
     def graph(self, launches: Sequence[PreparedLaunch]) -> Callable[[], None]:
         kept = tuple(launches)
 
         def run() -> None:
+            checked = any(launch.function.module.checked for launch in kept)
+            known = emulator.Known(b for launch in kept for b in launch.buffers if b.fresh) if checked else None
             for launch in kept:
-                self.launch(launch)
+                self._launch(launch, known)
 
         return run
 

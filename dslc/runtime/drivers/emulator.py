@@ -8,7 +8,7 @@ import re
 import subprocess
 import tempfile
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,13 @@ class _Fault(ctypes.Structure):  # as in backend_cuda/emulator/fiber.h
 
 
 class _Buffer(ctypes.Structure):  # as in backend_cuda/emulator/checks.h
-    _fields_ = [("start", ctypes.c_void_p), ("size", ctypes.c_size_t), ("name", ctypes.c_char_p), ("written", ctypes.c_int)]
+    _fields_ = [
+        ("start", ctypes.c_void_p),
+        ("size", ctypes.c_size_t),
+        ("name", ctypes.c_char_p),
+        ("written", ctypes.c_int),
+        ("known", ctypes.c_void_p),
+    ]
 
 
 @dataclass(frozen=True)
@@ -66,9 +72,9 @@ class Module:
         return hasattr(self.library, "emulator_checks")
 
     def launch(self, symbol: str, grid: Sequence[int], block: Sequence[int], shared_bytes: int, params: Sequence[Any],
-               buffers: Sequence[Buffer] = (), label: str = "") -> None:  # fmt: skip
+               buffers: Sequence[Buffer] = (), label: str = "", known: Known | None = None) -> None:  # fmt: skip
         """Runs a kernel to its end. `grid` and `block` have one to three sizes; `params` are ctypes values, `buffers` all global memory that a
-        checked kernel may touch. Raises `KernelFault`, which calls the kernel `label`."""
+        checked kernel may touch, `known` which bytes of it hold something. Raises `KernelFault`, which calls the kernel `label`."""
         try:
             entry = getattr(self.library, f"emulated_{symbol}")
         except AttributeError:
@@ -76,7 +82,7 @@ class Module:
         shape = (ctypes.c_uint * 6)(*(*grid, 1, 1)[:3], *(*block, 1, 1)[:3])
         if any(size < 1 for size in shape) or shape[3] * shape[4] * shape[5] > 1024:
             raise TargetError(f"kernel {symbol}: grid {tuple(grid)} and block {tuple(block)} cannot be launched")
-        apart = _Apart(buffers if self.checked else ())
+        apart = _Apart(buffers if self.checked else (), known)
         values = [apart.parameter(p) for p in params]
         pointers = (ctypes.c_void_p * max(1, len(values)))(*map(ctypes.addressof, values))
         fault = _Fault()
@@ -126,18 +132,56 @@ def load(code: bytes, order: str = "forward", seed: int = 0, workers: int = 2) -
 GAP = 1 << 18  # bytes between buffers that are taken apart: pages that nobody touches cost nothing
 
 
+class Known:
+    """Of each byte of some buffers whether something was written to it since this was made; what lies in none of them is known."""
+
+    def __init__(self, buffers: Iterable[Buffer]):
+        self._stretches = [(start, np.zeros(size, np.bool_)) for start, size in _stretches(_overlapping(buffers))]
+
+    def of(self, address: int, size: int) -> np.ndarray:
+        """bool[size]"""
+        found = np.ones(size, np.bool_)
+        for mine, theirs in self._common(address, found):
+            theirs[:] = mine
+        return found
+
+    def update(self, address: int, found: np.ndarray) -> None:
+        """Takes over what `of` gave, as it is now."""
+        for mine, theirs in self._common(address, found):
+            mine[:] = theirs
+
+    def _common(self, address: int, found: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for start, known in self._stretches:
+            first, last = max(start, address), min(start + len(known), address + len(found))
+            if first < last:
+                yield known[first - start : last - start], found[first - address : last - address]
+
+
+def _overlapping(buffers: Iterable[Buffer]) -> list[list[Buffer]]:
+    """Buffers by address, in groups that share bytes."""
+    groups: list[list[Buffer]] = []
+    end = 0
+    for b in sorted((b for b in buffers if b.bytes), key=lambda b: b.address):
+        if not groups or b.address >= end:
+            groups.append([])
+        groups[-1].append(b)
+        end = max(end, b.address + b.bytes)
+    return groups
+
+
+def _stretches(groups: Iterable[Sequence[Buffer]]) -> list[tuple[int, int]]:
+    """Address and bytes of each group."""
+    return [(g[0].address, max(b.address + b.bytes for b in g) - g[0].address) for g in groups]
+
+
 class _Apart:
     """Copies of a launch's buffers, far from each other, so that what lies behind one is nothing. Those that overlap are moved together."""
 
-    def __init__(self, buffers: Sequence[Buffer]):
-        groups: list[list[Buffer]] = []
-        end = 0
-        for b in sorted((b for b in buffers if b.bytes), key=lambda b: b.address):
-            if not groups or b.address >= end:
-                groups.append([])
-            groups[-1].append(b)
-            end = max(end, b.address + b.bytes)
-        self._stretches = [(g[0].address, max(b.address + b.bytes for b in g) - g[0].address) for g in groups]
+    def __init__(self, buffers: Sequence[Buffer], known: Known | None):
+        groups = _overlapping(buffers)
+        self._stretches = _stretches(groups)
+        self._known = known
+        self._shadows = [known.of(*stretch) if known else None for stretch in self._stretches]
         self._memory = np.empty(sum(n + GAP + 2 * ALIGNMENT for _, n in self._stretches) + GAP, np.uint8)
         self._starts, at = [], self._memory.ctypes.data + GAP
         for address, n in self._stretches:
@@ -147,8 +191,10 @@ class _Apart:
             at += n + GAP
         self._written = [any(b.written for b in g) for g in groups]
         names = [", ".join(dict.fromkeys(b.name for b in g)).encode() for g in groups]
-        rows = zip(self._starts, self._stretches, names, self._written)
-        self.table = (_Buffer * len(groups))(*(_Buffer(start, n, name, written) for start, (_, n), name, written in rows))
+        rows = zip(self._starts, self._stretches, names, self._written, self._shadows)
+        self.table = (_Buffer * len(groups))(
+            *(_Buffer(start, n, name, written, None if s is None else s.ctypes.data) for start, (_, n), name, written, s in rows)
+        )
         for b in buffers:
             if b.addresses and b.bytes:
                 held = np.ctypeslib.as_array((ctypes.c_uint64 * (b.bytes // 8)).from_address(self._moved(b.address)))
@@ -169,6 +215,8 @@ class _Apart:
 
     def back(self) -> None:
         """What the launch has written, to where it belongs."""
-        for start, (address, n), written in zip(self._starts, self._stretches, self._written):
+        for start, (address, n), written, shadow in zip(self._starts, self._stretches, self._written, self._shadows):
             if written:
                 ctypes.memmove(address, start, n)
+                if self._known is not None and shadow is not None:
+                    self._known.update(address, shadow)

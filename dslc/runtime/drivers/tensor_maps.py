@@ -30,6 +30,7 @@ def _encode() -> Any:
 def encoded(described: TensorMap, address: int) -> bytes:
     """The 128 bytes of a tensor map for a tensor at `address`; a CUDA context must be current. TargetError where the driver refuses it."""
     rank = len(described.dims)
+    steps = described.steps or (1,) * rank
     raw = ctypes.create_string_buffer(TENSOR_MAP_BYTES + TENSOR_MAP_ALIGNMENT)
     skip = -ctypes.addressof(raw) % TENSOR_MAP_ALIGNMENT
     status = _encode()(
@@ -39,8 +40,8 @@ def encoded(described: TensorMap, address: int) -> bytes:
         ctypes.c_void_p(address),
         (ctypes.c_uint64 * rank)(*described.dims),
         (ctypes.c_uint64 * max(rank - 1, 1))(*described.strides),
-        (ctypes.c_uint32 * rank)(*described.box),
-        (ctypes.c_uint32 * rank)(*[1] * rank),
+        (ctypes.c_uint32 * rank)(*(n * step for n, step in zip(described.box, steps))),  # what it spans: the driver divides by the steps
+        (ctypes.c_uint32 * rank)(*steps),
         ctypes.c_int(_NO_INTERLEAVE),
         ctypes.c_int(_SWIZZLES[described.swizzle]),
         ctypes.c_int(_L2_PROMOTION_128),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from dslc.backend_cpu.backend import compile_plan
-from dslc.backend_cpu.machine import host
+from dslc.backend_cpu.machine import Machine, host
 from dslc.core import dtypes
 from dslc.core.dtypes import DType
 from dslc.core.executable import Port
@@ -49,15 +49,16 @@ def sample(dtype: DType, shape: Sequence[int], rng: np.random.Generator) -> np.n
     return rng.standard_normal(shape).astype(np.float32).astype(dtype.numpy)
 
 
-def run(cases: Sequence[Case], threads: Sequence[int] = (1, 2)) -> list[Case]:
-    """Compiles all cases into one object and fills in `expected` and `results` (of the last number of threads); all numbers must give equal bits."""
+def run(cases: Sequence[Case], threads: Sequence[int] = (1, 2), machine: Machine | None = None) -> list[Case]:
+    """Compiles all cases into one object, for this machine where none is given, and fills in `expected` and `results` (of the last number of
+    threads); all numbers must give equal bits."""
     rng = np.random.default_rng(0)
     for case in cases:
         case.arrays = [a if isinstance(a, np.ndarray) else sample(a[0], a[1], rng) for a in case.operands]
     with nn.context(), ir.Location.unknown():
         module = ir.Module.create()
         plan, outputs = plan_of(module, cases)
-        executable = compile_plan(plan, host())
+        executable = compile_plan(plan, machine or host())
     code = LoadedObject(executable.code)
     found = [_run(code, executable, plan, cases, outputs, n) for n in threads]
     for other in found[1:]:

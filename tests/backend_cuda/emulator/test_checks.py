@@ -105,11 +105,11 @@ extern "C" __global__ void unwritten(const float* x, float* y, int fault) {
     y[threadIdx.x] = tile[63 - threadIdx.x];  // here
 }
 extern "C" __global__ void swizzled(const float* x, float* y, int fault) {
-    __shared__ float tile[8 * 12];
+    __shared__ float tile[8 * 16];
     const int row = threadIdx.x / 8, column = threadIdx.x % 8;
-    tile[row * 12 + (column ^ row)] = x[threadIdx.x];
+    tile[row * 16 + (column ^ row)] = x[threadIdx.x];
     __syncthreads();
-    y[threadIdx.x] = tile[row * 12 + (column ^ (row + 4 * fault))];  // here
+    y[threadIdx.x] = tile[row * 16 + (column ^ (row + 4 * fault))];  // here
 }
 extern "C" __global__ void read_behind(const float* x, float* y, int fault) {
     y[threadIdx.x] = x[128 - 64 + fault + threadIdx.x];  // here
@@ -132,6 +132,29 @@ extern "C" __global__ void behind_shared(const float* x, float* y, int fault) {
     extern __shared__ float tile[];
     tile[threadIdx.x + fault] = x[threadIdx.x];  // here
     y[threadIdx.x] = tile[threadIdx.x + fault];
+}
+extern "C" __global__ void behind_first(const float* x, float* y, int fault) {
+    __shared__ float first[64], second[64];
+    second[threadIdx.x] = 0.0f;
+    first[threadIdx.x + fault] = x[threadIdx.x];  // here
+    __syncthreads();
+    y[threadIdx.x] = first[63 - threadIdx.x + fault] + second[threadIdx.x];
+}
+extern "C" __global__ void before_rows(const float* x, float* y, int fault) {
+    __shared__ __align__(16) float first[2][32];
+    __shared__ float second[2][32];
+    second[threadIdx.x / 32][threadIdx.x % 32] = x[threadIdx.x];
+    first[threadIdx.x / 32][threadIdx.x % 32] = 1.0f;
+    __syncthreads();
+    const float* row = second[threadIdx.x / 32] - 64 * fault;
+    y[threadIdx.x] = row[threadIdx.x % 32];  // here
+}
+extern "C" __global__ void of_another_kernel(const float* x, float* y, int fault) {
+    __shared__ int count;
+    int* place = &count + fault;
+    if (threadIdx.x == 0) *place = 5;  // here
+    __syncthreads();
+    y[threadIdx.x] = count;
 }
 extern "C" __global__ void at_no_address(const float* x, float* y, int fault) {
     const float* from = fault ? (const float*)16 : x;
@@ -157,6 +180,9 @@ FAULTS = {
     "written_before": r"out of bounds: a write of 4 bytes at byte -4 of y, which has 512 bytes",
     "stored_to_operand": r"a write to x, which this kernel may only read",
     "behind_shared": r"out of bounds: a write of 4 bytes at byte 256 of dynamic shared memory, which has 256 bytes",
+    "behind_first": r"out of bounds: a write of 4 bytes at byte 256 of first, which has 256 bytes",
+    "before_rows": r"out of bounds: a read of 4 bytes at byte (-\d+ of second|\d\d\d of first), which has 256 bytes",
+    "of_another_kernel": r"out of bounds: a write of 4 bytes at byte 4 of count, which has 4 bytes",
     "at_no_address": r"out of bounds: a read of 4 bytes at an address that lies in none of the kernel's buffers",
 }
 
@@ -206,7 +232,8 @@ def test_what_is_right_passes(order: str) -> None:
     expected = {
         "turned": down, "reused": down, "neighbours": [k ^ 1 for k in up], "counted": [64] * 64, "in_memory": up, "of_blocks": up, "copied": down,
         "read_early": up, "given_back_early": down, "tile_read_early": up, "unwritten": down, "swizzled": up, "read_behind": [k + 64 for k in up],
-        "chunk_behind": [k + 64 for k in up], "written_before": up, "stored_to_operand": [1] * 64, "behind_shared": up, "at_no_address": up,
+        "chunk_behind": [k + 64 for k in up], "written_before": up, "stored_to_operand": [1] * 64, "behind_shared": up, "behind_first": down,
+        "before_rows": up, "of_another_kernel": [5] * 64, "at_no_address": up,
     }  # fmt: skip
     assert expected.keys() == FAULTS.keys()
     for name, values in expected.items():

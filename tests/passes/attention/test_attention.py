@@ -12,6 +12,7 @@ import pytest
 import dslc
 from dslc.compiler import lower
 from dslc.ir import ops
+from dslc.ir.bodies import kernel_key, kernels_in
 from dslc.ir.program import program_of
 from dslc.ir.streams import Stream
 from dslc.passes import attention
@@ -198,6 +199,41 @@ BLOCK = """model Block:
 train:
     optimizer  sgd(lr=1.0)
 """
+
+
+LAYERS = """
+layer look(x[b, t, d], heads):
+    let    c = d // heads
+    param  w[d, 3, heads, c], u[heads, c, d] ~ normal(std=0.1)
+    z[s, b, h, t, c] = sum[d](x[b, t, d] * w[d, s, h, c])
+    s[b, h, i, j] = sum[c](z[0, b, h, i, c] * z[1, b, h, j, c]) / sqrt(size(c))
+    s[b, h, i, j] = where(j <= i, s[b, h, i, j], -inf)
+    p[b, h, i, j] = softmax[j](s[b, h, i, j])
+    o[b, h, i, c] = sum[j](p[b, h, i, j] * z[2, b, h, j, c])
+    return y[b, i, d] = sum[h, c](o[b, h, i, c] * u[h, c, d])
+
+model Layers:
+    dims batch=2, time=48
+    input x[batch, time, 32]
+    repeat 4:
+        x = x + look(x, 2)
+    output y = x
+    loss mean(x ** 2)
+
+train:
+    optimizer sgd(lr=0.1)
+    steps 1
+"""
+
+
+@pytest.mark.parametrize("program, expected", [("run", 1), ("step", 2)])
+def test_equal_layers_have_equal_kernels(program: str, expected: int) -> None:
+    """Masks that the first layer made alone stand in all kernels at the same place."""
+    elaborated = lower(dslc.load(LAYERS), program, working(2))
+    with elaborated.context:
+        kernels = [k for k in kernels_in(elaborated.module) if k.kind == "attention"]
+        assert len(kernels) == 4 * expected
+        assert len({kernel_key(k) for k in kernels}) == expected
 
 
 def test_projections_are_kept() -> None:

@@ -114,7 +114,7 @@ API(cuEventDestroy)(void* event) { free(event); return OK; }
 API(cuTensorMapEncodeTiled)(void* map, int type, unsigned rank, void* address, const u64* dims, const u64* strides, const unsigned* box,
                             const unsigned* steps, int interleave, int swizzle, int promotion, int outside) {
     if ((u64)map % 64 || (u64)address % 16) return INVALID;
-    u64 said[8] = {type, rank, (u64)address, swizzle, dims[0], rank > 1 ? strides[0] : 0, box[0], steps[0]};
+    u64 said[8] = {type, rank, (u64)address, swizzle, dims[0], rank > 1 ? strides[0] : 0, box[rank - 1], steps[rank - 1]};
     memcpy(map, said, sizeof said);
     return OK;
 }

@@ -118,8 +118,8 @@ def images() -> None:
 def tensor_map() -> None:
     driver = cuda_driver()
     address = driver.allocate(4096)
-    words = np.frombuffer(driver.tensor_map(TensorMap(("slot", 0), "bfloat16", (64, 8), (128,), (32, 4), 128), address), np.uint64)
-    assert words[:8].tolist() == [9, 2, address, 3, 64, 128, 32, 1] and words.nbytes == 128
+    words = np.frombuffer(driver.tensor_map(TensorMap(("slot", 0), "bfloat16", (64, 8), (128,), (32, 4), 128, (1, 2)), address), np.uint64)
+    assert words[:8].tolist() == [9, 2, address, 3, 64, 128, 8, 2] and words.nbytes == 128, "the box is what it spans"
     assert "refuses a tensor map" in message(lambda: driver.tensor_map(TensorMap(("slot", 0), "float32", (4,), (), (4,)), address + 4))
 
 

@@ -1,0 +1,362 @@
+"""channels_last: where the elements of a convolutional network's values lie.
+
+Tensor cores take whole rows of channels, so where it pays the values between convolutions are made with their channels as the last axis, whatever the
+order in which the model names them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+from dslc.ir import ops
+from dslc.ir.mlir import func, ir
+from dslc.ir.op import PRECISION, Op
+from dslc.ir.program import arguments_of
+from dslc.ir.types import type_of
+
+from .conv_products import as_product, is_exact
+from .prepare import behind_each
+from .prune import remove_dead
+from .simplify import maker, simplify_block, uniform
+
+CHUNK = 8  # elements of 16 bits that one access moves
+SAVED = 3 / 1024  # cycles of a multiprocessor a product: gathered one by one, operands come at a quarter of the rate at which chunks do
+PER_BYTE = 2 / 13  # cycles of a multiprocessor a byte: a value in the other order is read once more and written once more
+VIEWS = (ops.View, ops.Reshape)
+
+Axis = tuple[ir.Value, int]
+
+
+@dataclass(frozen=True)
+class ChannelsLast:
+    """Values that convolutions of 16-bit floats read and make, and all that is at the same points, are made with their channels last; what lies
+    otherwise is read through a transpose. Done where the products' gain is more than the transposes cost.
+
+    before: %y = conv %x, %w; %z = max %y, 0      after: %t = contract windows of %x', %w; %z' = max %t, 0; %z = transpose %z'
+    """
+
+    def run(self, module: ir.Module) -> None:
+        for op in module.body.operations:
+            if isinstance(op, func.FuncOp):
+                slots = zip(arguments_of(op), op.entry_block.arguments)
+                _block(op.entry_block, [v for slot, v in slots if slot.role in ("param", "state", "prepared")])
+
+
+def _block(block: ir.Block, parameters: Sequence[ir.Value] = ()) -> None:
+    """Bodies of loops and branches are each on their own."""
+    for op in block.operations:
+        if isinstance(op, (ops.Scan, ops.Cond)):
+            for region in op.regions:
+                _block(region.blocks[0])
+    if not any(isinstance(op, ops.Conv) for op in block.operations):
+        return
+    found = _Axes.of(block, parameters)
+    channels = {v: axis for group in found.groups() if _pays(found, group) for v, axis in group.items()}
+    if channels:
+        _Rewrite(channels, found.of_filters).block(block)
+        for _ in range(2):  # a view of a reshape is made one view first, which then cancels a transpose
+            simplify_block(block)
+
+
+# --- which axes are channels ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Axes:
+    """Axes of the values of a block that are the same axis: of an elementwise op's operands and result, of a view and what it shows."""
+
+    block: ir.Block
+    same: dict[Axis, Axis] = field(default_factory=dict)  # towards the root of each set
+    seeds: list[Axis] = field(default_factory=list)
+    of_filters: set[ir.Value] = field(default_factory=set)  # gradients of filters: convolutions over pictures whose channels are the batch
+
+    @staticmethod
+    def of(block: ir.Block, parameters: Sequence[ir.Value]) -> _Axes:
+        found, weights, filters = _Axes(block), behind_each(block, parameters), set()
+        for op in block.operations:
+            if isinstance(op, Op) and len(op.results) == 1:
+                for a, b in _pairs(op):
+                    found._join(a, b)
+        convs = [op for op in block.operations if isinstance(op, ops.Conv)]
+        for op in sorted(convs, key=lambda op: op.w not in weights):  # those of parameters first: they are no gradients of filters
+            if op.w not in weights and found._is_of_filters(op):
+                found.of_filters.add(op.results[0])
+                found._seed(op, [*_through(op.x, 0), *_through(op.w, 1)])
+                continue
+            pictures = [*_through(op.x, 2), *_channels_behind(op)]
+            for a in pictures:
+                found._join(a, pictures[-1])
+            found._seed(op, pictures)
+            if _root(op.w) not in filters:  # the first one's: the gradient of the input sums over the others
+                filters.add(_root(op.w))
+                found._seed(op, _through(op.w, 2))
+        return found
+
+    def _seed(self, op: ops.Conv, axes: Sequence[Axis]) -> None:
+        self.seeds += axes if op.type.dtype.bits == 16 else []
+
+    def _is_of_filters(self, op: ops.Conv) -> bool:
+        """By the axes of what is known of other convolutions; else it sums over more places than it has."""
+        known = {self.root(axis) for axis in self.seeds}
+        batch, channels = (any(self.root(axis) in known for axis in _through(op.x, k)) for k in (0, 2))
+        return batch if batch != channels else prod(type_of(op.w).shape[3:]) > prod(op.size)
+
+    def root(self, axis: Axis) -> Axis:
+        way = []
+        while axis in self.same:
+            way.append(axis)
+            axis = self.same[axis]
+        self.same.update(dict.fromkeys(way[:-1], axis))
+        return axis
+
+    def _join(self, a: Axis, b: Axis) -> None:
+        a, b = self.root(a), self.root(b)
+        if a != b:
+            self.same[a] = b
+
+    def groups(self) -> Iterable[dict[ir.Value, int]]:
+        """For each set of axes that holds a seed: the values and their channel axes. A value with two such axes has none."""
+        wanted = {self.root(axis) for axis in self.seeds}
+        groups: dict[Axis, dict[ir.Value, list[int]]] = defaultdict(lambda: defaultdict(list))
+        count: dict[ir.Value, int] = defaultdict(int)
+        for op in self.block.operations:
+            for value in op.results if isinstance(op, Op) else ():
+                for k in range(type_of(value).rank):
+                    if (root := self.root((value, k))) in wanted:
+                        groups[root][value].append(k)
+                        count[value] += 1
+        return [{v: axes[0] for v, axes in group.items() if count[v] == 1} for group in groups.values()]
+
+
+def _is_made(value: ir.Value, axis: int, of_filters: set[ir.Value]) -> bool:
+    """Whether a value can be made with its channels last, and is not so already."""
+    op = maker(value)
+    if isinstance(op, ops.Conv):
+        return is_exact(op) and value not in of_filters
+    made = isinstance(op, (ops.Contract, ops.Reduce, ops.Fold, ops.Concat)) or (op is not None and op.structure == "elementwise")
+    return made and type_of(value).rank > 2 and axis < type_of(value).rank - 1
+
+
+def _pairs(op: Op) -> Iterator[tuple[Axis, Axis]]:
+    """(axis of an operand, axis of the result) that are one axis."""
+    y = op.results[0]
+    shape = type_of(y).shape
+    if op.structure == "elementwise":
+        for v in op.operands:
+            if not isinstance(v.owner, ir.Block) and type_of(v).shape == shape:
+                yield from (((v, k), (y, k)) for k in range(len(shape)))
+        return
+    if isinstance(op, ops.Contract):
+        yield from _channels_through(op)
+    if not op.operands or isinstance(op.operands[0].owner, ir.Block):
+        return
+    x = op.operands[0]
+    if isinstance(op, ops.View):
+        yield from (((x, a), (y, k)) for a, k in _unit_rows(op.matrix, type_of(x).shape, shape))
+    elif isinstance(op, ops.Fold):
+        yield from (((x, k), (y, a)) for a, k in _unit_rows(op.matrix, shape, type_of(x).shape))
+    elif isinstance(op, ops.Reshape):
+        yield from (((x, a), (y, k)) for a, k in _kept_axes(type_of(x).shape, shape))
+    elif isinstance(op, ops.Reduce):
+        kept = [a for a in range(type_of(x).rank) if a not in op.axes]
+        yield from (((x, a), (y, k)) for k, a in enumerate(kept))
+    elif isinstance(op, ops.Concat):
+        yield from (((v, k), (y, k)) for v in op.operands for k in range(len(shape)) if not isinstance(v.owner, ir.Block))
+
+
+def _channels_through(op: ops.Contract) -> Iterator[tuple[Axis, Axis]]:
+    """Of a product with a matrix, as a convolution of one tap is: the channels that are summed and those that are made stand for each other."""
+    for value, axes, matrix in ((op.a, op.lhs, op.rhs), (op.b, op.rhs, op.lhs)):
+        summed, made = ([i for i in matrix if (i in op.out) == kept] for kept in (False, True))
+        if len(axes) > 2 and len(summed) == len(made) == 1 and made[0] not in axes and not isinstance(value.owner, ir.Block):
+            yield (value, list(axes).index(summed[0])), (op.results[0], list(op.out).index(made[0]))
+
+
+def _unit_rows(matrix: Sequence[Sequence[int]], rows: Sequence[int], columns: Sequence[int]) -> list[tuple[int, int]]:
+    """(row, column) of entries that are alone in their row and column, between axes of one length."""
+    out = []
+    for a, row in enumerate(matrix):
+        used = [k for k, f in enumerate(row) if f]
+        if len(used) == 1 and abs(row[used[0]]) == 1 and rows[a] == columns[used[0]] and sum(bool(other[used[0]]) for other in matrix) == 1:
+            out.append((a, used[0]))
+    return out
+
+
+def _kept_axes(before: Sequence[int], after: Sequence[int]) -> list[tuple[int, int]]:
+    """Axes that a reshape leaves: of one length, with as many elements before them."""
+    places = {(prod(before[:a]), n): a for a, n in enumerate(before) if n > 1}
+    return [(places[key], k) for k, n in enumerate(after) if (key := (prod(after[:k]), n)) in places]
+
+
+def _through(value: ir.Value, axis: int) -> list[Axis]:
+    """The axis, and where groups of channels were split apart, that of all channels before."""
+    op, shape = maker(value), type_of(value).shape
+    out = [] if isinstance(value.owner, ir.Block) else [(value, axis)]
+    if isinstance(op, ops.Reshape) and axis == 2 and shape[1] > 1 and maker(op.x) is not None:
+        whole = type_of(op.x).shape
+        if whole[:2] == (shape[0], shape[1] * shape[2]):
+            return [(op.x, 1)]
+    return out
+
+
+def _channels_behind(conv: ops.Conv) -> list[Axis]:
+    """The result's channels, where it is put back together from groups too."""
+    y, out = conv.results[0], [(conv.results[0], 2)]
+    for use in y.uses:
+        op = use.owner.opview
+        if isinstance(op, ops.Reshape) and type_of(op.results[0]).shape[:2] == (conv.type.shape[0], conv.type.shape[1] * conv.type.shape[2]):
+            out.append((op.results[0], 1))
+    return out
+
+
+# --- whether it pays --------------------------------------------------------------------------------------------------------------------
+
+
+def _pays(found: _Axes, group: dict[ir.Value, int]) -> bool:
+    """Whether the convolutions of a group gain more than it costs to bring values into the order and back."""
+    made = [v for v, axis in group.items() if _is_made(v, axis, found.of_filters)]
+    gain = sum(
+        SAVED * _gathered(op, op.results[0] in found.of_filters) for op in found.block.operations if isinstance(op, ops.Conv) and _touches(op, group)
+    )
+    crossing: dict[ir.Value, None] = {}
+    for value in made:
+        op = maker(value)
+        if op is not None and not isinstance(op, (ops.Conv, ops.Contract)):
+            crossing |= dict.fromkeys(r for v in op.operands if (r := _root(v)) not in group and _is_wide(r, value))
+        crossing |= dict.fromkeys(value for reader in _readers(value) if not isinstance(reader, Op) or _needs_order(reader, group))
+    return gain > PER_BYTE * sum(type_of(v).bytes for v in crossing)
+
+
+def _touches(conv: ops.Conv, group: dict[ir.Value, int]) -> bool:
+    return conv.results[0] in group or _root(conv.x) in group or _root(conv.w) in group
+
+
+def _gathered(conv: ops.Conv, of_filters: bool) -> int:
+    """Products whose operands come in chunks once the channels are last."""
+    x, w = type_of(conv.x).shape, type_of(conv.w).shape
+    channels = (x[0], w[1]) if of_filters else (x[2],)
+    whole = conv.type.dtype.bits == 16 and all(c % CHUNK == 0 for c in channels)
+    return conv.type.size * x[2] * prod(w[3:]) if whole else 0
+
+
+def _root(value: ir.Value) -> ir.Value:
+    """What a value is a view of."""
+    while isinstance(op := maker(value), VIEWS):
+        value = op.operands[0]
+    return value
+
+
+def _is_wide(root: ir.Value, value: ir.Value) -> bool:
+    """No constant, and nothing that is spread out: a tensor that has to be turned."""
+    return uniform(root) is None and 2 * type_of(root).size >= type_of(value).size
+
+
+def _readers(value: ir.Value) -> Iterator[ir.OpView]:
+    for use in value.uses:
+        op = use.owner.opview
+        if isinstance(op, VIEWS):
+            yield from _readers(op.results[0])
+        else:
+            yield op
+
+
+def _needs_order(reader: Op, group: dict[ir.Value, int]) -> bool:
+    """Whether a reader of a turned value must bring it back: contractions and folds read any order."""
+    return reader.results[0] not in group and not isinstance(reader, (ops.Conv, ops.Contract, ops.Reduce)) if reader.results else True
+
+
+# --- the new order ----------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Rewrite:
+    """Makes values anew with the channel axis last; whoever reads the old ones sees the new ones transposed. `channels`: the axis of each value."""
+
+    channels: dict[ir.Value, int]
+    of_filters: set[ir.Value]
+
+    def block(self, block: ir.Block) -> None:
+        for op in list(block.operations):
+            if not isinstance(op, Op) or len(op.results) != 1:
+                continue
+            old = op.results[0]
+            with ir.InsertionPoint(op), op.location:
+                seen = self._seen(op)
+            if seen is not None:
+                if old in self.channels:
+                    self.channels[seen] = self.channels.pop(old)
+                old.replace_all_uses_with(seen)
+                op.operation.erase()
+        remove_dead(block)
+
+    def _seen(self, op: Op) -> ir.Value | None:
+        """The op's value as its readers know it, of one made anew; None where it stays."""
+        if isinstance(op, ops.Reduce):
+            return self._reduce(op)
+        y = op.results[0]
+        axis = self.channels.get(y)
+        if axis is None or not _is_made(y, axis, self.of_filters):
+            return None
+        if isinstance(op, ops.Conv):
+            return self._conv(op)
+        order = _last(type_of(y).rank, axis)
+        new = self._anew(op, order)
+        _keep(op, new)
+        return ops.transpose(new, _inverse(order))
+
+    def _conv(self, op: ops.Conv) -> ir.Value:
+        """Made as [n, ..., channels]."""
+        n, g, o, *size = op.type.shape
+        space = len(size)
+        new = as_product(op, [0, *range(3, 3 + space), *([1] if g > 1 else []), 2])
+        _keep(op, new)
+        new = ops.reshape(new, (n, *size, g * o))
+        return ops.reshape(ops.transpose(new, [0, space + 1, *range(1, space + 1)]), op.type.shape)
+
+    def _reduce(self, op: ops.Reduce) -> ir.Value | None:
+        """Over an operand with its channels last; the result has the same axes in the order in which they are then left."""
+        axis, rank = self.channels.get(op.x), type_of(op.x).rank
+        if axis is None or axis == rank - 1:
+            return None
+        order = _last(rank, axis)
+        new = ops.Reduce.of(ops.transpose(op.x, order), kind=op.kind, axes=[k for k, a in enumerate(order) if a in op.axes])
+        _keep(op, new)
+        left = [a for a in order if a not in op.axes]
+        return ops.transpose(new, [left.index(a) for a in sorted(left)])
+
+    def _anew(self, op: Op, order: Sequence[int]) -> ir.Value:
+        """The result of an op with its axes in this order."""
+        values = op.values()
+        if isinstance(op, ops.Contract):
+            return ops.Contract.of(*op.operands, **{**values, "out": [op.out[k] for k in order]})
+        if isinstance(op, ops.Concat):
+            return ops.Concat.of(*[ops.transpose(v, order) for v in op.operands], axis=list(order).index(op.axis))
+        if isinstance(op, ops.Fold):
+            return self._fold(op, order)
+        return type(op).of(*[ops.transpose(v, order) for v in op.operands], **values)
+
+    def _fold(self, op: ops.Fold, order: Sequence[int]) -> ir.Value:
+        """A fold into axes of this order, of an operand whose channels are last too."""
+        rank = type_of(op.g).rank
+        inner = next((_last(rank, k) for a, k in _unit_rows(op.matrix, op.shape, type_of(op.g).shape) if a == order[-1]), list(range(rank)))
+        strides = [op.matrix[a][k] for a in order for k in inner]
+        offsets, shape = ([values[a] for a in order] for values in (op.offsets, op.shape))
+        return ops.Fold.of(ops.transpose(op.g, inner), strides=strides, offsets=offsets, shape=shape)
+
+
+def _last(rank: int, axis: int) -> list[int]:
+    return [*(k for k in range(rank) if k != axis), axis]
+
+
+def _inverse(order: Sequence[int]) -> list[int]:
+    return [list(order).index(k) for k in range(len(order))]
+
+
+def _keep(op: Op, value: ir.Value) -> None:
+    """The mark of the precision pass goes on."""
+    made = maker(value)
+    if made is not None and PRECISION in op.attributes:
+        made.attributes[PRECISION] = op.attributes[PRECISION]
