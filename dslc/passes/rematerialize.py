@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 
 from .mincut import ENDLESS, Network
@@ -82,7 +82,10 @@ def choose(line: Timeline, room: int) -> Choice | None:
         target -= over
     if best is None:
         plan, packing = least(line)
-        best = Choice(plan, packing, line.extra(plan), bound) if packing.total <= room else None
+        return Choice(plan, packing, line.extra(plan), bound) if packing.total <= room else None
+    if not _near(line, [best.plan], bound, GOOD):  # by all that was looked at since
+        answer = solve(line, room, sorted(looked.moments), dict.fromkeys(looked.repeats, False), NEAR, MOST)
+        best = replace(best, bound=max(bound, answer.bound if answer else 0.0))
     return best
 
 
@@ -368,6 +371,12 @@ def fullest_moments(line: Timeline, room: int) -> list[int]:
         if len(chosen) < MOMENTS and all(abs(n - m) > len(held) // 12 for m in chosen):
             chosen.append(n)
     return chosen
+
+
+def lower_bound(line: Timeline, room: int) -> float:
+    """Seconds that any plan under `room` bytes must add, by what the fullest moments hold; infinite where there is none."""
+    answer = solve(line, room, sorted(fullest_moments(line, room)), {}, NEAR, MOST)
+    return inf if answer is None else answer.bound
 
 
 def kept_sets(line: Timeline, room: int) -> list[tuple[set[int], int]]:

@@ -213,7 +213,7 @@ def test_small_programs_against_all_their_plans(seed):
             assert choice.bound <= least_extra + 1e-6 and choice.extra == pytest.approx(least_extra, abs=1e-9)
 
 
-@pytest.mark.parametrize("model, factors", [("gpt", (1.15, 1.3)), ("unet", (1.15, 1.2))])
+@pytest.mark.parametrize("model, factors", [("gpt", (1.15, 1.3)), ("unet", (1.2,))])
 def test_plans_of_whole_networks_are_within_a_point_of_the_bound(model, factors):
     """From so many times the least budget on, of all bytes, ports too; the sizes are those of the benchmark."""
     elaborated = lower(dslc.load(f"benchmarks/models/{model}.dsl"), "step", target_of("cpu"))
