@@ -42,9 +42,13 @@ TIMED = [
     ("fc dw", 768, 3072, TOKENS, "tn"),
     ("head dw", 50304, 768, TOKENS, "tn"),
 ]
+TIMED_TF32 = [(*c, on_hopper) for c in TIMED if c[0] in ("square 4096", "qkv", "fc", "fc2 dx", "fc dw") for on_hopper in (True, False)]
 CHECKED = (200, 584, 448)  # rows, columns, terms of the small products that every schedule makes first
-CHECKED_TILES = [("bfloat16", "nn"), ("bfloat16", "tt"), ("float16", "nt"), ("float32", "nn"), ("float32", "tt"), ("float64", "nt")]
-LIMITS = {"bfloat16": 4e-3, "float16": 5e-4, "float32": 4e-6, "float64": 1e-14}  # |found - exact| / |exact|
+CHECKED_TILES = [
+    ("bfloat16", "nn"), ("bfloat16", "tt"), ("float16", "nt"), ("float32", "nn"), ("float32", "tt"), ("float64", "nt"),
+    ("tf32", "nn"), ("tf32", "tt"),
+]  # fmt: skip
+LIMITS = {"bfloat16": 4e-3, "float16": 5e-4, "float32": 4e-6, "tf32": 5e-4, "float64": 1e-14}  # |found - exact| / |exact|
 ROUNDS, ROUND_SECONDS, STALLED = 7, 0.012, 25.0
 
 
@@ -67,9 +71,14 @@ class Case:
     terms: int
     layout: str
     timed: bool
-    dtype: str = "bfloat16"
+    dtype: str = "bfloat16"  # or "tf32": of float32
     hopper: bool = True  # the kernels are those for Hopper, else those for every GPU
     kernels: list[Kernel] = field(default_factory=list)
+
+    @property
+    def element(self) -> str:
+        """The type of the operands and the result."""
+        return "float32" if self.dtype == "tf32" else self.dtype
 
     def title(self) -> str:
         how = "" if self.hopper else ", tiles"
@@ -93,6 +102,8 @@ def prepare(folder: Path, every: bool) -> None:
     cases += [Case("check", *CHECKED, layout, False, dtype, False) for dtype, layout in CHECKED_TILES]
     cases += [Case(*c, True) for c in TIMED]
     cases += [Case("square 4096", 4096, 4096, 4096, "nn", True, dtype, False) for dtype in ("float32", "bfloat16")]
+    cases += [Case("check", *CHECKED, layout, False, "tf32") for layout in ("nt", "tn")]
+    cases += [Case(*c, True, "tf32", on_hopper) for *c, on_hopper in TIMED_TF32]
     with nn.context(), ir.Location.unknown():
         for number, case in enumerate(cases):
             arch = full if case.timed else replace(full, sms=3)
@@ -113,9 +124,9 @@ def _kernels(case: Case, arch: Any, folder: Path, number: int, every: bool) -> I
     axes = [[0, 2] if case.layout[0] == "n" else [2, 0], [2, 1] if case.layout[1] == "n" else [1, 2]]
 
     def build(a: Any, b: Any) -> Any:
-        return product_of(a, b, *axes, [0, 1])
+        return product_of(a, b, *axes, [0, 1], tf32=case.dtype == "tf32")
 
-    made = products.built(products.Case(f"product{number}", [(BY_NAME[case.dtype], s) for s in shapes], build), arch)
+    made = products.built(products.Case(f"product{number}", [(BY_NAME[case.element], s) for s in shapes], build), arch)
     (op,) = {op for op, _ in made.request.body.makers.values()}
     epilogue = contract.epilogue_of(made.request, op)
     schedules: list[Any]
@@ -124,12 +135,13 @@ def _kernels(case: Case, arch: Any, folder: Path, number: int, every: bool) -> I
     if case.hopper:
         product = contract.hopper_product(epilogue)
         assert product is not None
-        schedules = gemm_schedule.hopper_schedules(product.sizes, arch, lambda rows, columns: hopper.fits(product, rows, columns))
-        generate, cost = lambda s: hopper.generate(product, s), lambda s: gemm_schedule.hopper_cycles(s, product.sizes, arch)
+        schedules = gemm_schedule.hopper_schedules(product.sizes, arch, product.depth, lambda rows, columns: hopper.fits(product, rows, columns))
+        depth = product.depth
+        generate, cost = lambda s: hopper.generate(product, s), lambda s: gemm_schedule.hopper_cycles(s, product.sizes, arch, product.depth)
     else:
         tiled = tiles.product_of(epilogue)
         schedules = gemm_schedule.tile_schedules(tiled.sizes, arch, tiled.element.bytes, tiled.mma)
-        generate, cost = lambda s: tiles.generate(tiled, s), lambda s: gemm_schedule.tile_cycles(s, tiled.sizes, arch, tiled.mma)
+        generate, cost = lambda s: tiles.generate(tiled, s), lambda s: gemm_schedule.tile_cycles(s, tiled.sizes, arch, tiled.rate)
     best = min(schedules, key=cost)
     if case.timed:  # of splits only those that may help
         schedules = sorted(schedules, key=cost)[: (7 if case.hopper else 3) if every else 1]
@@ -141,7 +153,7 @@ def _kernels(case: Case, arch: Any, folder: Path, number: int, every: bool) -> I
         (cubin,) = nvrtc.build([text], arch.name)
         name = f"{number:02d}_{turn:02d}"
         (folder / f"{name}.cubin").write_bytes(cubin.code)
-        words = f"{schedule.words()}" if case.hopper else generated.functions[0].schedule
+        words = f"{schedule.words(depth)}" if case.hopper else generated.functions[0].schedule
         yield Kernel(words, f"{name}.cubin", [_described(f) for f in generated.functions], generated.workspace_bytes, schedule == best)
 
 
@@ -206,7 +218,6 @@ def child(folder: Path, lines: Path, first: int) -> None:
 
     cases = [Case(**{**c, "kernels": [Kernel(**k) for k in c["kernels"]]}) for c in json.loads((folder / "cases.json").read_text())]
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-    torch.backends.cuda.matmul.allow_tf32 = False
     with lines.open("a") as file:
 
         def note(**row: Any) -> None:
@@ -233,7 +244,8 @@ def _case(case: Case, folder: Path, note: Callable[..., None]) -> None:
     generator = torch.Generator("cuda").manual_seed(0)
     shapes = ((m, k) if case.layout[0] == "n" else (k, m)), ((k, n) if case.layout[1] == "n" else (n, k))
     sets = max(1, min(6, int(2e8 / (2 * (m * k + k * n + m * n)))))  # together larger than the L2 cache
-    dtype = getattr(torch, case.dtype)
+    dtype = getattr(torch, case.element)
+    torch.backends.cuda.matmul.allow_tf32 = case.dtype == "tf32"
     inputs = [[torch.randn(s, generator=generator, device="cuda", dtype=dtype) for s in shapes] for _ in range(sets)]
     outs = [torch.empty(m, n, dtype=dtype, device="cuda") for _ in range(sets)]
     wanted = _exact(*_laid(inputs[0], case.layout))
@@ -347,10 +359,11 @@ def _launcher(folder: Path, kernel: Kernel, tensors: list[Any], workspace: Any) 
         for p in f["parameters"]:
             if p["source"] == "value":
                 values.append(ctypes.c_int32(p["number"]))
-            elif p["source"] == "map":
+            elif p["source"] in ("map", "workspace_map"):
                 m = p["tensor_map"]
                 described = TensorMap((), m["dtype"], *(tuple(m[x]) for x in ("dims", "strides", "box")), m["swizzle"])
-                values.append(packed_tensor_map(encoded(described, tensors[p["number"]].data_ptr() + m["place"][1])))
+                base = tensors[p["number"]].data_ptr() if p["source"] == "map" else workspace.data_ptr() + p["number"]
+                values.append(packed_tensor_map(encoded(described, base + m["place"][1])))
             else:
                 at, offset = {"operand": (p["number"], 0), "result": (2 + p["number"], 0), "workspace": (3, p["number"])}[p["source"]]
                 values.append(ctypes.c_uint64([*tensors, workspace][at].data_ptr() + offset))

@@ -1,10 +1,10 @@
 """`python -m benchmarks.memory [--only NAME,...] [--rounds N] --json FILE`: training steps under budgets of memory.
 
 Each row is a budget, from the least possible to the unbounded one: the arena that the plan takes and its packing's lower bound; the time that
-repeats add by the cost model, what any plan must add, what the greedy plan adds. Where steps are `measured`, contestants in processes of their own
-take them side by side, as in `benchmarks.driver`: dslc under some of the budgets, torch.compile under shares of its `activation_memory_budget`; for
-each the most memory that was resident and the time of a step, with the share of the machine that others used meanwhile. A table is printed; a plot
-of budget against time lies beside the file.
+repeats, and turns of a loop over the logits, add by the cost model, what any plan with so many turns must add, what the greedy plan without turns
+adds. Where steps are `measured`, contestants in processes of their own take them side by side, as in `benchmarks.driver`: dslc under some of the
+budgets, torch.compile under shares of its `activation_memory_budget`; for each the most memory that was resident and the time of a step, with the
+share of the machine that others used meanwhile. A table is printed; a plot of budget against time lies beside the file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ STEPS = 8  # budgets
 FROM = 1.15  # times the least budget: from here on the plan should be near the bound
 MEASURED = (0, 2, 5)  # rows whose budgets dslc runs under
 SHARES = (1.0, 0.5, 0.0)  # of torch's activation_memory_budget
-SPARE = 1 << 16  # bytes that kernels need behind the arena
+SPARE = 1 << 22  # bytes that kernels need behind the arena
 SECONDS = 0.5  # of each contestant's part of a round
 THREADS = 2
 
@@ -51,6 +51,7 @@ ALL = {
     s.name: s
     for s in (
         Step("gpt", "gpt", "gpt_train"),
+        Step("gpt_words", "gpt", "gpt_words_train", dict(WORKLOADS["gpt_words_train"].sizes)),
         Step("gpt2_124m", "gpt", sizes={"batch": 4, "time": 1024, "vocab": 50304, "width": 768, "heads": 12, "depth": 12}),
         Step("resnet50", "resnet50", sizes={"batch": 32}),
         Step("unet", "unet"),
@@ -60,32 +61,35 @@ ALL = {
 
 
 def planned(step: Step) -> list[dict[str, Any]]:
-    """What the checkpoint pass chooses for each budget."""
+    """What the chunk and checkpoint passes choose for each budget."""
     import dslc
     from dslc.compiler import lower
     from dslc.ir.program import program_of
+    from dslc.passes.chunk import cheapest, choices, losses, timeline
     from dslc.passes.packing import pack
-    from dslc.passes.rematerialize import choose, greedy, least
-    from dslc.passes.timeline import Timeline
+    from dslc.passes.rematerialize import greedy, least
     from dslc.targets import target_of
 
-    elaborated = lower(dslc.load(str(MODELS / f"{step.model}.dsl"), **step.sizes), "step", target_of("cpu"))
+    elaborated = lower(dslc.load(str(MODELS / f"{step.model}.dsl"), **step.sizes), "step", target_of("cpu"), after="attention")
     with elaborated.context, elaborated.location:
-        line = Timeline.of(program_of(elaborated.module))
-    free, smallest = pack(line.intervals(line.base)).total, least(line)[1].total
-    first = (line.slots + smallest) * FROM - line.slots  # the arena of FROM times the least budget
+        program = program_of(elaborated.module)
+        lines = [(turns, timeline(program, turns)) for turns in choices(losses(program.entry_block, []))]
+    whole = lines[0][1]
+    free, smallest = pack(whole.intervals(whole.base)).total, min(least(line)[1].total for _, line in lines)
+    first = (whole.slots + smallest) * FROM - whole.slots  # the arena of FROM times the least budget
     rooms = {smallest + (free - smallest) * k // (STEPS - 1) for k in range(STEPS)} | ({int(first)} if first < free else set())
     rows = []
     for room in sorted(rooms):
         start, start_cpu = time.perf_counter(), time.process_time()
-        choice = choose(line, room)
+        turns, line, choice = cheapest(lines, whole.slots + room)
         seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
-        by_greed = greedy(line, room)
+        by_greed = greedy(whole, room)
         assert choice is not None
+        looped = line.seconds - whole.seconds  # what the turns of the loop add
         rows.append({"budget": line.slots + room, "room": room, "of_least_budget": (line.slots + room) / (line.slots + smallest),
                      "of_least_arena": room / smallest, "arena": choice.packing.total, "arena_bound": choice.packing.lower_bound,
-                     "repeats": len(choice.plan) - len(line.tasks), "added": choice.extra / line.seconds, "bound": choice.bound / line.seconds,
-                     "greedy": by_greed.extra / line.seconds if by_greed else None,
+                     "turns": turns, "repeats": len(choice.plan) - len(line.tasks), "added": (looped + choice.extra) / whole.seconds,
+                     "bound": (looped + choice.bound) / whole.seconds, "greedy": by_greed.extra / whole.seconds if by_greed else None,
                      "seconds_to_plan": seconds, "cpu_seconds_to_plan": cpu})  # fmt: skip
     return rows
 
@@ -197,11 +201,11 @@ def _figures(player: driver.Contestant, players: list[driver.Contestant]) -> dic
 
 def table(name: str, told: dict[str, Any]) -> str:
     """Budgets and times as text."""
-    lines = [f"{name:10} {'budget':>10} {'of least':>9} {'plan':>8} {'bound':>8} {'greedy':>8} {'to plan':>8}"]
+    lines = [f"{name:10} {'budget':>10} {'of least':>9} {'plan':>8} {'bound':>8} {'greedy':>8} {'turns':>6} {'to plan':>8}"]
     for r in told["plans"]:
         greedy = "none" if r["greedy"] is None else f"{100 * r['greedy']:.2f}%"
         lines.append(f"{'':10} {r['budget'] / 1e6:7.1f} MB {r['of_least_budget']:9.3f} {100 * r['added']:7.2f}% {100 * r['bound']:7.2f}% {greedy:>8} "
-                     f"{r['cpu_seconds_to_plan']:6.1f} s")  # fmt: skip
+                     f"{r['turns']:6} {r['cpu_seconds_to_plan']:6.1f} s")  # fmt: skip
     for r in told.get("alone", {}).get("steps", ()):
         under = f"{r['budget'] / 1e6:.1f} MB" if r["budget"] else "no budget"
         spread = " .. ".join(f"{100 * a:+.0f}" for a in r["added_spread"])

@@ -5,8 +5,8 @@ Weights are drawn once, under the names of the model file, and handed to every c
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ class Workload:
     mode: str
     inputs: Callable[[np.random.Generator], dict[str, np.ndarray]]
     tolerance: float = 1e-4
+    sizes: Mapping[str, int] = field(default_factory=dict)  # of the model file, others than its own
     unrolled_by: tuple[str, ...] = ()  # peers that make a graph node of every turn of the network's loop, and are left out for that
 
     @property
@@ -42,6 +43,10 @@ def _chosen(rng: np.random.Generator) -> dict[str, np.ndarray]:
 
 def _gpt(rng: np.random.Generator) -> dict[str, np.ndarray]:
     return {name: rng.integers(0, 65, (8, 256)).astype(np.int32) for name in ("x", "y")}
+
+
+def _gpt_words(rng: np.random.Generator) -> dict[str, np.ndarray]:
+    return {name: rng.integers(0, 50304, (8, 256)).astype(np.int32) for name in ("x", "y")}
 
 
 def _gpt_prompt(rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -88,6 +93,7 @@ WORKLOADS = {
         Workload("mlp_train", "mlp", "train", _mlp),
         Workload("gpt_forward", "gpt", "forward", _gpt),
         Workload("gpt_train", "gpt", "train", _gpt),
+        Workload("gpt_words_train", "gpt", "train", _gpt_words, sizes={"vocab": 50304, "width": 256, "heads": 4, "depth": 2}),
         Workload("gpt_decode", "gpt", "decode", _gpt_prompt, 0.0),
         Workload("attention_forward", "attention", "forward", _attention),
         Workload("attention_train", "attention", "train", _attention),

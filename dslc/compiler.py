@@ -120,6 +120,7 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned:
         passes += [model.decoding(elaborated, prefill=program == "prefill"), Simplify(), *grouping]
     if target.lowered:
         from .passes.attention import Attention
+        from .passes.chunk import Chunk
         from .passes.fuse import Fuse
         from .passes.prepare import Prepare
         from .passes.recompute import Recompute
@@ -135,16 +136,17 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned:
             passes.append(ChannelsLast())
         if recipe.prepares:
             passes += [Words(), Prepare()]
+        budget = settings.memory if recipe.steps and settings is not None else None
         fusing: list[Pass] = [Attention(target.workers(), target.few_rows and recipe.prepares)]
         if recipe.steps or elaborated.builder.has_gradients:
-            fusing.append(Recompute())
+            fusing += [Chunk(budget, aside, target.workers() > 0), Recompute()]
         fusing.append(Fuse())
-        if recipe.steps and settings is not None and settings.memory is not None:
+        if budget is not None:
             from .passes.checkpoint import Checkpoint
             from .passes.scan_schedules import ScanSchedules
 
-            passes += [ScanSchedules(settings.memory, aside, tuple(fusing)), *fusing]
-            passes.append(Checkpoint(settings.memory, aside, settings.memory_span or settings.span))
+            passes += [ScanSchedules(budget, aside, tuple(fusing)), *fusing]
+            passes.append(Checkpoint(budget, aside, settings.memory_span or settings.span))
         else:
             passes += fusing
         passes.append(Tile(tuned))
@@ -245,11 +247,13 @@ def _noted(executable: Executable, module: Any) -> Executable:
     from .ir.program import program_of, results_of
     from .passes.bounded import NOTE as LENGTHS
     from .passes.checkpoint import NOTE
+    from .passes.notes import notes_of
 
     attributes = module.operation.attributes
     writes = "\n".join(s.name for s, _ in results_of(program_of(module)) if s.role in ("param", "state"))
     told = {name: attributes[note].value for name, note in (("memory", NOTE), ("lengths", LENGTHS)) if note in attributes}
-    return replace(executable, notes={**executable.notes, "writes": writes, **told})
+    chunks = {"chunks": "; ".join(lines)} if (lines := notes_of(module, "chunk")) else {}
+    return replace(executable, notes={**executable.notes, "writes": writes, **told, **chunks})
 
 
 def compile_program(

@@ -40,7 +40,7 @@ def page(model: Model, executable: Executable, profile: Profile | None = None) -
         ("work", f"{flops / 1e9:,.3g} GFLOP, {_bytes(moved)} moved at least"),
         ("memory", f"{_bytes(executable.arena_bytes)} arena for intermediates, {_bytes(executable.scratch_bytes)} scratch a thread"),
         ("in all", f"{_bytes(executable.arena_bytes + ports)} with parameters, states, inputs and results"),
-        *([("budget", html.escape(executable.notes["memory"]))] if "memory" in executable.notes else []),
+        *([(label, html.escape(executable.notes[k])) for k, label in (("memory", "budget"), ("chunks", "losses")) if k in executable.notes]),
         *([("lengths", html.escape("; ".join(family_of(model, executable.program).told())))] if of_any_length else []),
         ("kernels", f"{len(executable.kernels)} distinct, {len(executable.launches)} launches"),
         ("code", _bytes(len(executable.code))),

@@ -13,7 +13,7 @@ def shapes(workload: Workload) -> dict[str, tuple[int, ...]]:
     """The parameters of the model file."""
     import dslc
 
-    model = dslc.load(workload.spec)
+    model = dslc.load(workload.spec, **workload.sizes)
     return {name: tuple(model.params[name].shape) for name in model.params}
 
 
@@ -23,7 +23,8 @@ def prepare(
     """A function that runs the workload once and gives its result in fresh memory. `memory`: a training step's budget of bytes."""
     import dslc
 
-    model = dslc.load(workload.spec, **({"batch": 1} if workload.mode == "decode" else {}), **({"memory": f"{memory} B"} if memory else {}))
+    others = {"batch": 1} if workload.mode == "decode" else {"memory": f"{memory} B"} if memory else {}
+    model = dslc.load(workload.spec, **workload.sizes, **others)
     for name, value in weights.items():
         model.params[name] = value
     if workload.mode == "forward":

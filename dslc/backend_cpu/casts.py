@@ -96,6 +96,13 @@ def round_to(x: Value, dtype: DType) -> Value:
     return decode(encode(x, form), form) if form else x
 
 
+def rounded_to_tf32(x: Value) -> Value:
+    """An f32 as `core.dtypes.rounded_to_tf32` rounds it."""
+    wide = _int(x, 32)
+    bits = arith.andi(arith.addi(arith.bitcast(wide, x), const(1 << 12, wide)), const(-1 << 13, wide))
+    return arith.select(arith.cmpf(arith.CmpFPredicate.UNO, x, x), x, arith.bitcast(x.type, bits))
+
+
 def from_memory(raw: Value, dtype: DType) -> Value:
     """What a load gives, in register form."""
     if dtype.is_bool:

@@ -31,6 +31,7 @@ MOST_PACKED = 4 << 20  # bytes of a B that is packed as a whole, before the prod
 MOST_OF_BATCH = 64  # rows of a batch with a B of its own, from which on packing this is worth while
 MOST_DOT = 64  # rows up to which the dot form is worth a trial
 TILES_TRIED = 8  # the best by cost
+MANY_ROWS = 64  # with which a product in a loop packs its columns in each turn at little cost, rather than keep many bytes of them
 MOST_WAYS, MOST_TRIED = 160, 48  # combinations that are looked at, schedules that are tried
 BLOCK_SHARE = 2  # and one part for a packed block of A, which every panel of B reads again; one of B may be twice as large
 
@@ -141,9 +142,10 @@ def tile_of(shape: Shape, a: Side, machine: Machine) -> tuple[int, int]:
 
 def choose_whole(shape: Shape, a: Side, b: Side, machine: Machine) -> Schedule:
     """As `choose`, with B packed as a whole where a product is large enough for that and would pack the same columns again and again, or each turn of
-    a loop would."""
+    a loop would and has few rows, or few columns to keep."""
     schedule = choose(shape, a, b, machine)
-    if (b.still and schedule.pack_b) or (is_large(shape) and packs_again(shape, schedule)):
+    keeps = b.still and schedule.pack_b and (shape.m < MANY_ROWS or packed_bytes(shape, b, schedule) <= MOST_PACKED)
+    if keeps or (is_large(shape) and packs_again(shape, schedule)):
         return replace(choose(shape, a, replace(b, packed=True), machine), whole_b=True)
     return schedule
 

@@ -13,7 +13,7 @@ from dslc.core.dtypes import BOOL, INT32, INT64
 from dslc.ir import index
 from dslc.ir.index import Const, Dim, Expr, FloorDiv, Mod, Sum, Symbol
 from dslc.ir.mlir import vector
-from dslc.ir.trace import Apply, Given, Guard, Join, Node, Product, Read, Test, Trace, symbols_of
+from dslc.ir.trace import Apply, Given, Guard, Join, Node, Product, Read, Rounded, Test, Trace, symbols_of
 
 from . import casts, emit
 from .emit import Memory
@@ -107,6 +107,8 @@ class Point:
             case Product():
                 a, b = (self.s.cast(v, v.dtype, node.dtype) for v in (self.value(node.a), self.value(node.b)))
                 return self.s.mul(a, b)
+            case Rounded():
+                return self.s.rounded_to_tf32(self.value(node.value))
             case Given():
                 assert self.given is not None
                 return self.given(self, node)

@@ -206,6 +206,9 @@ class Arithmetic:
     def ceil(self, a: Val) -> Val:
         return self._unary("math.ceil", a)
 
+    def rounded_to_tf32(self, a: Val) -> Val:
+        return Val(casts.rounded_to_tf32(a.ssa), a.dtype, a.lanes)
+
     def round(self, a: Val) -> Val:
         return self._unary("math.roundeven", a)
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from .arch import Arch
 
-DEPTH = 64  # terms of a Hopper tile
+SPAN = 128  # bytes of a Hopper tile's terms
 STAGING = 8 * 16 * 64 * 4  # bytes: 16 rows of 64 float32 sums for each of 8 consumer warps
 BARRIERS = 256  # bytes behind them
-TENSOR_CORE = 2048  # products of 16-bit elements a cycle of a multiprocessor, with wgmma
+TENSOR_CORE = 4096  # bytes of one operand whose products a multiprocessor makes in a cycle, with wgmma
 START = 1500  # cycles until a block's first tile is there
-LEAST_STEPS = 3  # of DEPTH terms, of a split
+LEAST_STEPS = 3  # of SPAN bytes, of a split
 
 
 @dataclass(frozen=True)
@@ -38,16 +38,16 @@ class HopperSchedule:
 
     @property
     def stage_bytes(self) -> int:
-        return (self.rows + self.columns) * DEPTH * 2
+        return (self.rows + self.columns) * SPAN
 
     @property
     def shared_bytes(self) -> int:
         return self.stages * self.stage_bytes + STAGING + BARRIERS
 
-    def words(self) -> str:
+    def words(self, depth: int) -> str:
         how = "taking turns at tiles" if self.turns else "sharing each tile"
         split = f", terms split in {self.splits}" if self.splits > 1 else ""
-        return f"two warpgroups {how} of {self.rows} x {self.columns}, a third loads {self.stages} stages of {DEPTH} terms{split}"
+        return f"two warpgroups {how} of {self.rows} x {self.columns}, a third loads {self.stages} stages of {depth} terms{split}"
 
 
 # rows, columns, turns: by how much the products of a step are slower than the tensor cores' rate, seen beside each other on an H100
@@ -57,26 +57,26 @@ HOPPER_TILES = {
 Sizes = tuple[int, int, int, int]  # batch, rows, columns, terms
 
 
-def hopper_schedules(sizes: Sizes, arch: Arch, fits: Callable[[int, int], bool]) -> list[HopperSchedule]:
-    """All schedules that a product may have; `fits(rows, columns)`: whether the copy engine can make such tiles. Terms are split for tiles of 128
-    rows and more: with fewer it was slower wherever it was seen."""
-    splits = [n for n in (1, 2, 3, 4, 6, 8, 12, 16) if n == 1 or sizes[3] >= n * LEAST_STEPS * DEPTH]
+def hopper_schedules(sizes: Sizes, arch: Arch, depth: int, fits: Callable[[int, int], bool]) -> list[HopperSchedule]:
+    """All schedules that a product may have; `depth`: terms of a tile; `fits(rows, columns)`: whether the copy engine can make such tiles. Terms are
+    split for tiles of 128 rows and more: with fewer it was slower wherever it was seen."""
+    splits = [n for n in (1, 2, 3, 4, 6, 8, 12, 16) if n == 1 or sizes[3] >= n * LEAST_STEPS * depth]
     return [_hopper(*tile, n, sizes, arch) for tile in HOPPER_TILES if fits(*tile[:2]) for n in splits if n == 1 or tile[0] >= 128]
 
 
 def _hopper(rows: int, columns: int, turns: bool, splits: int, sizes: Sizes, arch: Arch) -> HopperSchedule:
-    stages = (arch.shared_bytes - STAGING - BARRIERS) // ((rows + columns) * DEPTH * 2)
+    stages = (arch.shared_bytes - STAGING - BARRIERS) // ((rows + columns) * SPAN)
     tall = -(-sizes[1] // rows)
     return HopperSchedule(rows, columns, turns, min(stages, 8), splits, max(1, min(tall, 2048 // rows)))
 
 
-def hopper_cycles(s: HopperSchedule, sizes: Sizes, arch: Arch) -> float:
+def hopper_cycles(s: HopperSchedule, sizes: Sizes, arch: Arch, depth: int) -> float:
     """Cycles of the whole product: waves of tiles, each its products and, unless another tile's products run beside them, its stores."""
     batch, rows, columns, terms = sizes
     tiles = batch * -(-rows // s.rows) * -(-columns // s.columns) * s.splits
     waves = -(-tiles // arch.sms)
-    steps = -(-terms // (DEPTH * s.splits))
-    products = steps * s.rows * s.columns * DEPTH / TENSOR_CORE * HOPPER_TILES[s.rows, s.columns, s.turns]
+    steps = -(-terms // (depth * s.splits))
+    products = steps * s.rows * s.columns * SPAN / TENSOR_CORE * HOPPER_TILES[s.rows, s.columns, s.turns]
     stores = s.rows * s.columns / 7
     per_wave = max(products, stores) if s.turns and waves > 1 else products + stores
     fold = START * 3 + batch * rows * columns * (s.splits + 1) * 4 / (arch.sms * 14) if s.splits > 1 else 0
@@ -104,9 +104,9 @@ class TileSchedule:
         """Sums that a thread holds."""
         return self.rows * self.columns // (self.warps * 32)
 
-    def shared_bytes(self, element: int, wide: int) -> int:
-        """With elements and sums of so many bytes; the sums are staged where the tiles were."""
-        return max(self.stages * (self.rows + self.columns) * self.depth * element, self.warps * 16 * 64 * wide)
+    def shared_bytes(self, element: int, wide: int, padding: int) -> int:
+        """With elements and sums of so many bytes, and so many elements more in each term; the sums are staged where the tiles were."""
+        return max(self.stages * (self.rows + self.columns + 2 * padding) * self.depth * element, self.warps * 16 * 64 * wide)
 
     def words(self, how: str) -> str:
         split = f", terms split in {self.splits}" if self.splits > 1 else ""
@@ -120,7 +120,7 @@ FMA_TILES = ((128, 128, 4), (64, 128, 2), (64, 64, 2), (32, 64, 1))
 
 def tile_schedules(sizes: Sizes, arch: Arch, element: int, mma: bool) -> list[TileSchedule]:
     """All schedules of a product, with elements of so many bytes in shared memory, by tensor cores or by multiply-adds."""
-    depth = 32 if mma else 64 // element
+    depth = 64 // element
     splits = [n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32) if n == 1 or sizes[3] >= n * 4 * depth]
     out = []
     for rows, columns, tall in MMA_TILES if mma else FMA_TILES:
@@ -130,13 +130,13 @@ def tile_schedules(sizes: Sizes, arch: Arch, element: int, mma: bool) -> list[Ti
     return out
 
 
-def tile_cycles(s: TileSchedule, sizes: Sizes, arch: Arch, mma: bool) -> float:
-    """Cycles of the whole product, with as many blocks on a multiprocessor as have 8 warps together."""
+def tile_cycles(s: TileSchedule, sizes: Sizes, arch: Arch, rate: int) -> float:
+    """Cycles of the whole product, with as many blocks on a multiprocessor as have 8 warps together, which makes `rate` products a cycle at most."""
     batch, rows, columns, terms = sizes
     tiles = batch * -(-rows // s.rows) * -(-columns // s.columns) * s.splits
     beside = max(1, 8 // s.warps)
-    rate = (512 if mma else 64) / (1.0 if s.rows * s.columns >= 128 * 128 else 1.2 if s.rows * s.columns >= 128 * 64 else 1.6)
+    reached = rate / (1.0 if s.rows * s.columns >= 128 * 128 else 1.2 if s.rows * s.columns >= 128 * 64 else 1.6)
     waves = -(-tiles // (arch.sms * beside))
-    per_wave = beside * (s.rows * s.columns * (-(-terms // s.splits) / rate + 1 / 16)) + START
+    per_wave = beside * (s.rows * s.columns * (-(-terms // s.splits) / reached + 1 / 16)) + START
     fold = START * 3 + batch * rows * columns * (s.splits + 1) * 4 / (arch.sms * 14) if s.splits > 1 else 0
     return waves * per_wave + fold

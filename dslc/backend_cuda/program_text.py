@@ -53,6 +53,8 @@ def printed(name: str, units: Sequence[Unit], arch: Arch) -> Printed:
         includes.insert(0, "narrow.cuh")
     if "philox(" in body:
         includes.append("philox.cuh")
+    if "nearest_tf32(" in body:
+        includes.append("tf32.cuh")
     includes += [i for i in dict.fromkeys(i for unit in units for i in unit.includes) if i not in includes]
     prelude = "".join(f'#include "device/{i}"\n' for i in includes)
     head = f"// {name}: {len(parts)} kernels for {arch.name}.\n\n"

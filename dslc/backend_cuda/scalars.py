@@ -122,6 +122,9 @@ class Arithmetic:
     def round(self, a: Val) -> Val:
         return self._math("rint", a)
 
+    def rounded_to_tf32(self, a: Val) -> Val:
+        return self.call("nearest_tf32", a)
+
     # ---- comparison and choice
 
     def compare(self, predicate: str, a: Val, b: Val) -> Val:

@@ -62,7 +62,7 @@ def summary(model: Model, program: str, target: str) -> dict[str, Any]:
     with elaborated.context:
         kernels = _kernels(elaborated.module)
         memory = _memory(elaborated.module) if target_of(target).lowered else {}
-        notes = {name: notes_of(elaborated.module, name) for name in ("precision", "attention")}
+        notes = {name: notes_of(elaborated.module, name) for name in ("precision", "attention", "chunk")}
     if checked.bounds and program in OF_ANY_LENGTH:
         notes["lengths"] = family_of(model, program).told()
     return {

@@ -72,7 +72,8 @@ ALL = (
     FLOAT64, FLOAT32, FLOAT16, BFLOAT16, FLOAT8_E4M3, FLOAT8_E5M2,
     INT64, INT32, INT16, INT8, UINT8, INT4, BOOL,
 )  # fmt: skip
-PRECISIONS = ("float32", "bfloat16", "float16", "int8")  # that programs run in; int8: weights, of programs that do not train
+TF32 = "tf32"  # no type of values: float32 whose products round their factors to 10 bits
+PRECISIONS = ("float32", TF32, "bfloat16", "float16", "int8")  # that programs run in; int8: weights, of programs that do not train
 BY_NAME = {t.name: t for t in ALL}
 BY_MLIR = {t.mlir: t for t in ALL}
 
@@ -81,6 +82,13 @@ def of_numpy(dtype: np.dtype | type) -> DType:
     """The DType of a numpy dtype; raises KeyError where there is none (strings, complex)."""
     name = np.dtype(dtype).name
     return BY_NAME["float8_e4m3" if name == "float8_e4m3fn" else name]
+
+
+def rounded_to_tf32(x: np.ndarray) -> np.ndarray:
+    """The nearest values with 10 bits behind the leading one, ties away from zero, in x's own type: `cvt.rna.tf32.f32` of x as float32."""
+    narrow = x.astype(np.float32)
+    bits = narrow.view(np.uint32)
+    return np.where(np.isnan(narrow), narrow, (bits + np.uint32(1 << 12) & np.uint32(0xFFFFE000)).view(np.float32)).astype(x.dtype)
 
 
 def promote(a: DType, b: DType) -> DType:

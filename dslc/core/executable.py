@@ -81,8 +81,9 @@ class Launch:
 class TensorMap:
     """What a GPU's copy engine must know of a tensor (`cuTensorMapEncodeTiled`). Lists begin with the axis that lies densest.
 
-    `place` is a Launch's operand; `dims` are elements, `strides` bytes from the second axis on, `box` the elements that one copy moves; `swizzle` is
-    0, 32, 64 or 128 bytes; `steps`: along each axis every how many elements one is moved, () for all.
+    `place` is a Launch's operand; `dtype` the name of a type, or "tf32": float32 that is rounded on the way; `dims` are elements, `strides` bytes
+    from the second axis on, `box` the elements that one copy moves; `swizzle` is 0, 32, 64 or 128 bytes; `steps`: along each axis every how many
+    elements one is moved, () for all.
     """
 
     place: Operand

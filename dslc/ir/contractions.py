@@ -14,7 +14,7 @@ from typing import Any
 
 from . import index
 from .index import Dim, Expr
-from .trace import Body, Coordinates, Given, Guard, Node, Read, Test, Trace
+from .trace import Body, Coordinates, Given, Node, Test, Trace
 from .types import type_of
 
 BATCH, ROWS, COLUMNS, TERMS = range(4)  # dims of the iteration space
@@ -62,7 +62,7 @@ class Contraction:
         self.trace = Trace(body, self.sizes, self._provide)
         self.axes = tuple(self.trace.tidy(e) for e in axes)
         self.points = self.axes[: op.type.rank]
-        self.operands = tuple(self._operand(maps, k) for k in (roles.rows_of, 1 - roles.rows_of))
+        self.operands = tuple(self.trace.factor_at(op, maps, k, self.axes) for k in (roles.rows_of, 1 - roles.rows_of))
         self.results = [self._result(v) for v in results]
 
     def _provide(self, trace: Trace, value: Any, at: Coordinates, tests: tuple[Test, ...]) -> Node | None:
@@ -70,10 +70,6 @@ class Contraction:
             return None
         self.scattered |= at != self.points
         return Given(self.op.type.dtype, 0, at)
-
-    def _operand(self, maps: Any, k: int) -> Node:
-        node, extra = self.trace.operand_at(self.op, maps, k, self.axes, ())
-        return node if not extra or isinstance(node, Read) else Guard(node.dtype, extra, node, 0.0)
 
     def _result(self, value: Any) -> tuple[Node, Expr]:
         shape, own = type_of(value).shape, self.op.type.shape

@@ -40,10 +40,11 @@ Region = Annotated[Any, "region"]
 
 @dataclass(frozen=True)
 class Codec:
-    """How an attribute's Python value is kept as an MLIR attribute."""
+    """How an attribute's Python value is kept as an MLIR attribute. `optional`: it is False where the attribute is not there."""
 
     encode: Any
     decode: Any
+    optional: bool = False
 
 
 def _i64(v: int) -> ir.Attribute:
@@ -86,6 +87,7 @@ Int = Annotated[int, Codec(_i64, lambda a: ir.IntegerAttr(a).value)]
 Ints = Annotated[tuple[int, ...], Codec(lambda v: ir.DenseI64ArrayAttr.get([int(i) for i in v]), lambda a: tuple(ir.DenseI64ArrayAttr(a)))]
 Float = Annotated[float, Codec(lambda v: ir.FloatAttr.get_f64(float(v)), lambda a: ir.FloatAttr(a).value)]
 Flag = Annotated[bool, Codec(lambda v: ir.BoolAttr.get(bool(v)), lambda a: ir.BoolAttr(a).value)]
+Mark = Annotated[bool, Codec(lambda v: ir.UnitAttr.get(), lambda a: True, optional=True)]
 Str = Annotated[str, Codec(lambda v: ir.StringAttr.get(v), lambda a: ir.StringAttr(a).value)]
 DTypeOf = Annotated[dtypes.DType, Codec(lambda v: ir.TypeAttr.get(ir.Type.parse(v.mlir)), lambda a: dtypes.BY_MLIR[str(ir.TypeAttr(a).value)])]
 Array = Annotated[np.ndarray, Codec(encode_array, decode_array)]
@@ -128,7 +130,7 @@ def _field(op: "Op", place: str, start: int, many: bool) -> Any:
 
 
 def _attribute(op: "Op", k: str, codec: Codec) -> Any:
-    return codec.decode(op.attributes[k])
+    return False if codec.optional and k not in op.attributes else codec.decode(op.attributes[k])
 
 
 class Op(ir.OpView):
@@ -157,7 +159,7 @@ class Op(ir.OpView):
     def of(cls, *operands: ir.Value, **attributes: Any) -> Any:
         """Builds the op at the insertion point and location in force; its result, or the list of its results."""
         types = cls.infer([type_of(v) for v in operands], **attributes)
-        encoded = {k: codec.encode(attributes[k]) for k, codec in cls._codecs.items()}
+        encoded = {k: codec.encode(attributes[k]) for k, codec in cls._codecs.items() if not codec.optional or attributes.get(k)}
         op = ir.Operation.create(cls.OPERATION_NAME, [t.to_mlir() for t in types], list(operands), encoded)
         return op.results[0] if len(types) == 1 else list(op.results)
 
@@ -168,7 +170,7 @@ class Op(ir.OpView):
 
     def values(self) -> dict[str, Any]:
         """The attributes as Python values."""
-        return {k: codec.decode(self.attributes[k]) for k, codec in self._codecs.items()}
+        return {k: _attribute(self, k, codec) for k, codec in self._codecs.items()}
 
     def types(self) -> list[TensorType]:
         """The types of the operands."""

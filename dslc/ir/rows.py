@@ -195,10 +195,8 @@ class Rows:
         dtype = op.type.dtype
         if min(prod(t.shape) for t in op.types()) == 0:
             return Fold("sum", dtype, Given(dtype, None, ()))
-        a, b = (self.trace.operand_at(op, maps, k, self.nest.axes, ()) for k in (0, 1))
-        nodes = [node if not extra or isinstance(node, Read) else Guard(node.dtype, extra, node, 0.0) for node, extra in (a, b)]
         wide = FLOAT32 if dtype.is_float and dtype.bits < 32 else dtype
-        return Fold("sum", dtype, Product(wide, *nodes))
+        return Fold("sum", dtype, Product(wide, *(self.trace.factor_at(op, maps, k, self.nest.axes) for k in (0, 1))))
 
     def _result(self, value: Any) -> tuple[Node, Expr, bool]:
         """(node, address, whether it is of the row space) of a yielded value."""

@@ -71,6 +71,9 @@ class Scalars(Protocol):
     def round(self, a: Value) -> Value:
         """To the nearest integer, ties to even."""
 
+    def rounded_to_tf32(self, a: Value) -> Value:
+        """Of float32: `core.dtypes.rounded_to_tf32`."""
+
     def floor(self, a: Value) -> Value: ...
     def ceil(self, a: Value) -> Value: ...
 

@@ -90,7 +90,19 @@ class Product(Node):
     b: Node
 
 
+@dataclass(eq=False, slots=True)
+class Rounded(Node):
+    """A factor of a product in tf32: float32 rounded to 10 bits."""
+
+    value: Node
+
+
 Provide = Callable[["Trace", Any, Coordinates, tuple[Test, ...]], Node | None]
+
+
+def unrounded(node: Node) -> Node:
+    """What a factor is rounded from; the node itself where it is not."""
+    return node.value if isinstance(node, Rounded) else node
 
 
 def is_shared(value: Any) -> bool:
@@ -219,6 +231,13 @@ class Trace:
                 needed.append(Test(e, n))
         extra = tuple(t for t in needed if not self._holds(t) and t not in tests)
         return self.at(value, coordinates, tests + extra), extra
+
+    def factor_at(self, op: Any, maps: Maps, k: int, at: Coordinates) -> Node:
+        """Operand k of a contraction as it is multiplied: 0 where its read is outside, and rounded where the product is in tf32."""
+        node, extra = self.operand_at(op, maps, k, at, ())
+        if extra and not isinstance(node, Read):
+            node = Guard(node.dtype, extra, node, 0.0)
+        return Rounded(node.dtype, node) if op.tf32 else node
 
     def symbol(self, node: Node) -> int:
         """The number of the symbol that stands for a node in index expressions."""
@@ -397,6 +416,9 @@ def survey(trace: Trace, roots: Sequence[Node]) -> Survey:
             case Product():
                 out.operations += 1
                 stack += [node.a, node.b]
+            case Rounded():
+                out.operations += 1
+                stack.append(node.value)
             case Given():
                 here = list(node.at)
         out.expressions += here
@@ -443,6 +465,8 @@ def children(node: Node) -> tuple[list[Node], list[Expr]]:
             return [branch for _, branch in node.branches], [t.expr for tests, _ in node.branches for t in tests]
         case Product():
             return [node.a, node.b], []
+        case Rounded():
+            return [node.value], []
         case Given():
             return [], list(node.at)
     raise TypeError(node)

@@ -24,7 +24,7 @@ def _verify_block(block: ir.Block) -> None:
             continue
         if not isinstance(op, Op):
             raise UnsupportedOp(f"unknown op {op.operation.name}; the table has {len(TABLE)} ops", spans_of(op.location))
-        missing = [k for k in op._codecs if k not in op.attributes]
+        missing = [k for k, codec in op._codecs.items() if k not in op.attributes and not codec.optional]
         if missing:
             raise UnsupportedOp(f"{op.operation.name} lacks its attribute {missing[0]!r}", spans_of(op.location))
         try:

@@ -25,6 +25,7 @@ from dslc.ir.types import fuse_locations, type_of
 from .kernel_rules import POINTWISE, is_placement
 from .notes import note
 from .prune import remove_dead
+from .regions import sort
 from .tile_space import Space, line_of
 
 MAX_TERMS = 256  # of a score: beyond, to compute it anew costs more than to read it
@@ -63,12 +64,12 @@ def _derive(block: ir.Block, options: Attention, notes: list[str]) -> None:
     for space in _spaces(block, options, notes):
         space.pull_out()
     remove_dead(block)
-    _sort(block)
+    sort(block)
     spaces = _spaces(block, options, notes)
     order = Order.of(block, [sink for space in spaces for sink in space.sinks])
     for space in spaces:
         _kernels(order, space, options.workers, notes)
-    _sort(block)
+    sort(block)
     remove_dead(block)
 
 
@@ -107,18 +108,18 @@ def _is_score(op: ops.Contract) -> bool:
         return False
     own = [any(i in op.out and i not in other for i in mine) for mine, other in ((op.lhs, op.rhs), (op.rhs, op.lhs))]
     batched = any(i in op.lhs and i in op.rhs for i in op.out)
-    return all(own) and (batched or not any(_is_parameter(v) for v in op.operands))
+    return all(own) and (batched or not any(is_parameter(v) for v in op.operands))
 
 
 def _is_score_of_few(op: ops.Contract) -> bool:
     """A contraction of few rows with many, as of a token with a cache: smaller than what it reads, but a stream is one launch instead of three."""
-    if not op.type.dtype.is_float or not op.summed or any(_is_parameter(v) for v in op.operands):
+    if not op.type.dtype.is_float or not op.summed or any(is_parameter(v) for v in op.operands):
         return False
     own = [math.prod(op.sizes[i] for i in op.out if (i in mine) > (i in other)) for mine, other in ((op.lhs, op.rhs), (op.rhs, op.lhs))]
     return min(own) <= FEW_ROWS and max(own) >= MANY_COLUMNS and math.prod(op.sizes[i] for i in op.summed) <= MAX_TERMS
 
 
-def _is_parameter(value: ir.Value) -> bool:
+def is_parameter(value: ir.Value) -> bool:
     """A trained weight, seen through views."""
     while not isinstance(value.owner, ir.Block):
         op = value.owner.opview
@@ -384,29 +385,6 @@ def _parts(order: Order, space: Space, group: _Group) -> tuple[list[Op], list[ir
     used = [v for v in made if any(_outside(space, u.owner.opview, mine | rows, group) for u in v.uses)]
     results = sorted(used, key=lambda v: order.number[v])
     return *_body(space, results, mine), results
-
-
-def _sort(block: ir.Block) -> None:
-    """Puts the ops of a block in an order in which values are made before they are read, near to the one they have."""
-    done: set[ir.Operation] = set()
-    *ops_in, end = block.operations
-
-    def place(op: Op) -> None:
-        stack = [op]
-        while stack:
-            current = stack[-1]
-            if current.operation in done:
-                stack.pop()
-                continue
-            waiting = [v.owner.opview for v in current.operands if not isinstance(v.owner, ir.Block) and v.owner not in done]
-            if waiting:
-                stack += waiting
-                continue
-            done.add(stack.pop().operation)
-            current.operation.move_before(end.operation)
-
-    for op in ops_in:
-        place(op)
 
 
 def _outside(space: Space, user: Op, inner: set[ir.Value], group: _Group) -> bool:

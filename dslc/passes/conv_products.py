@@ -71,7 +71,7 @@ def _phase(conv: ops.Conv, taps: Sequence[Taps], size: Sequence[int], order: Seq
     rows = [[int(i == index) for i in rhs] for index in (g, o, c)]
     rows += [[t.step * (i == 4 + space + k) for i in rhs] for k, t in enumerate(taps)]
     filters = ops.view(conv.w, rows, [0, 0, 0, *(t.first for t in taps)], [extents[i] for i in rhs])
-    return ops.Contract.of(windows, filters, lhs=lhs, rhs=rhs, out=list(order), dtype=conv.dtype)
+    return ops.Contract.of(windows, filters, lhs=lhs, rhs=rhs, out=list(order), dtype=conv.dtype, tf32=conv.tf32)
 
 
 def _woven(phases: Sequence[ir.Value], axes: Sequence[int], spacing: Sequence[int], size: Sequence[int]) -> ir.Value:

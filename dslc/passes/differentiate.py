@@ -260,9 +260,9 @@ class _Backward:
 
 def _contract_turns(a: ir.Value, b: ir.Value, product: _Product) -> ir.Value:
     """The sum over turns of a contraction, as one contraction with the turn as one more summed index."""
-    lhs, rhs, out, dtype = (product.attributes[k] for k in ("lhs", "rhs", "out", "dtype"))
+    lhs, rhs, out, dtype, tf32 = (product.attributes[k] for k in ("lhs", "rhs", "out", "dtype", "tf32"))
     turn = max([*lhs, *rhs], default=0) + 1
-    return ops.contract(a, b, [turn, *lhs], [turn, *rhs], out, dtype)
+    return ops.contract(a, b, [turn, *lhs], [turn, *rhs], out, dtype, tf32)
 
 
 def _backward_body(

@@ -77,7 +77,7 @@ class _Walk:
         if b == 1:
             flat = ops.reshape(ids, (count,))
             matrices = ops.Gather.of(table, flat, batch=0, outside=0.0)
-            y = ops.contract(rows, matrices, [batch, *x_rest], [batch, *w_rest], [batch, *out_rest], op.dtype)
+            y = ops.contract(rows, matrices, [batch, *x_rest], [batch, *w_rest], [batch, *out_rest], op.dtype, op.tf32)
         else:
             key = (ids, choices, b)
             if key not in self.routes:
@@ -89,7 +89,7 @@ class _Walk:
                 self.laid[known] = ops.reshape(gathered, (blocks, b, *(sizes[i] for i in x_rest)))
             laid = self.laid[known]
             matrices = ops.Gather.of(table, to.choice, batch=0, outside=0.0)
-            y = ops.contract(laid, matrices, [batch, row, *x_rest], [batch, *w_rest], [batch, row, *out_rest], op.dtype)
+            y = ops.contract(laid, matrices, [batch, row, *x_rest], [batch, *w_rest], [batch, row, *out_rest], op.dtype, op.tf32)
             y = ops.Gather.of(ops.reshape(y, (blocks * b, *shape)), to.place, batch=0, outside=0.0)
         y = ops.reshape(y, [*(sizes[i] for i in chosen), *shape])
         now = [*chosen, *out_rest]

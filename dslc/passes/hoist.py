@@ -92,7 +92,7 @@ def _stacked_product(op: ops.Contract, constant: dict[ir.Value, ir.Value], stack
     for value, axes in zip(op.operands, (op.lhs, op.rhs)):
         sides.append((stacked[value], [turn, *axes]) if value in stacked else (constant[value], list(axes)))
     (a, lhs), (b, rhs) = sides
-    made = ops.contract(a, b, lhs, rhs, [turn, *op.out], op.dtype)
+    made = ops.contract(a, b, lhs, rhs, [turn, *op.out], op.dtype, op.tf32)
     if PRECISION in op.attributes:
         made.owner.attributes[PRECISION] = op.attributes[PRECISION]
     return made

@@ -51,6 +51,9 @@ class _Home:
         return _Home(self.slot, self.buffer, (*self.strides, *(0,) * (depth - len(self.strides)), stride), self.offset + start)
 
 
+STARTED = _Home(None, None)  # of what scans start with and put into their carries themselves
+
+
 @dataclass
 class Planner:
     program: func.FuncOp
@@ -149,6 +152,9 @@ class Planner:
 
     def _call(self, op: ops.Kernel) -> list[Step]:
         """The call; before one that writes rows into its base, the base is copied to where the result is, if it is not there."""
+        if _starts_carries(op):
+            self.homes[op.results[0]] = STARTED
+            return []
         operands: tuple[Any, ...] = tuple(self._home(v) for v in op.operands)
         for r in op.results:
             if r not in self.homes:
@@ -176,7 +182,9 @@ class Planner:
         turn = self._new(type_of(arguments[0]), origin)
         start = self.clock
         for carry, r, initial in zip(arguments[1 + c : 1 + c + k], results, operands[c : c + k]):
-            if self._home(initial) != self._home(r):
+            if self.homes[initial] == STARTED:
+                steps.append(Call(initial.owner.opview, (), (self._home(r),)))  # type: ignore[arg-type]
+            elif self._home(initial) != self._home(r):
                 steps.append(Copy(self.homes[initial], self.homes[r], type_of(r).bytes))  # type: ignore[arg-type]
             self.homes[carry] = self.homes[r]
         for inner, outer in zip(arguments[1 : 1 + c], operands[:c]):
@@ -310,6 +318,14 @@ def _in_place(old: ir.Value, value: ir.Value) -> bool:
         elif user.block != kernel.operation.block or not user.is_before_in_block(kernel.operation):
             return False
     return True
+
+
+def _starts_carries(op: ops.Kernel) -> bool:
+    """Whether a kernel makes one constant, with which scans start: each makes it where its carry is."""
+    if op.operands or len(op.results) != 1:
+        return False
+    uses = [(use.owner.opview, use.operand_number) for use in op.results[0].uses]
+    return bool(uses) and all(isinstance(user, ops.Scan) and 0 <= at - user.constants < user.carries for user, at in uses)
 
 
 def _carried_on(carry: ir.Value, value: ir.Value) -> bool:

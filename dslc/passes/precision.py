@@ -1,4 +1,4 @@
-"""precision: which ops run in a 16-bit float, and which weights lie in 8 bits.
+"""precision: which ops run in a 16-bit float, which products in tf32, and which weights lie in 8 bits.
 
 Three rules (Micikevicius et al. 2018, and what PyTorch's autocast made of them), one table:
 
@@ -8,6 +8,8 @@ Three rules (Micikevicius et al. 2018, and what PyTorch's autocast made of them)
 - all else runs in float32: exponentials, logarithms, roots, powers, sums, normalizations, losses. So do parameters (the masters), states, the
   optimizer and the program's inputs and results.
 
+In tf32 all values are float32. Products of float32 carry the mark `tf32`, and so will the products of their gradients.
+
 int8 is about weights alone: those of matrix products become 8-bit integers with a scale for each output channel (`quantize`), all else is float32.
 """
 
@@ -16,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from dslc.core.dtypes import BY_NAME, FLOAT32, INT8, DType
+from dslc.core.dtypes import BY_NAME, FLOAT32, INT8, TF32, DType
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
 from dslc.ir.op import PRECISION, Op
@@ -40,6 +42,7 @@ class Precision:
     It runs before `train_step`, so the gradients follow the types of what they are gradients of.
 
     before: %y = contract %x, %w : f32      after: %x' = cast %x : bf16; %w' = cast %w : bf16; %y = contract %x', %w' : bf16
+                                            or, in tf32: %y = contract %x, %w {tf32} : f32
     """
 
     default: str = "float32"
@@ -102,7 +105,8 @@ class _Walk:
     # --- ops
 
     def _op(self, op: Op) -> None:
-        dtype = self._dtype(op)
+        name = self._precision(op)
+        dtype = None if name in ("float32", TF32) else BY_NAME[name]
         floats = [v for v in op.operands if type_of(v).dtype == FLOAT32]
         if isinstance(op, ops.Grad):
             self._grad(op)
@@ -116,16 +120,19 @@ class _Walk:
             self._follow(op, floats, dtype)
         else:
             self._plain(op)
+            if name == TF32 and isinstance(op, PRODUCTS) and all(t.dtype == FLOAT32 for t in (*op.types(), op.type)):
+                op.attributes["tf32"] = ir.UnitAttr.get()
+                self._tell(op, TF32, "a product of float32, its factors are rounded to 10 bits, its sums are float32")
             for region in op.regions:
                 _Walk(self.default, self.notes).block(region.blocks[0])
 
-    def _dtype(self, op: Op) -> DType | None:
-        """The narrow type that the op is asked to run in; None: float32."""
+    def _precision(self, op: Op) -> str:
+        """What the op is asked to run in."""
         name = self.default
         if PRECISION in op.attributes:
             name = ir.StringAttr(op.attributes[PRECISION]).value
             del op.attributes[PRECISION]
-        return None if name == "float32" else BY_NAME[name]
+        return name
 
     def _follows(self, floats: Sequence[ir.Value], size: int) -> bool:
         """Whether an op goes on in 16 bits: one of its operands does, and the others are no tensors of the result's size."""
@@ -181,7 +188,7 @@ class _Walk:
         for old, new in zip(op.results, made if isinstance(made, list) else [made]):
             self.forms[old] = _Forms(ops.cast(new, type_of(old).dtype))
 
-    def _tell(self, op: Op, dtype: DType, why: str) -> None:
+    def _tell(self, op: Op, dtype: DType | str, why: str) -> None:
         spans = spans_of(op.location)
         line = f"line {spans[-1].line}: " if spans else ""
         self.notes.append(f"{line}{op.operation.name.removeprefix('nn.')} in {dtype}: {why}")

@@ -1,4 +1,4 @@
-"""Moving ops between blocks: cloning a body with other arguments, and what a set of ops uses from outside."""
+"""Moving ops: cloning a body with other arguments, what a set of ops uses from outside, the order of a block."""
 
 from __future__ import annotations
 
@@ -31,3 +31,26 @@ def values_used(operations: Iterable[ir.Operation]) -> list[ir.Value]:
                 used.setdefault(value)
         made.update(op.results)
     return list(used)
+
+
+def sort(block: ir.Block) -> None:
+    """Puts the ops of a block in an order in which values are made before they are read, near to the one they have."""
+    done: set[ir.Operation] = set()
+    *ops_in, end = block.operations
+
+    def place(op: ir.OpView) -> None:
+        stack = [op]
+        while stack:
+            current = stack[-1]
+            if current.operation in done:
+                stack.pop()
+                continue
+            waiting = [v.owner.opview for v in current.operands if not isinstance(v.owner, ir.Block) and v.owner not in done]
+            if waiting:
+                stack += waiting
+                continue
+            done.add(stack.pop().operation)
+            current.operation.move_before(end.operation)
+
+    for op in ops_in:
+        place(op)

@@ -36,6 +36,7 @@ HALVINGS = 4  # of what lies between the smallest arena and what a single task n
 CUTS = 2  # of the least cuts, those that hold fewest bytes: from these too the smallest arena is looked for
 BELOW = (1.0, 0.96)  # of the target: what a plan that is repaired to less holds too much is then taken out again
 GOOD = 1 / 700  # of the program's time: a plan so near to the bound is taken at once
+ENOUGH = 1 / 200  # one that also fits when packed, so near, is not looked for again at a smaller target
 SEARCH = 300_000  # positions of plans that are looked at to better one that is not
 SWEEP = 9  # prices of a held byte at each
 TICKS = 1e9  # of a second: the unit of the cuts' capacities
@@ -77,13 +78,13 @@ def choose(line: Timeline, room: int) -> Choice | None:
                 best = Choice(plan, packing, line.extra(plan), bound)
                 break
             over = max(over, packing.total - room) if best is None else over
-        if not over or (best is not None and _near(line, [best.plan], bound, GOOD)):
+        if not over or (best is not None and _near(line, [best.plan], bound, ENOUGH)):
             break
         target -= over
     if best is None:
         plan, packing = least(line)
         return Choice(plan, packing, line.extra(plan), bound) if packing.total <= room else None
-    if not _near(line, [best.plan], bound, GOOD):  # by all that was looked at since
+    if not _near(line, [best.plan], bound, ENOUGH):  # by all that was looked at since
         answer = solve(line, room, sorted(looked.moments), dict.fromkeys(looked.repeats, False), NEAR, MOST)
         best = replace(best, bound=max(bound, answer.bound if answer else 0.0))
     return best

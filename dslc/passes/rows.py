@@ -350,7 +350,8 @@ def _contract(rows: Rows, op: Op, value: ir.Value, want: Want, lane: int | None)
         made.append(x)
         all_axes.append(here)
     lead = any(extra in axes for axes in all_axes)
-    return Piece(ops.Contract.of(*made, lhs=all_axes[0], rhs=all_axes[1], out=[*([extra] if lead else []), *op.out], dtype=op.dtype), lead)
+    out = [*([extra] if lead else []), *op.out]
+    return Piece(ops.Contract.of(*made, lhs=all_axes[0], rhs=all_axes[1], out=out, dtype=op.dtype, tf32=op.tf32), lead)
 
 
 def _summed_reach(rows: Rows, op: Op, sides: Sequence[Any], summed: int, numbers: Want) -> tuple[int, int]:

@@ -64,7 +64,7 @@ def simplify_block(block: ir.Block) -> None:
 def _merge(op: Op, seen: dict[tuple, Op]) -> None:
     """One op for two that compute the same from the same."""
     tag = op.attributes.get(PRECISION)
-    key = (op.operation.name, tag, *op.operands, *((k, op.attributes[k]) for k in op._codecs), *(r.type for r in op.results))
+    key = (op.operation.name, tag, *op.operands, *((k, op.attributes.get(k)) for k in op._codecs), *(r.type for r in op.results))
     first = seen.setdefault(key, op)
     if first.operation == op.operation:
         return
@@ -208,7 +208,7 @@ def _turn_product(view: ops.View, product: ops.Contract) -> None:
     if sum((a in rows) != (b in rows) for a, b in pairwise(out)) > 1:
         return  # rows and columns would be mixed
     with ir.InsertionPoint(product), fuse_locations([product.location, view.location]):
-        turned = ops.Contract.of(*product.operands, lhs=product.lhs, rhs=product.rhs, out=out, dtype=product.dtype)
+        turned = ops.Contract.of(*product.operands, lhs=product.lhs, rhs=product.rhs, out=out, dtype=product.dtype, tf32=product.tf32)
     if PRECISION in product.attributes:
         turned.owner.attributes[PRECISION] = product.attributes[PRECISION]
     view.results[0].replace_all_uses_with(turned)
@@ -300,8 +300,10 @@ def _gather(op: Op) -> ir.Value | None:
     x, *ids = op.operands
     shape, batch = type_of(op.results[0]).shape, op.batch
     found = [_even(i) for i in ids]
-    if None in found or not type_of(op.results[0]).size:
+    if not type_of(op.results[0]).size:
         return None
+    if None in found:
+        return _gather_in_step(op, found[0])
     rank, extra = type_of(ids[0]).rank, len(shape) - type_of(ids[0]).rank
     rows = [[int(k == a) for k in range(len(shape))] for a in range(batch)]
     rows += [[*steps, *[0] * extra] for _, steps in found]  # type: ignore[misc]
@@ -310,10 +312,32 @@ def _gather(op: Op) -> ir.Value | None:
     return ops.view(x, rows, offsets, shape, op.outside)
 
 
+def _gather_in_step(op: ops.Gather, first: tuple[int, list[int]] | None) -> ir.Value | None:
+    """Where the first of several places goes along with the points themselves, `x[b, t, ids[b, t]]` for some of all t, it is one more batch axis of a
+    slice."""
+    x, *ids = op.operands
+    t, batch, shape = type_of(x), op.batch, type_of(ids[0]).shape
+    if first is None or len(ids) < 2 or len(shape) <= batch or first[1] != [int(a == batch and n > 1) for a, n in enumerate(shape)]:
+        return None
+    rows = [[int(a == k) for k in range(t.rank)] for a in range(t.rank)]
+    offsets = [first[0] if a == batch else 0 for a in range(t.rank)]
+    part = ops.view(x, rows, offsets, [shape[batch] if a == batch else n for a, n in enumerate(t.shape)], op.outside)
+    return ops.Gather.of(part, *ids[1:], batch=batch + 1, outside=op.outside)
+
+
 def _even(value: ir.Value) -> tuple[int, list[int]] | None:
     """(first, steps along the axes) of constant integers that grow evenly along each axis."""
     op, t = maker(value), type_of(value)
-    if not isinstance(op, (ops.Constant, ops.Iota)) or not 0 < t.size <= FOLD_LIMIT:
+    if isinstance(op, ops.Iota):
+        return 0, [int(a == op.axis and n > 1) for a, n in enumerate(t.shape)]
+    if isinstance(op, ops.View) and op.inside and (inner := _even(op.x)) is not None:
+        first, steps = inner
+        moved = [sum(step * row[k] for step, row in zip(steps, op.matrix)) if n > 1 else 0 for k, n in enumerate(t.shape)]
+        return first + sum(step * offset for step, offset in zip(steps, op.offsets)), moved
+    if isinstance(op, ops.Add):
+        known = [(uniform(a), _even(b)) for a, b in (op.operands, [*op.operands][::-1])]
+        return next(((even[0] + int(by), even[1]) for by, even in known if by is not None and even is not None), None)
+    if not isinstance(op, ops.Constant) or not 0 < t.size <= FOLD_LIMIT:
         return None
     numbers = np.asarray(op.reference()).astype(np.int64)
     first = int(numbers.reshape(-1)[0])

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 import dslc
+from dslc.backend_cpu import gemm_schedule
 from dslc.backend_cpu.backend import _Writer
 from dslc.backend_cpu.loops import KEPT, Turns
-from dslc.backend_cpu.machine import Machine
+from dslc.backend_cpu.machine import Machine, host
 from dslc.backend_cpu.native import KernelCall
 from dslc.compiler import lower
 from dslc.ir.plan import Copy, Loop, Place
@@ -70,3 +71,11 @@ def test_what_a_loop_writes():
     inner = Loop(4, False, Place("arena", 8), (Copy(Place("slot", 1), Place("arena", 1000, (100, -16)), 32),))
     outer = Loop(3, True, Place("arena", 0), (inner, Copy(Place("arena", 0), Place("slot", 7, (64,)), 64)))
     assert set(Turns.of(outer).written) == {("arena", 0, 4), ("arena", 8, 12), ("arena", 952, 1232), ("slot", 7, 8)}
+
+
+@pytest.mark.parametrize(("rows", "columns", "kept"), [(32, 8192, True), (512, 8192, False), (512, 512, True)])
+def test_many_rows_pack_large_weights_in_each_turn(rows, columns, kept):
+    """Rather than keep many bytes from turn to turn."""
+    b = gemm_schedule.Side("k", shared=True, still=True)
+    schedule = gemm_schedule.choose_whole(gemm_schedule.Shape(rows, columns, 512), gemm_schedule.Side("k"), b, host())
+    assert schedule.whole_b == kept

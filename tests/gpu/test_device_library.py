@@ -15,6 +15,8 @@ RANDOM = np.random.default_rng(0)
 CORE = Kernels(test_core.SOURCE, ("total", "count", "lanes", "reversed"))
 ASYNC = Kernels(test_async.SOURCE, ("waits_for_all",))
 MMA = Kernels(test_mma.SOURCE, ("product_bf16", "product_half"))
+TF32 = Kernels(test_mma.SOURCE_TF32, ("product_tf32", "rounded"))
+SPECIAL = np.array([0x3F801000, 0x3F803000, 0x3F800FFF, 0xBF801000, 0x7F7FFFFF, 0x7F800000, 0x7FFFFFFF, 0x3FFFF000], np.uint32).view(np.float32)
 
 
 def narrow(dtype: type, *shape: int) -> np.ndarray:
@@ -36,6 +38,16 @@ CASES = {
         narrow(ml_dtypes.bfloat16, 16, 8),
         np.zeros((16, 8), np.float32),
     ),
+    "products in tf32, whose low bits are ignored": (
+        TF32,
+        "product_tf32",
+        1,
+        32,
+        narrow(np.float32, 16, 8),
+        narrow(np.float32, 8, 8),
+        np.zeros((16, 8), np.float32),
+    ),
+    "rounding to tf32": (TF32, "rounded", 1, 32, np.concatenate([SPECIAL, narrow(np.float32, 24)]), np.zeros(32, np.float32)),
     "products of half": (MMA, "product_half", 1, 32, narrow(np.float16, 16, 16), narrow(np.float16, 16, 8), np.zeros((16, 8), np.float32)),
 }
 

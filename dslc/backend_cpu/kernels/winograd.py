@@ -43,7 +43,9 @@ GAIN = 0.9  # of the plain product's cycles, at most, to be worth it
 
 
 def generate(request: Request, op: Any) -> Generated:
-    """Unsuited for what is no such convolution of float32, or gains nothing by it."""
+    """Unsuited for what is no such convolution of float32, or gains nothing by it; in tf32 what is multiplied would not be what is to be rounded."""
+    if op.tf32:
+        raise Unsuited
     kernel = _Winograd(request, op)
     if kernel.scattered:
         raise Unsuited

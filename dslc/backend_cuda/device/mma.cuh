@@ -1,5 +1,7 @@
 // Tensor-core products of one warp (sm_80) and the loads that lay out their operands. In the fragments below g = lane / 4 and t = lane % 4.
 #pragma once
+#include "device/narrow.cuh"
+#include "device/tf32.cuh"
 
 // d[16][8] += a[16][16] b[16][8]. a: rows g and g + 8, columns 2t and 2t + 8 (registers 0..3: (g, 2t), (g + 8, 2t), (g, 2t + 8), (g + 8, 2t + 8), two
 // neighbouring columns each); b: rows 2t and 2t + 8, column g; d: (g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1).
@@ -67,3 +69,15 @@ __forceinline__ void load_matrix_x4(unsigned (&r)[4], const void* row, EMULATOR_
 __forceinline__ void load_matrix_x4_trans(unsigned (&r)[4], const void* row, EMULATOR_HERE) { load_matrices<true>(r, row, file, line); }
 
 #endif
+
+// 16-bit elements T, or float in tf32, whose factors are rounded before: a fragment of a tile that lies along the terms is 32 bytes wide in either.
+template <typename T> __device__ __forceinline__ void round_factors(unsigned (&x)[4]) {
+    if constexpr (sizeof(T) == 4) {
+#pragma unroll
+        for (int k = 0; k < 4; ++k) x[k] = __float_as_uint(nearest_tf32(__uint_as_float(x[k])));
+    }
+}
+template <typename T> __device__ __forceinline__ void multiply_fragments(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    if constexpr (sizeof(T) == 4) mma_m16n8k8(d, a, b);
+    else mma_m16n8k16(d, a, b, T());
+}

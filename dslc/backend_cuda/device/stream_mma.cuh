@@ -1,4 +1,4 @@
-// The products of streaming kernels on tensor cores: a warp has 16 ROWS rows of the tile. Tiles of 16-bit elements lie in shared memory as rows of
+// The products of streaming kernels on tensor cores: a warp has 16 ROWS rows of the tile. Tiles, of 16-bit elements or of float in tf32, lie as rows of
 // 16-byte chunks, each chunk moved within its row, so that eight rows of one column of chunks are read without conflicts.
 #pragma once
 #include "device/mma.cuh"
@@ -20,7 +20,7 @@ inline float power_of_two(float x) {
 }
 #endif
 
-// s += x y^T over STEPS steps of 16 terms: rows `row` on of x, all rows of y.
+// s += x y^T over STEPS steps of 32 bytes of terms: rows `row` on of x, all rows of y.
 template <typename T, int CHUNKS, int STEPS, int ROWS, int COLUMNS>
 __device__ __forceinline__ void multiply_rows_mma(float (&s)[ROWS][COLUMNS][4], const uint4* x, const uint4* y, int row) {
     const int lane = threadIdx.x % 32u;
@@ -28,16 +28,20 @@ __device__ __forceinline__ void multiply_rows_mma(float (&s)[ROWS][COLUMNS][4], 
     for (int k = 0; k < STEPS; ++k) {
         unsigned a[ROWS][4];
 #pragma unroll
-        for (int m = 0; m < ROWS; ++m) load_matrix_x4(a[m], x + chunk_place<CHUNKS>(row + 16 * m + lane % 16, 2 * k + lane / 16));
+        for (int m = 0; m < ROWS; ++m) {
+            load_matrix_x4(a[m], x + chunk_place<CHUNKS>(row + 16 * m + lane % 16, 2 * k + lane / 16));
+            round_factors<T>(a[m]);
+        }
 #pragma unroll
         for (int n = 0; n < COLUMNS; n += 2) {
             unsigned b[4];
             load_matrix_x4(b, y + chunk_place<CHUNKS>(8 * n + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2));
+            round_factors<T>(b);
             const unsigned low[2] = {b[0], b[1]}, high[2] = {b[2], b[3]};
 #pragma unroll
             for (int m = 0; m < ROWS; ++m) {
-                mma_m16n8k16(s[m][n], a[m], low, T());
-                mma_m16n8k16(s[m][n + 1], a[m], high, T());
+                multiply_fragments<T>(s[m][n], a[m], low);
+                multiply_fragments<T>(s[m][n + 1], a[m], high);
             }
         }
     }
@@ -83,6 +87,32 @@ __device__ __forceinline__ void multiply_weights_mma(float (&o)[ROWS][FEATURES][
                 mma_m16n8k16(o[m][n], rest[m], left, T());
                 mma_m16n8k16(o[m][n + 1], rest[m], right, T());
             }
+        }
+    }
+}
+
+// The same in tf32, each 8 columns of p one product: of its terms t and t + 4 are p's columns 2t and 2t + 1, which a thread has. What a warp reads of v
+// at once lies in 32 different banks.
+template <int CHUNKS, int ROWS, int COLUMNS, int FEATURES>
+__device__ __forceinline__ void multiply_weights_tf32(float (&o)[ROWS][FEATURES][4], const float (&p)[ROWS][COLUMNS][4], const uint4* v) {
+    const int g = threadIdx.x % 32u / 4u, t = threadIdx.x % 4u;
+    const float* elements = reinterpret_cast<const float*>(v);
+#pragma unroll
+    for (int k = 0; k < COLUMNS; ++k) {
+        unsigned a[ROWS][4];
+#pragma unroll
+        for (int m = 0; m < ROWS; ++m)
+#pragma unroll
+            for (int u = 0; u < 4; ++u) a[m][u] = __float_as_uint(nearest_tf32(p[m][k][u % 2 * 2 + u / 2]));
+#pragma unroll
+        for (int n = 0; n < FEATURES; ++n) {
+            unsigned b[2];
+#pragma unroll
+            for (int u = 0; u < 2; ++u) {
+                b[u] = __float_as_uint(nearest_tf32(elements[4 * chunk_place<CHUNKS>(8 * k + 2 * t + u, 2 * n + g / 4) + g % 4]));
+            }
+#pragma unroll
+            for (int m = 0; m < ROWS; ++m) mma_m16n8k8(o[m][n], a[m], b);
         }
     }
 }

@@ -10,39 +10,60 @@ template <int CHUNKS> __device__ __forceinline__ int tile_place(int row, int chu
     return row * CHUNKS + (chunk ^ row / (8 / SPAN) % SPAN);
 }
 
-// The fragment of 16 elements of the own dim and 16 terms, as `mma_m16n8k16` takes its first operand.
+// Where an element of 4 bytes lies that tensor cores multiply, in a tile with one row a term: rows are 8 elements longer than their WIDTH, so that those
+// of 8 neighbours in 4 neighbouring terms, which a warp reads at once, lie in 32 different banks.
+template <int WIDTH> __device__ __forceinline__ int place_in_term(int term, int x) { return term * (WIDTH + 8) + x; }
+
+// The fragment of 16 elements of the own dim and 16 terms, of 4 bytes 8 terms, as `multiply_fragments` takes its first operand.
 template <bool ALONG_TERMS, int CHUNKS, typename T> __device__ __forceinline__ void load_rows(unsigned (&a)[4], const T* tile, int row, int term) {
+    constexpr int V = 16 / (int)sizeof(T);
     const int lane = threadIdx.x % 32, inner = lane % 8, low = lane / 8 % 2, high = lane / 16;
-    if constexpr (ALONG_TERMS) load_matrix_x4(a, tile + 8 * tile_place<CHUNKS>(row + 8 * low + inner, term / 8 + high));
-    else load_matrix_x4_trans(a, tile + 8 * tile_place<CHUNKS>(term + 8 * high + inner, row / 8 + low));
+    if constexpr (ALONG_TERMS) load_matrix_x4(a, tile + V * tile_place<CHUNKS>(row + 8 * low + inner, term / V + high));
+    else if constexpr (sizeof(T) == 2) load_matrix_x4_trans(a, tile + 8 * tile_place<CHUNKS>(term + 8 * high + inner, row / 8 + low));
+    else {
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            a[k] = __float_as_uint(tile[place_in_term<V * CHUNKS>(term + lane % 4 + k / 2 * 4, row + lane / 4 + k % 2 * 8)]);
+        }
+    }
+    round_factors<T>(a);
 }
-// The same 16 x 16 as two second operands of 8 columns each: the first in b[0] and b[1].
+// The same as two second operands of 8 columns each: the first in b[0] and b[1].
 template <bool ALONG_TERMS, int CHUNKS, typename T> __device__ __forceinline__ void load_columns(unsigned (&b)[4], const T* tile, int column, int term) {
+    constexpr int V = 16 / (int)sizeof(T);
     const int lane = threadIdx.x % 32, inner = lane % 8, low = lane / 8 % 2, high = lane / 16;
-    if constexpr (ALONG_TERMS) load_matrix_x4(b, tile + 8 * tile_place<CHUNKS>(column + 8 * high + inner, term / 8 + low));
-    else load_matrix_x4_trans(b, tile + 8 * tile_place<CHUNKS>(term + 8 * low + inner, column / 8 + high));
+    if constexpr (ALONG_TERMS) load_matrix_x4(b, tile + V * tile_place<CHUNKS>(column + 8 * high + inner, term / V + low));
+    else if constexpr (sizeof(T) == 2) load_matrix_x4_trans(b, tile + 8 * tile_place<CHUNKS>(term + 8 * low + inner, column / 8 + high));
+    else {
+#pragma unroll
+        for (int k = 0; k < 4; ++k) {
+            b[k] = __float_as_uint(tile[place_in_term<V * CHUNKS>(term + lane % 4 + k % 2 * 4, column + lane / 4 + k / 2 * 8)]);
+        }
+    }
+    round_factors<T>(b);
 }
 
-// A warp's d[16 M][64] += a b over DEPTH terms of 16 bits, from `row` and `column` of the tiles on; sums lie as mma_m16n8k16 leaves them, 8 columns in
-// 4 registers.
+// A warp's d[16 M][64] += a b over DEPTH terms of 16 bits, or of float32 in tf32, from `row` and `column` of the tiles on; sums lie as mma_m16n8k16
+// leaves them, 8 columns in 4 registers.
 template <int ROWS, int COLUMNS, int DEPTH, bool A_ALONG, bool B_ALONG, int M, typename T>
 __device__ __forceinline__ void multiply_tiles(float (&d)[M][32], const T* a, const T* b, int row, int column) {
+    constexpr int V = 16 / (int)sizeof(T);
 #pragma unroll
-    for (int term = 0; term < DEPTH; term += 16) {
+    for (int term = 0; term < DEPTH; term += 32 / (int)sizeof(T)) {
         unsigned left[M][4];
 #pragma unroll
-        for (int m = 0; m < M; ++m) load_rows<A_ALONG, (A_ALONG ? DEPTH : ROWS) / 8>(left[m], a, row + 16 * m, term);
+        for (int m = 0; m < M; ++m) load_rows<A_ALONG, (A_ALONG ? DEPTH : ROWS) / V>(left[m], a, row + 16 * m, term);
 #pragma unroll
         for (int n = 0; n < 4; ++n) {
             unsigned pair[4];
-            load_columns<B_ALONG, (B_ALONG ? DEPTH : COLUMNS) / 8>(pair, b, column + 16 * n, term);
+            load_columns<B_ALONG, (B_ALONG ? DEPTH : COLUMNS) / V>(pair, b, column + 16 * n, term);
 #pragma unroll
             for (int half = 0; half < 2; ++half) {
                 const unsigned right[2] = {pair[2 * half], pair[2 * half + 1]};
 #pragma unroll
                 for (int m = 0; m < M; ++m) {
                     float (&sums)[4] = reinterpret_cast<float (&)[4]>(d[m][8 * n + 4 * half]);
-                    mma_m16n8k16(sums, left[m], right, T());
+                    multiply_fragments<T>(sums, left[m], right);
                 }
             }
         }

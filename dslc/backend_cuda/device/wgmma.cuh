@@ -1,6 +1,7 @@
 // Matrix products of a warpgroup (sm_90a): the operands lie in shared memory, the sums in registers; products run beside the threads.
 #pragma once
 #include "device/narrow.cuh"
+#include "device/tf32.cuh"
 #include "device/tma.cuh"
 
 // d[64][N] += a[64][16] b[16][N]. Thread t of the warpgroup, of warp w and lane l, has in d[i] row 16 w + l / 4 + 8 (i / 2 % 2), column 8 (i / 4) +
@@ -43,6 +44,15 @@ template <int N> __device__ __forceinline__ void wgmma_wait() { asm volatile("wg
                      P0 ", " P1 ", " P2 ", " P3 "}, " P4 ", p, 1, 1, " P6 ";\n}"                                                                         \
                      : SUMS : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(accumulate), "n"((int)TRANS_B));                                  \
     }
+// d[64][N] += a[64][8] b[8][N] in tf32: of rows of 32 neighbours along k alone, whose low 13 bits are ignored.
+#define DSLC_WGMMA_TF32(N, R, SUMS, P0, P1, P2)                                                                                                         \
+    __device__ __forceinline__ void wgmma_tf32(float (&d)[N / 2], unsigned long long a, unsigned long long b, int accumulate) {                         \
+        asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " P2 ", 0;\nwgmma.mma_async.sync.aligned.m64n" #N "k8.f32.tf32.tf32 {" R "}, "                   \
+                     P0 ", " P1 ", p, 1, 1;\n}" : SUMS : "l"(a), "l"(b), "r"(accumulate));                                                              \
+    }
+DSLC_WGMMA_TF32(64, DSLC_R32, DSLC_D32(0), "%32", "%33", "%34")
+DSLC_WGMMA_TF32(128, DSLC_R64, DSLC_D64, "%64", "%65", "%66")
+DSLC_WGMMA_TF32(256, DSLC_R128, DSLC_D128, "%128", "%129", "%130")
 DSLC_WGMMA(64, __nv_bfloat16, "bf16", DSLC_R32, DSLC_D32(0), "%32", "%33", "%34", "%35", "%36")
 DSLC_WGMMA_REGISTERS(64, __nv_bfloat16, "bf16", DSLC_R32, DSLC_D32(0), "%32", "%33", "%34", "%35", "%36", "%37", "%38")
 DSLC_WGMMA(64, __half, "f16", DSLC_R32, DSLC_D32(0), "%32", "%33", "%34", "%35", "%36")
@@ -63,7 +73,7 @@ DSLC_WGMMA_REGISTERS(256, __half, "f16", DSLC_R128, DSLC_D128, "%128", "%129", "
 #else
 
 // Products are done when they are waited for, from what then lies in shared memory: a stage given back too early, or read before its copy has landed,
-// gives wrong sums. Each group of 16 terms is summed in double and rounded once.
+// gives wrong sums. Each group of 16 terms, of tf32 8, is summed in double and rounded once.
 inline unsigned long long matrix_descriptor(const void* tile, int leading, int stride, EMULATOR_HERE) {
     size_t place = (const char*)tile - emulator::block->dynamic_shared;
     if (place >= 1 << 18) emulator::fail(file, line, "wgmma: an operand that does not lie in dynamic shared memory");
@@ -78,6 +88,11 @@ template <typename T> inline float matrix_element(unsigned long long descriptor,
     unsigned short bits;
     memcpy(&bits, matrix_place(descriptor, transposed, x, k), 2);
     return (float)emulator::bits_as<T>(bits);
+}
+inline float matrix_element_tf32(unsigned long long descriptor, int x, int k) {
+    unsigned bits;
+    memcpy(&bits, matrix_place(descriptor, false, x, 2 * k), 4);
+    return cut_to_tf32(bits);
 }
 inline void matrix_reads(int number, unsigned long long descriptor, bool transposed, int size, void* code) {
     for (int x = 0; emulator::checked && x < size; x++)
@@ -108,8 +123,8 @@ template <int N> inline void wgmma_wait(EMULATOR_HERE) {
         emulator::product_waited(number, (int)group.products.size());
     }, file, line);
 }
-// Puts a product in the queue. `first(row, k)` and `second(column, k)` give the operands when it is done; values: [thread][R].
-template <int R, typename First, typename Second> inline void wgmma_issue(float* const (&d)[128], int number, int accumulate, First first, Second second) {
+// Puts a product of K terms in the queue. `first(row, k)` and `second(column, k)` give the operands when it is done; values: [thread][R].
+template <int R, int K, typename First, typename Second> inline void wgmma_issue(float* const (&d)[128], int number, int accumulate, First first, Second second) {
     auto& group = emulator::block->warpgroups[number];
     auto& sums = group.accumulators[d[0]];
     if (!sums.pending++) {
@@ -121,23 +136,23 @@ template <int R, typename First, typename Second> inline void wgmma_issue(float*
         }
     }
     group.products.push_back({d[0], group.groups, [=](float* values) EMULATOR_UNSEEN {
-        static thread_local double a[64][16], b[2 * R][16];
-        for (int row = 0; row < 64; row++) for (int k = 0; k < 16; k++) a[row][k] = first(row, k);
-        for (int column = 0; column < 2 * R; column++) for (int k = 0; k < 16; k++) b[column][k] = second(column, k);
+        static thread_local double a[64][K], b[2 * R][K];
+        for (int row = 0; row < 64; row++) for (int k = 0; k < K; k++) a[row][k] = first(row, k);
+        for (int column = 0; column < 2 * R; column++) for (int k = 0; k < K; k++) b[column][k] = second(column, k);
         for (int t = 0; t < 128; t++)
             for (int i = 0; i < R; i++) {
                 int row = t / 32 * 16 + t % 32 / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + t % 4 * 2 + i % 2;
                 double total = accumulate ? values[t * R + i] : 0.0;
-                for (int k = 0; k < 16; k++) total += a[row][k] * b[column][k];
+                for (int k = 0; k < K; k++) total += a[row][k] * b[column][k];
                 values[t * R + i] = (float)total;
             }
     }});
 }
-template <bool TRANS_A, bool TRANS_B, int R, typename T>
-EMULATOR_CALLED void wgmma(float (&d)[R], unsigned long long a, unsigned long long b, int accumulate, T, EMULATOR_HERE) {
+// A product of two operands in shared memory, 32 bytes of each row; `element(descriptor, transposed, x, k)` reads them when it is done.
+template <bool TRANS_A, bool TRANS_B, int K, int R, typename Element>
+inline void wgmma_shared(float (&d)[R], unsigned long long a, unsigned long long b, int accumulate, Element element, void* code, const char* file, int line) {
     struct Argument { float* d; unsigned long long a, b; int accumulate; } mine{d, a, b, accumulate};
     int number = emulator::fiber->rank / 128;
-    void* code = EMULATOR_CODE;
     emulator::warpgroup(67, &mine, [=](Argument** q) {
         float* sums[128];
         for (int t = 0; t < 128; t++) {
@@ -148,9 +163,17 @@ EMULATOR_CALLED void wgmma(float (&d)[R], unsigned long long a, unsigned long lo
         emulator::product_issued(number);
         matrix_reads(number, a, TRANS_A, 64, code);
         matrix_reads(number, b, TRANS_B, 2 * R, code);
-        wgmma_issue<R>(sums, number, accumulate, [=](int row, int k) { return matrix_element<T>(a, TRANS_A, row, k); },
-                       [=](int column, int k) { return matrix_element<T>(b, TRANS_B, column, k); });
+        wgmma_issue<R, K>(sums, number, accumulate, [=](int row, int k) { return element(a, TRANS_A, row, k); },
+                          [=](int column, int k) { return element(b, TRANS_B, column, k); });
     }, file, line);
+}
+template <bool TRANS_A, bool TRANS_B, int R, typename T>
+EMULATOR_CALLED void wgmma(float (&d)[R], unsigned long long a, unsigned long long b, int accumulate, T, EMULATOR_HERE) {
+    wgmma_shared<TRANS_A, TRANS_B, 16>(d, a, b, accumulate, matrix_element<T>, EMULATOR_CODE, file, line);
+}
+template <int R> EMULATOR_CALLED void wgmma_tf32(float (&d)[R], unsigned long long a, unsigned long long b, int accumulate, EMULATOR_HERE) {
+    auto element = [](unsigned long long descriptor, bool, int x, int k) { return matrix_element_tf32(descriptor, x, k); };
+    wgmma_shared<false, false, 8>(d, a, b, accumulate, element, EMULATOR_CODE, file, line);
 }
 template <bool TRANS_B, int R, typename T>
 EMULATOR_CALLED void wgmma_registers(float (&d)[R], const unsigned (&a)[4], unsigned long long b, int accumulate, T, EMULATOR_HERE) {
@@ -170,7 +193,7 @@ EMULATOR_CALLED void wgmma_registers(float (&d)[R], const unsigned (&a)[4], unsi
         }
         emulator::product_issued(number);
         matrix_reads(number, b, TRANS_B, 2 * R, code);
-        wgmma_issue<R>(sums, number, accumulate, [=](int row, int k) { return rows[row * 16 + k]; },
+        wgmma_issue<R, 16>(sums, number, accumulate, [=](int row, int k) { return rows[row * 16 + k]; },
                        [=](int column, int k) { return matrix_element<T>(b, TRANS_B, column, k); });
     }, file, line);
 }

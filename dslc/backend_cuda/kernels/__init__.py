@@ -18,8 +18,8 @@ OP_BY_OP = '{"OpByOp": {}}'  # the schedule of a kernel that `composite` makes t
 
 
 def _attention(request: Request) -> Generated:
-    """Few rows by what reads fast; else by tensor cores where the products are of 16 bits, as Hopper has them where it suits. A schedule of one of
-    these ways is made that way."""
+    """Few rows by what reads fast; else by tensor cores where the products are of 16 bits or in tf32, as Hopper has them where it suits. A schedule
+    of one of these ways is made that way."""
     ways = [(attention_rows.generate, "RowsSchedule"), (attention_hopper.generate, "HopperPlans"), (attention_mma.generate, "MmaPlans"),
             (attention.generate, "Tile")]  # fmt: skip
     first = next((n for n, (_, name) in enumerate(ways) if f'"{name}"' in request.schedule), 0)

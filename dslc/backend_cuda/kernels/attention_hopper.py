@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dslc.core.dtypes import DType
+from dslc.core.dtypes import FLOAT32, DType
 from dslc.ir.rows import Unsuited
 from dslc.ir.schedules import choose
 from dslc.ir.streams import Stream
@@ -49,6 +49,8 @@ def generate(request: Request) -> Generated:
     if stream.sizes[stream.x] <= LEAST:
         raise Unsuited("few rows")
     narrow = product_type(stream)
+    if narrow == FLOAT32:
+        raise Unsuited("in tf32")
     parts = [part_of(stream, range(len(stream.results)))]
     if not plans_of(request, stream, parts[0], narrow):
         parts = [part_of(stream, numbers) for numbers in separate(stream)]

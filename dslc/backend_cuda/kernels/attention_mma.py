@@ -1,9 +1,9 @@
-"""Streams (`dslc.ir.streams`) of float16 or bfloat16 on tensor cores (mma.sync): the tile of scores stays in registers.
+"""Streams (`dslc.ir.streams`) of float16, bfloat16, or float32 in tf32, on tensor cores (mma.sync): the tile of scores stays in registers.
 
 A block has some rows x at one point of the batch and streams blocks of y through shared memory, the next one by asynchronous copies while one is
 worked on. T[x, y] = sum over c of X[x, c] Y[y, c] lies in the registers of the four lanes that share a row, where the folds along y are made in
 float32 and where it is the left operand of the second product, O[x, f] += sum over y of P[x, y] V[y, f]: where no cast rounds P, as the sum of a
-rounded part and a rounded rest, so that nothing is rounded to 16 bits but results. Running maxima
+rounded part and a rounded rest, so that nothing is rounded to 16 bits but results; in tf32 all factors are rounded once. Running maxima
 correct the sums made with them (online softmax). A tile in which no mask and no end is has code without tests. Sums have one order.
 
 Where the sums of all products do not fit the registers, each product has a function of its own, which makes the scores anew.
@@ -51,7 +51,7 @@ class MmaPlans:
 
 
 def generate(request: Request) -> Generated:
-    """The kernel; Unsuited where the body is no stream whose products are of float16 or bfloat16, or no tile fits."""
+    """The kernel; Unsuited where the body is no stream whose products are of float16, bfloat16 or tf32, or no tile fits."""
     stream = Stream.of(request.body)
     if 0 in stream.sizes:
         raise Unsuited("nothing to stream")
@@ -83,14 +83,15 @@ def function_of(request: Request, stream: Stream, part: Part, plan: Plan, suffix
 
 
 def product_type(stream: Stream) -> DType:
-    """The 16-bit type of all operands of the products; Unsuited where they have no such type in common."""
+    """The 16-bit type of all operands of the products, or float32 where all are in tf32; Unsuited where they have no such type in common."""
     pairs: list[tuple[Node, Node]] = [(s.x_node, s.y_node) for s in stream.sources]
     pairs += [(s.value, s.other) for s in stream.sinks if s.other is not None]
     values = [op.results[0] for op in (*(s.op for s in stream.sources), *(s.op for s in stream.sinks))]
     if any(not type_of(v).dtype.is_float or type_of(v).dtype.bits not in (16, 32) for v in values):
         raise Unsuited("not of float16 or bfloat16")
     types = {bare(node).dtype for pair in pairs for node in pair}
-    if len(types) > 1 or next(iter(types)).bits != 16:
+    tf32 = {s.op.tf32 for s in stream.sources} | {s.op.tf32 for s in stream.sinks if s.other is not None}
+    if len(types) > 1 or (next(iter(types)).bits != 16 and tf32 != {True}):
         raise Unsuited("products of float32")
     return types.pop()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import prod
 
-from dslc.core.dtypes import BOOL, DType
+from dslc.core.dtypes import BOOL, FLOAT32, TF32, DType
 from dslc.ir.index import Expr
 from dslc.ir.streams import Sink, Stream, implied
 from dslc.ir.trace import Apply, Given, Guard, Node, Read, children, dims_under, invariant, survey
@@ -22,7 +22,8 @@ LOG2E = "1.4426950408889634f"
 
 
 class FastArithmetic(Arithmetic):
-    """Where weights are rounded to 16 bits: exp(a - b) by one multiply-add, what follows from b made once a row, and an approximate power of 2."""
+    """Where weights are rounded, to 16 bits or in tf32: exp(a - b) by one multiply-add, what follows from b made once a row, and an approximate power
+    of 2."""
 
     def __init__(self, writer: Writer) -> None:
         super().__init__(writer)
@@ -79,7 +80,8 @@ class StreamWriter:
             self._fetch(low, high)
             self._block()
         self._finish()
-        words = f"{plan.bx} rows a block, {plan.by} columns at a time, {plan.threads} threads, {plan.type.name} on tensor cores"
+        kind = TF32 if plan.type == FLOAT32 else plan.type
+        words = f"{plan.bx} rows a block, {plan.by} columns at a time, {plan.threads} threads, {kind} on tensor cores"
         per_sm = 2 if self.areas.bytes * 2 + 4096 <= self.request.arch.shared_bytes and plan.threads <= 128 else 1
         return w.function((blocks,), (plan.threads,), shared_bytes=self.areas.bytes, blocks_per_sm=per_sm, schedule=words)
 
@@ -296,6 +298,9 @@ class StreamWriter:
         """One product: corrects its sums for the new maximum, and adds the block."""
         w, plan, tile = self.w, self.plan, self.areas.other[k]
         self._shrink(k)
+        if plan.type == FLOAT32:
+            w.line(f"multiply_weights_tf32<{tile.chunks}>(sum{k}, weight{k}, now_{tile.name});")
+            return
         rounded = str(unrounded(self.sinks[k], plan.type) is not None).lower()
         w.line(f"multiply_weights_mma<{element_type(plan)}, {tile.chunks}, {rounded}>(sum{k}, weight{k}, now_{tile.name});")
 
@@ -484,7 +489,9 @@ class StreamWriter:
 
 
 def unrounded(sink: Sink, narrow: DType) -> Node | None:
-    """What the weights of a product are before the cast that rounds them; None where no cast does."""
+    """What the weights of a product are before the cast that rounds them to 16 bits; None where no cast does."""
+    if narrow == FLOAT32:
+        return None
     value = bare(sink.value)
     cast = isinstance(value, Apply) and value.op.operation.name == "nn.cast" and value.dtype == narrow
     return value.arguments[0] if cast and isinstance(value, Apply) else None

@@ -32,7 +32,7 @@ class Plan:
     @property
     def chunk(self) -> int:
         """Elements in 16 bytes."""
-        return 8
+        return 16 // self.type.bytes
 
     def feature_registers(self, n: int) -> int:
         """Registers of a thread for the sums of n features."""
@@ -119,7 +119,7 @@ def areas_of(stream: Stream, sinks: Sequence[int], sources: Sequence[int], plan:
         key = (along, _key(node, dim, len(stream.sizes)))
         if key not in known:
             size = stream.sizes[dim]
-            used = -(-size // 16) * 2
+            used = -(-size // 16) * 16 // plan.chunk
             known[key] = Tile(f"{('own', 'streamed')[along - stream.x]}{len(out)}", node, dim, size, rows, -(-used // 8) * 8, used)
             out.append(known[key])
         return known[key]

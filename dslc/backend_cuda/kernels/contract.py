@@ -1,6 +1,7 @@
 """Contractions: matrix products of any kind and convolutions, with pointwise work on their operands and results.
 
-Products of 16-bit floats that the copy engine can read are done as Hopper does them best (`hopper`), all others by tiles that threads load (`tiles`).
+Products of 16-bit floats, or in tf32, that the copy engine can read are done as Hopper does them best (`hopper`), all others by tiles that threads
+load (`tiles`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from ..axis_order import arranged
 from ..gemm_schedule import HopperSchedule, TileSchedule, hopper_cycles, hopper_schedules, tile_cycles, tile_schedules
 from ..stage import Generated, Request
 from ..tensor_views import View, view_of
-from ..types import memory_type
 from ..windows import windows_of
 from . import hopper, reduce, tiles
 from .epilogue import Epilogue
@@ -70,14 +70,14 @@ def _with_cycles(
     """All schedules, those of tiles first, with their cycles."""
     arch = epilogue.request.arch
     found: list[tuple[TileSchedule | HopperSchedule, float]] = [
-        (s, tile_cycles(s, tiled.sizes, arch, tiled.mma))
+        (s, tile_cycles(s, tiled.sizes, arch, tiled.rate))
         for s in tile_schedules(tiled.sizes, arch, tiled.element.bytes, tiled.mma)
         if tiles.fits(tiled, s)
     ]
     if product is not None:
         packing = sum(packing_cycles(p, epilogue) for p in product.packings)
-        every = hopper_schedules(product.sizes, arch, lambda rows, columns: hopper.fits(product, rows, columns))
-        found += [(s, hopper_cycles(s, product.sizes, arch) + packing) for s in every]
+        every = hopper_schedules(product.sizes, arch, product.depth, lambda rows, columns: hopper.fits(product, rows, columns))
+        found += [(s, hopper_cycles(s, product.sizes, arch, product.depth) + packing) for s in every]
     return found
 
 
@@ -93,9 +93,9 @@ def epilogue_of(request: Request, op: Any) -> Epilogue:
 
 def hopper_product(epilogue: Epilogue) -> hopper.HopperProduct | None:
     """The product as Hopper multiplies it: operands that the copy engine cannot read as they lie, nor in boxes, are packed first. None for other
-    types than 16-bit floats, and where a packing would be far larger than what it is made of, as windows of a convolution are."""
+    types than 16-bit floats but in tf32, and where a packing would be far larger than what it is made of, as windows of a convolution are."""
     element = epilogue.contraction.op.types()[0].dtype
-    if not epilogue.request.arch.hopper or element not in (BFLOAT16, FLOAT16):
+    if not epilogue.request.arch.hopper or not (element in (BFLOAT16, FLOAT16) or epilogue.contraction.op.tf32):
         return None
     in_boxes = windowed_product(epilogue)
     if in_boxes is not None:
@@ -111,7 +111,7 @@ def hopper_product(epilogue: Epilogue) -> hopper.HopperProduct | None:
             packings.append(packing)
             view = packing.view(epilogue)
         views.append(view)
-    return hopper.HopperProduct(epilogue, (views[0], views[1]), memory_type(element), tuple(packings))
+    return hopper.HopperProduct(epilogue, (views[0], views[1]), element, tuple(packings))
 
 
 def windowed_product(epilogue: Epilogue, most_empty: float = MOST_EMPTY) -> hopper.HopperProduct | None:
@@ -123,5 +123,5 @@ def windowed_product(epilogue: Epilogue, most_empty: float = MOST_EMPTY) -> hopp
     windows = windows_of(epilogue.request, contraction)
     if windows is None:
         return None
-    product = hopper.HopperProduct(epilogue, windows.sides, memory_type(contraction.op.types()[0].dtype), (), windows)
+    product = hopper.HopperProduct(epilogue, windows.sides, contraction.op.types()[0].dtype, (), windows)
     return product if prod(product.sizes) <= most_empty * prod(contraction.sizes) else None

@@ -2,6 +2,8 @@
 
 Tiles lie in a ring of stages in shared memory. An mbarrier `full` a stage says that its bytes have landed, an mbarrier `empty` that the consumers'
 products have read it; the ring runs on from tile to tile, so that the next tile's first stages load while this one's sums are stored.
+
+In tf32 the copy engine rounds what it copies; wgmma then reads both operands along the terms alone, so that one that lies otherwise is packed.
 """
 
 from __future__ import annotations
@@ -10,17 +12,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from dslc.core.dtypes import FLOAT32, DType
 from dslc.ir.contractions import BATCH, COLUMNS, ROWS, TERMS
 
-from ..gemm_schedule import DEPTH, STAGING, HopperSchedule, Sizes
+from ..gemm_schedule import SPAN, STAGING, HopperSchedule, Sizes
 from ..stage import Function, FunctionWriter, Generated
 from ..tensor_views import Axis, View
+from ..types import memory_type
 from ..windows import UNIT, Window, Windows
 from .epilogue import Epilogue
 from .hopper_windows import clear_stages, copies_of_stage, places_of_tile, position, stage_bytes
 from .operands import Packing
 
-SLAB = 64 * DEPTH * 2  # bytes of 64 rows or columns of a tile
+SLAB = 64 * SPAN  # bytes of 64 rows or columns of a tile
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class HopperProduct:
 
     epilogue: Epilogue
     views: tuple[View | Window, View | Window]  # rows, columns
-    element: str  # in CUDA C++
+    element: DType
     packings: tuple[Packing, ...] = ()  # of operands that the copy engine cannot read as they lie
     windows: Windows | None = None  # where both views are windows
 
@@ -41,6 +45,11 @@ class HopperProduct:
             return sizes
         rows, columns, terms = (self.windows.walks[c].units * UNIT for c in (ROWS, COLUMNS, TERMS))
         return sizes[BATCH], rows, columns, terms
+
+    @property
+    def depth(self) -> int:
+        """Terms of a tile."""
+        return SPAN // self.element.bytes
 
     @property
     def packed_bytes(self) -> int:
@@ -89,7 +98,7 @@ def _main(product: HopperProduct, s: HopperSchedule) -> Function:
         _consumer(w, product, s)
     batch, rows, columns, _ = product.sizes
     tiles = -(-rows // s.rows) * -(-columns // s.columns) * batch * s.splits
-    return w.function((min(tiles, product.epilogue.request.arch.sms),), (384,), shared_bytes=s.shared_bytes, schedule=s.words())
+    return w.function((min(tiles, product.epilogue.request.arch.sms),), (384,), shared_bytes=s.shared_bytes, schedule=s.words(product.depth))
 
 
 def _load_tiles(w: FunctionWriter, product: HopperProduct, s: HopperSchedule, maps: Sequence[str]) -> None:
@@ -98,7 +107,7 @@ def _load_tiles(w: FunctionWriter, product: HopperProduct, s: HopperSchedule, ma
         w.line("mbarrier_wait(empty + stage, phase ^ 1);")
         w.line(f"mbarrier_arrive_expect(full + stage, {s.stage_bytes});")
         w.line(f"unsigned char* const tile_a = memory + stage * {s.stage_bytes};")
-        w.line(f"unsigned char* const tile_b = tile_a + {s.rows * DEPTH * 2};")
+        w.line(f"unsigned char* const tile_b = tile_a + {s.rows * SPAN};")
         for view, n, to, tensor_map, start in zip(product.views, (s.rows, s.columns), ("tile_a", "tile_b"), maps, ("row", "column")):
             assert isinstance(view, View)
             _copies(w, view, n, to, tensor_map, start)
@@ -122,9 +131,9 @@ def _load_windows(w: FunctionWriter, product: HopperProduct, windows: Windows, s
 
 @contextmanager
 def _tiles(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> Iterator[None]:
-    """The loop over a block's tiles: `row`, `column`, `batch`, `split`, and its steps of DEPTH terms, `first` up to `last`."""
+    """The loop over a block's tiles: `row`, `column`, `batch`, `split`, and its steps of `depth` terms, `first` up to `last`."""
     batch, rows, columns, terms = product.sizes
-    tall, wide, steps = -(-rows // s.rows), -(-columns // s.columns), -(-terms // DEPTH)
+    tall, wide, steps = -(-rows // s.rows), -(-columns // s.columns), -(-terms // product.depth)
     flat = tall * wide
     with w.block(f"for (int tile = blockIdx.x; tile < {flat * batch * s.splits}; tile += gridDim.x)"):
         number = f"tile % {flat}" if batch * s.splits > 1 else "tile"
@@ -145,7 +154,7 @@ def _copies(w: FunctionWriter, view: View, n: int, to: str, tensor_map: str, sta
     assert axes is not None
     for k in range(1 if view.along_terms else n // 64):
         own = f"{start} + {64 * k}" if k else start
-        names = {BATCH: "batch", ROWS: own, COLUMNS: own, TERMS: f"k * {DEPTH}"}
+        names = {BATCH: "batch", ROWS: own, COLUMNS: own, TERMS: f"k * {view.depth}"}
         places = ", ".join(_coordinate(a, names[a.dim], view) for a, _ in axes)
         w.line(f"copy_tile({to}{f' + {k * SLAB}' if k else ''}, &{tensor_map}, full + stage, {places});")
 
@@ -183,7 +192,7 @@ def _consumer(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> N
 def _products(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> None:
     """All products of a tile. A stage is given back once the products after those that read it were issued and its own are done."""
     trans = ["false" if v.along_terms else "true" for v in product.views]
-    steps = [32 if v.along_terms else 16 * 128 for v in product.views]  # bytes from 16 terms to the next
+    steps = [32 if v.along_terms else 16 * SPAN for v in product.views]  # bytes from a product's terms to the next one's
     leading = [16 if v.along_terms else SLAB for v in product.views]
     w.line("int previous = 0;")
     with w.block("for (int k = first; k < last; ++k)"):
@@ -191,11 +200,14 @@ def _products(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> N
         w.line(f"const unsigned char* const tile_a = memory + stage * {s.stage_bytes};")
         own = "" if s.turns else f" + (warpgroup - 1) * {s.blocks_of_rows * SLAB}"
         w.line(f"const unsigned long long a = matrix_descriptor(tile_a{own}, {leading[0]}, 1024);")
-        w.line(f"const unsigned long long b = matrix_descriptor(tile_a + {s.rows * DEPTH * 2}, {leading[1]}, 1024);")
+        w.line(f"const unsigned long long b = matrix_descriptor(tile_a + {s.rows * SPAN}, {leading[1]}, 1024);")
         w.line("wgmma_fence();")
-        with w.unrolled("j", DEPTH // 16), w.unrolled("r", s.blocks_of_rows):
-            first = f"a + (r * {SLAB} + j * {steps[0]} >> 4)"
-            w.line(f"wgmma<{trans[0]}, {trans[1]}>(d[r], {first}, b + (j * {steps[1]} >> 4), k > first || j > 0, {product.element}());")
+        with w.unrolled("j", SPAN // 32), w.unrolled("r", s.blocks_of_rows):
+            operands = f"d[r], a + (r * {SLAB} + j * {steps[0]} >> 4), b + (j * {steps[1]} >> 4), k > first || j > 0"
+            if product.element == FLOAT32:
+                w.line(f"wgmma_tf32({operands});")
+            else:
+                w.line(f"wgmma<{trans[0]}, {trans[1]}>({operands}, {memory_type(product.element)}());")
         w.line("wgmma_commit();")
         w.line("wgmma_wait<1>();")
         w.line("if (k > first && lane == 0) mbarrier_arrive(empty + previous);")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
-from dslc.core.dtypes import DType
+from dslc.core.dtypes import FLOAT32, TF32, DType
 from dslc.ir.contractions import BATCH, COLUMNS, ROWS, TERMS
-from dslc.ir.trace import Node, Read, dims_under, factor_of, survey, symbols_of
+from dslc.ir.trace import Node, Read, dims_under, factor_of, survey, symbols_of, unrounded
 
 from ..pull import Point, chunked, steady
 from ..scalars import Val
@@ -19,7 +19,7 @@ from .epilogue import Epilogue
 from .map import load_chunk
 
 THREADS = 256
-PACKED = 8  # elements of 16 bits that a thread packs
+PACKED = 8  # elements that a thread packs
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,8 @@ class Operand:
 
 
 def operand_of(epilogue: Epilogue, side: int, element: DType) -> Operand:
-    """The side with the rows (0) or the columns (1), for tiles of these elements."""
-    node, own = epilogue.contraction.operands[side], (ROWS, COLUMNS)[side]
+    """The side with the rows (0) or the columns (1), for tiles of these elements; in tf32 before they are rounded."""
+    node, own = unrounded(epilogue.contraction.operands[side]), (ROWS, COLUMNS)[side]
     trace, sizes, chunk = epilogue.contraction.trace, epilogue.contraction.sizes, 16 // element.bytes
     reads = survey(trace, [node]).reads
     steps = [(factor_of(r.address, own), factor_of(r.address, TERMS)) for r in reads]
@@ -83,7 +83,7 @@ def write_values(w: FunctionWriter, e: Epilogue, operand: Operand, chunk: int, t
 
 @dataclass(frozen=True)
 class Packing:
-    """An operand of 16-bit floats that is written to the workspace, at an offset in bytes, as the copy engine can read it."""
+    """An operand of 16-bit floats, or of float32 in tf32, that is written to the workspace, at an offset in bytes, as the copy engine can read it."""
 
     operand: Operand
     element: DType
@@ -91,6 +91,7 @@ class Packing:
     batch: int
     lines: int  # of the dim that is not dense
     dense: int  # a multiple of PACKED
+    by_lines: bool  # neighbouring threads pack neighbouring lines, along which the values are read
 
     @property
     def bytes(self) -> int:
@@ -105,7 +106,8 @@ class Packing:
         else:
             terms = Axis(TERMS, terms.extent, self.dense, 1)
         batch = (Axis(BATCH, self.batch, self.lines * self.dense, 1),) if self.batch > 1 else ()
-        return View(None, self.element.name, self.offset // self.element.bytes, along_terms, (own,), (terms,), batch)
+        element = TF32 if self.element == FLOAT32 else self.element.name
+        return View(None, element, self.offset // self.element.bytes, along_terms, (own,), (terms,), batch)
 
     def function(self, e: Epilogue) -> Function:
         """The function that writes it."""
@@ -115,29 +117,36 @@ class Packing:
         w.line(f"const {e.integer} p = {block} * {THREADS} + threadIdx.x;")
         w.line(f"if (p >= {total}) return;")
         x, term = ("x", "term") if self.operand.along != TERMS else ("term", "x")
-        w.line(f"const int {x} = p % {self.dense // PACKED}u * {PACKED};")
-        w.line(f"const int {term} = p / {self.dense // PACKED}u % {self.lines}u;")
+        parts = self.dense // PACKED
+        if self.by_lines:
+            w.line(f"const int {x} = p / {self.lines}u % {parts}u * {PACKED};")
+            w.line(f"const int {term} = p % {self.lines}u;")
+        else:
+            w.line(f"const int {x} = p % {parts}u * {PACKED};")
+            w.line(f"const int {term} = p / {parts}u % {self.lines}u;")
         w.line(f"const int batch = {f'p / {self.dense // PACKED * self.lines}u' if self.batch > 1 else '0'};")
         w.line(f"{computed_type(self.element)} values[{PACKED}] = {{}};")
         extent = e.contraction.sizes[self.operand.along]
         bounds = [("term" if self.operand.along == TERMS else "x", extent)] if extent % PACKED else []
         write_values(w, e, self.operand, PACKED, "values", bounds, ())
         to = w.workspace_of("packed", self.offset, memory_type(self.element))
-        w.line(f"store<{PACKED}>({to} + p * {PACKED}, values);")
+        place = f"((batch * ({e.integer}){self.lines} + {term}) * {self.dense} + {x})" if self.by_lines else f"p * {PACKED}"
+        w.line(f"store<{PACKED}>({to} + {place}, values);")
         return w.function((-(-total // THREADS),), (THREADS,), schedule=f"an operand written as the copy engine reads it, {PACKED} elements a thread")
 
 
 def packing_of(e: Epilogue, side: int, element: DType, offset: int) -> Packing:
-    """How a side is packed, dense along the dim along which its values are read."""
-    operand = operand_of(e, side, element)
+    """How a side is packed: dense along the dim along which its values are read, in tf32 along the terms."""
+    read = operand_of(e, side, element)
+    operand = replace(read, along=TERMS) if element == FLOAT32 else read
     sizes = e.contraction.sizes
     other = operand.own + TERMS - operand.along
     batch = sizes[BATCH] if BATCH in dims_under(e.contraction.trace, [operand.node])[id(operand.node)] else 1
-    return Packing(operand, element, offset, batch, sizes[other], -(-sizes[operand.along] // PACKED) * PACKED)
+    return Packing(operand, element, offset, batch, sizes[other], -(-sizes[operand.along] // PACKED) * PACKED, operand.along != read.along)
 
 
 def packing_cycles(p: Packing, e: Epilogue) -> float:
     """Cycles to write it, and to read what it is made of."""
     reads = survey(e.contraction.trace, [p.operand.node]).reads
-    moved = p.bytes + sum(min(prod(e.request.operands[r.operand].shape), p.bytes // 2) * r.dtype.bytes for r in reads)
+    moved = p.bytes + sum(min(prod(e.request.operands[r.operand].shape), p.bytes // p.element.bytes) * r.dtype.bytes for r in reads)
     return 1500 + moved / (13 * e.request.arch.sms)

@@ -2,7 +2,8 @@
 
 An operand that lies in memory as it is multiplied is copied beside the products (cp.async), 16 bytes at a time where it is dense and aligned, else,
 if its elements have 4 bytes, one by one. What must be computed, or is too narrow for that, goes through registers: it is loaded before the products
-of a step and stored behind them. Tensor cores multiply 16-bit floats; others are multiplied and added in their own precision.
+of a step and stored behind them. Tensor cores multiply 16-bit floats, and float32 in tf32, which is rounded on its way from the tiles; others are
+multiplied and added in their own precision.
 """
 
 from __future__ import annotations
@@ -39,7 +40,21 @@ class TileProduct:
 
     @property
     def mma(self) -> bool:
-        return self.element.bytes == 2
+        return self.element.bytes == 2 or self.epilogue.contraction.op.tf32
+
+    @property
+    def rate(self) -> int:
+        """Products a cycle of a multiprocessor."""
+        return 1024 // self.element.bytes if self.mma else 64
+
+    @property
+    def padding(self) -> int:
+        """Elements behind each row of a tile that has one row a term."""
+        return 8 if self.mma and self.element.bytes == 4 else 0
+
+    def elements(self, s: TileSchedule, n: int) -> int:
+        """Of a tile of n rows or columns."""
+        return (n + self.padding) * s.depth
 
     @property
     def chunk(self) -> int:
@@ -81,7 +96,7 @@ def _main(product: TileProduct, s: TileSchedule) -> Function:
     flat = tall * broad
     w.line("extern __shared__ __align__(1024) unsigned char memory[];")
     w.line(f"{element}* const tiles_a = reinterpret_cast<{element}*>(memory);")
-    w.line(f"{element}* const tiles_b = tiles_a + {s.stages * s.rows * s.depth};")
+    w.line(f"{element}* const tiles_b = tiles_a + {s.stages * product.elements(s, s.rows)};")
     w.line(f"const TilePlace place = grouped_tile({f'blockIdx.x % {flat}' if batch * s.splits > 1 else 'blockIdx.x'}, {tall}, {broad}, {s.group});")
     w.line(f"const int first_row = place.row * {s.rows}, first_column = place.column * {s.columns};")
     w.line(f"const int batch = {f'blockIdx.x / {flat} % {batch}' if batch > 1 else '0'};")
@@ -105,15 +120,16 @@ def _main(product: TileProduct, s: TileSchedule) -> Function:
         w.line("copy_async_commit();")
         along = ", ".join("true" if o.along == TERMS else "false" for o in product.operands)
         with w.block("if (step >= 0)"):
-            tile_a, tile_b = (f"tiles_{x} + step % {s.stages} * {n * s.depth}" for x, n in (("a", s.rows), ("b", s.columns)))
+            tile_a, tile_b = (f"tiles_{x} + step % {s.stages} * {product.elements(s, n)}" for x, n in (("a", s.rows), ("b", s.columns)))
             w.line(f"multiply_tiles<{s.rows}, {s.columns}, {s.depth}, {along}>(d, {tile_a}, {tile_b}, warp_row, warp_column);")
         for store in held:
             store()
     _finish(w, product, s, share)
     blocks = flat * batch * s.splits
-    how = "tensor cores" if product.mma else "multiply-adds"
-    beside = 2 if s.warps <= 8 and product.mma and all(o.width for o in product.operands) else 1
-    return w.function((blocks,), (s.warps * 32,), shared_bytes=s.shared_bytes(product.element.bytes, product.epilogue.wide.bytes),
+    how = ("tensor cores" if product.element.bytes == 2 else "tensor cores in tf32") if product.mma else "multiply-adds"
+    least = product.chunk if product.padding else 1  # in tf32 the addresses of smaller copies take too many registers
+    beside = 2 if s.warps <= 8 and product.mma and all(o.width >= least for o in product.operands) else 1
+    return w.function((blocks,), (s.warps * 32,), shared_bytes=s.shared_bytes(product.element.bytes, product.epilogue.wide.bytes, product.padding),
                       blocks_per_sm=beside, schedule=s.words(how))  # fmt: skip
 
 
@@ -127,7 +143,11 @@ def _load(w: FunctionWriter, product: TileProduct, operand: Operand, s: TileSche
     held = "" if operand.width else w.fresh("held")
     if held:
         w.line(f"{computed_type(product.element)} {held}[{turns}][{chunk}] = {{}};")
-    place = f"tile_place<{dense // chunk}>(line, dense / {chunk}) * {chunk}" + ("" if width == chunk else f" + dense % {chunk}")
+    if product.padding and operand.along != TERMS:
+        place = f"place_in_term<{dense}>(line, dense)"
+    else:
+        place = f"tile_place<{dense // chunk}>(line, dense / {chunk}) * {chunk}" + ("" if width == chunk else f" + dense % {chunk}")
+    stage = f"{tiles} + stage * {product.elements(s, n)}"
 
     @contextmanager
     def chunks() -> Iterator[None]:
@@ -140,7 +160,7 @@ def _load(w: FunctionWriter, product: TileProduct, operand: Operand, s: TileSche
         x, k = ("line", "dense") if operand.along == TERMS else ("dense", "line")
         w.line(f"const int x = {start} + {x}, term = (first + next) * {s.depth} + {k};")
         if operand.width:
-            _copy(w, product, operand, s, n, f"{tiles} + stage * {n * s.depth} + {place}", "" if count % threads == 0 else f"part < {count}")
+            _copy(w, product, operand, s, n, f"{stage} + {place}", "" if count % threads == 0 else f"part < {count}")
         else:
             exists = [] if count % threads == 0 else [f"part < {count}"]
             write_values(w, product.epilogue, operand, chunk, f"{held}[c]", _bounds(product, operand, s, n), exists)
@@ -149,7 +169,7 @@ def _load(w: FunctionWriter, product: TileProduct, operand: Operand, s: TileSche
         if held:
             with w.block("if (next < count)"), chunks():
                 guard = "" if count % threads == 0 else f"if (part < {count}) "
-                w.line(f"{guard}store<{chunk}>({tiles} + stage * {n * s.depth} + {place}, {held}[c]);")
+                w.line(f"{guard}store<{chunk}>({stage} + {place}, {held}[c]);")
 
     return store
 

@@ -5,22 +5,24 @@ from typing import Any
 
 import numpy as np
 
-from dslc.core.dtypes import DType
+from dslc.core.dtypes import FLOAT32, DType, rounded_to_tf32
 from dslc.core.errors import ShapeError, TypeError_
 
 from .. import index
 from ..mlir import ir
-from ..op import DTypeOf, Ints, Maps, Op, Operand, Result
+from ..op import DTypeOf, Ints, Maps, Mark, Op, Operand, Result
 from ..types import TensorType, type_of
 from .movement import reverse, transpose
 
 
-def _check_floats(name: str, operands: Sequence[TensorType]) -> None:
+def _check_floats(name: str, operands: Sequence[TensorType], attributes: dict[str, Any]) -> None:
     a, b = operands
     if a.dtype != b.dtype:
         raise TypeError_(f"{name} of {a} and {b}", help="cast one of them")
     if a.dtype.is_bool:
         raise TypeError_(f"{name} of truth values: {a}")
+    if attributes.get("tf32") and (a.dtype, attributes["dtype"]) != (FLOAT32, FLOAT32):
+        raise TypeError_(f"{name} in tf32 of {a} to {attributes['dtype']}", help="tf32 is for float32 alone")
 
 
 class Contract(Op, name="contract"):
@@ -28,7 +30,7 @@ class Contract(Op, name="contract"):
 
     `lhs`, `rhs`, `out` give each axis of a, b and the result an index, a small integer; equal integers are one index. An index stands once in an
     operand and in at least two of the three. In both operands and the result: a batch index; in both operands alone: summed. `dtype` is the
-    result's type; sums are kept in float32 for narrower floats.
+    result's type; sums are kept in float32 for narrower floats. `tf32`: the operands, float32, are rounded to 10 bits before they are multiplied.
     """
 
     a: Operand
@@ -38,11 +40,12 @@ class Contract(Op, name="contract"):
     rhs: Ints
     out: Ints
     dtype: DTypeOf
+    tf32: Mark
     structure = "contract"
 
     @classmethod
     def infer(cls, operands: Sequence[TensorType], **attributes: Any) -> list[TensorType]:
-        _check_floats("contraction", operands)
+        _check_floats("contraction", operands, attributes)
         lhs, rhs, out = (tuple(attributes[k]) for k in ("lhs", "rhs", "out"))
         sizes: dict[int, int] = {}
         for t, axes in zip(operands, (lhs, rhs)):
@@ -78,6 +81,7 @@ class Contract(Op, name="contract"):
 
     def reference(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         wide = np.promote_types(a.dtype, np.float32 if self.dtype.is_float else self.dtype.numpy)
+        a, b = (rounded_to_tf32(x) if self.tf32 else x for x in (a, b))
         order = sorted({*self.lhs, *self.rhs})
         letter = {i: k for k, i in enumerate(order)}
         y = np.einsum(a.astype(wide), [letter[i] for i in self.lhs], b.astype(wide), [letter[i] for i in self.rhs],
@@ -89,12 +93,14 @@ class Contract(Op, name="contract"):
         from .elementwise import cast
 
         g = cast(g, a.dtype)
-        da = contract(g, self.b, self.out, self.rhs, self.lhs, a.dtype)
-        db = contract(self.a, g, self.lhs, self.out, self.rhs, b.dtype)
+        da = contract(g, self.b, self.out, self.rhs, self.lhs, a.dtype, self.tf32)
+        db = contract(self.a, g, self.lhs, self.out, self.rhs, b.dtype, self.tf32)
         return [da, db]
 
 
-def contract(a: ir.Value, b: ir.Value, lhs: Sequence[int], rhs: Sequence[int], out: Sequence[int], dtype: DType | None = None) -> ir.Value:
+def contract(
+    a: ir.Value, b: ir.Value, lhs: Sequence[int], rhs: Sequence[int], out: Sequence[int], dtype: DType | None = None, tf32: bool = False
+) -> ir.Value:
     """`Contract` for any einsum of two operands: an index in one operand alone is summed there first."""
     from .reduction import Reduce
 
@@ -104,7 +110,7 @@ def contract(a: ir.Value, b: ir.Value, lhs: Sequence[int], rhs: Sequence[int], o
 
     a, lhs = alone(a, lhs, rhs)
     b, rhs = alone(b, rhs, lhs)
-    return Contract.of(a, b, lhs=lhs, rhs=rhs, out=out, dtype=dtype or type_of(a).dtype)
+    return Contract.of(a, b, lhs=lhs, rhs=rhs, out=out, dtype=dtype or type_of(a).dtype, tf32=tf32)
 
 
 class Conv(Op, name="conv"):
@@ -113,6 +119,7 @@ class Conv(Op, name="conv"):
     A read outside x, or between its elements where `spacing` > 1 (a transposed convolution), is 0. The group axis is explicit, which makes the two
     gradients convolutions again: that of x has stride and spacing exchanged and w turned round, that of w has stride and dilation exchanged and
     the batch as its channels. All of `stride`, `dilation`, `spacing`, `low` and `size` (the result's extents) have one entry a space axis.
+    `tf32` as in `Contract`.
     """
 
     x: Operand
@@ -124,11 +131,12 @@ class Conv(Op, name="conv"):
     low: Ints
     size: Ints
     dtype: DTypeOf
+    tf32: Mark
     structure = "contract"
 
     @classmethod
     def infer(cls, operands: Sequence[TensorType], **attributes: Any) -> list[TensorType]:
-        _check_floats("convolution", operands)
+        _check_floats("convolution", operands, attributes)
         x, w = operands
         space = x.rank - 3
         if space < 1 or w.rank != x.rank or x.shape[1] != w.shape[0] or x.shape[2] != w.shape[2]:
@@ -157,7 +165,7 @@ class Conv(Op, name="conv"):
 
     def reference(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
         wide = np.promote_types(x.dtype, np.float32)
-        x, w = x.astype(wide), w.astype(wide)
+        x, w = (rounded_to_tf32(v) if self.tf32 else v.astype(wide) for v in (x, w))
         space = x.ndim - 3
         spaced = np.zeros([*x.shape[:3], *((n - 1) * s + 1 if n else 0 for n, s in zip(x.shape[3:], self.spacing))], wide)
         spaced[(Ellipsis, *[slice(None, None, s) for s in self.spacing])] = x  # type: ignore[index]
@@ -188,9 +196,9 @@ class Conv(Op, name="conv"):
             turned = reverse(turned, 3 + k)
         reach = [(n - 1) * d for n, d in zip(w.shape[3:], self.dilation)]
         dx = Conv.of(g, turned, stride=self.spacing, dilation=self.dilation, spacing=self.stride,
-                     low=[r - low for r, low in zip(reach, self.low)], size=x.shape[3:], dtype=x.dtype)  # fmt: skip
+                     low=[r - low for r, low in zip(reach, self.low)], size=x.shape[3:], dtype=x.dtype, tf32=self.tf32)  # fmt: skip
         swapped = transpose(self.x, [2, 1, 0, *range(3, x.rank)])  # [c, g, n, ...]: the batch is summed over
         kernels = transpose(g, [1, 2, 0, *range(3, x.rank)])  # [g, o, n, ...]
         dw = Conv.of(swapped, kernels, stride=self.dilation, dilation=self.stride, spacing=self.spacing,
-                     low=self.low, size=w.shape[3:], dtype=w.dtype)  # fmt: skip
+                     low=self.low, size=w.shape[3:], dtype=w.dtype, tf32=self.tf32)  # fmt: skip
         return [dx, transpose(dw, [1, 2, 0, *range(3, x.rank)])]

@@ -48,7 +48,8 @@ class EmulatorDriver(HostMemory):
 
     def tensor_map(self, described: TensorMap, address: int) -> bytes:
         """As `TensorMap` of `backend_cuda/device/tma.cuh` lies; TargetError for what CUDA's driver refuses too."""
-        size = dtypes.BY_NAME[described.dtype].bytes
+        tf32 = described.dtype == dtypes.TF32
+        size = 4 if tf32 else dtypes.BY_NAME[described.dtype].bytes
         rank, span = len(described.dims), described.box[0] * size
         strides, steps = (*described.strides, *[0] * (5 - rank)), described.steps or (1,) * rank
         if (
@@ -64,7 +65,7 @@ class EmulatorDriver(HostMemory):
             raise TargetError(f"a tensor map whose box is {span} bytes wide, with a swizzle of {described.swizzle}", notes=[str(described)])
         padding = (0,) * (5 - rank)
         lists = (*described.dims, *padding, *described.box, *padding, *steps, *padding)
-        packed = struct.pack("=Q4Q5I5I5I3I", address, *strides[:4], *lists, rank, size, described.swizzle)
+        packed = struct.pack("=Q4Q5I5I5I4I", address, *strides[:4], *lists, rank, size, described.swizzle, tf32)
         return packed + bytes(TENSOR_MAP_BYTES - len(packed))
 
     def check(self, launch: PreparedLaunch) -> None:

@@ -21,12 +21,12 @@ F = FLOAT32
 I, J, K, B, H = range(5)
 
 
-def product(lhs, rhs, out, dtype=None):
-    return lambda a, b: Contract.of(a, b, lhs=lhs, rhs=rhs, out=out, dtype=dtype or type_of(a).dtype)
+def product(lhs, rhs, out, dtype=None, tf32=False):
+    return lambda a, b: Contract.of(a, b, lhs=lhs, rhs=rhs, out=out, dtype=dtype or type_of(a).dtype, tf32=tf32)
 
 
-def conv(stride, pad, size, dilation=(1, 1), spacing=(1, 1)):
-    return lambda x, w: Conv.of(x, w, stride=stride, dilation=dilation, spacing=spacing, low=pad, size=size, dtype=F)
+def conv(stride, pad, size, dilation=(1, 1), spacing=(1, 1), tf32=False):
+    return lambda x, w: Conv.of(x, w, stride=stride, dilation=dilation, spacing=spacing, low=pad, size=size, dtype=F, tf32=tf32)
 
 
 def weights_in_runs(x, w):
@@ -76,6 +76,12 @@ CASES = [
     Case("elementwise_batch", "contract", [(F, (6, 9)), (F, (6, 9))], product([B, K], [B, K], [B]), 1e-5),
     Case("long_sum", "contract", [(F, (5, 5000)), (F, (5000, 18))], product([I, K], [K, J], [I, J]), 2e-4),
     Case("no_terms", "contract", [(F, (3, 0)), (F, (0, 4))], product([I, K], [K, J], [I, J])),
+    Case("tf32", "contract", [(F, (70, 36)), (F, (36, 24))], product([I, K], [K, J], [I, J], tf32=True), 1e-5),
+    Case("tf32_right_transposed", "contract", [(F, (7, 33)), (F, (20, 33))], product([I, K], [J, K], [I, J], tf32=True), 1e-5),
+    Case("tf32_left_transposed", "contract", [(F, (33, 7)), (F, (33, 20))], product([K, I], [K, J], [I, J], tf32=True), 1e-5),
+    Case("tf32_conv_image", "contract", [(F, (1, 1, 32, 20, 20)), (F, (1, 32, 32, 3, 3))], conv([1, 1], [1, 1], [20, 20], tf32=True), 2e-5),
+    Case("tf32_conv_strided", "contract", [(F, (2, 1, 3, 9, 9)), (F, (1, 4, 3, 3, 3))], conv([2, 2], [1, 1], [5, 5], tf32=True), 1e-5),
+    Case("tf32_conv_depthwise", "contract", [(F, (2, 6, 1, 9, 20)), (F, (6, 1, 1, 3, 3))], conv([1, 1], [1, 1], [9, 20], tf32=True), 1e-5),
     Case("bfloat16", "contract", [(BFLOAT16, (7, 33)), (BFLOAT16, (33, 20))], product([I, K], [K, J], [I, J], FLOAT32), 1e-5),
     Case("bfloat16_out", "contract", [(BFLOAT16, (7, 33)), (BFLOAT16, (33, 20))], product([I, K], [K, J], [I, J])),
     Case("float64", "contract", [(FLOAT64, (7, 33)), (FLOAT64, (33, 20))], product([I, K], [K, J], [I, J]), 1e-13),

@@ -99,3 +99,14 @@ def test_what_is_no_such_convolution_or_gains_nothing_does_not():
     assert not takes(Case("strided", "contract", strided, conv([1, 1], [29, 29], stride=(2, 2))))
     grouped = [(F, (1, 2, 64, 56, 56)), (F, (2, 64, 64, 3, 3))]
     assert not takes(Case("grouped", "contract", grouped, conv([1, 1], [56, 56])))
+
+
+def test_products_in_tf32_are_not_transformed(monkeypatch):
+    def marked(x, w):
+        y = conv([1, 1], [9, 9])(x, w)
+        y.owner.attributes["tf32"] = ir.UnitAttr.get()
+        return y
+
+    monkeypatch.setattr(winograd, "GAIN", np.inf)
+    padded = CASES[0]
+    assert takes(replace(padded)) and not takes(replace(padded, build=marked))

@@ -24,6 +24,7 @@ from dslc.core.dtypes import DType
 from dslc.ir import ops
 from dslc.ir.program import program_of
 from dslc.ir.reference import run_region, widen
+from dslc.ir.rows import Unsuited
 from dslc.ir.trace import Body
 from dslc.runtime.drivers import emulator
 from dslc.runtime.drivers.device import Buffer
@@ -107,6 +108,18 @@ def test_tensor_cores(dtype: str, names: Sequence[str]) -> None:
     check(texts, 2.0 ** (-8 if dtype == "bfloat16" else -11), arch=SMALL)
 
 
+def in_tf32(text: str) -> str:
+    """A spelling whose train block, its last lines, asks for tf32."""
+    return text.rstrip() + "\n    precision  tf32\n"
+
+
+@needs_emulator
+def test_tf32() -> None:
+    """Both sides round each factor to 11 bits, the weights before or after they are divided by their sum: two roundings of at most 2^-11."""
+    texts = {name: in_tf32((SPECS[0].parent / f"{name}.dsl").read_text()) for name in ("causal", "grouped", "bias_input")}
+    check(texts, 2.0**-10, arch=SMALL)
+
+
 LONG = """model Long:
     param   q[2, {n}, {d}]{t}, k[2, {n}, {d}]{t}, v[2, {n}, {d}]{t} ~ normal()
     s[h, i, j] = sum[c](q[h, i, c] * k[h, j, c]) / sqrt(size(c))
@@ -139,5 +152,31 @@ def test_compiles_without_spills(arch: str) -> None:
             units = [(r, attention_mma.generate(r)) for r in requests]
             assert all(f.shared_bytes <= ARCHS[arch].shared_bytes for _, g in units for f in g.functions)
             texts.append(bundle(text_of(units, ARCHS[arch]).whole))
+    for cubin in nvrtc.build(texts, arch):
+        assert all(r.stack_bytes == 0 for r in cubin.kernels.values())
+
+
+@needs_emulator
+def test_ragged_lengths_in_tf32() -> None:
+    """Several tiles, features that are no multiple of a product's, in an order of the threads in which a missing barrier shows."""
+    texts = {"odd": in_tf32(LONG.format(n=100, d=36, t="")), "few": in_tf32(LONG.format(n=70, d=7, t=""))}
+    check(texts, 2.0**-10, "reverse", arch=replace(SMALL, shared_bytes=60_000))
+
+
+def test_products_of_float32_are_not_made_in_tf32() -> None:
+    with kernels_of(LONG.format(n=64, d=32, t="")) as kernels:
+        for kernel in kernels:
+            with pytest.raises(Unsuited, match="products of float32"):
+                attention_mma.generate(request_of(Body.of(kernel.regions[0].blocks[0]), EMULATED, "k"))
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
+def test_tf32_compiles_without_spills(arch: str) -> None:
+    texts = []
+    for d in (64, 128):
+        with kernels_of(in_tf32(LONG.format(n=1024, d=d, t=""))) as kernels:
+            requests = [request_of(Body.of(k.regions[0].blocks[0]), ARCHS[arch], f"k{n}") for n, k in enumerate(kernels)]
+            texts.append(bundle(text_of([(r, attention_mma.generate(r)) for r in requests], ARCHS[arch]).whole))
     for cubin in nvrtc.build(texts, arch):
         assert all(r.stack_bytes == 0 for r in cubin.kernels.values())

@@ -28,19 +28,20 @@ F, BF, H16 = FLOAT32, BFLOAT16, FLOAT16
 I, J, K, B, H = range(5)
 
 
-def product(lhs, rhs, out, dtype=None):
-    return lambda a, b: Contract.of(a, b, lhs=lhs, rhs=rhs, out=out, dtype=dtype or type_of(a).dtype)
+def product(lhs, rhs, out, dtype=None, tf32=False):
+    return lambda a, b: Contract.of(a, b, lhs=lhs, rhs=rhs, out=out, dtype=dtype or type_of(a).dtype, tf32=tf32)
 
 
 MATRIX = product([I, K], [K, J], [I, J])
+MATRIX_TF32 = product([I, K], [K, J], [I, J], tf32=True)
 
 
-def conv(stride, pad, size, dilation=(1, 1), spacing=(1, 1)):
-    return lambda x, w: Conv.of(x, w, stride=stride, dilation=dilation, spacing=spacing, low=pad, size=size, dtype=type_of(x).dtype)
+def conv(stride, pad, size, dilation=(1, 1), spacing=(1, 1), tf32=False):
+    return lambda x, w: Conv.of(x, w, stride=stride, dilation=dilation, spacing=spacing, low=pad, size=size, dtype=type_of(x).dtype, tf32=tf32)
 
 
-def linear(x, w, bias, residual):
-    y = Add.of(MATRIX(x, w), broadcast(bias, type_of(residual).shape, [1]))
+def linear(x, w, bias, residual, matrix=MATRIX):
+    y = Add.of(matrix(x, w), broadcast(bias, type_of(residual).shape, [1]))
     return [Add.of(Mul.of(y, Sigmoid.of(y)), residual), Max.of(y, full_like(y, 0))]
 
 
@@ -96,9 +97,31 @@ CASES = {
     "prologue_cast": ([(F, (70, 40)), (F, (40, 24))], lambda a, b: MATRIX(cast(a, BF), cast(b, BF))),
     "prologue_narrow": ([(BF, (2, 3, 40, 70)), (BF, (70, 36))],
                         lambda a, b: product([B, H, I, K], [K, J], [B, H, I, J])(Max.of(a, full_like(a, 0)), Neg.of(b))),
+    "tf32": ([(F, (70, 48)), (F, (48, 24))], MATRIX_TF32),
+    "tf32_odd": ([(F, (131, 71)), (F, (71, 203))], MATRIX_TF32),
+    "tf32_right_transposed": ([(F, (70, 36)), (F, (90, 36))], product([I, K], [J, K], [I, J], tf32=True)),
+    "tf32_right_transposed_odd": ([(F, (37, 33)), (F, (19, 33))], product([I, K], [J, K], [I, J], tf32=True)),
+    "tf32_left_transposed": ([(F, (36, 72)), (F, (36, 20))], product([K, I], [K, J], [I, J], tf32=True)),
+    "tf32_both_transposed": ([(F, (36, 70)), (F, (90, 36))], product([K, I], [J, K], [I, J], tf32=True)),
+    "tf32_result_transposed": ([(F, (70, 33)), (F, (33, 20))], product([I, K], [K, J], [J, I], tf32=True)),
+    "tf32_batched": ([(F, (3, 7, 33)), (F, (3, 33, 20))], product([B, I, K], [B, K, J], [B, I, J], tf32=True)),
+    "tf32_heads": ([(F, (2, 70, 3, 32)), (F, (2, 72, 3, 32))], product([B, I, H, K], [B, J, H, K], [B, H, I, J], tf32=True)),
+    "tf32_heads_out": ([(F, (2, 72, 40)), (F, (40, 3, 16))], product([B, I, K], [K, H, J], [B, H, I, J], tf32=True)),
+    "tf32_two_terms": ([(F, (2, 3, 9, 64)), (F, (3, 64, 24))], product([B, H, I, K], [H, K, J], [B, I, J], tf32=True)),
+    "tf32_long_sum": ([(F, (5, 5000)), (F, (5000, 18))], MATRIX_TF32),
+    "tf32_row": ([(F, (1, 33)), (F, (33, 20))], MATRIX_TF32),
+    "tf32_conv": ([(F, (2, 1, 3, 9, 9)), (F, (1, 4, 3, 3, 3))], conv([1, 1], [1, 1], [9, 9], tf32=True)),
+    "tf32_conv_strided": ([(F, (2, 2, 3, 9, 9)), (F, (2, 4, 3, 3, 3))], conv([2, 2], [1, 1], [5, 4], dilation=(1, 2), tf32=True)),
+    "tf32_conv_depthwise": ([(F, (2, 6, 1, 9, 20)), (F, (6, 1, 1, 3, 3))], conv([1, 1], [1, 1], [9, 20], tf32=True)),
+    "tf32_epilogue": ([(F, (70, 33)), (F, (33, 20)), (F, (20,)), (F, (70, 20))], lambda *v: linear(*v, matrix=MATRIX_TF32)),
+    "tf32_prologue": ([(F, (70, 36)), (F, (36, 20))], lambda a, b: MATRIX_TF32(Max.of(a, full_like(a, 0)), Neg.of(b))),
 }  # fmt: skip
-# The copy engine can read the operands of heads, heads_out, bfloat16_out and epilogue_narrow; others are packed.
-ON_HOPPER = ("heads", "heads_out", "two_terms", "bfloat16_out", "epilogue_narrow", "bfloat16", "prologue_cast", "prologue_narrow")
+# The copy engine can read the operands of heads, heads_out, bfloat16_out, epilogue_narrow, tf32_right_transposed and tf32_heads; others are packed.
+ON_HOPPER = (
+    "heads", "heads_out", "two_terms", "bfloat16_out", "epilogue_narrow", "bfloat16", "prologue_cast", "prologue_narrow", "tf32", "tf32_odd",
+    "tf32_right_transposed", "tf32_right_transposed_odd", "tf32_left_transposed", "tf32_both_transposed", "tf32_heads", "tf32_two_terms",
+    "tf32_epilogue", "tf32_prologue",
+)  # fmt: skip
 
 
 def cases(names, arch):
@@ -119,8 +142,8 @@ def on_hopper(request):
     """The Hopper version, however small the product is."""
     (op,) = {op for op, _ in request.body.makers.values() if op.structure == "contract"}
     p = contract.hopper_product(contract.epilogue_of(request, op))
-    every = hopper_schedules(p.sizes, HOPPER, lambda rows, columns: hopper_kernels.fits(p, rows, columns))
-    return hopper_kernels.generate(p, min(every, key=lambda s: hopper_cycles(s, p.sizes, HOPPER)))
+    every = hopper_schedules(p.sizes, HOPPER, p.depth, lambda rows, columns: hopper_kernels.fits(p, rows, columns))
+    return hopper_kernels.generate(p, min(every, key=lambda s: hopper_cycles(s, p.sizes, HOPPER, p.depth)))
 
 
 @functools.cache

@@ -24,19 +24,21 @@ from .products import AMPERE, HOPPER, Case, built, check, expected, run
 
 SIZES = (200, 584, 448)  # rows, columns, terms: more tiles than blocks, edges that overhang
 SMALL = (136, 200, 144)
+TF32 = (136, 264, 96)
 compiles = pytest.mark.skipif(nvrtc.missing() is not None, reason="needs NVRTC and NVIDIA's headers")
 
 
-def case(name, dtype, sizes, layout):
+def case(name, dtype, sizes, layout, tf32=False):
     m, n, k = sizes
     shapes = [(m, k) if layout[0] == "n" else (k, m), (k, n) if layout[1] == "n" else (n, k)]
     axes = [[0, 2] if layout[0] == "n" else [2, 0], [2, 1] if layout[1] == "n" else [1, 2]]
-    return Case(name, [(dtype, s) for s in shapes], lambda a, b: Contract.of(a, b, lhs=axes[0], rhs=axes[1], out=[0, 1], dtype=dtype))
+    return Case(name, [(dtype, s) for s in shapes], lambda a, b: Contract.of(a, b, lhs=axes[0], rhs=axes[1], out=[0, 1], dtype=dtype, tf32=tf32))
 
 
-def made(arch, dtype, sizes, layout, schedules_of, generate):
+def made(arch, dtype, sizes, layout, schedules_of, generate, tf32=False):
     """(the case as built, its arrays, its reference, (schedule, functions) of every schedule), kernels named by their schedule's number."""
-    c = case("product", dtype, sizes, layout)
+    sizes = TF32 if tf32 else sizes
+    c = case("product", dtype, sizes, layout, tf32)
     b = built(c, arch)
     (op,) = {op for op, _ in b.request.body.makers.values()}
     kernels = []
@@ -52,20 +54,20 @@ def few(schedules):
     return [s for s in schedules if s.splits == 1] + [s for s in schedules if s.splits == 2][:1]
 
 
-def on_hopper(layout, dtype=BFLOAT16):
+def on_hopper(layout, dtype=BFLOAT16, tf32=False):
     def schedules(epilogue):
         product = contract.hopper_product(epilogue)
-        return few(hopper_schedules(product.sizes, HOPPER, functools.partial(hopper.fits, product)))
+        return few(hopper_schedules(product.sizes, HOPPER, product.depth, functools.partial(hopper.fits, product)))
 
-    return made(HOPPER, dtype, SIZES, layout, schedules, lambda e, s: hopper.generate(contract.hopper_product(e), s))
+    return made(HOPPER, dtype, SIZES, layout, schedules, lambda e, s: hopper.generate(contract.hopper_product(e), s), tf32)
 
 
-def on_any(dtype, layout):
+def on_any(dtype, layout, tf32=False):
     def schedules(epilogue):
         product = tiles.product_of(epilogue)
         return few(tile_schedules(product.sizes, AMPERE, product.element.bytes, product.mma))
 
-    return made(AMPERE, dtype, SMALL, layout, schedules, lambda e, s: tiles.generate(tiles.product_of(e), s))
+    return made(AMPERE, dtype, SMALL, layout, schedules, lambda e, s: tiles.generate(tiles.product_of(e), s), tf32)
 
 
 def whole_text(b, kernels):
@@ -92,15 +94,26 @@ def test_hopper_on_the_emulator(layout):
     check_all(on_hopper(layout), SIZES[2])
 
 
+def test_hopper_on_the_emulator_in_tf32():
+    check_all(on_hopper("nt", FLOAT32, tf32=True), TF32[2])
+
+
 @pytest.mark.parametrize(("dtype", "layout"), [(BFLOAT16, "nn"), (FLOAT16, "tt"), (FLOAT32, "nn"), (FLOAT32, "tt"), (FLOAT64, "nt")])
 def test_tiles_on_the_emulator(dtype, layout):
     check_all(on_any(dtype, layout), SMALL[2])
 
 
+@pytest.mark.parametrize("layout", ["nn", "tt"])
+def test_tiles_on_the_emulator_in_tf32(layout):
+    found = on_any(FLOAT32, layout, tf32=True)
+    assert all("tensor cores in tf32" in generated.functions[0].schedule for _, generated in found[3])
+    check_all(found, TF32[2])
+
+
 @compiles
-@pytest.mark.parametrize(("dtype", "layout"), [(BFLOAT16, "nt"), (FLOAT16, "tn")])
-def test_hopper_compiles_well(dtype, layout):
-    b, _, _, kernels = on_hopper(layout, dtype)
+@pytest.mark.parametrize(("dtype", "layout", "tf32"), [(BFLOAT16, "nt", False), (FLOAT16, "tn", False), (FLOAT32, "nt", True)])
+def test_hopper_compiles_well(dtype, layout, tf32):
+    b, _, _, kernels = on_hopper(layout, dtype, tf32)
     (cubin,) = nvrtc.build([whole_text(b, kernels)], "sm_90a")
     assert not re.search(r"C75\d\d", cubin.log), cubin.log
     for schedule, generated in kernels:
@@ -111,9 +124,12 @@ def test_hopper_compiles_well(dtype, layout):
 
 
 @compiles
-@pytest.mark.parametrize(("dtype", "layout"), [(BFLOAT16, "nt"), (FLOAT16, "tn"), (FLOAT32, "nt"), (FLOAT64, "nn")])
-def test_tiles_compile_well(dtype, layout):
-    b, _, _, kernels = on_any(dtype, layout)
+@pytest.mark.parametrize(
+    ("dtype", "layout", "tf32"),
+    [(BFLOAT16, "nt", False), (FLOAT16, "tn", False), (FLOAT32, "nt", False), (FLOAT64, "nn", False), (FLOAT32, "nt", True), (FLOAT32, "tn", True)],
+)
+def test_tiles_compile_well(dtype, layout, tf32):
+    b, _, _, kernels = on_any(dtype, layout, tf32)
     (cubin,) = nvrtc.build([whole_text(b, kernels)], "sm_80")
     assert all(used.stack_bytes == 0 for used in cubin.kernels.values())
 

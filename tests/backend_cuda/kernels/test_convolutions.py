@@ -185,8 +185,8 @@ def on_hopper(request):
     """The Hopper version, however small the product is and however empty its boxes."""
     (op,) = {op for op, _ in request.body.makers.values() if op.structure == "contract"}
     p = contract.windowed_product(contract.epilogue_of(request, op), most_empty=1000)
-    every = hopper_schedules(p.sizes, HOPPER, lambda rows, columns: True)
-    return hopper_kernels.generate(p, min(every, key=lambda s: hopper_cycles(s, p.sizes, HOPPER)))
+    every = hopper_schedules(p.sizes, HOPPER, p.depth, lambda rows, columns: True)
+    return hopper_kernels.generate(p, min(every, key=lambda s: hopper_cycles(s, p.sizes, HOPPER, p.depth)))
 
 
 @functools.cache

@@ -1,0 +1,14 @@
+model LM:
+    dims    batch=3, time=7
+    let     vocab=40, width=6
+    input   h[batch, time, width]
+    input   targets[batch, time]: int32
+    input   counts[batch, time]
+    param   scale[width] ~ ones()
+    param   w[vocab, width] ~ normal(std=0.3)
+    x[b, t, d] = h[b, t, d] * scale[d]
+    logits[b, t, v] = sum[d](x[b, t, d] * w[v, d])
+    nll[b, t] = logsumexp[v](logits[b, t, v]) - logits[b, t, targets[b, t]]
+    loss    sum(nll * counts) / max(sum(counts), 1)
+train:
+    optimizer  sgd(lr=1.0)
