@@ -139,18 +139,40 @@ def decoder_of(model: Model, target: str, note: Callable[[str], None] | None = N
     """What generates from a model: the decoder with caches where the model is causal in time, else one that runs a window for every token, and
     `note` is told why."""
     from .core.errors import DataError, UnsupportedOp
-    from .runtime.cached import CachedModel
     from .runtime.generation import WindowModel
 
     try:
-        prefill, decode = (load_executable(compile_program(model, name, target)) for name in ("prefill", "decode"))
-        return CachedModel(prefill, decode, model.params)
+        return _cached(model, target)
     except (UnsupportedOp, DataError) as error:
         if note is not None:
             place = f" ({error.spans[0]})" if error.spans else ""
             note(f"every token runs the whole window: {error.message}{place}")
     block = model.checked.generate
     return WindowModel(program_of(model, "run", target), None, block.output if block else None)
+
+
+def _cached(model: Model, target: str) -> NextToken:
+    """The decoder with caches. Where time is bounded there is a prefill program for each size of window, made when it is needed, and one step, whose
+    caches have the bound."""
+    from .runtime.cached import CachedModel
+
+    bounds, time = model.checked.bounds, model.time
+    if time not in bounds:
+        prefill, decode = (load_executable(compile_program(model, name, target)) for name in ("prefill", "decode"))
+        tokens = next(p for p in prefill.executable.ports_of("input") if p.name != "position")
+        return CachedModel(lambda n: prefill, tokens.shape[1:2], decode, model.params)
+    family = family_of(model, "prefill")
+    family.check_prefixes(time)
+    decode = load_executable(compile_program(model, "decode", target))
+    caches = {p.name: p.shape for p in decode.executable.ports_of("state")}
+
+    def fill(size: int) -> Program | None:
+        sizes = Sizes(tuple(sorted({**bounds, time: size}.items())))
+        sized = None if size == bounds[time] else Member(family, sizes)
+        made = load_executable(compile_program(model, "prefill", target, sized=sized))
+        return made if caches == {p.name: p.shape for p in made.executable.ports_of("state")} else None
+
+    return CachedModel(fill, family.windows(time), decode, model.params, bound=(time, bounds[time]))
 
 
 def generate(

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import TYPE_CHECKING
 
-from .core.errors import Error, ShapeError
-from .core.lengths import Length, fitted
+from .core.errors import Error, ShapeError, UnsupportedOp
+from .core.lengths import DIVISORS, Length, fitted
 
 if TYPE_CHECKING:
     from .frontend.elaborate import Elaborated
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 SMALLEST = 16  # a shorter length runs in a program of this size, unless that is too long for the model
 LOW = (2, 3, 5, 9, 17, 33, 65)  # sizes from which on programs may be alike
 ABOVE = 13  # how far above its bound a dimension is while programs are compared: a size that nothing else has
-BESIDE = (1, 2, 4)  # further above: what steps with a length, as a quotient does, has stepped there
+BESIDE = (1, 2, 3, 4)  # further above: what steps with a length, as a quotient does, has stepped there
+CLOSELY = tuple(range(1, 2 * DIVISORS))  # where those do not tell one quotient from another
 WITHIN = (2, 3)  # parts of the bound that are looked at too
 
 
@@ -65,22 +66,26 @@ class Family:
             if not any(n.dims == {dim} for shape in found.values() for n in shape):
                 raise ShapeError(f"no input has an axis that says how long '{dim}' is", help=f"a fixed length: dims {dim}=SIZE")
         if all(self.bounds[d] >= n for d, n in self._compared({}).varying.low.items()):
-            self.elaborated(self.whole())  # an op that cannot be made for any length is told now
+            self.elaborated(Sizes((), tuple(self.bounds.items())))  # an op that cannot be made for any length is told now
         return found
 
     def sizes_for(self, lengths: Mapping[str, int]) -> Sizes:
         """The program that runs these lengths."""
         exact = {d: n for d, n in lengths.items() if n in (1, self.bounds[d])}
         while len(exact) < len(lengths):
-            least = self._compared(exact).varying.low
-            short = {d: lengths[d] for d, low in least.items() if lengths[d] < low}
-            if not short:
+            varying = self._compared(exact).varying
+            alone = {d: lengths[d] for d, low in varying.low.items() if lengths[d] < low or lengths[d] in varying.odd.get(d, ())}
+            if not alone:
                 break
-            exact |= short
+            exact |= alone
         return Sizes(tuple(sorted(exact.items())), tuple((d, self._bucket(d, n)) for d, n in lengths.items() if d not in exact))
 
     def whole(self) -> Sizes:
-        """The one program that takes all lengths but the shortest ones."""
+        """The one program that takes all lengths but the shortest ones. ShapeError where some between need programs of their own."""
+        for dim, odd in self._compared({}).varying.odd.items():
+            if between := sorted(n for n in odd if n < self.bounds[dim]):
+                told = ", ".join(map(str, between))
+                raise ShapeError(f"no one program takes all lengths of '{dim}': the model decides otherwise for {told}", help=f"dims {dim}=SIZE")
         return Sizes((), tuple(self.bounds.items()))
 
     def _bucket(self, dim: str, n: int) -> int:
@@ -88,6 +93,20 @@ class Family:
         while size < n:
             size *= 2
         return min(size, self.bounds[dim])
+
+    def windows(self, dim: str) -> list[int]:
+        """The sizes that a dimension's programs are made for, ascending."""
+        return sorted({self._bucket(dim, n) for n in range(1, self.bounds[dim] + 1)})
+
+    def check_prefixes(self, dim: str) -> None:
+        """UnsupportedOp where a number follows from a length: what a causal program holds of the past is another for each length then."""
+        from .passes.lengths import cannot_vary
+
+        others = {d: n for d, n in self.bounds.items() if d != dim}
+        varying = self._compared(others).varying
+        for value, found in varying.attributes.items():
+            if found.keys() & {"value", "offsets"}:
+                raise cannot_vary(UnsupportedOp, [dim], value.owner.opview, "what is kept of the past follows from it")
 
     def elaborated(self, sizes: Sizes) -> Elaborated:
         """The model's program for these sizes, in a module that passes may change."""
@@ -108,9 +127,11 @@ class Family:
         """For each dimension the programs that there may be, for people."""
         out = []
         for dim, bound in self.bounds.items():
-            least = self._compared({}).varying.low[dim]
+            varying = self._compared({}).varying
+            least = varying.low[dim]
             buckets = sorted({self._bucket(dim, n) for n in range(least, bound)})
-            names = [*(f"{dim}={n}" for n in range(1, min(least, bound))), *(f"{dim}<={n}" for n in buckets), f"{dim}={bound}"]
+            odd = sorted(n for n in varying.odd.get(dim, ()) if n < bound)
+            names = [*(f"{dim}={n}" for n in [*range(1, min(least, bound)), *odd]), *(f"{dim}<={n}" for n in buckets), f"{dim}={bound}"]
             out.append(f"{dim}: any length up to {bound}, in at most {len(names)} programs: {', '.join(names)}")
         return out
 
@@ -121,13 +142,13 @@ class Family:
             self._known[key] = self._compare(dict(key))
         return self._known[key]
 
-    def _compare(self, exact: dict[str, int]) -> _Compared:
-        from .passes.lengths import compare
+    def _compare(self, exact: dict[str, int], steps: Sequence[int] = BESIDE) -> _Compared:
+        from .passes.lengths import Unclear, compare
 
         free = [d for d in self.bounds if d not in exact]
         high = {d: self.bounds[d] + ABOVE + 4 * k for k, d in enumerate(free)}
-        beside = [{**high, d: high[d] + k} for k in BESIDE for d in free]
-        beside += [{d: n + k for d, n in high.items()} for k in BESIDE if len(free) > 1]
+        beside = [{**high, d: high[d] + k} for k in steps for d in free]
+        beside += [{d: n + k for d, n in high.items()} for k in steps if len(free) > 1]
         shapes: list[dict[str, tuple[int, ...]]] = []
         try:
             base, first = self._sample(exact, high, shapes)
@@ -144,6 +165,10 @@ class Family:
             try:
                 short = [self._sample(exact, sizes, shapes)[1] for sizes in corners if sizes != high]
                 varying = compare([first, *others, *short], low, high)
+            except Unclear as error:
+                if steps is CLOSELY:
+                    raise error
+                return self._compare(exact, CLOSELY)
             except Error as error:
                 failed = failed or error
                 if size >= max(self.bounds.values()) or not free:
@@ -169,7 +194,7 @@ class Family:
         shapes.append({name: type_of(value).shape for value, name in made.builder.inputs.items()})
         with made.context, made.location:
             Prune(self.roles).run(made.module)
-        return made, Sample(dict(sizes), made.module)
+        return made, Sample(dict(sizes), made.module, made.builder.compared)
 
 
 def _bounded(bounds: Mapping[str, int]) -> str:

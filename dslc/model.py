@@ -147,14 +147,26 @@ class Model:
         )
 
     def decoding(self, elaborated: Elaborated, prefill: bool) -> Incrementalize:
-        """The pass that makes a program of one position of time: along the generate block's axis, or that of the tokens [batch, time]."""
+        """The pass that makes a program of one position of time: along the generate block's axis, or that of the tokens [batch, time]. Caches are as
+        long as time may be."""
         from .passes.incrementalize import Incrementalize
 
         builder, block = elaborated.builder, elaborated.generate
-        axes = {builder.inputs[v]: names for v, names in builder.input_axes.items() if v in builder.inputs}
+        axes, time = _time_of(elaborated)
         outputs = [s.name for s, _ in builder.results if s.role == "output"]
-        wanted = [a[1] for name, a in axes.items() if len(a) >= 2 and (name == "tokens" or "tokens" not in axes)]
-        time = block.axis if block else next(iter(wanted), None)
         output = block.output if block else "logits" if "logits" in outputs else next(iter(outputs), "")
         timed = tuple(name for name, a in axes.items() if len(a) >= 2 and a[1] == time)
-        return Incrementalize(timed, output, prefill)
+        return Incrementalize(timed, output, prefill, self.checked.bounds.get(time or ""))
+
+    @property
+    def time(self) -> str | None:
+        """The dimension along which the model generates; None where nothing says it."""
+        return _time_of(self.checked)[1]
+
+
+def _time_of(elaborated: Elaborated) -> tuple[dict[str, tuple[str, ...]], str | None]:
+    """The names of each input's axes, and the axis of time: the generate block's, or the second one of the tokens."""
+    builder, block = elaborated.builder, elaborated.generate
+    axes = {builder.inputs[v]: tuple(names) for v, names in builder.input_axes.items() if v in builder.inputs}
+    wanted = [a[1] for name, a in axes.items() if len(a) >= 2 and (name == "tokens" or "tokens" not in axes)]
+    return axes, block.axis if block else next(iter(wanted), None)

@@ -1,13 +1,18 @@
-"""Sizes that depend on the lengths of a run: polynomials in the bounded dimensions of a model (`dims time<=1024`)."""
+"""Sizes that depend on the lengths of a run: polynomials in the bounded dimensions of a model (`dims time<=1024`), and in quotients of them.
+
+A quotient stands where a dimension does, under a name that tells it: `(time+1)//2`.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import prod
 from typing import Any
 
+DIVISORS = 16  # of quotients: by more none is looked for
 Term = tuple[tuple[str, ...], float]  # the product of some dimensions, each once, and a factor
 
 
@@ -24,11 +29,12 @@ class Length:
 
     @property
     def dims(self) -> set[str]:
+        """Dimensions, and quotients of them."""
         return {name for names, _ in self.terms for name in names}
 
     def at(self, sizes: Mapping[str, float]) -> Any:
         """Its value where the dimensions have these sizes."""
-        return sum(factor * prod(sizes[name] for name in names) for names, factor in self.terms)
+        return sum(factor * prod(size_of(name, sizes) for name in names) for names, factor in self.terms)
 
     def __add__(self, other: Length | int) -> Length:
         return _made([*self.terms, *length(other).terms])
@@ -41,12 +47,32 @@ class Length:
         return _made([(_joined(a, b), f * g) for a, f in self.terms for b, g in length(other).terms])
 
     def least(self, low: Mapping[str, int], high: Mapping[str, int]) -> float:
-        """The least value between two sizes of every dimension: each dimension enters linearly, so that it is at a corner."""
+        """No greater than the least value between two sizes of every dimension: each dimension and quotient enters linearly, so that it is at a
+        corner."""
         names = sorted(self.dims)
-        return min(self.at(dict(zip(names, corner))) for corner in product(*((low[n], high[n]) for n in names)))
+        return min(self.at(dict(zip(names, corner))) for corner in product(*((size_of(n, low), size_of(n, high)) for n in names)))
 
     def __str__(self) -> str:
         return " + ".join("*".join([*([f"{f:g}"] if f != 1 or not names else []), *names]) for names, f in reversed(self.terms)) or "0"
+
+
+def quotient(dim: str, plus: int, by: int) -> str:
+    """The name of (dim + plus) // by."""
+    return f"({dim}+{plus})//{by}"
+
+
+def parts_of(name: str) -> tuple[str, int, int]:
+    """The dimension of a quotient, what is added to it, what that is divided by; a dimension's own are 0 and 1."""
+    found = re.fullmatch(r"\((\w+)\+(\d+)\)//(\d+)", name)
+    return (found[1], int(found[2]), int(found[3])) if found else (name, 0, 1)
+
+
+def size_of(name: str, sizes: Mapping[str, float]) -> Any:
+    """The size of a dimension or quotient where dimensions have these sizes."""
+    if name in sizes:
+        return sizes[name]
+    dim, plus, by = parts_of(name)
+    return (sizes[dim] + plus) // by
 
 
 def extent_name(dim: str) -> str:

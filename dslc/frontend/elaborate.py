@@ -91,6 +91,7 @@ class Builder:
         self.uses: dict[str, set[int]] = {}  # for fans: the axes of a parameter that its first equation sums over
         self.paths: dict[ir.Value, str] = {}  # of parameters
         self.scans: list[Any] = []
+        self.compared: list[tuple[str, float, float, Span]] = []  # numbers that the model compares at compile time
         self.frozen = 0
         self.depth = 0
         self.total_steps: int | None = None  # of the run, where the schedules know it

@@ -415,7 +415,7 @@ class Equation:
             if isinstance(a, Point) or isinstance(b, Point):
                 one: Any = self.combine([a, b], lambda x, y, op=op: ops.Compare.of(x, y, predicate=fn.COMPARES[op]))
             else:
-                one = fn.static_compare(op, a, b)
+                one = fn.static_compare(op, a, b, self.frame.builder.compared, node.span)
             out = one if out is None else self._logical("and", [out, one])
         return out
 

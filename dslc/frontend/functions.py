@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dslc.core import dtypes
-from dslc.core.errors import TypeError_
+from dslc.core.errors import Span, TypeError_
 from dslc.ir import ops
 from dslc.ir.types import TensorType, type_of
 
@@ -125,7 +125,10 @@ def static_binary(op: str, a: Any, b: Any) -> Any:
 COMPARES = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne"}
 
 
-def static_compare(op: str, a: Any, b: Any) -> bool:
+def static_compare(op: str, a: Any, b: Any, seen: list[Any], span: Span) -> bool:
+    """What holds at compile time; comparisons of numbers are noted in `seen` as (operator, left, right, place)."""
+    if isinstance(a, (int, float)) and isinstance(b, (int, float)):
+        seen.append((op, a, b, span))
     return {"<": lambda: a < b, "<=": lambda: a <= b, ">": lambda: a > b, ">=": lambda: a >= b, "==": lambda: a == b, "!=": lambda: a != b}[op]()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from dslc.core.errors import Error, TypeError_
+from dslc.core.errors import Error, Span, TypeError_
 
 from . import functions as fn
 from . import syntax as s
@@ -55,7 +55,7 @@ def _static(frame: Frame, node: Any, env: Env, eq: Equation | None) -> Any:
             a, b = static_value(frame, left, env, eq), static_value(frame, right, env, eq)
             return DYNAMIC if a is DYNAMIC or b is DYNAMIC else fn.static_binary(op, a, b)
         case s.Compare(ops=ops, operands=operands):
-            return _compare([static_value(frame, x, env, eq) for x in operands], ops)
+            return _compare([static_value(frame, x, env, eq) for x in operands], ops, frame.builder.compared, node.span)
         case s.Logical(op=op, operands=operands):
             return _logical(op, [static_value(frame, x, env, eq) for x in operands])
         case s.Conditional():
@@ -72,7 +72,7 @@ def _static(frame: Frame, node: Any, env: Env, eq: Equation | None) -> Any:
     return DYNAMIC
 
 
-def _compare(values: Sequence[Any], ops: Sequence[str]) -> Any:
+def _compare(values: Sequence[Any], ops: Sequence[str], seen: list[Any], span: Span) -> Any:
     if any(v is DYNAMIC for v in values):
         return DYNAMIC
     for op, a, b in zip(ops, values, values[1:]):
@@ -80,7 +80,7 @@ def _compare(values: Sequence[Any], ops: Sequence[str]) -> Any:
             same = getattr(a, "name", a) == getattr(b, "name", b)
             if same != (op == "=="):
                 return False
-        elif not fn.static_compare(op, a, b):
+        elif not fn.static_compare(op, a, b, seen, span):
             return False
     return True
 

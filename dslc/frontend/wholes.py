@@ -142,7 +142,7 @@ class WholeValues:
         out: Any = None
         for op, a, b in zip(node.ops, operands, operands[1:]):
             if is_static(a) and is_static(b):
-                one: Any = fn.static_compare(op, a, b)
+                one: Any = fn.static_compare(op, a, b, self.builder.compared, node.span)
             else:
                 one = self.combine([a, b], lambda x, y, op=op: ops.Compare.of(x, y, predicate=fn.COMPARES[op]))
             out = one if out is None else self._logical("and", [out, one])

@@ -12,7 +12,7 @@ from typing import Any
 from dslc.core import dtypes
 from dslc.core.dtypes import DType
 from dslc.core.errors import UnsupportedOp
-from dslc.core.lengths import Length, extent_name, length
+from dslc.core.lengths import Length, extent_name, length, parts_of
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
 from dslc.ir.op import Op
@@ -51,7 +51,11 @@ class Axis:
     @property
     def plain(self) -> bool:
         """Whether its first elements count, and no others."""
-        return self.fixed or self.free or len(self.parts) == 1
+        return self.fixed or self.free or all(part.fixed for part in self.parts[1:])
+
+    def like(self, other: Axis) -> bool:
+        """Whether the same elements count along both."""
+        return self.parts == other.parts or (self.plain and other.plain and self.length == other.length)
 
 
 @dataclass(frozen=True)
@@ -179,7 +183,7 @@ class Emitter:
         return tuple(length(n) for n in given) if isinstance(given, tuple) else length(given)
 
     def dims_in(self, op: Op) -> set[str]:
-        """The dimensions that matter in the bodies of an op."""
+        """The dimensions that matter in the bodies of an op, by themselves or in quotients."""
         found: set[str] = set()
         for region in op.regions:
             block = region.blocks[0]
@@ -189,7 +193,7 @@ class Emitter:
                 if inner.results and (given := self.varying.attributes.get(inner.results[0])):
                     found |= {d for value in given.values() for n in (value if isinstance(value, tuple) else (value,)) for d in n.dims}
                 found |= self.dims_in(inner)
-        return found
+        return {parts_of(name)[0] for name in found}
 
     def fits(self, top: Length, size: Length) -> bool:
         """Whether a place is below a size at all lengths."""
@@ -204,9 +208,16 @@ class Emitter:
         for names, factor in n.terms:
             term = ops.full(TensorType(dtype, ()), factor)
             for name in names:
-                term = ops.Mul.of(term, ops.cast(self.extents[name], dtype))
+                term = ops.Mul.of(term, ops.cast(self.extent_of(name), dtype))
             total = term if total is None else ops.Add.of(total, term)
         return total if total is not None else ops.full(TensorType(dtype, ()), 0)
+
+    def extent_of(self, name: str) -> ir.Value:
+        """A dimension or quotient in this run, int32 of rank 0."""
+        dim, plus, by = parts_of(name)
+        if by == 1:
+            return self.extents[dim]
+        return self._once(("quotient", name), lambda: ops.FloorDiv.of(ops.Add.of(self.extents[dim], ops.full(INT, plus)), ops.full(INT, by)))
 
     def number(self, n: Number, dtype: DType) -> ir.Value:
         """A constant that follows from a length, of rank 0."""

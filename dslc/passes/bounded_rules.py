@@ -9,7 +9,7 @@ from math import inf, isfinite, nan
 from typing import Any
 
 from dslc.core import dtypes
-from dslc.core.lengths import Length, length
+from dslc.core.lengths import Length, length, parts_of
 from dslc.ir import ops
 from dslc.ir.mlir import ir
 from dslc.ir.op import Op
@@ -31,7 +31,7 @@ def _free(shape: Sequence[Length]) -> tuple[Axis, ...]:
 def _common(e: Emitter, op: Op, axes: Sequence[Axis]) -> Axis:
     """The axis that operands share at one place."""
     bound = [a for a in axes if not a.free] or list(axes)
-    if any(a.parts != bound[0].parts for a in bound if not a.fixed):
+    if not all(a.like(bound[0]) for a in bound if not a.fixed):
         raise e.unsupported(op, "an axis joins dimensions in another order than the one it meets")
     return bound[0]
 
@@ -358,7 +358,7 @@ def _scan(e: Emitter, op: ops.Scan, *xs: Value) -> Made:
         _plain(e, op, x.axes[0], "this runs over")
     if not trip.fixed and e.gradients:
         slices = [_lasting(e, x, trip) for x in slices]
-    dims = sorted({*trip.dims, *e.dims_in(op)})
+    dims = sorted({*(parts_of(name)[0] for name in trip.dims), *e.dims_in(op)})
     old = op.regions[0].blocks[0]
     emits = list(list(old.operations)[-1].operands)[k:]
     types = [TensorType(type_of(v).dtype, e.at(e.shape(v))) for v in emits]

@@ -27,6 +27,7 @@ class Incrementalize:
 
     A step takes them with a time of 1 and holds what it needs of the past in states named `cache.N`. A prefill takes them whole, fills the
     same states and gives the output at `position`. Each row of the batch has a position of its own.
+    `room`: the length of caches that keep every position, where steps are made for a longer time than the program's own.
     Errors: UnsupportedOp at the line that looks ahead, or for which there is no rule.
 
     before: f(tokens[b, t]) -> logits[b, t, v]      after: f(tokens[b, 1], position[b], cache.0, ...) -> logits[b, v], cache.0, ...
@@ -35,6 +36,7 @@ class Incrementalize:
     inputs: tuple[str, ...]
     output: str
     prefill: bool = False
+    room: int | None = None
 
     def run(self, module: ir.Module) -> None:
         program = program_of(module)
@@ -45,13 +47,14 @@ class Incrementalize:
         if changed := [v for s, v in results_of(program) if s.role in ("state", "param")]:
             raise UnsupportedOp("the model changes states of its own when it runs", _place(changed[0]))
         length = timed[0][0].type.shape[1]
+        room = self.room or length
         _order(block)
         masks = Masks()
         time, batch = Flow(block, {v: 1 for _, v in timed}, masks), Flow(block, {v: 0 for _, v in timed})
         slot, value = next((s, v) for s, v in results_of(program) if s.name == self.output)
         position = add_argument(program, Slot(POSITION, "input", TensorType(dtypes.INT32, (timed[0][0].type.shape[0],)), bounds=(0, length)))
         with ir.InsertionPoint(list(block.operations)[-1]), ir.Location.unknown():
-            past: _Filled | _Kept = _Filled(program, position) if self.prefill else _Kept(program, position, dict((v, s) for s, v in timed))
+            past: _Filled | _Kept = _Filled(program, position, room) if self.prefill else _Kept(program, position, room, {v: s for s, v in timed})
             rows = Rows(time, batch, masks, past, position, length)
             t = type_of(value)
             if time.touched(value) and not time.axes(value):
@@ -88,8 +91,8 @@ def _order(block: ir.Block) -> None:
 class _Caches:
     """Names and collects the states; what a step and a prefill have in common, so that both name them alike."""
 
-    def __init__(self, program: func.FuncOp, position: ir.Value) -> None:
-        self.program, self.position = program, position
+    def __init__(self, program: func.FuncOp, position: ir.Value, room: int) -> None:
+        self.program, self.position, self.room = program, position, room
         self.results: list[tuple[Slot, ir.Value]] = []
         self._count = 0
         self._windows: dict[tuple[ir.Value, int, int | None], ir.Value] = {}
@@ -104,7 +107,7 @@ class _Caches:
         key = (value, axis, reach)
         if key not in self._windows:
             new = rows.plain(value, {axis: 1}, lane)  # a prefill drops it, but its caches are kept
-            slot, old = self.state(_windowed(type_of(value), axis, reach))
+            slot, old = self.state(_with_length(type_of(value), axis, self.room if reach is None else reach - 1))
             found, kept = self.windowed(rows, value, axis, reach, lane, new, old)
             self.results.append((slot, kept))
             self._windows[key] = found
@@ -120,8 +123,8 @@ class _Caches:
 class _Kept(_Caches):
     """The past of a step: linear caches, windows that move along, carries."""
 
-    def __init__(self, program: func.FuncOp, position: ir.Value, inputs: dict[ir.Value, Slot]) -> None:
-        super().__init__(program, position)
+    def __init__(self, program: func.FuncOp, position: ir.Value, room: int, inputs: dict[ir.Value, Slot]) -> None:
+        super().__init__(program, position, room)
         self._tokens = {}
         for value, slot in inputs.items():
             t = slot.type.with_shape((slot.type.shape[0], 1, *slot.type.shape[2:]))
@@ -170,7 +173,7 @@ class _Filled(_Caches):
         self, rows: Rows, value: ir.Value, axis: int, reach: int | None, lane: int | None, new: ir.Value, old: ir.Value
     ) -> tuple[ir.Value, ir.Value]:
         if reach is None:
-            return value, value
+            return value, _widened(value, type_of(old))
         return rows.last(value, {axis: reach}, lane), rows.last(value, {axis: reach - 1}, lane)
 
     def scanned(self, rows: Rows, op: ops.Scan, lanes: Sequence[int | None]) -> list[ir.Value | None]:
@@ -202,8 +205,15 @@ class _Filled(_Caches):
         return found
 
 
-def _windowed(t: TensorType, axis: int, reach: int | None) -> TensorType:
-    return t if reach is None else t.with_shape([reach - 1 if a == axis else n for a, n in enumerate(t.shape)])
+def _with_length(t: TensorType, axis: int, length: int) -> TensorType:
+    return t.with_shape([length if a == axis else n for a, n in enumerate(t.shape)])
+
+
+def _widened(value: ir.Value, t: TensorType) -> ir.Value:
+    """The value with zeros behind it along its axes, up to another shape."""
+    rank = t.rank
+    same = type_of(value) == t
+    return value if same else ops.view(value, [[int(a == k) for k in range(rank)] for a in range(rank)], [0] * rank, t.shape)
 
 
 def _scan_operands(rows: Rows, op: ops.Scan, lanes: Sequence[int | None]) -> tuple[list[ir.Value], list[ir.Value], list[ir.Value]]:

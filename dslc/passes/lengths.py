@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from math import exp, isclose, log, sqrt
 from typing import Any
 
 import numpy as np
 
-from dslc.core.errors import Error, ShapeError
-from dslc.core.lengths import Length, fitted, length
+from dslc.core.errors import Error, ShapeError, Span
+from dslc.core.lengths import DIVISORS, Length, fitted, length, parts_of, quotient, size_of
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
 from dslc.ir.op import Op
@@ -32,6 +33,9 @@ FITS: dict[str, tuple[Callable[[float], float], Callable[[float], float]]] = {
     "rsqrt": (lambda v: 1 / (v * v), lambda n: 1 / sqrt(n)),
     "log": (exp, log),
 }
+
+
+ODD = 16  # lengths that may have programs of their own
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Sample:
 
     sizes: Sizes
     module: ir.Module
+    compared: Sequence[tuple[str, float, float, Span]] = ()  # numbers that the model compares at compile time
     swap: dict[ir.Value, ir.Value] = field(default_factory=dict)  # values of the base program: the same here
 
     @property
@@ -69,6 +74,7 @@ class Varying:
     high: Sizes
     shapes: dict[ir.Value, Shape] = field(default_factory=dict)
     attributes: dict[ir.Value, dict[str, Any]] = field(default_factory=dict)
+    odd: dict[str, set[int]] = field(default_factory=dict)  # lengths at which the model decides otherwise, between `low` and `high`
     bounds: dict[str, Length] = field(default_factory=dict)  # one past the greatest value of inputs that are used as indices
 
 
@@ -94,7 +100,39 @@ class _Comparison:
         for at in zip(*ends):
             if len({s.name for s, _ in at}) > 1 or any(sample.swap[at[0][1]] != v for sample, (_, v) in zip(self.others, at[1:])):
                 raise ShapeError(f"another length of {self.names()} makes another '{at[0][0].name}'")
+        self._decisions()
         return self.found
+
+    def _decisions(self) -> None:
+        """Lengths at which something that the model compares at compile time comes out otherwise than in the base program."""
+        told = [[(op, span) for op, _, _, span in s.compared] for s in self.samples]
+        if any(other != told[0] for other in told):
+            raise ShapeError(f"another length of {self.names()} makes the model compare other numbers")
+        for at in zip(*(s.compared for s in self.samples)):
+            op, span = at[0][0], at[0][3]
+            apart = [a - b for _, a, b, _ in at]
+            if all((a, b) == at[0][1:3] for _, a, b, _ in at):
+                continue
+            found: Length | None = self._fitted(apart)
+            if not self._tells(found, apart):
+                found = self._quotients([int(v) for v in apart], None) if all(int(v) == v for v in apart) else None
+            if found is None:
+                raise self._undecided(span, "what is compared here follows from it in a way that is known at compile time only")
+            for dim in {parts_of(name)[0] for name in found.dims}:
+                if len(self.found.low) > 1 and len(found.dims) > 1:
+                    raise self._undecided(span, "it is compared with another length")
+                lengths = range(self.found.low[dim], self.found.high[dim])
+                odd = {n for n in lengths if _holds(op, found.at({dim: n})) != _holds(op, apart[0])}
+                self.found.odd.setdefault(dim, set()).update(odd)
+                if len(self.found.odd[dim]) > ODD:
+                    raise self._undecided(span, f"for {len(self.found.odd[dim])} lengths the model decides otherwise than for the others")
+
+    def _tells(self, found: Length | None, values: Sequence[float]) -> bool:
+        return found is not None and all(isclose(found.at(s.sizes), v, abs_tol=1e-9) for s, v in zip(self.samples, values))
+
+    def _undecided(self, span: Span, why: str) -> ShapeError:
+        return ShapeError(f"the length of {self.names()} cannot vary here: {why}", span,
+                          help=f"a fixed length: dims {', '.join(f'{name}=SIZE' for name in self.found.high)}")  # fmt: skip
 
     def names(self) -> str:
         return " and ".join(f"'{name}'" for name in self.found.high)
@@ -181,9 +219,11 @@ class _Comparison:
         for fit in FITS if type_of(op.results[0]).dtype.is_float else ("itself",):
             try:
                 made = [FITS[fit][0](v) for v in values]
-                found = self._fitted(made)
-                if all(isclose(FITS[fit][1](found.at(s.sizes)), v, rel_tol=1e-5) for s, v in zip(self.samples, values)):
-                    return Number(fit, found)
+                near = [round(v) for v in made]
+                stepping = self._quotients(near, op) if all(isclose(a, b, rel_tol=1e-5) for a, b in zip(made, near)) else None
+                for found in (self._fitted(made), stepping):
+                    if found and all(isclose(FITS[fit][1](found.at(s.sizes)), v, rel_tol=1e-5) for s, v in zip(self.samples, values)):
+                        return Number(fit, found)
             except (ZeroDivisionError, OverflowError, ValueError):
                 continue
         raise self._error(op, "a number follows from the length in a way that is known at compile time only")
@@ -192,16 +232,66 @@ class _Comparison:
         if all(v == values[0] for v in values):
             return length(values[0])
         found = self._fitted(values)
-        if any(found.at(s.sizes) != v for s, v in zip(self.samples, values)) or any(int(f) != f for _, f in found.terms):
-            raise self._error(op, "a size follows from the length neither by sums nor by products with fixed numbers")
-        return found
+        if self._fits(found, values):
+            return found
+        stepping = self._quotients(values, op)
+        if not stepping:
+            raise self._error(op, "a size follows from the length neither by sums nor by products with, or quotients by, fixed numbers")
+        return stepping
+
+    def _fits(self, found: Length, values: Sequence[int]) -> bool:
+        return all(found.at(s.sizes) == v for s, v in zip(self.samples, values)) and all(int(f) == f for _, f in found.terms)
+
+    def _quotients(self, values: Sequence[int], op: Op | None) -> Length | None:
+        """The size with a quotient in the place of one dimension, or of all of them. Unclear where the samples do not tell which one."""
+        low, high = self.found.low, self.found.high
+        found: list[Length] = []
+        for stepping in [*((name,) for name in low), *([tuple(low)] if len(low) > 1 else [])]:
+            for by in range(2, DIVISORS + 1):
+                for plus in range(by):
+                    names = {d: quotient(d, plus, by) if d in stepping else d for d in low}
+                    least, most = ({name: size_of(name, sizes) for name in names.values()} for sizes in (low, high))
+                    if any(least[name] == most[name] for name in least):
+                        continue
+                    at = {tuple(size_of(name, s.sizes) for name in names.values()): v for s, v in zip(self.samples, values)}
+                    made = fitted(least, most, partial(_told, at))
+                    if self._fits(made, values) and not any(_same_between(made, other, low, high) for other in found):
+                        found.append(made)
+        if len(found) > 1:
+            raise self._error(op, "the sizes that were looked at do not tell how a size follows from it", Unclear)
+        return found[0] if found else None
 
     def _fitted(self, values: Sequence[float]) -> Length:
         at = {tuple(s.sizes.values()): v for s, v in zip(self.samples, values)}
         return fitted(self.found.low, self.found.high, lambda sizes: at[tuple(sizes.values())])
 
-    def _error(self, op: Op | None, why: str) -> ShapeError:
-        return cannot_vary(ShapeError, list(self.found.high), op, why)
+    def _error(self, op: Op | None, why: str, kind: type[ShapeError] = ShapeError) -> ShapeError:
+        return cannot_vary(kind, list(self.found.high), op, why)
+
+
+def _holds(op: str, apart: float) -> bool:
+    """Whether a comparison holds of two numbers that are so far apart."""
+    apart = 0.0 if abs(apart) < 1e-9 else apart
+    return {"<": apart < 0, "<=": apart <= 0, ">": apart > 0, ">=": apart >= 0, "==": apart == 0, "!=": apart != 0}[op]
+
+
+def _told(at: Mapping[tuple[int, ...], int], sizes: Sizes) -> int:
+    return at[tuple(sizes.values())]
+
+
+def _same_between(a: Length, b: Length, low: Sizes, high: Sizes) -> bool:
+    """Whether two lengths are the same for all sizes between two, looked at along the diagonal of the box and its edges at the low end."""
+    for name in (None, *low):
+        span = max(high[d] - low[d] for d in low)
+        for k in range(min(span, 2 * DIVISORS * DIVISORS) + 1):
+            sizes = {d: low[d] + (min(k, high[d] - low[d]) if name in (None, d) else 0) for d in low}
+            if a.at(sizes) != b.at(sizes):
+                return False
+    return True
+
+
+class Unclear(ShapeError):
+    """More sizes must be looked at to tell how one follows from a length."""
 
 
 def cannot_vary(kind: type[Error], dims: Sequence[str], op: Op | None, why: str) -> Any:

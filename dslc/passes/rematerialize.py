@@ -1,34 +1,43 @@
 """Which tasks of a timeline run again, and where, so that the arena stays under a number of bytes in little extra time.
 
-Any plan that is the program's order with repeats put in is right, as a reader sees the latest run. Plans to begin with are the program itself, the
-kept sets of least cuts under a sweep of prices for a held byte, mixtures of two of them, and segments between the narrowest moments of the program;
-each is repaired until it fits (repeats before the next use of what lies idle at the fullest moment), then repeats that are not needed are taken out,
-and the best is searched for better ones nearby. Where packing needs more, or the bound is far, all is done again for fewer bytes. The least cuts also
-give the lower bound: by Lagrange's relaxation of the bytes held at one moment.
+Any plan that is the program's order with repeats put in is right, as a reader sees the latest run. What is held at the fullest moments and runs again
+between them is an integer program (`moments`): its answer is put in, and where that holds too much somewhere, the integer program looks there too.
+Its least is the lower bound. Each answer is also repaired until it fits (repeats before the next use of what lies idle at the fullest moment), and
+repeats that are not needed are taken out. Where that finds nothing, other plans are repaired: the program itself, the kept sets of least cuts under a
+sweep of prices for a held byte, and segments between the narrowest moments. What is far from the bound is searched for better ones nearby. Where
+packing needs more, all is done again for fewer bytes.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from math import inf
 
 from .mincut import ENDLESS, Network
+from .moments import solve
 from .packing import Packing, pack
 from .timeline import Timeline, profile
 
 CANDIDATES = 8  # values that are tried at each fullest moment
 SMALL = 1 / 500  # of the most that is held: what is smaller is not computed again on its own
-MOMENTS = 3  # at which the bound is taken
+MOMENTS = 3  # that are looked at first
+GROWTH = 4  # places more that are looked at each time
+APART = 3  # tasks between them
+ROUNDS = 12  # of looking at more
+WORK = 40_000  # of all integer programs together, as they count it
+MOST = 16_000  # of one
+NEAR = 1 / 1000  # of the program's time: how far an answer may be above the least
+LOOSE = 0.3  # of the least: an answer is never farther above it
 ATTEMPTS = 4  # at a plan whose buffers, packed, fit too
-FITTING = 12  # plans that fit, of which repeats are taken out
-POLISHED = 1  # of these are bettered
 PACKED = 3  # of these are packed
+HALVINGS = 4  # of what lies between the smallest arena and what a single task needs, to find a smaller one
 CUTS = 2  # of the least cuts, those that hold fewest bytes: from these too the smallest arena is looked for
 BELOW = (1.0, 0.96)  # of the target: what a plan that is repaired to less holds too much is then taken out again
-GOOD = 1 / 200  # of the program's time: a plan so near to the bound is taken at once
-SEARCH = 600_000  # positions of plans that are looked at to better one
-NEAR = 1 / 1000  # of the program's time: a plan so near to the bound is not bettered
+GOOD = 1 / 700  # of the program's time: a plan so near to the bound is taken at once
+ENOUGH = 1 / 200  # one that also fits when packed, so near, is not looked for again at a smaller target
+SEARCH = 300_000  # positions of plans that are looked at to better one that is not
 SWEEP = 9  # prices of a held byte at each
 TICKS = 1e9  # of a second: the unit of the cuts' capacities
 
@@ -47,18 +56,21 @@ def choose(line: Timeline, room: int) -> Choice | None:
     """The plan with the least extra time that was found whose packed arena takes at most `room` bytes; None where there is none."""
     if line.peak(line.base) <= room and (base := pack(line.intervals(line.base), room)).total <= room:
         return Choice(line.base, base, 0.0, 0.0)
-    bound, kept_sets = lower_bound(line, room, fullest_moments(line, room))
-    seeds = [line.base, *segmented(line)]
+    bound = 0.0
     best: Choice | None = None
-    target = room
-    for _ in range(ATTEMPTS):  # each at a smaller target, so that what is left over when packed finds room; other plans are found too
-        seeds += [expanded(line, kept, at) for kept, at in kept_sets] + mixed(line, kept_sets, target)
-        fitting = [p for s in _distinct(seeds) for less in BELOW if (p := repaired(line, s, int(target * less))) is not None]
-        fitting.sort(key=line.extra)
-        pruned = sorted((_pruned(line, p, target) for p in fitting[:FITTING]), key=line.extra)
-        pruned = sorted(pruned + [polished(line, p, target, bound) for p in pruned[:POLISHED]], key=line.extra)
-        over = room // 100 if pruned else 0
-        for plan in _distinct(pruned)[:PACKED]:
+    target, looked = room, _Looked(set(fullest_moments(line, room)))
+    for _ in range(ATTEMPTS):  # each at a smaller target, so that what is left over when packed finds room
+        plans, least_extra = looked.plans(line, target)
+        bound = least_extra if target == room else bound
+        if looked.hopeless and target == room:
+            return None
+        if not plans:
+            seeds = [line.base, *segmented(line), *(expanded(line, kept, at) for kept, at in kept_sets(line, target))]
+            plans = sorted((p for s in _distinct(seeds) for p in fitted(line, s, target)), key=line.extra)
+        if plans and not _near(line, plans, least_extra, GOOD):
+            plans.insert(0, polished(line, plans[0], target, bound))
+        over = room // 100 if plans else 0
+        for plan in _distinct(plans)[:PACKED]:
             if best is not None and line.extra(plan) >= best.extra:
                 break
             packing = pack(line.intervals(plan), room)
@@ -66,14 +78,106 @@ def choose(line: Timeline, room: int) -> Choice | None:
                 best = Choice(plan, packing, line.extra(plan), bound)
                 break
             over = max(over, packing.total - room) if best is None else over
-        if not over or (best is not None and best.extra - bound <= GOOD * line.seconds):
+        if not over or (best is not None and _near(line, [best.plan], bound, ENOUGH)):
             break
         target -= over
-        kept_sets = lower_bound(line, target, fullest_moments(line, target))[1]
     if best is None:
         plan, packing = least(line)
-        best = Choice(plan, packing, line.extra(plan), bound) if packing.total <= room else None
+        return Choice(plan, packing, line.extra(plan), bound) if packing.total <= room else None
+    if not _near(line, [best.plan], bound, ENOUGH):  # by all that was looked at since
+        answer = solve(line, room, sorted(looked.moments), dict.fromkeys(looked.repeats, False), NEAR, MOST)
+        best = replace(best, bound=max(bound, answer.bound if answer else 0.0))
     return best
+
+
+@dataclass
+class _Looked:
+    """What the integer program looks at. It grows where plans hold too much: a moment of the base, or a repeat with the two tasks it stands between;
+    one that is looked at already runs in order from then on, and a bound is no longer one of all plans."""
+
+    moments: set[int]
+    work: int = WORK
+    good: float = GOOD  # of the program's time: a plan so near to the bound is enough
+    near: float = NEAR  # how far an answer may be above the least, as a share of it
+    repeats: dict[tuple[int, int], bool] = field(default_factory=dict)
+    hopeless: bool = False  # no plan at all holds so little as was asked for last
+
+    def plans(self, line: Timeline, target: int) -> tuple[list[list[int]], float]:
+        """(plans that hold at most `target`, the cheapest first; seconds that none goes below)"""
+        bound = 0.0
+        fitting: list[list[int]] = []
+        for _ in range(ROUNDS):
+            order = sorted(self.moments)
+            answer = solve(line, target, order, self.repeats, self.near, min(self.work, MOST)) if self.work > 0 else None
+            if answer is None:
+                self.hopeless = self.work > 0 and not any(self.repeats.values())
+                break
+            self.work -= answer.work
+            if not any(self.repeats.values()):
+                bound = max(bound, answer.bound)
+            self.near = min(LOOSE, max(self.near, NEAR * line.seconds / max(bound, 1e-12)))
+            if answer.runs is None:
+                break
+            plan = put_in(line, order, answer.runs)
+            fitting += fitted(line, plan, target)
+            if _near(line, fitting, bound, self.good) or not self._grow(line, plan, target):
+                break
+        return sorted(fitting, key=line.extra), bound
+
+    def _grow(self, line: Timeline, plan: Sequence[int], target: int) -> bool:
+        """Whether anything new is looked at."""
+        held = line.held(plan)
+        following = [0] * len(plan)
+        after = len(line.tasks)
+        for t in range(len(plan) - 1, -1, -1):
+            if plan[t] == after - 1:
+                after -= 1
+            following[t] = after
+        new: list[int] = []
+        for t in sorted((t for t, h in enumerate(held) if h > target), key=lambda t: -held[t]):
+            n, at = plan[t], following[t]
+            if n == at:
+                if n in self.moments or any(abs(n - m) <= APART for m in new):
+                    continue
+                self.moments.add(n)
+            elif self.repeats.get((at, n)):
+                continue
+            else:
+                self.repeats[at, n] = (at, n) in self.repeats
+                self.moments |= {at - 1, at}
+            new.append(at)
+            if len(new) == GROWTH:
+                break
+        return bool(new)
+
+
+def _near(line: Timeline, plans: Iterable[list[int]], bound: float, good: float) -> bool:
+    """Whether one is so near to the bound, as a share of the program's time."""
+    return any(line.extra(p) - bound <= good * line.seconds for p in plans)
+
+
+def put_in(line: Timeline, moments: Sequence[int], runs: Sequence[set[int]]) -> list[int]:
+    """The program with, after each moment, repeats of these tasks: where they are first read, at the latest before the next moment."""
+    waiting: set[int] = set()
+    plan: list[int] = []
+    chosen = dict(zip(moments, runs))
+    for n, task in enumerate(line.tasks):
+        stack = [m for m in waiting if n in chosen or line.tasks[m].until == n] + [line.maker[b] for b in task.reads]
+        due: set[int] = set()
+        while stack:
+            m = stack.pop()
+            if m in waiting and m not in due:
+                due.add(m)
+                stack += [line.maker[b] for b in line.tasks[m].reads]
+        plan += [*sorted(due), n]
+        waiting = chosen[n] if n in chosen else waiting - due
+    return plan
+
+
+def fitted(line: Timeline, plan: Sequence[int], target: int) -> list[list[int]]:
+    """The plan made to hold at most `target`, in different ways, without the repeats that it does not need."""
+    found = [repaired(line, plan, int(target * less)) for less in BELOW]
+    return [_pruned(line, p, target) for p in found if p is not None]
 
 
 def greedy(line: Timeline, room: int) -> Choice | None:
@@ -94,12 +198,22 @@ def least(line: Timeline) -> tuple[list[int], Packing]:
     """The plan of the smallest arena that is found, without regard to time."""
     best, packing = line.base, pack(line.intervals(line.base))
     floor = max(t.inside + sum(line.sizes[b] for b in (*t.reads, *t.writes)) for t in line.tasks)
-    cuts = [expanded(line, kept, at) for kept, at in lower_bound(line, floor, fullest_moments(line, floor))[1]]
+    cuts = [expanded(line, kept, at) for kept, at in kept_sets(line, floor)]
     for seed in _distinct([line.base, *segmented(line), *sorted(cuts, key=line.peak)[:CUTS]]):
         plan = min(_repairs(line, seed, floor), key=line.peak)
         plan = _pruned(line, plan, line.peak(plan))
         if line.peak(plan) < packing.total and (packed := pack(line.intervals(plan))).total < packing.total:
             best, packing = plan, packed
+    low = floor
+    for _ in range(HALVINGS):
+        room = (low + packing.total) // 2
+        plans, _ = _Looked(set(fullest_moments(line, room)), WORK // HALVINGS, good=inf, near=LOOSE).plans(line, room)
+        packed_plans = [(p, pack(line.intervals(p), room)) for p in plans]
+        fitting = [(p, made) for p, made in packed_plans if made.total < packing.total]
+        if fitting:
+            best, packing = min(fitting, key=lambda one: one[1].total)
+        else:
+            low = room
     return best, packing
 
 
@@ -128,39 +242,6 @@ def expanded(line: Timeline, kept: set[int], at: int) -> list[int]:
         ensure(line.tasks[n].reads, n)
         plan.append(n)
     return plan
-
-
-def mixed(line: Timeline, kept_sets: Sequence[tuple[set[int], int]], target: int) -> list[list[int]]:
-    """Plans that keep of two sets one early and the other late in the program: where equal blocks have one price, all of them change sides at once
-    along the sweep, and what fits best lies between. The border is where the moment's bytes just fit."""
-    plans = []
-    for at in dict.fromkeys(at for _, at in kept_sets):
-        met = []
-        for kept in (kept for kept, moment in kept_sets if moment == at):
-            plan = expanded(line, kept, at)
-            met.append((line.extra(plan), line.held(plan)[at], kept))
-        fitting = [m for m in met if m[1] <= target]
-        if not fitting:
-            continue
-        small = min(fitting, key=lambda m: m[0])
-        over = [m for m in met if m[1] > target and m[0] < small[0]]
-        if not over:
-            continue
-        large = max(over, key=lambda m: m[0])
-        for small_first in (True, False):
-            low, high = 0, at + 1  # tasks before the border keep the first one's buffers
-            while high - low > 1:
-                border = (low + high) // 2
-                first, second = (small[2], large[2]) if small_first else (large[2], small[2])
-                kept = {b for b in first if line.maker[b] < border} | {b for b in second if line.maker[b] >= border}
-                plan = expanded(line, kept, at)
-                fits = line.held(plan)[at] <= target
-                if fits:
-                    best = plan
-                low, high = (low, border) if fits == small_first else (border, high)
-                if fits:
-                    plans.append(best)
-    return plans
 
 
 def segmented(line: Timeline) -> list[list[int]]:
@@ -239,7 +320,7 @@ def polished(line: Timeline, plan: list[int], target: int, bound: float) -> list
     not needed then goes; kept where it costs less."""
     draw = random.Random(0)
     spent, best = 0, line.extra(plan)
-    while spent < SEARCH and best - bound > NEAR * line.seconds:
+    while spent < SEARCH and best - bound > GOOD * line.seconds:
         repeats = _repeats(plan)
         if not repeats:
             break
@@ -279,7 +360,7 @@ def _pruned(line: Timeline, plan: list[int], target: int) -> list[int]:
     return plan
 
 
-# --- the bound
+# --- least cuts
 
 
 def fullest_moments(line: Timeline, room: int) -> list[int]:
@@ -293,29 +374,32 @@ def fullest_moments(line: Timeline, room: int) -> list[int]:
     return chosen
 
 
-def lower_bound(line: Timeline, room: int, moments: Sequence[int]) -> tuple[float, list[tuple[set[int], int]]]:
-    """Seconds that any plan under `room` bytes must add, and the sets of buffers kept (with the moment) that the sweep of prices met."""
-    best, met = 0.0, []
-    for at in moments:
+def lower_bound(line: Timeline, room: int) -> float:
+    """Seconds that any plan under `room` bytes must add, by what the fullest moments hold; infinite where there is none."""
+    answer = solve(line, room, sorted(fullest_moments(line, room)), {}, NEAR, MOST)
+    return inf if answer is None else answer.bound
+
+
+def kept_sets(line: Timeline, room: int) -> list[tuple[set[int], int]]:
+    """The sets of buffers kept, with their moment, that a sweep of prices of a held byte meets where it comes near to `room`."""
+    met = []
+    for at in fullest_moments(line, room):
         task = line.tasks[at]
         now = set(task.reads)
         free = room - task.inside - sum(line.sizes[b] for b in (*now, *task.writes))
         low, high, price = 0.0, 0.0, line.seconds / max(line.peak(line.base), 1)
         for _ in range(SWEEP):
-            kept, again = _cut(line, at, now, price)
-            held = sum(line.sizes[b] for b in kept - now)
-            cost = sum(line.tasks[n].seconds for n in again)
-            best = max(best, cost + price * (held - free))
+            kept = _cut(line, at, now, price)
             met.append((kept, at))
-            if held > free:
+            if sum(line.sizes[b] for b in kept - now) > free:
                 low, price = price, price * 4 if not high else (price * high) ** 0.5
             else:
                 high, price = price, (low * price) ** 0.5 if low else price / 4
-    return best, met
+    return met
 
 
-def _cut(line: Timeline, at: int, now: set[int], price: float) -> tuple[set[int], set[int]]:
-    """The buffers held while task `at` runs and the earlier tasks run again after it, at the least seconds + price * bytes."""
+def _cut(line: Timeline, at: int, now: set[int], price: float) -> set[int]:
+    """The buffers held while task `at` runs, where earlier tasks run again after it at the least seconds + price * bytes."""
     net = Network()
     there: dict[int, int] = {}  # the node of a buffer's being there after `at`
     runs: dict[int, int] = {}
@@ -344,5 +428,4 @@ def _cut(line: Timeline, at: int, now: set[int], price: float) -> tuple[set[int]
                 net.edge(there[source], runs[n], ENDLESS)
         net.edge(runs[n], made[b], ENDLESS)
     late = net.sink_side()
-    kept = {b for b in there if there[b] in late and made[b] not in late} | now
-    return kept, {n for n, node in runs.items() if node in late}
+    return {b for b in there if there[b] in late and made[b] not in late} | now

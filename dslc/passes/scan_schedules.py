@@ -13,7 +13,7 @@ from dslc.ir.mlir import ir
 from dslc.ir.program import program_of
 from dslc.ir.types import spans_of
 
-from .rematerialize import Choice, choose, fullest_moments, least, lower_bound
+from .rematerialize import Choice, choose, least, lower_bound
 from .scans import emits_of
 from .segments import Levels, Pair, Schedule, pairs_of, segment
 from .timeline import Timeline
@@ -122,7 +122,7 @@ class _Search:
             copy.operation.erase()
             room = self.options.budget - self.options.aside - line.slots
             choice = choose(line, room)
-            bound = choice.bound if choice is not None else lower_bound(line, room, fullest_moments(line, room))[0]
+            bound = choice.bound if choice is not None else lower_bound(line, room)
             self.tried[numbers] = _Tried(line, choice, line.seconds + bound)
         return self.tried[numbers]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from ..core.errors import DataError
-from .generation import check_prompts
+from .generation import check_prompts, check_room
 from .program import Program
 from .store import ParameterStore
 
@@ -20,34 +20,59 @@ class CachedModel:
     A call that lengthens the sequences of the last one by a token each runs `decode`; any other runs `prefill` over whole windows first, or
     `decode` for each token where they are short. Sequences may have different lengths. One longer than the model's `time` starts again from its last
     `keep` tokens, three quarters of a window where nothing is said; up to that length the logits are those of the whole sequence. `store` holds the
-    parameters; the caches lie beside it.
+    parameters; the caches lie beside it. `fill(n)` gives the prefill program for windows of n tokens, n being among `sizes`, whose last is `time`;
+    None where it fills other caches than the step's. With a `bound` (dimension, size) nothing starts again: a sequence beyond it
+    is a DataError.
     """
 
     groups = True  # at most `batch` sequences at a time: further ones would take each other's caches
 
-    def __init__(self, prefill: Program, decode: Program, store: ParameterStore, keep: int | None = None):
-        self._prefill, self.step, self._store = prefill, decode, store.beside()
-        for program in (prefill, decode):
-            self._store.extend(program.executable.ports)
-            program.bind(self._store)
-        self.tokens = next(p for p in prefill.executable.ports_of("input") if p.name != "position")
-        inputs = [p.name for p in prefill.executable.ports_of("input")]
-        self.output = prefill.executable.ports_of("output")[0]
+    def __init__(
+        self,
+        fill: Callable[[int], Program | None],
+        sizes: Sequence[int],
+        decode: Program,
+        store: ParameterStore,
+        keep: int | None = None,
+        bound: tuple[str, int] | None = None,
+    ):
+        self._fill_of, self._sizes, self.step, self._store, self.bound = fill, tuple(sizes), decode, store.beside(), bound
+        self.time = self._sizes[-1]
+        self._windows: dict[int, tuple[Program, np.ndarray]] = {}  # the prefill programs that were needed so far, by length
+        self._bind(decode)
+        self.tokens = next(p for p in decode.executable.ports_of("input") if p.name != "position")
+        inputs = [p.name for p in decode.executable.ports_of("input")]
+        self.output = decode.executable.ports_of("output")[0]
         if len(inputs) != 2 or len(self.tokens.shape) != 2 or not self.tokens.dtype.is_integer or len(self.output.shape) != 2:
             raise DataError(f"generation needs one input of tokens [batch, time] and logits; the inputs are {', '.join(inputs)}")
-        self.batch, self.time = self.tokens.shape
+        self.batch = self.tokens.shape[0]
         self.vocab = self.output.shape[1]
         self.keep = min(keep or max(1, self.time * 3 // 4), self.time)
         self.prefills = 0  # how often a window was filled
         kind = self.tokens.dtype.numpy
-        self._window, self._token = np.zeros(self.tokens.shape, kind), np.zeros((self.batch, 1), kind)
+        self._token = np.zeros((self.batch, 1), kind)
         self._position = np.zeros(self.batch, np.int32)
         self._out = {self.output.name: np.zeros(self.output.shape, self.output.dtype.numpy)}
         self._held: list[list[int] | None] = [None] * self.batch  # the sequence that each row's caches have seen
         self._starts = [0] * self.batch  # the place in it of the window's first token
 
+    def _bind(self, program: Program) -> None:
+        self._store.extend(program.executable.ports)
+        program.bind(self._store)
+
+    def _window(self, length: int) -> tuple[Program, np.ndarray]:
+        """The prefill program of the shortest window that holds so many tokens, and what it is fed."""
+        for size in self._sizes:
+            if size >= length and size not in self._windows and (program := self._fill_of(size)) is not None:
+                self._bind(program)
+                self._windows[size] = program, np.zeros((self.batch, size), self.tokens.dtype.numpy)
+            if size >= length and size in self._windows:
+                return self._windows[size]
+        raise AssertionError("no window is as long as time")
+
     def logits(self, sequences: Sequence[Sequence[int]]) -> np.ndarray:
         """Logits float32 [rows, vocab] for the token after each sequence (none of them empty)."""
+        check_room(sequences, self.bound)
         out = np.empty((len(sequences), self.vocab), np.float32)
         for start in range(0, len(sequences), self.batch):
             part = [list(s) for s in sequences[start : start + self.batch]]
@@ -85,23 +110,25 @@ class CachedModel:
     def _fill(self, part: list[list[int]]) -> np.ndarray:
         """A whole window at once; of short sequences of one length, which take fewer steps than that is worth, token by token."""
         length = len(part[0])
-        if length <= self.time // SHORT and all(len(tokens) == length for tokens in part):
+        longest = max(map(len, part))
+        if length <= next((n for n in self._sizes if n >= longest), self.time) // SHORT and all(len(tokens) == length for tokens in part):
             rows = list(range(len(part)))
             self._starts[: len(part)] = [0] * len(part)
             for n in range(1, length):
                 self._step([tokens[:n] for tokens in part], rows)
             return self._step(part, rows)
         self.prefills += 1
-        self._window[...] = 0
+        program, window = self._window(min(longest, self.time))
+        window[...] = 0
         self._position[...] = 0
         self._held = [None] * self.batch
         for row, tokens in enumerate(part):
             self._starts[row] = 0 if len(tokens) <= self.time else len(tokens) - self.keep
             seen = tokens[self._starts[row] :]
-            self._window[row, : len(seen)] = seen
+            window[row, : len(seen)] = seen
             self._position[row] = len(seen) - 1
             self._held[row] = tokens
-        return self._run(self._prefill, self._window)[: len(part)]
+        return self._run(program, window)[: len(part)]
 
     def _run(self, program: Program, tokens: np.ndarray) -> np.ndarray:
         return program({self.tokens.name: tokens, "position": self._position}, out=self._out)[self.output.name]

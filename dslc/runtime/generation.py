@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Protocol
 
 import numpy as np
 
 from ..core.errors import DataError, did_you_mean
 from ..core.executable import Port
+from .bounded import BoundedProgram
 from .data.vocabulary import Vocabulary
 from .program import Program
 from .sampling import Sampling, beam_step, choose
@@ -19,10 +21,12 @@ Listener = Callable[[int, int], None]
 
 
 class NextToken(Protocol):
-    """What generation needs of a model. `groups`: it serves at most `batch` sequences at a time well."""
+    """What generation needs of a model. `groups`: it serves at most `batch` sequences at a time well. `bound`: (the dimension, tokens that a sequence
+    may have at most); None where what is too old is forgotten."""
 
     batch: int
     groups: bool
+    bound: tuple[str, int] | None
 
     def logits(self, sequences: Sequence[Sequence[int]]) -> np.ndarray:
         """Logits float32 [rows, vocab] for the token after each sequence."""
@@ -37,7 +41,8 @@ class WindowModel:
     """Next-token logits from a `run` program with tokens [batch, time] and logits [batch, time, vocab].
 
     A window holds the last `time` tokens, left-aligned; the logits at the last token's place are read, which in a causal model no later
-    place changes. Other inputs of the program (targets) are fed zeros. Rows beyond the program's batch run in further calls.
+    place changes. Other inputs of the program (targets) are fed zeros. Rows beyond the program's batch run in further calls. Where `time` is bounded
+    a window is as long as its sequences, those of one length run together, and a sequence beyond the bound is a DataError.
     DataError where the program has no such ports.
     """
 
@@ -55,20 +60,36 @@ class WindowModel:
         self.vocab = self.output.shape[2]
         self._inputs = {p.name: np.zeros(p.shape, p.dtype.numpy) for p in inputs}
         self._out = {self.output.name: np.zeros(self.output.shape, self.output.dtype.numpy)}
+        self.bound = _bound(program, self.tokens)
 
     def logits(self, sequences: Sequence[Sequence[int]]) -> np.ndarray:
         """Logits float32 [rows, vocab] for the token after each sequence (none of them empty)."""
+        check_room(sequences, self.bound)
         out = np.empty((len(sequences), self.vocab), np.float32)
-        window = self._inputs[self.tokens.name]
-        for start in range(0, len(sequences), self.batch):
-            part = [s[-self.time :] for s in sequences[start : start + self.batch]]
+        for rows in self._together(sequences):
+            part = [sequences[r][-self.time :] for r in rows]
+            inputs = self._inputs if self.bound is None else self._at(self.bound[0], len(part[0]))
+            window = inputs[self.tokens.name]
             window[...] = 0
             for row, tokens in enumerate(part):
                 window[row, : len(tokens)] = tokens
-            results = self.program(self._inputs, out=self._out)
-            rows = results[self.output.name][np.arange(len(part)), [len(t) - 1 for t in part]]
-            out[start : start + len(part)] = rows
+            results = self.program(inputs, out=self._out if self.bound is None else None)
+            out[rows] = results[self.output.name][np.arange(len(part)), [len(t) - 1 for t in part]]
         return out
+
+    def _together(self, sequences: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+        """Rows that run in one call."""
+        rows = list(range(len(sequences)))
+        for _, alike in groupby(rows if self.bound is None else sorted(rows, key=lambda r: len(sequences[r])),
+                                key=lambda r: None if self.bound is None else len(sequences[r])):  # fmt: skip
+            group = list(alike)
+            yield from (group[start : start + self.batch] for start in range(0, len(group), self.batch))
+
+    def _at(self, dim: str, size: int) -> dict[str, np.ndarray]:
+        """Inputs of one length of the bounded dimension."""
+        assert isinstance(self.program, BoundedProgram)
+        sizes = {**self.program.bounds, dim: size}
+        return {name: self._inputs[name][tuple(slice(0, n.at(sizes)) for n in self.program.inputs[name].axes)] for name in self._inputs}
 
     def check(self, prompts: Sequence[Sequence[int]]) -> None:
         """DataError for an empty prompt or an id that the model does not know."""
@@ -84,6 +105,28 @@ def check_prompts(prompts: Sequence[Sequence[int]], known: tuple[int, int]) -> N
         for at, token in enumerate(prompt):
             if not low <= token < high:
                 raise DataError(f"prompt {row} has the id {token} at position {at}; the model knows [{low}, {high})")
+
+
+def check_room(sequences: Sequence[Sequence[int]], bound: tuple[str, int] | None, more: int = 0) -> None:
+    """DataError for a sequence that would have more tokens, with `more` behind it, than a bounded dimension may have."""
+    if bound is None:
+        return
+    dim, most = bound
+    for tokens in sequences:
+        if len(tokens) + more > most:
+            behind = f", and the {more} behind them that are read too," if more else ""
+            room = most - len(tokens) + 1
+            raise DataError(f"the cache is full: {len(tokens)} tokens{behind} are more than '{dim}', which is at most {most}",
+                            help=f"at most {room} new tokens, or a greater bound: --set {dim}={len(tokens) + more}" if room > 0 else
+                            f"a shorter text, or a greater bound: --set {dim}={len(tokens) + more}")  # fmt: skip
+
+
+def _bound(program: Program, tokens: Port) -> tuple[str, int] | None:
+    """The bounded dimension that the tokens' second axis is, with its bound."""
+    if not isinstance(program, BoundedProgram):
+        return None
+    dims = program.inputs[tokens.name].axes[1].dims
+    return next(((dim, program.bounds[dim]) for dim in dims), None)
 
 
 def _port(ports: list[Port], name: str | None, fits: Callable[[Port], bool], wanted: str) -> Port:
@@ -136,10 +179,12 @@ def generate(
 ) -> list[list[int]]:
     """The new tokens, at most `length`, for each prompt of token ids; the same seed gives the same tokens.
 
-    A row draws by (seed, its place in its text, its row), whatever the program's batch is.
+    A row draws by (seed, its place in its text, its row), whatever the program's batch is. DataError where a sequence would be longer than a bounded
+    dimension may be: at once where no stop can end it before.
     """
     how = how or Sampling()
     model.check(prompts)
+    check_room(prompts, model.bound, length - 1 if stop is NEVER else 0)  # the last new token is not read
     started = [[int(t) for t in prompt] for prompt in prompts]
     if how.method == "beam":
         return _all_beams(model, started, length, how, stop, listener)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import re
 from pathlib import Path
 
@@ -164,6 +165,52 @@ def test_a_chain_under_a_budget(kept):
     choice = choose(line, kept * 1000)
     certify(line, choice.plan, choice.packing)
     assert choice.packing.total <= kept * 1000 and 0 < choice.bound <= choice.extra
+
+
+def cheapest(line, room):
+    """The least seconds of any plan, by trying all: Dijkstra over (tasks done, buffers held); None where there is none."""
+    total, seen = line.seconds, set()
+    ahead = [(0.0, 0, ())]
+    while ahead:
+        cost, done, held = heapq.heappop(ahead)
+        if done == len(line.tasks):
+            return cost - total
+        if (done, held) in seen:
+            continue
+        seen.add((done, held))
+        for n in range(done + 1):
+            task = line.tasks[n]
+            if not set(task.reads) <= set(held) or (n < done and not (task.repeats and done <= task.until)):
+                continue
+            there = set(held) | set(task.writes)
+            if sum(line.sizes[b] for b in there) + task.inside + (task.aside if n < done else 0) <= room:
+                heapq.heappush(ahead, (cost + task.seconds, max(done, n + 1), tuple(sorted(there))))
+        for b in held:  # dropping one at a time reaches every smaller set
+            heapq.heappush(ahead, (cost, done, tuple(c for c in held if c != b)))
+    return None
+
+
+def branching(seed):
+    """A small random program: values of equal size that are read near where they are made and again much later."""
+    rng = np.random.default_rng(seed)
+    tasks = [Task((), (0,), 0, 0, 1.0, (True,))]
+    for n in range(1, 10):
+        reads = {n - 1, int(rng.integers(max(0, n - 3), n))} if n < 6 else {n - 1, 10 - n, int(rng.integers(0, n))}
+        tasks.append(Task(tuple(sorted(reads)), (n,), int(rng.integers(0, 2)) * 64, 0, float(rng.integers(1, 6)), (True,)))
+    end = Task((9,), (), 0, 0, 0.0, (), repeats=False)
+    return Timeline((*tasks, end), dict.fromkeys(range(10), 64), dict.fromkeys(range(10), ""), {b: b for b in range(10)}, 0)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_small_programs_against_all_their_plans(seed):
+    """No plan is cheaper than the bound, and the plan that is chosen is the cheapest; where there is none, none is found."""
+    line = branching(seed)
+    for room in range(64 * 4, line.peak(line.base), 64):
+        least_extra, choice = cheapest(line, room), choose(line, room)
+        assert (choice is None) == (least_extra is None)
+        if choice is not None:
+            certify(line, choice.plan, choice.packing)
+            assert choice.bound <= least_extra + 1e-6 and choice.extra == pytest.approx(least_extra, abs=1e-9)
 
 
 @pytest.mark.parametrize("model, factors", [("gpt", (1.15, 1.3)), ("unet", (1.2,))])
