@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .compiler import OF_ANY_LENGTH, Member, compile_program, family_of
+from .compiler import Member, compile_program, family_of
 from .core.executable import Executable
 from .family import Sizes
 from .model import Model
+from .recipes import OF_ANY_LENGTH
 from .runtime.bounded import BoundedProgram
 from .runtime.program import Program
 from .targets import target_of

@@ -1,56 +1,21 @@
-"""The pipelines: from a model to a program of one kind on one target. Each pipeline is one list of passes, with a stop after any of them.
-
-A model has four programs: `run` (outputs), `eval` (outputs, losses, metrics), `train` (the same in training mode, with its random draws and
-statistics) and `step` (one training step: gradients, clipping, the optimizer). Accumulating models have `accumulate` beside `step`.
-A model that is causal in time has `prefill` and `decode` too: the output at one position, from whole sequences and from one token at a time.
-"""
+"""From a model to a program of one kind on one target: its passes, with a stop after any of them, the target's code, the cache."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from .core import cache, measured
-from .core.errors import BudgetError, Error, NameError_, TypeError_, did_you_mean
+from .core.errors import BudgetError, Error, NameError_, did_you_mean
 from .core.executable import TIMES, Executable, from_bytes, to_bytes
+from .recipes import OF_ANY_LENGTH, RECIPES
 from .targets import Target, target_of
 
 if TYPE_CHECKING:
     from .family import Family, Sizes
     from .model import Model
-
-
-class Pass(Protocol):
-    """A frozen dataclass whose fields are its options."""
-
-    def run(self, module: Any) -> None: ...
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a program is made: the mode that the model is elaborated in and the roles of the results it keeps."""
-
-    training: bool
-    roles: tuple[str, ...]
-    steps: bool = False  # adds gradients and the optimizer
-    decodes: bool = False  # one position of time, with caches
-    prepares: bool = False  # parameters stay as they are from run to run
-
-
-RECIPES = {
-    "run": Recipe(False, ("output", "state", "param"), prepares=True),
-    "eval": Recipe(False, ("output", "loss", "metric", "state", "param")),
-    "train": Recipe(True, ("output", "loss", "metric", "state", "param")),
-    "step": Recipe(True, ("loss", "metric", "state", "param"), steps=True),
-    "accumulate": Recipe(True, ("loss", "metric", "state", "param"), steps=True),
-    "prefill": Recipe(False, ("output", "state", "param"), decodes=True, prepares=True),
-    "decode": Recipe(False, ("output", "state", "param"), decodes=True, prepares=True),
-}
-
-# Programs that may be made for any lengths of bounded dimensions; the others are at the bounds.
-OF_ANY_LENGTH = ("run", "eval", "train", "step", "accumulate")
 
 
 @dataclass(frozen=True)
@@ -81,88 +46,6 @@ def sized_up_to_bounds(model: Model, program: str) -> Member | None:
 Observer = Callable[[str, Any], None]  # told the name of each stage and the module after it
 
 
-def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned: Mapping[str, str], aside: int = 0) -> list[Pass]:
-    """The passes from the elaborated module to what the target compiles. `tuned`: schedules that were measured on the target's device, by kernel;
-    `aside`: bytes that a budget must leave to the target's kernels."""
-    from .passes.experts import Experts
-    from .passes.hoist import Hoist
-    from .passes.prune import Prune
-    from .passes.simplify import Simplify
-
-    recipe = RECIPES[program]
-    settings = elaborated.settings
-    passes: list[Pass] = [Prune(recipe.roles), Simplify(), Hoist()]
-    precision = settings.precision if settings is not None else "float32"
-    if recipe.training and "int8" in {precision, *elaborated.builder.precisions}:
-        raise TypeError_(
-            "weights in int8 cannot be trained", help="train in float32 or bfloat16, and set precision=int8 when the model is run or evaluated"
-        )
-    if precision != "float32" or elaborated.builder.precisions:
-        from .passes.precision import Precision
-
-        passes += [Precision(precision), Simplify(), Hoist()]  # casts of a scan's weights go before it
-    grouping: list[Pass] = [Experts()] if target.lowered else []
-    if not recipe.decodes:
-        passes += grouping  # gradients follow the groups
-    if recipe.steps:
-        from .passes.differentiate import Differentiate
-
-        passes += [model.train_pass(elaborated, program), Differentiate(), Simplify()]
-        if target.lowered:
-            from .passes.turn_blocks import TurnBlocks
-
-            passes.append(TurnBlocks())
-    elif elaborated.builder.has_gradients:
-        from .passes.differentiate import Differentiate
-
-        passes += [Differentiate(), Simplify()]
-    if recipe.decodes:  # which knows rows by their time
-        passes += [model.decoding(elaborated, prefill=program == "prefill"), Simplify(), *grouping]
-    if target.lowered:
-        from .passes.attention import Attention
-        from .passes.chunk import Chunk
-        from .passes.fuse import Fuse
-        from .passes.prepare import Prepare
-        from .passes.recompute import Recompute
-        from .passes.scale_weights import ScaleWeights
-        from .passes.tile import Tile
-        from .passes.words import Words
-
-        if recipe.prepares:
-            passes.append(ScaleWeights())
-        if target.channels_last:
-            from .passes.channels_last import ChannelsLast
-
-            passes.append(ChannelsLast())
-        if recipe.prepares:
-            passes += [Words(), Prepare()]
-        budget = settings.memory if recipe.steps and settings is not None else None
-        fusing: list[Pass] = [Attention(target.workers(), target.few_rows and recipe.prepares)]
-        if recipe.steps or elaborated.builder.has_gradients:
-            fusing += [Chunk(budget, aside, target.workers() > 0), Recompute()]
-        fusing.append(Fuse())
-        if budget is not None:
-            from .passes.checkpoint import Checkpoint
-            from .passes.scan_schedules import ScanSchedules
-
-            passes += [ScanSchedules(budget, aside, tuple(fusing)), *fusing]
-            passes.append(Checkpoint(budget, aside, settings.memory_span or settings.span))
-        else:
-            passes += fusing
-        passes.append(Tile(tuned))
-    return passes
-
-
-def pass_names(passes: Sequence[Pass]) -> list[str]:
-    """A name for each pass, unique in its pipeline: the second `Simplify` is `simplify_2`."""
-    names: list[str] = []
-    for one in passes:
-        base = "".join("_" + c.lower() if c.isupper() else c for c in type(one).__name__).lstrip("_")
-        count = sum(n == base or (n.startswith(base + "_") and n[len(base) + 1 :].isdigit()) for n in names)
-        names.append(base if count == 0 else f"{base}_{count + 1}")
-    return names
-
-
 def lower(
     model: Model,
     program: str,
@@ -178,6 +61,8 @@ def lower(
     and `aside` as in `pipeline`, `sized` as in `compile_program`."""
     tuned = schedules_for(model, target) if tuned is None else tuned
     elaborated = sized.family.elaborated(sized.sizes) if sized is not None else model.elaborate(RECIPES[program].training, fetch)
+    from .pipeline import pass_names, pipeline
+
     with elaborated.context, elaborated.location:
         passes = pipeline(model, elaborated, program, target, tuned, aside)
         names = pass_names(passes)

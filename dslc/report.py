@@ -7,10 +7,11 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from .compiler import OF_ANY_LENGTH, compile_program, family_of
+from .compiler import compile_program, family_of
 from .core.executable import Executable
 from .measuring import Profile, by_kernel, by_line, line_text, own_lines
 from .model import Model
+from .recipes import OF_ANY_LENGTH
 
 _STYLE = """
 :root { color-scheme: light dark; } body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 70rem; padding: 0 1rem; }

@@ -9,9 +9,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ..compiler import OF_ANY_LENGTH, family_of, lower
+from ..compiler import family_of, lower
 from ..model import Model
 from ..passes.notes import notes_of
+from ..recipes import OF_ANY_LENGTH
 from ..targets import target_of
 from .opening import known_program, open_spec, with_length
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..compiler import RECIPES
 from ..core.errors import DataError, NameError_, did_you_mean
 from ..model import Model
+from ..recipes import RECIPES
 from ..runfolder import is_run, open_run, weights_file
 from ..runfolder import load as load_run
 from ..runtime.events import Listener

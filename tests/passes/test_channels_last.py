@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 
 import dslc
-from dslc.compiler import lower, pass_names, pipeline
+from dslc.compiler import lower
 from dslc.ir import ops, reference
 from dslc.ir.program import arguments_of, program_of
 from dslc.ir.types import type_of
 from dslc.ir.verify import verify
 from dslc.passes import channels_last
+from dslc.pipeline import pass_names, pipeline
 from dslc.targets import TARGETS
 
 TARGET = TARGETS["cuda:sm_80"]

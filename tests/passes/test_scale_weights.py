@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 
 import dslc
-from dslc.compiler import lower, pass_names, pipeline
+from dslc.compiler import lower
 from dslc.ir import ops
 from dslc.ir.mlir import ir
 from dslc.ir.program import program_of
 from dslc.passes.scale_weights import ScaleWeights
+from dslc.pipeline import pass_names, pipeline
 from dslc.targets import target_of
 
 from . import texts
