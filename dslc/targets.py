@@ -55,7 +55,7 @@ def _load(executable: Executable) -> Program:
 def _cpu_fingerprint() -> str:
     from .backend_cpu.machine import host
 
-    return host().key()
+    return " ".join([host().key(), *host().instructions])
 
 
 def _cpu_workers() -> int:

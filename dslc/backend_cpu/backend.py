@@ -176,7 +176,7 @@ def compile_plan(plan: Plan, machine: Machine, timed: bool = False) -> Executabl
         built = build_object(functions, placed(steps, kept), arena_bytes, constant_bytes=len(constants), opt_level=OPT_LEVEL, times=times)
     infos = [info for _, info in sorted(writer.infos.values(), key=lambda item: item[0])]
     return Executable("cpu", plan.name, "", "", ports, tuple(infos), tuple(writer.launches), arena_bytes, built.scratch_bytes, constants,
-                      built.code, notes={"machine": machine.key()})  # fmt: skip
+                      built.code, notes={"machine": machine.key(), "instructions": " ".join(machine.instructions)})  # fmt: skip
 
 
 def plan_key(plan: Plan, machine: Machine) -> str:

@@ -11,11 +11,13 @@ from pathlib import Path
 
 from dslc.core.errors import TargetError
 
+_INSTRUCTIONS = re.compile(r"(sse|ssse3|avx|fma|f16c|bmi|abm|popcnt|movbe|adx|gfni|vaes|vpclmul)")  # of what code is generated unasked
+
 
 @dataclass(frozen=True)
 class Machine:
     """A processor. `lanes`: float32 values in a vector register; `registers`: how many there are; caches in bytes, each core's own; `vnni`: whether
-    it has vpdpbusd, four products of bytes to a 32-bit sum."""
+    it has vpdpbusd, four products of bytes to a 32-bit sum; `instructions`: the sets that LLVM may take instructions of, by Linux' names."""
 
     lanes: int
     registers: int
@@ -24,6 +26,7 @@ class Machine:
     cores: int
     model: str
     vnni: bool = False
+    instructions: tuple[str, ...] = ()
 
     @property
     def vector_bytes(self) -> int:
@@ -69,4 +72,5 @@ def host() -> Machine:
         cores=len(os.sched_getaffinity(0)),
         model=f"{name.group(1) if name else 'x86-64'} ({model})",
         vnni=wide and "avx512_vnni" in flags,
+        instructions=tuple(sorted(filter(_INSTRUCTIONS.match, flags))),
     )

@@ -26,7 +26,7 @@ ALIGNMENT = 128  # bytes: two cache lines, which the processor's prefetcher fetc
 
 LEAST_IN_A_PART, PARTS_A_THREAD = 3, 3  # kernels, parts
 
-DIALECTS = ["builtin", "arith", "cf", "func", "math", "memref", "scf", "vector"]  # of the kernels' bodies
+DIALECTS = ["builtin", "arith", "cf", "func", "llvm", "math", "memref", "scf", "vector"]  # of the kernels' bodies, all before their first op is made
 
 LOWERING = (
     "builtin.module(canonicalize,cse,loop-invariant-code-motion,convert-vector-to-scf,convert-scf-to-cf,expand-strided-metadata,lower-affine,"

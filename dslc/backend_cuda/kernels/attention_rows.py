@@ -330,8 +330,8 @@ class _Kernel(_Meeting):
 
     def _turn(self) -> None:
         w = self.w
-        rows_of_y = [(f"y{n}", s.y_node, s.terms, self.shares.sources[n]) for n, s in enumerate(self.s.sources)]
-        rows_of_y += [(f"v{k}", self._other(k), self._dim(k), share) for k, share in self.shares.products.items()]
+        rows_of_y = [(f"y{n}_of_columns", s.y_node, s.terms, self.shares.sources[n]) for n, s in enumerate(self.s.sources)]
+        rows_of_y += [(f"v{k}_of_columns", self._other(k), self._dim(k), share) for k, share in self.shares.products.items()]
         for name, _, _, share in rows_of_y:
             w.line(f"float {name}[{self.columns}][{share.registers}];")
         with w.unrolled("j", self.columns):
@@ -340,14 +340,14 @@ class _Kernel(_Meeting):
                 self._features(f"{name}[j]", node, dim, share, {self.s.y: column})
         for n in range(len(self.s.sources)):
             w.line(f"float s{n}[{self.rows}][{self.columns}];")
-            w.line(f"products_of_lanes<{self.lanes}>(s{n}, x{n}_of_rows, y{n});")
+            w.line(f"products_of_lanes<{self.lanes}>(s{n}, x{n}_of_rows, y{n}_of_columns);")
         self._arrays(self.by_column, "j", self.columns)
         for k in self.shares.products:
             w.line(f"float p{k}[{self.rows}][{self.columns}];")
         self._lead()
         self._follow()
         for k in self.shares.products:
-            w.line(f"add_weighted(o{k}, p{k}, v{k});")
+            w.line(f"add_weighted(o{k}, p{k}, v{k}_of_columns);")
 
     def _other(self, k: int) -> Node:
         node = self.s.sinks[k].other

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from ..program import Program
     from .device import Driver
 
-_VECTORS = {16: ("avx512f", "avx512vl", "avx512bw", "avx512dq"), 8: ("avx2", "fma")}  # by float32 lanes
-
 
 def program_for(executable: Executable, driver: Driver | None = None) -> Program:
     """The program, loaded. `driver`: the device to use instead of the target's own. TargetError where it cannot run here."""
@@ -71,12 +69,11 @@ def _installed(name: str) -> bool:
 
 
 def _check_processor(executable: Executable) -> None:
-    """TargetError where this processor lacks the vector instructions that the program was compiled with (`notes["machine"]`: MODEL/LANES/...)."""
-    found = re.search(r"/(\d+)/\d+/\d+$", executable.notes.get("machine", ""))
+    """TargetError where this processor lacks instructions that the program may have been compiled to (`notes["instructions"]`)."""
     try:
-        flags = set(re.findall(r"^flags\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)[0].split())
+        flags = re.findall(r"^flags\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)[0].split()
     except (OSError, IndexError):
         return
-    lacking = [name for name in _VECTORS.get(int(found[1]) if found else 0, ()) if name not in flags]
+    lacking = sorted(set(executable.notes.get("instructions", "").split()) - set(flags))
     if lacking:
         raise TargetError(f"the program needs a processor with {', '.join(lacking)}, which this one lacks", help="compile it on this machine")
