@@ -130,6 +130,10 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned:
 
             passes.append(ChannelsLast())
         if recipe.prepares:
+            if target.lines and program == "run" and not model.checked.bounds:
+                from .passes.lines import Lines
+
+                passes.append(Lines())
             passes += [Words(), Prepare()]
         passes.append(Attention(target.workers(), target.few_rows and recipe.prepares))
         if recipe.steps or elaborated.builder.has_gradients:

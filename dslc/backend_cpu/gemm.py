@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dslc.ir.contractions import LINE
 from dslc.ir.mlir import arith, vector
 
 from . import emit as e
@@ -60,7 +61,8 @@ Store = Callable[[Value, Index, Index, Index, Value], None]
 
 @dataclass(frozen=True)
 class Product:
-    """One product to emit. `packed_b`: the packed B of one batch after the other, where `b.side.packed`."""
+    """One product to emit. `packed_b`: the packed B of one batch after the other, where `b.side.packed`; in panels of the schedule's columns, or where
+    `b.side.lines` of LINE."""
 
     shape: Shape
     schedule: Schedule
@@ -239,7 +241,8 @@ class _Outer:
 
     def first_column(self, panel: Index) -> Index:
         n = e.imul(panel, self.s.nr)
-        padded = self.s.pack_b or self.p.b.side.packed or self.shape.n % self.s.nr == 0 or self.panels == 1
+        side = self.p.b.side
+        padded = self.s.pack_b or (side.packed and not side.lines) or self.shape.n % self.s.nr == 0 or self.panels == 1
         return n if padded else e.imin(n, self.shape.n - self.s.nr)
 
     def a_loader(self, batch: Index, strip: Index, local_strip: Index, k0: Index) -> Callable[[int, Index], Value]:
@@ -271,6 +274,8 @@ class _Outer:
 
     def b_loader(self, batch: Index, panel: Index, local_panel: Index, k0: Index) -> Callable[[Index, int], Value]:
         s, shape = self.s, self.shape
+        if self.p.b.side.lines:
+            return self.line_loader(batch, self.first_column(panel), k0)
         if s.pack_b or self.p.b.side.packed:
             if s.pack_b:
                 start = e.imul(local_panel, s.nr * s.kc)
@@ -286,6 +291,18 @@ class _Outer:
             return self.p.b.load(batch, e.iadd(n, j * s.lanes), e.iadd(k0, k), "x", s.lanes, mask)
 
         return load
+
+    def line_loader(self, batch: Index, column: Index, k0: Index) -> Callable[[Index, int], Value]:
+        """Of vectors from a column on, each of which lies in one line."""
+        s, shape = self.s, self.shape
+        start = e.iadd(0 if self.p.b.side.shared else e.imul(batch, shape.n * shape.k), e.imul(k0, LINE))
+        if s.lanes == LINE:
+            first = e.iadd(start, e.imul(column, shape.k))
+            places = [e.iadd(first, j * LINE * shape.k) for j in range(s.nv)]
+        else:
+            columns = [e.iadd(column, j * s.lanes) for j in range(s.nv)]
+            places = [e.iadd(start, e.imul(e.idiv(c, LINE), LINE * shape.k), e.irem(c, LINE)) for c in columns]
+        return lambda k, j: self.b_area.load([e.iadd(places[j], e.imul(k, LINE))], s.lanes)
 
 
 def multiply(load_a: Callable[[int, Index], Value], load_b: Callable[[Index, int], Value], rows: int, vectors: int, terms: Index,

@@ -40,7 +40,8 @@ class Side:
     """What the schedule must know of an operand. x is the row of A or the column of B.
 
     `along`: the axis whose elements are contiguous, "k" or "x", or "none". `direct`: a load is a plain read of memory, cheap to repeat.
-    `shared`: the same for every batch. `packed`: B only: it lies packed in memory (see `emit_pack_b`). `still`: B only: no turn of the loops around
+    `shared`: the same for every batch. `packed`: B only: it lies packed in memory (see `emit_pack_b`), or where `lines` in the
+    lines of `passes.lines`. `still`: B only: no turn of the loops around
     the product changes it. `by_rows`: B only: its columns are rows of places, which are packed row by row.
     `stride`: elements between neighbours along the other axis where known (0: unknown): at powers of two they collide in the cache.
     """
@@ -52,6 +53,7 @@ class Side:
     stride: int = 0
     by_rows: bool = False
     still: bool = False
+    lines: bool = False
 
 
 @dataclass(frozen=True)
