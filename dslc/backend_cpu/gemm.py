@@ -296,12 +296,11 @@ class _Outer:
         """Of vectors from a column on, each of which lies in one line."""
         s, shape = self.s, self.shape
         start = e.iadd(0 if self.p.b.side.shared else e.imul(batch, shape.n * shape.k), e.imul(k0, LINE))
-        if s.lanes == LINE:
+        if s.lanes == LINE:  # the constant last, as an instruction's: one register for all lines
             first = e.iadd(start, e.imul(column, shape.k))
-            places = [e.iadd(first, j * LINE * shape.k) for j in range(s.nv)]
-        else:
-            columns = [e.iadd(column, j * s.lanes) for j in range(s.nv)]
-            places = [e.iadd(start, e.imul(e.idiv(c, LINE), LINE * shape.k), e.irem(c, LINE)) for c in columns]
+            return lambda k, j: self.b_area.load([e.iadd(first, e.imul(k, LINE), j * LINE * shape.k)], LINE)
+        columns = [e.iadd(column, j * s.lanes) for j in range(s.nv)]
+        places = [e.iadd(start, e.imul(e.idiv(c, LINE), LINE * shape.k), e.irem(c, LINE)) for c in columns]
         return lambda k, j: self.b_area.load([e.iadd(places[j], e.imul(k, LINE))], s.lanes)
 
 
