@@ -117,7 +117,7 @@ class _Outer:
         self.type = vec(s.lanes, register_type(self.shape.dtype))
         self.strips, self.panels = -(-self.shape.m // s.mr), -(-self.shape.n // s.nr)
         self.row_blocks, self.column_blocks = -(-self.shape.m // s.mc), -(-self.shape.n // s.nc)
-        self.blocked = s.kc < self.shape.k
+        self.blocked, self.lines = s.kc < self.shape.k, -(-self.shape.n // LINE)
         a_size, b_size = a_elements(s, product.a.side), b_elements(s)
 
         def area(at: int, elements: int) -> e.Memory:
@@ -243,7 +243,7 @@ class _Outer:
         n = e.imul(panel, self.s.nr)
         side = self.p.b.side
         padded = self.s.pack_b or (side.packed and not side.lines) or self.shape.n % self.s.nr == 0 or self.panels == 1
-        return n if padded else e.imin(n, self.shape.n - self.s.nr)
+        return n if padded else e.imin(n, (self.lines * LINE if side.lines else self.shape.n) - self.s.nr)
 
     def a_loader(self, batch: Index, strip: Index, local_strip: Index, k0: Index) -> Callable[[int, Index], Value]:
         s = self.s
@@ -295,7 +295,7 @@ class _Outer:
     def line_loader(self, batch: Index, column: Index, k0: Index) -> Callable[[Index, int], Value]:
         """Of vectors from a column on, each of which lies in one line."""
         s, shape = self.s, self.shape
-        start = e.iadd(0 if self.p.b.side.shared else e.imul(batch, shape.n * shape.k), e.imul(k0, LINE))
+        start = e.iadd(0 if self.p.b.side.shared else e.imul(batch, self.lines * LINE * shape.k), e.imul(k0, LINE))
         if s.lanes == LINE:  # the constant last, as an instruction's: one register for all lines
             first = e.iadd(start, e.imul(column, shape.k))
             return lambda k, j: self.b_area.load([e.iadd(first, e.imul(k, LINE), j * LINE * shape.k)], LINE)

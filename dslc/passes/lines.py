@@ -13,13 +13,14 @@ from dslc.ir.types import TensorType, type_of
 
 from .prepare import Behind, behind_each, fixed_arguments, is_small
 
-ROWS = 16  # from which on weights that lie otherwise would be packed at each run, at a cost that shows
+ROWS = 16  # from which on weights in rows of columns would be packed at each run, at a cost that shows
+ROWS_ALONG = 5  # and those in rows of terms: fewer rows are multiplied along these
 
 
 @dataclass(frozen=True)
 class Lines:
-    """Weights of a product of floats with many rows lie in lines of 16 columns, term after term: `prepare` will lay them out, where each run would
-    pack them. Weights whose columns are no whole lines stay as they are, for padding would take more memory than they do.
+    """Weights of a product of floats with many rows lie in lines of 16 columns, term after term, what is behind the last column being 0: `prepare` will
+    lay them out, where each run would pack them. Few columns stay as they are, where padding would be much of the memory.
 
     before: contract %x, %w [k, n]      after: %1 = copy (view %w) [n / 16, k, 16]; contract %x, (view %1)
     """
@@ -41,17 +42,19 @@ def _lay_out(op: ops.Contract, behind: Behind, laid: dict[tuple[object, ...], ir
     t, (batch, columns, terms) = type_of(weights), axes
     shape = t.shape
     b, n, k = (prod(shape[a] for a in members) for members in axes)
-    kept = TensorType(t.dtype, (b, n // LINE, k, LINE))
+    lines = -(-n // LINE)
+    kept = TensorType(t.dtype, (b, lines, k, LINE))
     rows = prod(op.maps().domain[d] for d in roles.classes[1])
-    if rows < ROWS or n % LINE or not t.dtype.is_float or not behind.get(weights) or behind.get(op.results[0]) or not is_small(kept, behind[weights]):
+    if rows < (ROWS_ALONG if terms and terms[-1] == len(shape) - 1 else ROWS) or not t.dtype.is_float or not behind.get(weights) or behind.get(op.results[0]) or not is_small(kept, behind[weights]):
         return
     order = [*batch, *columns, *terms]
     key = weights, tuple(map(tuple, axes))
     with ir.InsertionPoint(op), op.location:
         if key not in laid:
-            flat = ops.reshape(ops.transpose(weights, order), (b, n // LINE, LINE, k))
-            copy = ops.StopGradient.of(ops.transpose(flat, [0, 1, 3, 2]))
-            back = ops.reshape(ops.transpose(copy, [0, 1, 3, 2]), [shape[a] for a in order])
+            flat = ops.slice_axis(ops.reshape(ops.transpose(weights, order), (b, n, k)), 1, 0, lines * LINE)
+            copy = ops.StopGradient.of(ops.transpose(ops.reshape(flat, (b, lines, LINE, k)), [0, 1, 3, 2]))
+            whole = ops.reshape(ops.transpose(copy, [0, 1, 3, 2]), (b, lines * LINE, k))
+            back = ops.reshape(ops.slice_axis(whole, 1, 0, n), [shape[a] for a in order])
             laid[key] = ops.transpose(back, [order.index(a) for a in range(len(shape))])
         op.operands[side] = laid[key]
 

@@ -161,11 +161,11 @@ class _Product(Contraction):
     def _in_lines(self, shared: bool) -> bool:
         """Whether the columns lie as `passes.lines` lays them."""
         source, (_, _, n, k) = self.operands[1], self.sizes
-        if not isinstance(source, Read) or source.tests or not source.dtype.is_float or n % LINE:
+        if not isinstance(source, Read) or source.tests or not source.dtype.is_float:
             return False
         batch = index.Const(0) if shared else index.Dim(BATCH)
         at = (batch, index.Dim(COLUMNS) // LINE, index.Dim(TERMS), index.Dim(COLUMNS) % LINE)
-        lines = index.linearize(at, (self.sizes[BATCH], n // LINE, k, LINE))
+        lines = index.linearize(at, (self.sizes[BATCH], -(-n // LINE), k, LINE))
         return index.coarse(source.address, self.sizes) == self.trace.tidy(lines)
 
     def _of_batch(self, node: Read) -> tuple[list[Node], list[Test]] | None:
@@ -220,7 +220,7 @@ class _Product(Contraction):
 
     def has_edge(self) -> bool:
         shape, rows = self.shape, self.sides[0]
-        few = 0 < shape.n % self.lanes <= self.lanes // 4 and shape.n > self.lanes
+        few = not self.sides[1].lines and 0 < shape.n % self.lanes <= self.lanes // 4 and shape.n > self.lanes
         return few and shape.batch == 1 and rows.along == "k" and rows.direct and shape.k >= 16 * self.lanes and shape.m >= 4 * self.lanes
 
     def split_edge(self, at: int) -> None:
