@@ -45,7 +45,7 @@ def _lay_out(op: ops.Contract, behind: Behind, laid: dict[tuple[object, ...], ir
     lines = -(-n // LINE)
     kept = TensorType(t.dtype, (b, lines, k, LINE))
     rows = prod(op.maps().domain[d] for d in roles.classes[1])
-    if rows < (ROWS_ALONG if terms and terms[-1] == len(shape) - 1 else ROWS) or not t.dtype.is_float or not behind.get(weights) or behind.get(op.results[0]) or not is_small(kept, behind[weights]):
+    if rows < (ROWS_ALONG if _innermost(weights) in terms else ROWS) or not t.dtype.is_float or not behind.get(weights) or behind.get(op.results[0]) or not is_small(kept, behind[weights]):
         return
     order = [*batch, *columns, *terms]
     key = weights, tuple(map(tuple, axes))
@@ -57,6 +57,16 @@ def _lay_out(op: ops.Contract, behind: Behind, laid: dict[tuple[object, ...], ir
             back = ops.reshape(ops.slice_axis(whole, 1, 0, n), [shape[a] for a in order])
             laid[key] = ops.transpose(back, [order.index(a) for a in range(len(shape))])
         op.operands[side] = laid[key]
+
+
+def _innermost(value: ir.Value) -> int | None:
+    """The axis along which a value's elements are neighbours, seen through views; None where that is no axis."""
+    if isinstance(value.owner, ir.Block) or not isinstance(value.owner.opview, ops.View):
+        return type_of(value).rank - 1
+    view = value.owner.opview
+    axis = _innermost(view.operands[0])
+    read = view.maps().reads[0][axis] if axis is not None and axis >= 0 else None
+    return read.axis if isinstance(read, index.Dim) else None
 
 
 def _axes(op: ops.Contract, roles: Roles, side: int) -> list[list[int]]:
