@@ -130,7 +130,7 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned:
 
             passes.append(ChannelsLast())
         if recipe.prepares:
-            if target.lines and program == "run" and not model.checked.bounds:
+            if target.lines and not recipe.decodes and not model.checked.bounds:  # one copy of a model, for what runs again and again
                 from .passes.lines import Lines
 
                 passes.append(Lines())

@@ -14,6 +14,7 @@ from dslc.ir.types import TensorType, type_of
 from .prepare import Behind, behind_each, fixed_arguments, is_small
 
 ROWS = 16  # from which on weights in rows of columns would be packed at each run, at a cost that shows
+MOST_ROWS = 1024  # beyond, the products take so much longer than the packing that the memory is worth more
 ROWS_ALONG = 5  # and those in rows of terms: fewer rows are multiplied along these
 
 
@@ -45,7 +46,13 @@ def _lay_out(op: ops.Contract, behind: Behind, laid: dict[tuple[object, ...], ir
     lines = -(-n // LINE)
     kept = TensorType(t.dtype, (b, lines, k, LINE))
     rows = prod(op.maps().domain[d] for d in roles.classes[1])
-    if rows < (ROWS_ALONG if _innermost(weights) in terms else ROWS) or not t.dtype.is_float or not behind.get(weights) or behind.get(op.results[0]) or not is_small(kept, behind[weights]):
+    if (
+        not (ROWS_ALONG if _innermost(weights) in terms else ROWS) <= rows <= MOST_ROWS
+        or not t.dtype.is_float
+        or not behind.get(weights)
+        or behind.get(op.results[0])
+        or not is_small(kept, behind[weights])
+    ):
         return
     order = [*batch, *columns, *terms]
     key = weights, tuple(map(tuple, axes))

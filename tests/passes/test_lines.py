@@ -67,6 +67,7 @@ def test_few_rows_read_weights_as_they_lie() -> None:
 def test_only_programs_that_run_with_fixed_lengths_and_parameters_do_so() -> None:
     assert kept(MANY, "eval") == [] and kept(MANY, "step") == []
     assert kept(product(16, "32, 48", "k, j"), target="cuda:sm_90a") == []
+    assert kept(product(1025, "32, 48", "k, j")) == []
     assert kept(product(16, "32, 48", "k, j", "dims rows<=16\n    ").replace("x[16,", "x[rows,")) == []
 
 
@@ -81,3 +82,11 @@ def test_other_floats(precision: str) -> None:
     got, expected = (dslc.compile(model, target=t)(x=x)["y"] for t in ("cpu", "reference"))
     tolerance = 1e-13 if precision == "float64" else 2**-6  # bfloat16 rounds both operands, and the result, by 2**-9
     np.testing.assert_allclose(got.astype(np.float64), expected.astype(np.float64), rtol=tolerance, atol=30 * tolerance)
+
+
+def test_large_results_go_past_the_caches() -> None:
+    """8.5 MB, and one column fewer, which is no whole vectors and stays ordinary."""
+    for columns in (1040, 1039):
+        model = dslc.load(f"model M:\n    input x[2048, 8], w[8, {columns}]\n    y[n, j] = sum[k](x[n, k] * w[k, j]) + 1\n    output y\n")
+        x, w = RNG.standard_normal((2048, 8)).astype(np.float32), RNG.standard_normal((8, columns)).astype(np.float32)
+        np.testing.assert_allclose(dslc.compile(model, target="cpu")(x=x, w=w)["y"], x @ w + 1, rtol=1e-5, atol=2e-5)

@@ -28,6 +28,8 @@ from .whole import Whole
 
 Value = Any  # an ir.Value
 
+STREAM_BYTES = 8 << 20  # results that are larger go past the caches, which operands are read from again and again
+
 
 def generate(request: Request) -> Generated:
     """A blocked product, taps one by one where one side has no extent of its own (depthwise convolutions), Winograd's products where they pay, or a
@@ -47,6 +49,7 @@ def generate(request: Request) -> Generated:
     product = _Product(request, op, _roles(op, request.machine.lanes), request.body.results)
     if product.scattered:  # a result with the points in another order: the product goes to memory first
         product = _Product(request, op, product.roles, list(op.results))
+        product.streaming = False
         finish = whole.finish()
         workspace = whole.workspace_bytes
     else:
@@ -134,6 +137,7 @@ class _Product(Contraction):
         if self._in_lines(self.sides[1].shared):
             self.sides[1] = replace(self.sides[1], direct=True, packed=True, lines=True)
         self.places = places.of(request.body, op, roles, self.operands[1], self.lanes)
+        self.streaming = request.streams(STREAM_BYTES) and self.shape.n % self.lanes == 0
         self.packed_at = 0  # where in the workspace, or in what is kept, a packed B lies
         self.rows_at: int | None = None  # and rows of A, each `row_length` elements, where they are laid out first
         self.row_length = self.shape.k + self.lanes
@@ -337,4 +341,4 @@ class _Product(Contraction):
         point = Point(frame.b, self.trace, frame.operands, dims, along, lanes, mask, lambda _point, _node: value)
         made = [point.value(node) for node, _ in self.results]
         for v, (_, address), memory in zip(made, self.results, memories):
-            point.store(v, memory, address)
+            point.store(v, memory, address, self.streaming)
