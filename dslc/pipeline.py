@@ -30,7 +30,7 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned:
     passes += _precision(recipe, elaborated)
     passes += _program(recipe, model, elaborated, program, target)
     if target.lowered:
-        passes += _layouts(recipe, target)
+        passes += _layouts(recipe, model, target)
         passes += _kernels(recipe, elaborated, target, tuned, aside)
     return passes
 
@@ -75,7 +75,7 @@ def _gradients(elaborated: Any) -> list[Pass]:
     return [Differentiate(), Simplify()]
 
 
-def _layouts(recipe: Recipe, target: Target) -> list[Pass]:
+def _layouts(recipe: Recipe, model: Model, target: Target) -> list[Pass]:
     """Parameters and values as the target's kernels read them best, as far as a program may keep them."""
     passes: list[Pass] = []
     if recipe.prepares:
@@ -86,6 +86,10 @@ def _layouts(recipe: Recipe, target: Target) -> list[Pass]:
         from .passes.channels_last import ChannelsLast
 
         passes.append(ChannelsLast())
+    if target.lines and recipe.prepares and not recipe.decodes and not model.checked.bounds:  # one copy of a model, for what runs again and again
+        from .passes.lines import Lines
+
+        passes.append(Lines())
     if recipe.prepares:
         from .passes.prepare import Prepare
         from .passes.words import Words

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dslc.ir.contractions import LINE
 from dslc.ir.mlir import arith, vector
 
 from . import emit as e
@@ -60,7 +61,8 @@ Store = Callable[[Value, Index, Index, Index, Value], None]
 
 @dataclass(frozen=True)
 class Product:
-    """One product to emit. `packed_b`: the packed B of one batch after the other, where `b.side.packed`."""
+    """One product to emit. `packed_b`: the packed B of one batch after the other, where `b.side.packed`; in panels of the schedule's columns, or where
+    `b.side.lines` of LINE."""
 
     shape: Shape
     schedule: Schedule
@@ -115,7 +117,7 @@ class _Outer:
         self.type = vec(s.lanes, register_type(self.shape.dtype))
         self.strips, self.panels = -(-self.shape.m // s.mr), -(-self.shape.n // s.nr)
         self.row_blocks, self.column_blocks = -(-self.shape.m // s.mc), -(-self.shape.n // s.nc)
-        self.blocked = s.kc < self.shape.k
+        self.blocked, self.lines = s.kc < self.shape.k, -(-self.shape.n // LINE)
         a_size, b_size = a_elements(s, product.a.side), b_elements(s)
 
         def area(at: int, elements: int) -> e.Memory:
@@ -239,8 +241,9 @@ class _Outer:
 
     def first_column(self, panel: Index) -> Index:
         n = e.imul(panel, self.s.nr)
-        padded = self.s.pack_b or self.p.b.side.packed or self.shape.n % self.s.nr == 0 or self.panels == 1
-        return n if padded else e.imin(n, self.shape.n - self.s.nr)
+        side = self.p.b.side
+        padded = self.s.pack_b or (side.packed and not side.lines) or self.shape.n % self.s.nr == 0 or self.panels == 1
+        return n if padded else e.imin(n, (self.lines * LINE if side.lines else self.shape.n) - self.s.nr)
 
     def a_loader(self, batch: Index, strip: Index, local_strip: Index, k0: Index) -> Callable[[int, Index], Value]:
         s = self.s
@@ -271,6 +274,8 @@ class _Outer:
 
     def b_loader(self, batch: Index, panel: Index, local_panel: Index, k0: Index) -> Callable[[Index, int], Value]:
         s, shape = self.s, self.shape
+        if self.p.b.side.lines:
+            return self.line_loader(batch, self.first_column(panel), k0)
         if s.pack_b or self.p.b.side.packed:
             if s.pack_b:
                 start = e.imul(local_panel, s.nr * s.kc)
@@ -286,6 +291,17 @@ class _Outer:
             return self.p.b.load(batch, e.iadd(n, j * s.lanes), e.iadd(k0, k), "x", s.lanes, mask)
 
         return load
+
+    def line_loader(self, batch: Index, column: Index, k0: Index) -> Callable[[Index, int], Value]:
+        """Of vectors from a column on, each of which lies in one line."""
+        s, shape = self.s, self.shape
+        start = e.iadd(0 if self.p.b.side.shared else e.imul(batch, self.lines * LINE * shape.k), e.imul(k0, LINE))
+        if s.lanes == LINE:  # the constant last, as an instruction's: one register for all lines
+            first = e.iadd(start, e.imul(column, shape.k))
+            return lambda k, j: self.b_area.load([e.iadd(first, e.imul(k, LINE), j * LINE * shape.k)], LINE)
+        columns = [e.iadd(column, j * s.lanes) for j in range(s.nv)]
+        places = [e.iadd(start, e.imul(e.idiv(c, LINE), LINE * shape.k), e.irem(c, LINE)) for c in columns]
+        return lambda k, j: self.b_area.load([e.iadd(places[j], e.imul(k, LINE))], s.lanes)
 
 
 def multiply(load_a: Callable[[int, Index], Value], load_b: Callable[[Index, int], Value], rows: int, vectors: int, terms: Index,

@@ -41,8 +41,8 @@ class Side:
     """What the schedule must know of an operand. x is the row of A or the column of B.
 
     `along`: the axis whose elements are contiguous, "k" or "x", or "none". `direct`: a load is a plain read of memory, cheap to repeat.
-    `shared`: the same for every batch. `packed`: B only: it lies packed in memory (see `emit_pack_b`). `still`: B only: no turn of the loops around
-    the product changes it. `by_rows`: B only: its columns are rows of places, which are packed row by row.
+    `shared`: the same for every batch. `packed`: B only: it lies packed in memory: in panels (see `emit_pack_b`), or where `lines` is true in those of
+    `passes.lines`, for any tile. `still`: B only: no turn of the loops around the product changes it. `by_rows`: B only: its columns are rows of places, which are packed row by row.
     `stride`: elements between neighbours along the other axis where known (0: unknown): at powers of two they collide in the cache.
     """
 
@@ -53,6 +53,7 @@ class Side:
     stride: int = 0
     by_rows: bool = False
     still: bool = False
+    lines: bool = False
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ def space(shape: Shape, a: Side, b: Side, machine: Machine) -> tuple[Schedule, .
     options = (wholes, (False, True), depths, (1.0, 0.5, 2.0, 0.25), (False, True), (False, True), tiles[:TILES_TRIED])
     ways = sorted(product(*(range(len(o)) for o in options)), key=lambda way: (sum(map(bool, way)), sum(way)))
     for numbers in islice(ways, MOST_WAYS):
-        way = _Way(*(o[n] for o, n in zip(options, numbers)))  # type: ignore[arg-type]
+        way = _Way(*(o[n] for o, n in zip(options, numbers)))  # type: ignore[arg-type,index]
         side = replace(b, packed=True) if way.whole_b else b
         made = replace(_outer(shape, a, side, machine, way), whole_b=way.whole_b)
         alike = way.turned and (made.mc >= shape.m or made.nc >= shape.n) and not (made.pack_a or made.pack_b)  # one order of blocks

@@ -35,7 +35,11 @@ class Request:
 
     @property
     def streaming(self) -> bool:
-        return self.aligned and sum(t.bytes for t in self.results) >= STREAM_BYTES
+        return self.streams(STREAM_BYTES)
+
+    def streams(self, least: int) -> bool:
+        """Whether the results are at least so many bytes, and may be written past the caches."""
+        return self.aligned and sum(t.bytes for t in self.results) >= least
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from .types import type_of
 
 BATCH, ROWS, COLUMNS, TERMS = range(4)  # dims of the iteration space
 CONTRACTIONS = ("nn.contract", "nn.conv")
+LINE = 16  # columns whose values of one term are a cache line, where `passes.lines` or `passes.words` has laid them out
 
 
 @dataclass(frozen=True)

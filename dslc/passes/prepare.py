@@ -69,8 +69,8 @@ def behind_each(block: ir.Block, fixed: Iterable[ir.Value]) -> Behind:
 
 
 def is_small(t: TensorType, parameters: Iterable[ir.Value]) -> bool:
-    """Whether a value is no larger than the parameters it is made from: then it is kept."""
-    return t.bytes <= sum(type_of(v).bytes for v in parameters)
+    """Whether a value is no larger than the parameters it is made from, but for a sixteenth of padding: then it is kept."""
+    return t.bytes * 16 <= sum(type_of(v).bytes for v in parameters) * 17
 
 
 def _kept(block: ir.Block, behind: Behind) -> list[ir.Value]:

@@ -7,7 +7,7 @@ from math import prod
 
 from dslc.core.dtypes import INT32
 from dslc.ir import index, ops
-from dslc.ir.contractions import roles_of
+from dslc.ir.contractions import LINE, roles_of
 from dslc.ir.mlir import ir
 from dslc.ir.program import program_of
 from dslc.ir.types import TensorType, type_of
@@ -16,7 +16,6 @@ from .kernel_rules import widens_bytes
 from .prepare import Behind, behind_each, fixed_arguments, is_small
 
 WORD = 4  # terms side by side
-LINE = 16  # columns whose words are a cache line
 
 
 @dataclass(frozen=True)

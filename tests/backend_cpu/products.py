@@ -12,18 +12,21 @@ from dslc.backend_cpu import emit, gemm
 from dslc.backend_cpu.gemm_schedule import Schedule, Shape, Side, choose, scratch_elements
 from dslc.backend_cpu.machine import Machine, host
 from dslc.backend_cpu.native import KernelArguments, KernelCall, KernelFunction, NativeObject, build_object
+from dslc.ir.contractions import LINE
 from dslc.ir.mlir import arith
 from dslc.ir.plan import Place
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How the two operands lie: `ta`: A is [k, m]; `tb`: B is [n, k]. `packed`: B is packed by a kernel of its own. `opaque`: no plain reads."""
+    """How the two operands lie: `ta`: A is [k, m]; `tb`: B is [n, k]. `packed`: B is packed by a kernel of its own. `opaque`: no plain reads.
+    `lines`: the packed B is there before, as `passes.lines` lays it."""
 
     ta: bool = False
     tb: bool = False
     packed: bool = False
     opaque: bool = False
+    lines: bool = False
 
 
 def operand(memory: emit.Memory, side: Side, rows: int, columns: int, x_is_row: bool) -> gemm.Operand:
@@ -43,6 +46,8 @@ def sides(shape: Shape, layout: Layout) -> tuple[Side, Side]:
     if layout.opaque:
         return Side("none", direct=False), Side("none", direct=False, packed=layout.packed, shared=layout.packed)
     a = Side("x" if layout.ta else "k", stride=shape.m if layout.ta else shape.k)
+    if layout.lines:
+        return a, Side("x", packed=True, lines=True)
     b = Side("k" if layout.tb else "x", stride=shape.k if layout.tb else shape.n, packed=layout.packed, shared=layout.packed)
     return a, b
 
@@ -58,7 +63,7 @@ def build(
     """The schedule, the object of the product, and that of the packing. Slots: A, B, C, packed B."""
     a_side, b_side = sides(shape, layout)
     s = schedule or choose(shape, a_side, b_side, machine or host())
-    b_batches = 1 if b_side.shared else shape.batch
+    b_batches, b_is_packed = 1 if b_side.shared else shape.batch, b_side.packed
 
     def operands(k: KernelArguments) -> tuple[gemm.Operand, gemm.Operand]:
         a = operand(k.operands[0], a_side, *((shape.k, shape.m, False) if layout.ta else (shape.m, shape.k, True)))
@@ -69,7 +74,7 @@ def build(
         def store(value: Any, b: Any, m: Any, n: Any, mask: Any) -> None:
             k.operands[2].store(epilogue(value), [emit.iadd(emit.imul(b, shape.m * shape.n), emit.imul(m, shape.n), n)], mask)
 
-        product = gemm.Product(shape, s, *operands(k), store, k.operands[3] if layout.packed else None)
+        product = gemm.Product(shape, s, *operands(k), store, k.operands[3] if b_is_packed else None)
         gemm.emit(product, k.tid, k.nt, k.scratch)
 
     def pack(k: KernelArguments) -> None:
@@ -88,6 +93,8 @@ def build(
 
 
 def packed_elements(shape: Shape, s: Schedule, layout: Layout) -> int:
+    if layout.lines:
+        return shape.batch * -(-shape.n // LINE) * LINE * shape.k
     return gemm.packed_elements(shape, s) if layout.packed else 1
 
 
@@ -98,7 +105,16 @@ def arrays(shape: Shape, s: Schedule, layout: Layout, seed: int = 0) -> list[np.
     dtype = shape.dtype.numpy
     a = rng.standard_normal((shape.batch, shape.k, shape.m) if layout.ta else (shape.batch, shape.m, shape.k)).astype(dtype)
     b = rng.standard_normal((batches, shape.n, shape.k) if layout.tb else (batches, shape.k, shape.n)).astype(dtype)
-    return [a, b, np.full((shape.batch, shape.m, shape.n), np.nan, dtype), np.zeros(packed_elements(shape, s, layout), dtype)]
+    packed = in_lines(b) if layout.lines else np.zeros(packed_elements(shape, s, layout), dtype)
+    return [a, b, np.full((shape.batch, shape.m, shape.n), np.nan, dtype), packed]
+
+
+def in_lines(b: np.ndarray) -> np.ndarray:
+    """[batch, k, n] in lines of columns; what is behind the last one is NaN, which no result may have taken."""
+    batch, k, n = b.shape
+    whole = np.full((batch, k, -(-n // LINE) * LINE), np.nan, b.dtype)
+    whole[:, :, :n] = b
+    return np.ascontiguousarray(whole.reshape(batch, k, -1, LINE).transpose(0, 2, 1, 3)).reshape(-1)
 
 
 def exact(a: np.ndarray, b: np.ndarray, layout: Layout) -> np.ndarray:

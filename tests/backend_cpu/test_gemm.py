@@ -68,6 +68,25 @@ def test_float64() -> None:
         check(Shape(13, 21, 130, batch=2, dtype=dtypes.FLOAT64), layout)
 
 
+@pytest.mark.parametrize("size", [(1, 1, 1, 1), (33, 100, 40, 3), (20, 17, 9, 2), (64, 320, 48, 1), (40, 250, 2100, 1)], ids=str)
+def test_columns_in_lines(size: tuple[int, int, int, int]) -> None:
+    narrow = replace(host(), lanes=8, registers=16)
+    for machine in (host(), narrow):
+        check(Shape(*size), Layout(lines=True), machine=machine)
+    check(Shape(*size, dtype=dtypes.FLOAT64), Layout(lines=True))
+
+
+def test_columns_in_lines_in_every_blocking() -> None:
+    shape, layout = Shape(37, 100, 90), Layout(lines=True)
+    chosen = choose(shape, *products.sides(shape, layout), host())
+    assert not chosen.pack_b
+    for rows_outer in (False, True):
+        for kc in (90, 32):
+            for nv in (1, 3, 5):
+                nc = 2 * nv * chosen.lanes
+                check(shape, layout, schedule=replace(chosen, mr=4, nv=nv, mc=12, nc=nc, kc=kc, pack_a=True, rows_outer=rows_outer))
+
+
 def test_avx2_schedules() -> None:
     narrow = replace(host(), lanes=8, registers=16)
     for layout in (PLAIN, TA, TB):

@@ -10,7 +10,7 @@ from typing import Any
 
 from dslc.core.dtypes import FLOAT32, FLOAT64, INT8, UINT8, DType
 from dslc.ir import index
-from dslc.ir.contractions import BATCH, COLUMNS, CONTRACTIONS, ROWS, TERMS, Contraction, Roles, roles_of
+from dslc.ir.contractions import BATCH, COLUMNS, CONTRACTIONS, LINE, ROWS, TERMS, Contraction, Roles, roles_of
 from dslc.ir.index import Expr
 from dslc.ir.rows import Unsuited
 from dslc.ir.schedules import choose
@@ -27,6 +27,8 @@ from . import depthwise, integers, places, reduce, winograd
 from .whole import Whole
 
 Value = Any  # an ir.Value
+
+STREAM_BYTES = 8 << 20  # results that are larger go past the caches, which operands are read from again and again
 
 
 def generate(request: Request) -> Generated:
@@ -47,6 +49,7 @@ def generate(request: Request) -> Generated:
     product = _Product(request, op, _roles(op, request.machine.lanes), request.body.results)
     if product.scattered:  # a result with the points in another order: the product goes to memory first
         product = _Product(request, op, product.roles, list(op.results))
+        product.streaming = False
         finish = whole.finish()
         workspace = whole.workspace_bytes
     else:
@@ -131,7 +134,10 @@ class _Product(Contraction):
         self.shape = Shape(self.sizes[ROWS], self.sizes[COLUMNS], self.sizes[TERMS], self.sizes[BATCH], dtype)
         self.lanes, self.still = gemm_schedule.lanes_for(request.machine, dtype), request.still
         self.sides = [self._side(node, dim) for node, dim in zip(self.operands, (ROWS, COLUMNS))]
+        if self._in_lines(self.sides[1].shared):
+            self.sides[1] = replace(self.sides[1], direct=True, packed=True, lines=True)
         self.places = places.of(request.body, op, roles, self.operands[1], self.lanes)
+        self.streaming = request.streams(STREAM_BYTES) and self.shape.n % self.lanes == 0
         self.packed_at = 0  # where in the workspace, or in what is kept, a packed B lies
         self.rows_at: int | None = None  # and rows of A, each `row_length` elements, where they are laid out first
         self.row_length = self.shape.k + self.lanes
@@ -155,6 +161,16 @@ class _Product(Contraction):
         stride = steps[0][0 if along == "k" else 1] or 0 if direct else 0
         still = dim == COLUMNS and bool(reads) and {r.operand for r in reads} <= self.still  # without a read it is so outside loops too
         return Side(along, direct, shared, False, max(stride, 0), still=still)
+
+    def _in_lines(self, shared: bool) -> bool:
+        """Whether the columns lie as `passes.lines` lays them."""
+        source, (_, _, n, k) = self.operands[1], self.sizes
+        if not isinstance(source, Read) or source.tests or not source.dtype.is_float:
+            return False
+        batch = index.Const(0) if shared else index.Dim(BATCH)
+        at = (batch, index.Dim(COLUMNS) // LINE, index.Dim(TERMS), index.Dim(COLUMNS) % LINE)
+        lines = index.linearize(at, (self.sizes[BATCH], -(-n // LINE), k, LINE))
+        return index.coarse(source.address, self.sizes) == self.trace.tidy(lines)
 
     def _of_batch(self, node: Read) -> tuple[list[Node], list[Test]] | None:
         """The places that a read takes from data, and its tests, where both are the same for all points of a batch; None where they are not."""
@@ -208,7 +224,7 @@ class _Product(Contraction):
 
     def has_edge(self) -> bool:
         shape, rows = self.shape, self.sides[0]
-        few = 0 < shape.n % self.lanes <= self.lanes // 4 and shape.n > self.lanes
+        few = not self.sides[1].lines and 0 < shape.n % self.lanes <= self.lanes // 4 and shape.n > self.lanes
         return few and shape.batch == 1 and rows.along == "k" and rows.direct and shape.k >= 16 * self.lanes and shape.m >= 4 * self.lanes
 
     def split_edge(self, at: int) -> None:
@@ -253,6 +269,8 @@ class _Product(Contraction):
         gemm.emit_pack_b(self.shape, schedule, self._loaded(frame)[1], self._packed(frame, schedule), frame.tid, frame.threads)
 
     def _packed(self, frame: Frame, schedule: gemm_schedule.Schedule) -> emit.Memory:
+        if self.sides[1].lines:
+            return frame.operands[self.operands[1].operand]  # type: ignore[attr-defined]
         elements = gemm.packed_elements(self.shape, schedule, self.sides[1].shared)
         memory = frame.kept if self.sides[1].still else frame.workspace
         return emit.memory_of(memory.ref, self.packed_at, self.shape.dtype, elements)  # type: ignore[union-attr]
@@ -323,4 +341,4 @@ class _Product(Contraction):
         point = Point(frame.b, self.trace, frame.operands, dims, along, lanes, mask, lambda _point, _node: value)
         made = [point.value(node) for node, _ in self.results]
         for v, (_, address), memory in zip(made, self.results, memories):
-            point.store(v, memory, address)
+            point.store(v, memory, address, self.streaming)

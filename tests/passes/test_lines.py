@@ -1,0 +1,92 @@
+"""Weights of products of many rows are laid out once, in lines of columns, and the products are the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import dslc
+from dslc.compiler import compile_program
+from dslc.core.executable import from_bytes
+
+MANY = """
+model M:
+    input  x[40, 24], p[3, 20, 18]
+    param  w[24, 48], tied[63, 24], heads[24, 2, 16], each[3, 18, 47], few[24, 5] ~ normal()
+    a[n, j] = gelu(sum[k](x[n, k] * w[k, j]))
+    b[n, j] = sum[k](x[n, k] * tied[j, k])
+    c[h, n, d] = sum[k](x[n, k] * heads[k, h, d])
+    d[g, n, j] = sum[k](p[g, n, k] * each[g, k, j])
+    e[n, j] = sum[k](x[n, k] * few[k, j])
+    again[n, j] = sum[k](sin(x[n, k]) * w[k, j])
+    output a, b, c, d, e, again
+    loss   mean(a)
+train:
+    optimizer  sgd(lr=0.1)
+    steps      2
+"""
+RNG = np.random.default_rng(0)
+INPUTS = {"x": RNG.standard_normal((40, 24)).astype(np.float32), "p": RNG.standard_normal((3, 20, 18)).astype(np.float32)}
+
+
+def kept(text: str, program: str = "run", target: str = "cpu") -> list[tuple[int, ...]]:
+    """The shapes that are prepared."""
+    executable = compile_program(dslc.load(text), program, target)
+    ports = from_bytes(executable.prepare).ports_of("state") if executable.prepare else []
+    return sorted({p.name: p.shape for p in ports}.values())
+
+
+def product(rows: int, weights: str, read: str, more: str = "") -> str:
+    return f"model M:\n    {more}input x[{rows}, 32]\n    param w[{weights}] ~ normal()\n    y[n, j] = sum[k](x[n, k] * w[{read}])\n    output y\n"
+
+
+def test_the_products_are_right_and_follow_their_parameters() -> None:
+    model = dslc.load(MANY)
+    programs = [dslc.compile(model, target=t) for t in ("cpu", "reference")]
+    for _ in range(2):
+        got, expected = (p(**INPUTS) for p in programs)
+        for name, value in expected.items():  # 24 products of at most 4 by 4, rounded each, and a sum of them
+            np.testing.assert_allclose(got[name], value, rtol=1e-5, atol=2e-5, err_msg=name)
+        for name in model.params:
+            model.params[name] = model.params[name] * 0.5 - 0.1
+
+
+def test_what_is_kept() -> None:
+    """Weights of many rows, each once, with little padding: 5 columns would be 16. `w` is read by two products."""
+    assert kept(MANY) == [(1, 2, 24, 16), (1, 3, 24, 16), (1, 4, 24, 16), (3, 3, 18, 16)]
+    assert kept(product(16, "32, 48", "k, j")) == [(1, 3, 32, 16)]
+    assert kept(product(16, "32, 270", "k, j")) == [(1, 17, 32, 16)]
+
+
+def test_few_rows_read_weights_as_they_lie() -> None:
+    assert kept(product(15, "32, 48", "k, j")) == []
+    assert kept(product(4, "48, 32", "j, k")) == []
+    assert kept(product(5, "48, 32", "j, k")) == [(1, 3, 32, 16)]
+
+
+def test_only_programs_that_run_with_fixed_lengths_and_parameters_do_so() -> None:
+    assert kept(MANY, "eval") == [] and kept(MANY, "step") == []
+    assert kept(product(16, "32, 48", "k, j"), target="cuda:sm_90a") == []
+    assert kept(product(1025, "32, 48", "k, j")) == []
+    assert kept(product(16, "32, 48", "k, j", "dims rows<=16\n    ").replace("x[16,", "x[rows,")) == []
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float64"])
+def test_other_floats(precision: str) -> None:
+    if precision == "float64":
+        text = product(40, "32, 48", "k, j").replace("x[40, 32]", "x[40, 32]: float64").replace("~ normal()", ": float64 ~ normal()")
+        model = dslc.load(text)
+    else:
+        model = dslc.load(product(40, "32, 48", "k, j"), precision=precision)
+    x = RNG.standard_normal((40, 32)).astype(np.float64 if precision == "float64" else np.float32)
+    got, expected = (dslc.compile(model, target=t)(x=x)["y"] for t in ("cpu", "reference"))
+    tolerance = 1e-13 if precision == "float64" else 2**-6  # bfloat16 rounds both operands, and the result, by 2**-9
+    np.testing.assert_allclose(got.astype(np.float64), expected.astype(np.float64), rtol=tolerance, atol=30 * tolerance)
+
+
+def test_large_results_go_past_the_caches() -> None:
+    """8.5 MB, and one column fewer, which is no whole vectors and stays ordinary."""
+    for columns in (1040, 1039):
+        model = dslc.load(f"model M:\n    input x[2048, 8], w[8, {columns}]\n    y[n, j] = sum[k](x[n, k] * w[k, j]) + 1\n    output y\n")
+        x, w = RNG.standard_normal((2048, 8)).astype(np.float32), RNG.standard_normal((8, columns)).astype(np.float32)
+        np.testing.assert_allclose(dslc.compile(model, target="cpu")(x=x, w=w)["y"], x @ w + 1, rtol=1e-5, atol=2e-5)
