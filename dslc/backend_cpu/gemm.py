@@ -61,8 +61,8 @@ Store = Callable[[Value, Index, Index, Index, Value], None]
 
 @dataclass(frozen=True)
 class Product:
-    """One product to emit. `packed_b`: the packed B of one batch after the other, where `b.side.packed`; in panels of the schedule's columns, or where
-    `b.side.lines` of LINE."""
+    """One product to emit. `packed_b`: the packed B of one batch after the other, where `b.side.packed`; in panels of the schedule's columns, or
+    where `b.side.lines` of LINE."""
 
     shape: Shape
     schedule: Schedule

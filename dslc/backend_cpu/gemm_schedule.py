@@ -41,8 +41,9 @@ class Side:
     """What the schedule must know of an operand. x is the row of A or the column of B.
 
     `along`: the axis whose elements are contiguous, "k" or "x", or "none". `direct`: a load is a plain read of memory, cheap to repeat.
-    `shared`: the same for every batch. `packed`: B only: it lies packed in memory: in panels (see `emit_pack_b`), or where `lines` is true in those of
-    `passes.lines`, for any tile. `still`: B only: no turn of the loops around the product changes it. `by_rows`: B only: its columns are rows of places, which are packed row by row.
+    `shared`: the same for every batch. `packed`: B only: it lies packed in memory: in panels (see `emit_pack_b`), or where `lines` is true in those
+    of `passes.lines`, for any tile. `still`: B only: no turn of the loops around the product changes it. `by_rows`: B only: its columns are rows of
+    places, which are packed row by row.
     `stride`: elements between neighbours along the other axis where known (0: unknown): at powers of two they collide in the cache.
     """
 

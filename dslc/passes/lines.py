@@ -20,8 +20,8 @@ ROWS_ALONG = 5  # and those in rows of terms: fewer rows are multiplied along th
 
 @dataclass(frozen=True)
 class Lines:
-    """Weights of a product of floats with many rows lie in lines of 16 columns, term after term, what is behind the last column being 0: `prepare` will
-    lay them out, where each run would pack them. Few columns stay as they are, where padding would be much of the memory.
+    """Weights of a product of floats with many rows lie in lines of 16 columns, term after term, what is behind the last column being 0: `prepare`
+    will lay them out, where each run would pack them. Few columns stay as they are, where padding would be much of the memory.
 
     before: contract %x, %w [k, n]      after: %1 = copy (view %w) [n / 16, k, 16]; contract %x, (view %1)
     """
