@@ -11,6 +11,7 @@ import numpy as np
 from .compiled import program_of
 from .core.errors import DataError, Span, TrainingError, UnsupportedOp
 from .frontend.settings import Invocation, TrainBlock
+from .frontend.syntax import Train
 from .model import Model
 from .runfolder import weights_file
 from .runtime.averaging import Ema
@@ -67,7 +68,7 @@ def training_loop(
 
 def _block(model: Model) -> TrainBlock:
     block = model.checked.settings
-    if block is None:
+    if block is None or not model.source.definitions(Train):  # keys given from outside make none
         raise TrainingError("the model has no train block", help="add one: train: data ..., steps ..., optimizer ...")
     return block
 

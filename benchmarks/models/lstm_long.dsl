@@ -6,7 +6,10 @@ model LongLSTM:
     input   y[batch, time]: int32
 
     h = lstm(embedding(x, vocab, width), width)
-    loss    cross_entropy(linear(h, vocab), y)
+    logits = linear(h, vocab)
+
+    output  logits
+    loss    cross_entropy(logits, y)
 
 train:
     optimizer  adamw(lr=1e-6, weight_decay=0.01)

@@ -221,8 +221,8 @@ def test_budgets_of_long_scans_keep_the_bits_on_the_cpu(body, share):
 
 @pytest.mark.parametrize("body, share", [("lstm", 0.85), ("dropout", 0.8)])
 def test_budgets_of_long_scans_keep_the_bits_on_the_emulator(body, share):
-    """Two blocks of 20 turns and one turn behind them."""
-    assert "scans:" in same_steps(body, "cuda-emulated", share, batch=13, time=41, width=4)
+    """Two blocks of 20 turns and one turn behind them. Logits no larger than what they are made of are not made in chunks, which add up otherwise."""
+    assert "scans:" in same_steps(body, "cuda-emulated", share, batch=13, time=41, width=5)
 
 
 def test_the_least_budget_knows_of_segments():

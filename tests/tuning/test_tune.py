@@ -15,7 +15,7 @@ from dslc.backend_cuda.backend import lower_plan, schedules_of
 from dslc.compiler import compile_anew, compile_program, lower, schedules_for
 from dslc.core import cache, measured
 from dslc.core.errors import DataError, TargetError
-from dslc.core.executable import Executable
+from dslc.core.executable import Executable, from_bytes
 from dslc.core.measured import Entry
 from dslc.passes.plan import make_plan
 from dslc.targets import TARGETS, target_of
@@ -41,7 +41,7 @@ DEVICE = TARGETS["cpu"].device
 def kernels(model: dslc.Model) -> dict[str, list[str]]:
     """The schedules of each kernel of `run`, by key."""
     executable = compile_program(model, "run", "cpu")
-    keys = {k.key for k in executable.kernels}
+    keys = {k.key for e in (executable, *([from_bytes(executable.prepare)] if executable.prepare else [])) for k in e.kernels}
     elaborated = lower(model, "run", target_of("cpu"))
     with elaborated.context, elaborated.location:
         found = {tuning.kernel_hash(op.kind, tuning.Body.of(op.regions[0].blocks[0])): op for op in tuning.kernels_in(elaborated.module)}
