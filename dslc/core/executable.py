@@ -157,7 +157,7 @@ class Executable:
 
 
 _FAMILY = b"dslc-executable-"
-_MAGIC = _FAMILY + b"6\n"
+_MAGIC = _FAMILY + b"7\n"
 _BLOBS = ("constants", "code", "prepare")
 
 
