@@ -28,7 +28,7 @@ class Greedy:
             t = type_of(value)
             if slot.role != "output" or not t.dtype.is_float or t.rank != 2 or not t.shape[1]:
                 continue
-            with ir.InsertionPoint(end), value.owner.location if isinstance(value.owner, ir.Operation) else ir.Location.unknown():
+            with ir.InsertionPoint(end), ir.Location.unknown() if isinstance(value.owner, ir.Block) else value.owner.location:
                 found = {BEST: ops.ArgReduce.of(value, kind="max", axis=1), GREATEST: ops.Reduce.of(value, kind="max", axes=[1])}
             added += [(Slot(slot.name + name, "output", type_of(v), slot.line), v) for name, v in found.items()]
         finish_program(program, [*results, *added])
