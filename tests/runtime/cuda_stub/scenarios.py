@@ -65,6 +65,16 @@ def one_graph() -> None:
     assert [said[k - 1] == "early 65536" for k, e in enumerate(said) if e.startswith("captured")] == [False, True], said
 
 
+def several_graphs() -> None:
+    """Of many launches the first few are a graph of their own, which runs while the host starts the next."""
+    made = program(*["scaled", "total"] * 25)
+    assert made({})["loss"] == 30
+    assert [e for e in log() if e.startswith("graph")] == ["graph 16", "graph 34"]
+    assert [list(pieces(n)) for n in (0, 1, 32, 33, 112)] == [
+        [(0, 0)], [(0, 1)], [(0, 32)], [(0, 16), (16, 33)], [(0, 16), (16, 48), (48, 112)]
+    ]  # fmt: skip
+
+
 def without_graph() -> None:
     """DSLC_CUDA_SYNC=1."""
     made = program("scaled", "total")
