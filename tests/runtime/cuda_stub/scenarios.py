@@ -12,7 +12,7 @@ import numpy as np
 from dslc.core import dtypes
 from dslc.core.errors import BudgetError, TargetError
 from dslc.core.executable import Executable, Kernel, Launch, Module, Port, TensorMap, pack_modules
-from dslc.runtime.drivers.cuda import CudaDriver, cuda_driver
+from dslc.runtime.drivers.cuda import CudaDriver, cuda_driver, pieces
 from dslc.runtime.drivers.device_program import DeviceProgram
 from dslc.runtime.store import ParameterStore
 
