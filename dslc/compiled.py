@@ -132,7 +132,10 @@ class Trainer:
         fed = [self.model.fed(m, program) for m in microbatches or (inputs,)]
         if wanted > 1 and not isinstance(program, BoundedProgram):  # before the first one adds its gradient
             ports = self._stepper.ports()
-            fed = [m | fit_inputs([p for p in ports if p.name not in m or not on_device(m[p.name])], {k: v for k, v in m.items() if not on_device(v)}) for m in fed]
+            fed = [
+                m | fit_inputs([p for p in ports if p.name not in m or not on_device(m[p.name])], {k: v for k, v in m.items() if not on_device(v)})
+                for m in fed
+            ]
         batches = iter(fed)
         result = self._stepper.run(lambda: next(batches))
         self.metrics = result.metrics
