@@ -87,8 +87,8 @@ class CachedModel:
         return out
 
     def greedy(self, sequences: Sequence[Sequence[int]], most: int) -> np.ndarray:
-        """The tokens int64 [rows, n] that follow each sequence where the greatest logit is always taken, 1 <= n <= most: several where the device goes
-        on by itself. DataError for logits that are not finite."""
+        """The tokens int64 [rows, n] that follow each sequence where the greatest logit is always taken, 1 <= n <= most: several where the device
+        goes on by itself. DataError for logits that are not finite."""
         rows = self._rows([list(s) for s in sequences]) if self._ahead and len(sequences) <= self.batch else None
         room = min((self.time + 1 - len(s) + self._starts[row] for s, row in zip(sequences, rows or ())), default=0)
         turns = min(most, room)
