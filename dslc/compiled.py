@@ -123,14 +123,17 @@ class Trainer:
         """One optimizer step; the total loss. Where the train block says `accumulate n`, give n mappings of inputs instead of keywords; DataError
         where there are more or fewer."""
         from .core.errors import DataError
-        from .runtime.binding import fit_inputs
+        from .runtime.binding import fit_inputs, on_device
 
         wanted, given = self._stepper.microbatches, len(microbatches or (inputs,))
         if given != wanted:
             raise DataError(f"microbatches: {given} given, a step takes {wanted}", help="give step() a mapping of inputs for each")
         program = self._stepper.fed
         fed = [self.model.fed(m, program) for m in microbatches or (inputs,)]
-        batches = iter(fed if isinstance(program, BoundedProgram) else [fit_inputs(self._stepper.ports(), m) for m in fed])
+        if wanted > 1 and not isinstance(program, BoundedProgram):  # before the first one adds its gradient
+            ports = self._stepper.ports()
+            fed = [m | fit_inputs([p for p in ports if p.name not in m or not on_device(m[p.name])], {k: v for k, v in m.items() if not on_device(v)}) for m in fed]
+        batches = iter(fed)
         result = self._stepper.run(lambda: next(batches))
         self.metrics = result.metrics
         return result.loss

@@ -55,6 +55,15 @@ def _fit_column(dataset: Dataset, port: Port, column: Column) -> Column:
     return column.with_values(values, row)
 
 
+def on_device(value: Any) -> bool:
+    """Whether it is an array in a GPU's memory, which a program there reads where it lies."""
+    if isinstance(value, np.ndarray):
+        return False
+    if hasattr(value, "__dlpack_device__"):
+        return int(value.__dlpack_device__()[0]) == 2  # kDLCUDA
+    return hasattr(type(value), "__cuda_array_interface__")
+
+
 def fit_inputs(ports: Sequence[Port], values: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Arrays fed from Python, fitted to the input ports: `fit_input` for each, and no name too many or too few."""
     known = [p.name for p in ports]

@@ -25,7 +25,7 @@ from ..stage import Function, FunctionWriter, Generated, Memory, Request, index_
 from ..types import accumulator, computed_type
 from . import columns
 from . import map as map_kernel
-from .rows import MOST_HELD, WARP, Layout, RowWriter, State, combined, in_chunks, start_of
+from .rows import MOST_HELD, STATIC_SHARED, WARP, Layout, RowWriter, State, combined, in_chunks, start_of
 
 THREADS = 256
 MOST_SHARED = 40 << 10  # bytes of states in shared memory
@@ -77,7 +77,20 @@ def choose_layout(rows: Rows, request: Request) -> Layout:
     while threads < 512 and count * threads < request.arch.sms * 512 and chunks >= 4 * threads:
         threads *= 2
     threads = _holding(threads, chunks, width, rows)
-    return Layout(True, dim, threads, max(1, 256 // threads) if threads <= WARP else 1, width, _turns(chunks, threads, rows, width))
+    layout = Layout(True, dim, threads, max(1, 256 // threads) if threads <= WARP else 1, width, _turns(chunks, threads, rows, width))
+    return _in_shared(layout, points, chunks, rows, request)
+
+
+def _in_shared(layout: Layout, points: int, chunks: int, rows: Rows, request: Request) -> Layout:
+    """The layout, or, of rows so long that one of them would fill the registers of a multiprocessor, one that keeps them in shared memory: two blocks
+    at once where they fit, so that one loads while the other computes."""
+    reads = [r for r in survey(rows.trace, rows.roots()).reads if chunked(r.address, len(rows.nest.sizes) - 1, max(layout.width, 2))]
+    size = points * (2 if layout.width > 1 and reads and all(r.dtype.bits == 16 for r in reads) else 4)
+    room = request.arch.shared_bytes - STATIC_SHARED
+    if _passes(rows) < 2 or layout.rows > 1 or -(-chunks // layout.threads) * layout.width <= MOST_HELD or size > room:
+        return layout
+    threads = 512 if 2 * size <= room else 1024
+    return replace(layout, threads=threads, turns=-(-chunks // threads), shared=True)
 
 
 def _beside(rows: Rows, request: Request, dim: int) -> Layout:
@@ -179,6 +192,7 @@ def _rows_function(request: Request, rows: Rows, layout: Layout) -> Function:
     w = FunctionWriter(request)
     writer = RowWriter(w, rows, layout, _memory(w), _integer(request, rows))
     grid, live = _place_rows(w, writer)
+    writer.ask(grid)
     keep = writer.kept()
     number = 0
     for p, level in enumerate(rows.folds):
@@ -194,7 +208,9 @@ def _rows_function(request: Request, rows: Rows, layout: Layout) -> Function:
     if writer.outputs:
         with w.block(f"if ({live})") if live else w.block(""):
             writer.run_pass(len(rows.folds), keep)
-    return w.function((grid,), (layout.block,), schedule=_words(layout, writer.points))
+    blocks = max(1, min(2048 // layout.block, request.arch.shared_bytes // writer.shared_bytes)) if writer.shared_bytes else 1
+    words = _words(layout, writer.points)
+    return w.function((grid,), (layout.block,), shared_bytes=writer.shared_bytes, blocks_per_sm=blocks, schedule=words)
 
 
 def _first_with_row(layout: Layout, live: str) -> str:
@@ -209,7 +225,8 @@ def _result(state: State) -> Val:
 
 
 def _words(layout: Layout, points: int) -> str:
-    held = f", kept in registers between passes ({layout.turns} x {layout.width} a thread)" if layout.turns else ""
+    where = "shared memory" if layout.shared else "registers"
+    held = f", kept in {where} between passes ({layout.turns} x {layout.width} a thread)" if layout.turns else ""
     if layout.across:
         return f"{layout.threads} threads a row of {points} points, {layout.rows} rows a block, {layout.width} points at once{held}"
     rows = f"{layout.width} neighbouring rows" if layout.width > 1 else "a row"

@@ -8,7 +8,7 @@ in which every lane gets the same bits. Where it is contiguous along a kept axis
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from math import prod
 
@@ -16,7 +16,7 @@ from dslc.core.dtypes import BOOL, INT32
 from dslc.ir.index import Expr
 from dslc.ir.ops.reduction import KINDS, identity
 from dslc.ir.rows import Fold, Rows
-from dslc.ir.trace import Apply, Given, Node, Read, children, dims_under, invariant, survey, symbols_of
+from dslc.ir.trace import Apply, Given, Node, Product, Read, children, dims_under, invariant, survey, symbols_of
 
 from ..pull import Point, chunked, moves_with
 from ..scalars import Arithmetic, Val
@@ -34,6 +34,9 @@ KEEP = 8  # a value that costs at least this is kept in registers for the next p
 WARP = 32
 MOST_UNROLLED = 16  # points of a row that one thread has, all of which it reads at once
 BATCH = 4  # points whose values are read before the first of their outputs is stored
+SMALL = 64 << 10  # bytes of operands that are asked for ahead whatever they are
+SHARED_UNROLLED = 4  # chunks of a row in shared memory that are read before the first is waited for
+STATIC_SHARED = 4 << 10  # bytes left for states that meet
 MOST_HELD = 64  # registers of a thread that keep values from pass to pass
 
 
@@ -43,7 +46,7 @@ class Layout:
 
     `threads`: of a group, which has a row, or `width` neighbouring rows; `rows`: groups of a block; `width`: neighbouring points a thread takes at
     once, along the reduced axes or along `dim`; `turns`: chunks that a thread takes of a row, where its values stay in registers between passes,
-    else 0.
+    or, with `shared`, in its own part of shared memory, else 0.
     """
 
     across: bool
@@ -52,6 +55,7 @@ class Layout:
     rows: int
     width: int
     turns: int
+    shared: bool = False
 
     @property
     def block(self) -> int:
@@ -110,6 +114,7 @@ class RowWriter:
         self.p = 0  # the pass in work
         self.batch: list[tuple[str, Node, Expr, int]] = []  # outputs of the first pass: array, node, address, number
         self.live = ""
+        self.shared_bytes = 0
 
     def early(self, outputs: Sequence[tuple[Node, Expr, int]], live: str) -> None:
         """The outputs are these alone, and the first pass makes them, one point at once; `live`: test that a thread's row exists."""
@@ -174,6 +179,30 @@ class RowWriter:
                 known[id(read)] = Val(f"{load_chunk(self.w, base, self.memory, read, self.columns)}[j]", read.dtype)
         return known
 
+    # ---- ahead
+
+    def ask(self, blocks: int) -> None:
+        """Asks ahead for what this thread reads of a matrix that a few rows are multiplied with, or of operands that are small altogether. Of many
+        blocks those do that may begin early."""
+        w, layout = self.w, self.layout
+        last = self.sizes[-1] if self.reduced else 0
+        reads = [r for r in survey(self.rows.trace, self.roots[0] + self.roots[-1]).reads if self._in_chunks(r) and not symbols_of(r.address)]
+        bytes_of = {r.operand: w.request.operands[r.operand].size * r.dtype.bytes for r in reads if r.operand < len(w.request.operands)}
+        total, product = sum(bytes_of.values()), isinstance(self.roots[0][0], Product)
+        wanted = [
+            r for r in reads if r.operand in bytes_of and not r.tests and (total <= SMALL or (product and bytes_of[r.operand] > 15 / 16 * total))
+        ]
+        if not (last and layout.across and wanted and w.request.arch.launches_overlap):
+            return
+        chunks, early = self.points // layout.width, w.request.arch.sms * 2048 // layout.block
+        begins = w.block(f"if (blockIdx.x < {early})") if blocks > early else nullcontext()
+        with begins, w.block(f"for ({self.integer} c = lane; c < {chunks}; c += {layout.threads})"):
+            place = delinearized(w, "c", [*self.reduced[:-1], self.reduced[-1] // layout.width], layout.width, "r")
+            point = self.point(place)
+            for read in wanted:
+                w.prefetch(f"{self.memory(read.operand).name} + {point.index(read.address)}")
+        w.ahead_ends()
+
     # ---- passes
 
     def run_pass(self, p: int, keep: Sequence[Node], low: str = "0", high: str | None = None) -> list[State]:
@@ -191,11 +220,7 @@ class RowWriter:
         known = self._fixed(p)
         for node in keep:
             if self._first_pass(node) == p:
-                name = self.held[id(node)] = self.w.fresh("h")
-                if self._packed(node):
-                    self.w.line(f"Chunk<{node.dtype.bytes * self.layout.width}>::type {name}[{self.layout.turns}];")
-                else:
-                    self.w.line(f"{computed_type(node.dtype)} {name}[{self.layout.turns * self.layout.width}];")
+                self._hold(node)
         self._loop(p, states, known, keep, low, high)
         return states
 
@@ -216,13 +241,36 @@ class RowWriter:
                     self.w.line(f"{name} = {point.value(n).text};")
         return {**known, **{id(n): inside[id(n)] for n in others if id(n) in inside}, **{id(n): Val(name, n.dtype) for n, name in made}}
 
+    def _hold(self, node: Node) -> None:
+        """Declares the array of what is kept of a node. In shared memory a thread's elements lie `threads` apart, so that lanes are neighbours."""
+        w, layout, packed = self.w, self.layout, self._packed(node)
+        name = self.held[id(node)] = w.fresh("h")
+        kind = f"Chunk<{node.dtype.bytes * layout.width}>::type" if packed else computed_type(node.dtype)
+        count = layout.turns if packed else layout.turns * layout.width
+        if not layout.shared:
+            w.line(f"{kind} {name}[{count}];")
+            return
+        if not self.shared_bytes:
+            w.line("extern __shared__ __align__(16) unsigned char memory[];")
+        w.line(f"{kind}* const {name} = reinterpret_cast<{kind}*>(memory + {self.shared_bytes}) + lane;")
+        self.shared_bytes += count * layout.threads * self._bytes(node)
+
+    def _bytes(self, node: Node) -> int:
+        """Of an element of its array."""
+        return node.dtype.bytes * self.layout.width if self._packed(node) else 8 if node.dtype.bits == 64 else 4
+
+    def _place(self, node: Node, slot: str) -> str:
+        """Where a thread keeps a node of a point, or of a chunk where it is packed."""
+        return f"{self.held[id(node)]}[{f'({slot}) * {self.layout.threads}' if self.layout.shared else slot}]"
+
     def _loop(self, p: int, states: list[State], known: dict[int, Val], keep: Sequence[Node], low: str, high: str | None) -> None:
         """The loop of one pass over this thread's chunks."""
         w, layout = self.w, self.layout
         chunks = self.chunks
         lane = "lane" if layout.across else "share"
         if layout.turns:
-            with w.unrolled("k", layout.turns):
+            w.line(f"#pragma unroll {SHARED_UNROLLED}" if layout.shared else "#pragma unroll")
+            with w.block(f"for (int k = 0; k < {layout.turns}; ++k)"):
                 w.line(f"const {self.integer} c = {lane} + k * {layout.threads};")
                 if chunks % layout.threads:
                     with w.block(f"if (c < {chunks})"):
@@ -296,7 +344,7 @@ class RowWriter:
         w, width = self.w, self.layout.width
         slot = f"k * {width} + {j}" if width > 1 else "k"
         open_ = [n for n in keep if not self._packed(n)]
-        known = {**known, **{id(n): Val(f"{self.held[id(n)]}[{slot}]", n.dtype) for n in open_ if id(n) in earlier}}
+        known = {**known, **{id(n): Val(self._place(n, slot), n.dtype) for n in open_ if id(n) in earlier}}
         point = self.point(place, known, each=True)
         for state in states:
             x = point.value(state.fold.node)
@@ -313,7 +361,7 @@ class RowWriter:
             w.line(f"{name}[j] = {value.text};" if width > 1 else f"store({w.result(k).name} + {point.index(address)}, {value.text});")
         for node in open_:
             if self._first_pass(node) == self.p:
-                w.line(f"{self.held[id(node)]}[{slot}] = {point.value(node).text};")
+                w.line(f"{self._place(node, slot)} = {point.value(node).text};")
 
     def _in_chunks(self, read: Read) -> bool:
         """Whether a chunk's points are loaded at once."""
@@ -326,12 +374,12 @@ class RowWriter:
 
     def _unpacked(self, read: Read, base: Point, again: bool) -> Val:
         """A chunk that is kept as it lies in memory, loaded unless it is there `again`; its element at `j`."""
-        w, width, held = self.w, self.layout.width, self.held[id(read)]
+        w, width, held = self.w, self.layout.width, self._place(read, "k")
         if not again:
-            w.line(f"{held}[k] = load_packed<{width}>({self.memory(read.operand).name} + {base.index(read.address)});")
+            w.line(f"{held} = load_packed<{width}>({self.memory(read.operand).name} + {base.index(read.address)});")
         name = w.fresh("x")
         w.line(f"{computed_type(read.dtype)} {name}[{width}];")
-        w.line(f"unpack<{memory_type(read.dtype)}>({held}[k], {name});")
+        w.line(f"unpack<{memory_type(read.dtype)}>({held}, {name});")
         return Val(f"{name}[j]", read.dtype)
 
     # ---- a group's states become one
@@ -425,11 +473,11 @@ class RowWriter:
         return found
 
     def kept(self) -> list[Node]:
-        """The nodes that stay in registers from their first pass on: those next to what later passes compute that cost much to make again."""
+        """The nodes that are kept from their first pass on: those next to what later passes compute that cost much to make again."""
         if not self.layout.turns:
             return []
         out: dict[int, Node] = {}
-        room = MOST_HELD
+        room = self.w.request.arch.shared_bytes - STATIC_SHARED if self.layout.shared else MOST_HELD
         earlier: set[int] = set()
         for p in range(len(self.roots)):
             stack, seen = list(self.roots[p]), set()
@@ -440,7 +488,7 @@ class RowWriter:
                     continue
                 seen.add(id(node))
                 if id(node) in earlier and (id(node) in out or _cost(node, out) >= KEEP):
-                    taken = 0 if id(node) in out else self._registers(node)
+                    taken = 0 if id(node) in out else self._taken(node)
                     if taken <= room:
                         room -= taken
                         out[id(node)] = node
@@ -449,8 +497,10 @@ class RowWriter:
             earlier |= set(reach)
         return list(out.values())
 
-    def _registers(self, node: Node) -> int:
-        """That a thread needs to keep a node."""
+    def _taken(self, node: Node) -> int:
+        """Registers of a thread, or bytes of shared memory, that it takes to keep a node."""
+        if self.layout.shared:
+            return self.layout.turns * (1 if self._packed(node) else self.layout.width) * self.layout.threads * self._bytes(node)
         return self.layout.turns * self.layout.width // (2 if self._packed(node) else 1)
 
 
