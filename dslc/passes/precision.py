@@ -1,10 +1,11 @@
 """precision: which ops run in a 16-bit float, which products in tf32, and which weights lie in 8 bits.
 
-Three rules (Micikevicius et al. 2018, and what PyTorch's autocast made of them), one table:
+Four rules (Micikevicius et al. 2018, and what PyTorch's autocast made of them), one table:
 
 - products (contract, conv) take 16-bit operands; their sums are kept in float32 by every backend, and rounded once, when they are stored;
 - ops that move values, or compute where rounding does no more harm than storing did, keep the type of what they read. Parameters and statistics that
   are spread over a tensor do not widen it; two tensors of full size do, so that a residual stream that began in float32 stays there;
+- maxima and minima of windows pick what lies there in 16 bits, and go on in float32;
 - all else runs in float32: exponentials, logarithms, roots, powers, sums, normalizations, losses. So do parameters (the masters), states, the
   optimizer and the program's inputs and results.
 
@@ -30,6 +31,7 @@ from .prune import remove_dead
 from .quantize import quantized_product, weights_of
 
 PRODUCTS = (ops.Contract, ops.Conv)
+PICKS = ("max", "min")  # kinds of reductions that compute nothing
 FOLLOWERS = (
     ops.View, ops.Reshape, ops.Gather, ops.Concat, ops.Select, ops.StopGradient, ops.Neg, ops.Abs, ops.Sign, ops.Add, ops.Sub, ops.Mul, ops.Div,
     ops.Min, ops.Max, ops.Tanh, ops.Sigmoid, ops.Erf,
@@ -116,6 +118,9 @@ class _Walk:
             made = type(op).of(*[self.narrow(v, dtype) for v in floats], **{**op.values(), "dtype": dtype})
             self.forms[op.results[0]] = _Forms(None, made, dtype)
             self._tell(op, dtype, "a product, its sums are float32")
+        elif dtype is not None and isinstance(op, ops.Reduce) and op.kind in PICKS and self._soft(op.x) and _is_view(op.x):
+            self.forms[op.results[0]] = _Forms(None, ops.Reduce.of(self.narrow(op.x, dtype), **op.values()))
+            self._tell(op, dtype, "it picks one of what it reads")
         elif dtype is not None and isinstance(op, FOLLOWERS) and op.type.dtype == FLOAT32 and self._follows(floats, op.type.size):
             self._follow(op, floats, dtype)
         else:
@@ -207,6 +212,10 @@ def through_rounding(value: ir.Value) -> ir.Value:
     while not isinstance(value.owner, ir.Block) and isinstance(value.owner.opview, ops.Cast) and PRECISION in value.owner.attributes:
         value = value.owner.operands[0]
     return value
+
+
+def _is_view(value: ir.Value) -> bool:
+    return not isinstance(value.owner, ir.Block) and isinstance(value.owner.opview, ops.View)
 
 
 def _is_spread(value: ir.Value, size: int) -> bool:

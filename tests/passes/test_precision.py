@@ -89,6 +89,14 @@ def test_sums_and_softmax_are_float32(tmp_path: Path) -> None:
     assert found["softmax"] == found["reduce"] == {"float32"}
 
 
+def test_a_maximum_of_windows_picks_in_16_bits(tmp_path: Path) -> None:
+    windows = "    q[n, i < 8] = max[k < 3](y[n, 2*i + k - 1, outside=-inf])\n    r[n, i] = exp(q[n, i])\n    output r\n"
+    found = of_equations(tmp_path, PRODUCT + windows)
+    assert found["reduce"] == {"bfloat16"}
+    assert found["exp"] == {"float32"}
+    assert of_equations(tmp_path, PRODUCT + windows.replace("max", "sum"))["reduce"] == {"float32"}
+
+
 def test_dropout_does_not_widen(tmp_path: Path) -> None:
     text = BLOCK.replace("logits = linear(h, 6)", "d = dropout(linear(h, 16), 0.5)\n    logits = linear(d * d, 6)")
     assert "bfloat16" in types(model(tmp_path, text, precision="bfloat16"), "train")["mul"]
