@@ -157,12 +157,21 @@ class _Walk:
             self.forms[result] = _Forms(None, type(op).of(*operands, **op.values()), dtype)
             self._tell(op, dtype, "its operands are")
             return
+        self._part(op, floats, dtype)
         self._widen(op)
         self.forms[result] = _Forms(result, None, dtype)
         if len(list(result.uses)) > 1:
             with ir.InsertionPoint.after(op):
                 self.forms[result] = _Forms(None, rounding(result, dtype), dtype)
             self._tell(op, dtype, "computed in float32, rounded to be stored")
+
+    def _part(self, op: Op, floats: Sequence[ir.Value], dtype: DType) -> None:
+        """Of operands that follow from different products, in float32 so far, one alone can be made where its product is: the others are rounded."""
+        whole = [v for v in floats if self._soft(v) and self.forms[v].narrow is None]
+        for k, v in enumerate(whole[1:], 1):
+            if all(not _rounded_under(v) & _rounded_under(u) for u in whole[:k]):
+                self.forms[v] = _Forms(None, rounding(v, dtype), dtype)
+                self._tell(op, dtype, "an operand of another product than the first is rounded to be stored")
 
     def _in_int8(self, op: Op) -> None:
         """A matrix product of 8-bit weights; other ops as they are."""
@@ -212,6 +221,18 @@ def through_rounding(value: ir.Value) -> ir.Value:
     while not isinstance(value.owner, ir.Block) and isinstance(value.owner.opview, ops.Cast) and PRECISION in value.owner.attributes:
         value = value.owner.operands[0]
     return value
+
+
+def _rounded_under(value: ir.Value) -> set[ir.Value]:
+    """The 16-bit values that an elementwise value in float32 is computed from."""
+    if isinstance(value.owner, ir.Block):
+        return set()
+    op = value.owner.opview
+    if isinstance(op, ops.Cast) and PRECISION in op.attributes:
+        return {op.x}
+    if not isinstance(op, Op) or op.structure not in ("elementwise", "view"):
+        return set()
+    return set().union(*(_rounded_under(v) for v in op.operands))
 
 
 def _is_view(value: ir.Value) -> bool:
