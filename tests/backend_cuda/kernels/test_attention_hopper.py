@@ -41,6 +41,7 @@ train:
     steps      1
     precision  {precision}
 """
+TOLERANCES = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float32": 2.0**-10}  # in tf32 both sides round each factor to 11 bits, weights at two places
 GRADIENT = """    along = sum(float32(o) * float32(g))
     output  dq = grad(along, q)
     output  dk = grad(along, k)
@@ -60,7 +61,8 @@ class Case:
     gradient: bool = False
 
     def text(self) -> str:
-        text = TEXT.format(**vars(self) | {"group": self.heads // 2, "precision": self.dtype, "gradient": GRADIENT if self.gradient else ""})
+        precision = "tf32" if self.dtype == "float32" else self.dtype
+        text = TEXT.format(**vars(self) | {"group": self.heads // 2, "precision": precision, "gradient": GRADIENT if self.gradient else ""})
         return text if self.rounded else text.replace("float32(", "(").replace(f"    precision  {self.dtype}\n", "")
 
 
@@ -75,7 +77,18 @@ CASES = {
     "not_rounded": Case(CAUSAL, 200, 200, 64, rounded=False),
     "gradient": Case(CAUSAL, 200, 200, 64, gradient=True),
     "gradient_wide": Case("s[b, h, i, j] + bias[h, i, j]", 150, 210, 128, "float16", gradient=True),
+    "tf32": Case(CAUSAL, 200, 200, 64, "float32"),
+    "tf32_grouped": Case("where(j <= i, 30 * tanh(s[b, h, i, j] / 30), -inf)", 131, 131, 36, "float32", 4),
+    "tf32_bias": Case("s[b, h, i, j] + bias[h, i, j]", 150, 332, 128, "float32"),
+    "tf32_gradient": Case(CAUSAL, 200, 200, 64, "float32", gradient=True),
+    "tf32_gradient_wide": Case("s[b, h, i, j]", 150, 210, 128, "float32", gradient=True),
 }
+
+
+@pytest.fixture(autouse=True)
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hopper's kernels in tf32 however small they are."""
+    monkeypatch.setattr(attention_hopper, "pays", lambda *_: True)
 
 
 @contextmanager
@@ -97,7 +110,7 @@ def check(cases: Mapping[str, Case], order: str = "forward") -> None:
                 operands = [some(t.dtype, t.shape, k) for k, t in enumerate(request.operands[: len(kernel.operands)])]
                 units.append((request, attention_hopper.generate(request)))
                 expected = run_region(kernel.regions[0], [widen(a) for a in operands])
-                wanted.append((operands + list(request.body.tables), expected, 2.0 ** (-8 if case.dtype == "bfloat16" else -11)))
+                wanted.append((operands + list(request.body.tables), expected, TOLERANCES[case.dtype]))
         code = emulated.build(bundle(text_of(units, HOPPER).whole), checked=True)
     for (request, generated), (operands, expected, tolerance) in zip(units, wanted):
         for got, want in zip(products.run(code, generated, request, operands, order), expected):
