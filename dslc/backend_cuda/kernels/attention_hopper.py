@@ -25,7 +25,7 @@ from dslc.ir.trace import Node, dims_under, survey
 from ..gemm_schedule import MMA_RATE, TENSOR_CORE, moving_cycles
 from ..stage import Generated, Request
 from .attention_hopper_text import HopperWriter, rounds
-from .attention_hopper_tiles import HopperPlan, box_of
+from .attention_hopper_tiles import FEATURES, HopperPlan, box_of
 from .attention_mma import DRAWN, Part, divided, draws, numbers_of, product_type
 from .attention_mma import plans_of as plans_by_mma
 from .attention_mma_tiles import areas_of
@@ -41,7 +41,6 @@ TILES = {  # by the bytes of an element: columns at a time, stages, `beside`; th
     4: ((128, 2, True), (64, 3, True), (64, 2, True), (64, 2, False), (32, 3, True), (32, 2, True), (32, 2, False)),
 }
 SHARED_RATE = 128  # bytes of shared memory that a multiprocessor reads in a cycle
-FEATURES = 256  # the most sums of a row that one product makes
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def registers_of(stream: Stream, part: Part, plan: HopperPlan) -> int:
     """Registers of a consuming thread, about."""
     contracting = [k for k in part.sinks if stream.sinks[k].features is not None]
     sizes = [stream.sizes[f] for k in contracting if (f := stream.sinks[k].features) is not None]
-    if any(n > FEATURES for n in sizes):
+    if any(n > FEATURES[plan.type.bytes][-1] for n in sizes):
         return REGISTERS + 1
     packed = sum(plan.steps * 4 * (1 if rounds(stream.sinks[k], plan.type) else 2) for k in contracting)
     scores = max(len(part.sources), len(contracting)) * plan.by // 2

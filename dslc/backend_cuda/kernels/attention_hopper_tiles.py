@@ -16,7 +16,7 @@ from ..stage import Request
 from .attention_mma_tiles import Plan, Tile
 
 SPAN = 128  # bytes of a row that lie together: the span of a swizzle
-STEP = 64  # features of which a product has a multiple
+FEATURES = {2: (64, 128, 192, 256), 4: (32, 64, 96, 128, 192, 256)}  # of a product, by the bytes of an element
 WARPGROUP = 128
 
 
@@ -32,7 +32,11 @@ class HopperPlan(Plan):
         return self.bx // 64
 
     def feature_registers(self, n: int) -> int:
-        return -(-n // STEP) * STEP // 2
+        return self.padded(n) // 2
+
+    def padded(self, n: int) -> int:
+        """The features that the product of n has."""
+        return next((w for w in FEATURES[self.type.bytes] if w >= n), -(-n // 64) * 64)
 
     @property
     def turned(self) -> bool:
@@ -54,7 +58,7 @@ class HopperPlan(Plan):
         return f"{name}[{j} / 2 * 4 + {i} * 2 + {j} % 2]"
 
     def feature_groups(self, n: int) -> int:
-        return -(-n // STEP) * STEP // 8
+        return self.padded(n) // 8
 
 
 @dataclass(frozen=True)

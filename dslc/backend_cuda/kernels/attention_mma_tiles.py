@@ -91,7 +91,7 @@ def _uncast(node: Node, *types: DType) -> Node | None:
 @dataclass(frozen=True)
 class Tile:
     """Rows of a node's values along `dim`, as chunks of 16 bytes. `chunks`: of a row as it lies, `used`: of those how many hold values. `turned`:
-    rows are places along `dim`, a multiple of 64, and lie along the stream."""
+    rows are places along `dim`, as many as a product has, and lie along the stream."""
 
     name: str
     node: Node
@@ -136,7 +136,7 @@ def areas_of(stream: Stream, sinks: Sequence[int], sources: Sequence[int], plan:
         key = (TURNED, _key(bare(node), dim, len(stream.sizes)))
         if key not in known:
             size, chunks = stream.sizes[dim], plan.by // plan.chunk
-            known[key] = Tile(f"{TURNED}{len(areas.y)}", bare(node), dim, size, -(-size // 64) * 64, chunks, chunks, True)
+            known[key] = Tile(f"{TURNED}{len(areas.y)}", bare(node), dim, size, plan.feature_groups(size) * 8, chunks, chunks, True)
             areas.y.append(known[key])
         return known[key]
 
