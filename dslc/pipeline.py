@@ -56,7 +56,10 @@ def _program(recipe: Recipe, model: Model, elaborated: Any, program: str, target
 
     grouping: list[Pass] = [Experts()] if target.lowered else []
     if recipe.decodes:  # which knows rows by their time
-        return [*_gradients(elaborated), model.decoding(elaborated, prefill=program == "prefill"), Simplify(), *grouping]
+        from .passes.greedy import Greedy
+
+        ahead: list[Pass] = [Greedy()] if target.repeats and program == "decode" else []
+        return [*_gradients(elaborated), model.decoding(elaborated, prefill=program == "prefill"), Simplify(), *ahead, *grouping]
     if not recipe.steps:
         return [*grouping, *_gradients(elaborated)]  # gradients follow the groups
     from .passes.differentiate import Differentiate

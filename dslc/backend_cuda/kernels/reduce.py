@@ -153,6 +153,7 @@ def _rows_function(request: Request, rows: Rows, layout: Layout) -> Function:
     w = FunctionWriter(request)
     writer = RowWriter(w, rows, layout, _memory(w), _integer(request, rows))
     grid, live = _place_rows(w, writer)
+    writer.ask(grid)
     keep = writer.kept()
     number = 0
     for p, level in enumerate(rows.folds):

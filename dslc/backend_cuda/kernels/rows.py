@@ -8,6 +8,7 @@ block share the points of each row, and their states meet in shared memory.
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from math import prod
 
@@ -15,7 +16,7 @@ from dslc.core.dtypes import BOOL, INT32
 from dslc.ir.index import Expr
 from dslc.ir.ops.reduction import KINDS, identity
 from dslc.ir.rows import Fold, Rows
-from dslc.ir.trace import Apply, Given, Node, Read, children, invariant, symbols_of
+from dslc.ir.trace import Apply, Given, Node, Read, children, invariant, survey, symbols_of
 
 from ..pull import Point, chunked, moves_with
 from ..scalars import Arithmetic, Val
@@ -31,6 +32,7 @@ WEIGHTS = {
 LOAD = 8  # of an element from memory
 KEEP = 8  # a value that costs at least this is kept in registers for the next pass rather than made again
 BATCH = 4  # points whose values are read before the first of their outputs is stored
+SMALL = 64 << 10  # bytes of operands that are asked for ahead whatever they are
 MOST_HELD = 64  # registers of a thread that keep values from pass to pass
 
 
@@ -113,6 +115,28 @@ class RowWriter:
     def point(self, place: Sequence[str], known: dict[int, Val] | None = None) -> Point:
         """The point of this thread's row at a place in the reduced space."""
         return Point(self.w, self.rows.trace, self.memory, [*self.row_dims, *place], self.given, known, self.integer)
+
+    # ---- ahead
+
+    def ask(self, blocks: int) -> None:
+        """Asks ahead for what this thread reads of a matrix that a few rows are multiplied with, or of operands that are small altogether. Of many
+        blocks those do that may begin early."""
+        w, layout = self.w, self.layout
+        last = self.sizes[-1] if self.reduced else 0
+        reads = [r for r in survey(self.rows.trace, self.roots[0] + self.roots[-1]).reads if self._in_chunks(r) and not symbols_of(r.address)]
+        bytes_of = {r.operand: w.request.operands[r.operand].size * r.dtype.bytes for r in reads if r.operand < len(w.request.operands)}
+        total = sum(bytes_of.values())
+        wanted = [r for r in reads if r.operand in bytes_of and not r.tests and (total <= SMALL or bytes_of[r.operand] > 15 / 16 * total)]
+        if not (last and layout.across and wanted and w.request.arch.launches_overlap):
+            return
+        chunks, early = self.points // layout.width, w.request.arch.sms * 2048 // layout.block
+        with w.block(f"if (blockIdx.x < {early})") if blocks > early else nullcontext():
+            with w.block(f"for ({self.integer} c = lane; c < {chunks}; c += {layout.threads})"):
+                place = delinearized(w, "c", [*self.reduced[:-1], self.reduced[-1] // layout.width], layout.width, "r")
+                point = self.point(place)
+                for read in wanted:
+                    w.prefetch(f"{self.memory(read.operand).name} + {point.index(read.address)}")
+        w.ahead_ends()
 
     # ---- passes
 

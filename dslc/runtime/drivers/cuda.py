@@ -81,6 +81,7 @@ class CudaDriver:
         name = self._do("cuDeviceGetName", 100, self._device)
         self.device = f"{name.split(bytes(1))[0].decode()} (device {ordinal})"
         self.arch = arch_of(self.device, (self._attribute("COMPUTE_CAPABILITY_MAJOR"), self._attribute("COMPUTE_CAPABILITY_MINOR")))
+        self._overlap = self._attribute("COMPUTE_CAPABILITY_MAJOR") >= 9  # kernels for these wait for the launches before them
         self.shared_bytes = self._attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
         context = self._do("cuDevicePrimaryCtxRetain", self._device)
         self._turn = Turn(lambda: self._do("cuCtxPushCurrent", context), self._api.cuCtxPopCurrent, self._clean)
@@ -198,6 +199,17 @@ class CudaDriver:
         if self._sync:
             self._do("cuStreamSynchronize", self._stream, doing=p.label)
 
+    def _start_early(self, p: _Packed) -> None:
+        """Starts a kernel that itself waits for the launches before it (griddepcontrol)."""
+        api = self._api
+        config, attribute = api.CUlaunchConfig(), api.CUlaunchAttribute()
+        attribute.id = api.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+        attribute.value.programmaticStreamSerializationAllowed = 1
+        for name, n in zip(("gridDimX", "gridDimY", "gridDimZ", "blockDimX", "blockDimY", "blockDimZ"), p.shape):
+            setattr(config, name, n)
+        config.sharedMemBytes, config.hStream, config.attrs, config.numAttrs = p.shared_bytes, self._stream, [attribute], 1
+        self._do("cuLaunchKernelEx", config, p.handle, ctypes.addressof(p.pointers), 0, doing=p.label)
+
     def graph(self, launches: Sequence[PreparedLaunch]) -> Callable[[], None]:
         packed = [_Packed.of(launch) for launch in launches]
         if self._sync or not packed:
@@ -219,8 +231,11 @@ class CudaDriver:
     def _captured(self, packed: Sequence[_Packed]) -> Any:
         self._do("cuStreamBeginCapture", self._stream, self._api.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
         try:
-            for one in packed:
-                self._start(one)
+            for k, one in enumerate(packed):
+                if k and self._overlap:
+                    self._start_early(one)
+                else:
+                    self._start(one)
         except BaseException:
             status, graph = self._api.cuStreamEndCapture(self._stream)
             if status == self._api.CUresult.CUDA_SUCCESS:

@@ -10,9 +10,10 @@ lie in the store's Residence. No address changes between runs, so that a driver 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,6 +103,7 @@ class DeviceProgram:
         self._tables: list[np.ndarray] = []  # of pointers: kept, as the driver may read them later
         self._launches: list[PreparedLaunch] = []
         self._start: Callable[[], None] | None = None
+        self._ring: tuple[Block, int] | None = None  # what `again` counts and collects, for so many turns
         self._warned: set[str] = set()
         if not self._kept:
             self._prepare({})
@@ -132,17 +134,57 @@ class DeviceProgram:
             given = self._read(inputs)
             self._bring()
             self._feed(given, {"seed": seed, "step": step, "microbatch": microbatch})
-            try:
+            with self._changes():
                 assert self._start is not None
                 self._start()
-                results = self._collect(out or {})
-            except BaseException:
-                if self._residence is not None and self._store is not None:
-                    self._residence.lost(self._changing)
-                raise
+                return self._collect(out or {})
+
+    def again(self, inputs: Mapping[str, Any], turns: int, *, carried: Mapping[str, str], counted: str) -> dict[str, np.ndarray]:
+        """Runs `turns` times, and the host waits for the last one alone. `carried`: inputs that are a result of the run before, by name, in all runs
+        but the first; `counted`: an input that is one more in each run. Gives the small results (of at most `SMALL` bytes), [turns, ...].
+
+        Errors as those of a call; DataError where a carried input and its result differ in type or number of elements.
+        """
+        ports = {p.name: p for p in (*self._inputs, *self._results)}
+        for name, result in carried.items():
+            if (ports[name].dtype, ports[name].bytes) != (ports[result].dtype, ports[result].bytes):
+                raise DataError(f"the result '{result}' cannot be the input '{name}': their types or sizes differ")
+        layout, place = self._layout, {name: self._memory + self._layout.offsets[p.slot] for name, p in ports.items()}
+        each, returned = ports[counted].bytes, layout.big - layout.small
+        with self._driver.lock:
+            given = self._read(inputs)
+            counts = np.stack([np.asarray(inputs[counted]) + k for k in range(turns)]).astype(ports[counted].dtype.numpy)
+            if self._ring is None or self._ring[1] < turns:
+                self._ring = Block(self._driver, turns * (each + returned)), turns
+            ring = self._ring[0].address
+            self._bring()
+            self._feed(given, dict.fromkeys(HOST_SCALARS, 0))
+            self._driver.upload(ring, counts)
+            with self._changes():
+                assert self._start is not None
+                for k in range(turns):
+                    for name, result in carried.items() if k else ():
+                        self._driver.copy(place[name], place[result], ports[name].bytes)
+                    if k:
+                        self._driver.copy(place[counted], ring + k * each, each)
+                    self._start()
+                    self._driver.copy(ring + turns * each + k * returned, self._memory + layout.small, returned)
+                found = np.empty((turns, returned), np.uint8)
+                self._driver.download(found, ring + turns * each)
+        small = {p: layout.offsets[p.slot] - layout.small for p in self._results if p.bytes <= SMALL}
+        return {p.name: found[:, at : at + p.bytes].copy().view(p.dtype.numpy).reshape(turns, *p.shape) for p, at in small.items()}
+
+    @contextlib.contextmanager
+    def _changes(self) -> Iterator[None]:
+        """Within, the parameters and states that the program writes change on the device; where it fails they are as they were."""
+        try:
+            yield
+        except BaseException:
             if self._residence is not None and self._store is not None:
-                self._residence.written(self._store, self._changing)
-        return results
+                self._residence.lost(self._changing)
+            raise
+        if self._residence is not None and self._store is not None:
+            self._residence.written(self._store, self._changing)
 
     def times(self, turns: int = 20) -> list[float]:
         """Seconds of each of the executable's launches, the mean of `turns` runs behind each other after a first one. Values in memory go astray."""

@@ -87,6 +87,14 @@ API(cuLaunchKernel)(void* f, unsigned gx, unsigned gy, unsigned gz, unsigned bx,
     else perform(work);
     return OK;
 }
+// cuda.h's CUlaunchConfig and CUlaunchAttribute, as far as they are used.
+typedef struct { int id; char pad[4]; union { char pad[64]; int value; } value; } Attribute;
+typedef struct { unsigned gx, gy, gz, bx, by, bz, shared; void* stream; Attribute* attributes; unsigned count; } Config;
+API(cuLaunchKernelEx)(const Config* c, void* f, void** parameters, void** extra) {
+    if (!capturing || c->count != 1 || c->attributes->id != 6 || c->attributes->value.value != 1) return INVALID;  // 6: programmatic stream serialization
+    say("early", c->shared);
+    return cuLaunchKernel(f, c->gx, c->gy, c->gz, c->bx, c->by, c->bz, c->shared, c->stream, parameters, extra);
+}
 
 API(cuStreamCreate)(void** stream, unsigned flags) { *stream = (void*)0x30; return flags == 1 ? OK : INVALID; }
 API(cuStreamSynchronize)(void* stream) { LIVE; return OK; }

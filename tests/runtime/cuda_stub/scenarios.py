@@ -62,6 +62,7 @@ def one_graph() -> None:
     said = log()
     assert [e for e in said if e.startswith(("captured", "launch", "graph"))] == ["captured 2064", "captured 3064", *["graph 2"] * 3], said
     assert said.count("shared 65536") == 2 and said.count("upload 24") == 1
+    assert [said[k - 1] == "early 65536" for k, e in enumerate(said) if e.startswith("captured")] == [False, True], said
 
 
 def without_graph() -> None:
