@@ -22,8 +22,10 @@ from .prepare import behind_each
 from .prune import remove_dead
 from .simplify import maker, simplify_block, uniform
 
-CHUNK = 8  # elements of 16 bits that one access moves
-SAVED = 3 / 1024  # cycles of a multiprocessor a product: gathered one by one, operands come at a quarter of the rate at which chunks do
+CHUNK = 16  # bytes that one access moves
+# Cycles of a multiprocessor a product: gathered one by one, operands come at a quarter of the rate at which chunks do; in tf32 that is what wgmma,
+# whose operands come in chunks alone, gains over mma.sync.
+SAVED = 3 / 1024
 PER_BYTE = 2 / 13  # cycles of a multiprocessor a byte: a value in the other order is read once more and written once more
 VIEWS = (ops.View, ops.Reshape)
 
@@ -32,8 +34,8 @@ Axis = tuple[ir.Value, int]
 
 @dataclass(frozen=True)
 class ChannelsLast:
-    """Values that convolutions of 16-bit floats read and make, and all that is at the same points, are made with their channels last; what lies
-    otherwise is read through a transpose. Done where the products' gain is more than the transposes cost.
+    """Values that convolutions of 16-bit floats, or in tf32, read and make, and all that is at the same points, are made with their channels last;
+    what lies otherwise is read through a transpose. Done where the products' gain is more than the transposes cost.
 
     before: %y = conv %x, %w; %z = max %y, 0      after: %t = contract windows of %x', %w; %z' = max %t, 0; %z = transpose %z'
     """
@@ -96,7 +98,7 @@ class _Axes:
         return found
 
     def _seed(self, op: ops.Conv, axes: Sequence[Axis]) -> None:
-        self.seeds += axes if op.type.dtype.bits == 16 else []
+        self.seeds += axes if _on_tensor_cores(op) else []
 
     def _is_of_filters(self, op: ops.Conv) -> bool:
         """By the axes of what is known of other convolutions; else it sums over more places than it has."""
@@ -230,6 +232,10 @@ def _pays(found: _Axes, group: dict[ir.Value, int]) -> bool:
     return gain > PER_BYTE * sum(type_of(v).bytes for v in crossing)
 
 
+def _on_tensor_cores(conv: ops.Conv) -> bool:
+    return conv.tf32 or conv.type.dtype.bits == 16
+
+
 def _touches(conv: ops.Conv, group: dict[ir.Value, int]) -> bool:
     return conv.results[0] in group or _root(conv.x) in group or _root(conv.w) in group
 
@@ -238,7 +244,7 @@ def _gathered(conv: ops.Conv, of_filters: bool) -> int:
     """Products whose operands come in chunks once the channels are last."""
     x, w = type_of(conv.x).shape, type_of(conv.w).shape
     channels = (x[0], w[1]) if of_filters else (x[2],)
-    whole = conv.type.dtype.bits == 16 and all(c % CHUNK == 0 for c in channels)
+    whole = _on_tensor_cores(conv) and all(c * type_of(conv.x).dtype.bytes % CHUNK == 0 for c in channels)
     return conv.type.size * x[2] * prod(w[3:]) if whole else 0
 
 

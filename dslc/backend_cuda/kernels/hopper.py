@@ -43,8 +43,8 @@ class HopperProduct:
         sizes = self.epilogue.contraction.sizes
         if self.windows is None:
             return sizes
-        rows, columns, terms = (self.windows.walks[c].units * UNIT for c in (ROWS, COLUMNS, TERMS))
-        return sizes[BATCH], rows, columns, terms
+        rows, columns, steps = (self.windows.walks[c].units for c in (ROWS, COLUMNS, TERMS))
+        return sizes[BATCH], rows * UNIT, columns * UNIT, steps * self.depth
 
     @property
     def depth(self) -> int:
