@@ -78,15 +78,18 @@ def fit_input(port: Port, value: Any) -> np.ndarray:
     except (ValueError, TypeError, BufferError, RuntimeError) as error:
         raise DataError(f"input '{port.name}' cannot be read from a {type(value).__name__}: {error}") from None
     where = f" (line {port.line})" if port.line else ""
-    mismatch = f"input '{port.name}' is {described(array.dtype, array.shape)}, declared {described(port.dtype, port.shape)}{where}"
+
+    def mismatch() -> DataError:
+        return DataError(f"input '{port.name}' is {described(array.dtype, array.shape)}, declared {described(port.dtype, port.shape)}{where}")
+
     if array.shape != port.shape:
-        raise DataError(mismatch)
+        raise mismatch()
     try:
-        found = of_numpy(array.dtype)
+        found = port.dtype if array.dtype == port.dtype.numpy else of_numpy(array.dtype)
     except KeyError:
-        raise DataError(mismatch) from None
+        raise mismatch() from None
     if not loose and found.kind != port.dtype.kind and not (found.is_integer and port.dtype.is_integer):
-        raise DataError(mismatch)
+        raise mismatch()
 
     def place(index: int) -> str:
         return f"at [{', '.join(str(i) for i in np.unravel_index(index, array.shape))}]"
