@@ -44,8 +44,8 @@ class Value:
 
 
 def aligned_zeros(entries: Sequence[Entry | Port]) -> list[np.ndarray]:
-    """A C-contiguous array of zeros for each entry or port, at multiples of `ALIGNMENT`, in one block: numpy asks for huge pages where a block is large, and
-    without these every row of a weight costs a miss of the address cache."""
+    """A C-contiguous array of zeros for each entry or port, at multiples of `ALIGNMENT`, in one block: numpy asks for huge pages where
+    a block is large, and without these every row of a weight costs a miss of the address cache."""
     sizes = [int(np.prod(e.shape, dtype=np.int64)) * e.dtype.numpy.itemsize for e in entries]
     places = [0, *np.cumsum([-(-n // ALIGNMENT) * ALIGNMENT for n in sizes])]
     alignment = ALIGNMENT if places[-1] < 2 * HUGE_PAGE else HUGE_PAGE

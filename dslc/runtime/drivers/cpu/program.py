@@ -175,7 +175,7 @@ class CpuProgram:
         """
         if self._kept and self._store is None:
             raise DataError("the program has parameters or states: bind a ParameterStore first")
-        kept, places = self._read(inputs)  # `kept` so that the inputs stay alive
+        held, places = self._read(inputs)
         if self._kept:
             self._store.gather()  # what a device wrote meanwhile
         results, given = self._make_results(out, places)
@@ -186,6 +186,7 @@ class CpuProgram:
                 table[slot] = address
             host["seed"].value, host["step"].value, host["microbatch"].value = seed, step, microbatch
             self._run()
+        del held  # the inputs had to stay alive
         for name, array in given.items():
             np.copyto(array, results[name])
             results[name] = array
@@ -195,9 +196,10 @@ class CpuProgram:
 
     def _read(self, inputs: Mapping[str, Any]) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
         """The arrays and (slot, address) of each."""
-        kept, places = [], []
+        kept: list[np.ndarray] = []
+        places: list[tuple[int, int]] = []
         for item in self._inputs:
-            value = inputs.get(item.name)
+            value: Any = inputs.get(item.name)
             if not item.fits(value):
                 self._check_names(inputs)
                 value = np.ascontiguousarray(fit_input(item.port, value))
@@ -213,13 +215,13 @@ class CpuProgram:
             fit_inputs([i.port for i in self._inputs], inputs)  # says which
 
     def _make_results(self, out: Mapping[str, Any] | None, places: list[tuple[int, int]]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """The arrays by name, and those of `out` that a fresh array stands in for, since they do not lie well; (slot, address) of each to `places`."""
+        """The arrays by name, and those of `out` that a fresh array stands in for, since they do not lie well. Adds to `places`."""
         results: dict[str, np.ndarray] = {}
         given: dict[str, np.ndarray] = {}
         if out and not all(name in self._results and self._results[name].fits(array) for name, array in out.items()):
             check_out(self.executable.ports_of("output", "loss", "metric"), out)
         for name, item in self._results.items():
-            array = out.get(name) if out else None
+            array: Any = out.get(name) if out else None
             address = address_of(array) if array is not None else 1
             if address % RESULT_ALIGNMENT:
                 if array is not None:
