@@ -11,7 +11,7 @@ from ..core.executable import BEST, GREATEST
 from .generation import check_prompts, check_room
 from .program import Program
 from .sampling import check_finite, greedy
-from .store import ParameterStore
+from .store import ParameterStore, aligned_zeros
 
 SHORT = 16  # a window of so many times the tokens of a prompt costs more than a step for each of them
 
@@ -57,7 +57,7 @@ class CachedModel:
         kind = self.tokens.dtype.numpy
         self._token = np.zeros((self.batch, 1), kind)
         self._position = np.zeros(self.batch, np.int32)
-        self._out = {self.output.name: np.zeros(self.output.shape, self.output.dtype.numpy)}
+        self._out = {self.output.name: aligned_zeros([self.output])[0]}
         self._held: list[list[int] | None] = [None] * self.batch  # the sequence that each row's caches have seen
         self._starts = [0] * self.batch  # the place in it of the window's first token
 
