@@ -12,7 +12,7 @@ from dslc.ir.trace import tidy
 from dslc.ir.types import type_of
 
 from .prune import remove_dead
-from .simplify import even, maker, uniform
+from .simplify import evenly, maker, uniform
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _steps(condition: ir.Value, at: Sequence[Expr], sizes: Sequence[int]) -> dic
     mod = maker(rest)
     if not isinstance(mod, ops.Mod):
         return None
-    step, grown = uniform(mod.b), even(mod.a)
+    step, grown = uniform(mod.b), evenly(mod.a)
     if not step or step < 2 or grown is None:
         return None
     place: Expr = index.Const(grown[0])
