@@ -55,15 +55,6 @@ def _fit_column(dataset: Dataset, port: Port, column: Column) -> Column:
     return column.with_values(values, row)
 
 
-def on_device(value: Any) -> bool:
-    """Whether it is an array in a GPU's memory, which a program there reads where it lies."""
-    if isinstance(value, np.ndarray):
-        return False
-    if hasattr(value, "__dlpack_device__"):
-        return int(value.__dlpack_device__()[0]) == 2  # kDLCUDA
-    return hasattr(type(value), "__cuda_array_interface__")
-
-
 def fit_inputs(ports: Sequence[Port], values: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """Arrays fed from Python, fitted to the input ports: `fit_input` for each, and no name too many or too few."""
     known = [p.name for p in ports]
@@ -74,6 +65,20 @@ def fit_inputs(ports: Sequence[Port], values: Mapping[str, Any]) -> dict[str, np
     if missing:
         raise DataError(f"input '{missing[0].name}' was not given", notes=[f"it is {described(missing[0].dtype, missing[0].shape)}"])
     return {p.name: fit_input(p, values[p.name]) for p in ports}
+
+
+def fit_host_inputs(ports: Sequence[Port], values: Mapping[str, Any]) -> dict[str, Any]:
+    """As `fit_inputs`, but arrays in a GPU's memory stay what they are: a program there checks and reads them where they lie."""
+    there = {name: value for name, value in values.items() if _on_device(value)}
+    return there | fit_inputs([p for p in ports if p.name not in there], {k: v for k, v in values.items() if k not in there})
+
+
+def _on_device(value: Any) -> bool:
+    if isinstance(value, np.ndarray):
+        return False
+    if hasattr(value, "__dlpack_device__"):
+        return int(value.__dlpack_device__()[0]) == 2  # kDLCUDA
+    return hasattr(type(value), "__cuda_array_interface__")
 
 
 def fit_input(port: Port, value: Any) -> np.ndarray:
@@ -87,15 +92,18 @@ def fit_input(port: Port, value: Any) -> np.ndarray:
     except (ValueError, TypeError, BufferError, RuntimeError) as error:
         raise DataError(f"input '{port.name}' cannot be read from a {type(value).__name__}: {error}") from None
     where = f" (line {port.line})" if port.line else ""
-    mismatch = f"input '{port.name}' is {described(array.dtype, array.shape)}, declared {described(port.dtype, port.shape)}{where}"
+
+    def mismatch() -> DataError:
+        return DataError(f"input '{port.name}' is {described(array.dtype, array.shape)}, declared {described(port.dtype, port.shape)}{where}")
+
     if array.shape != port.shape:
-        raise DataError(mismatch)
+        raise mismatch()
     try:
-        found = of_numpy(array.dtype)
+        found = port.dtype if array.dtype == port.dtype.numpy else of_numpy(array.dtype)
     except KeyError:
-        raise DataError(mismatch) from None
+        raise mismatch() from None
     if not loose and found.kind != port.dtype.kind and not (found.is_integer and port.dtype.is_integer):
-        raise DataError(mismatch)
+        raise mismatch()
 
     def place(index: int) -> str:
         return f"at [{', '.join(str(i) for i in np.unravel_index(index, array.shape))}]"

@@ -31,8 +31,8 @@ __device__ __forceinline__ float maximum(float a, float b) {
 }
 #endif
 
-// -1, 0 or 1; NaN gives 0.
-template <typename T> __device__ __forceinline__ T sign_of(T a) { return a != a ? a : (T)((a > (T)0) - (a < (T)0)); }  // NaN stays NaN
+// -1, 0 or 1; NaN stays NaN.
+template <typename T> __device__ __forceinline__ T sign_of(T a) { return a != a ? a : (T)((a > (T)0) - (a < (T)0)); }
 
 // Division of integers that rounds down; by 0 it gives 0.
 template <typename T> __device__ __forceinline__ T floor_divide(T a, T b) {

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from dslc.core.dtypes import FLOAT32, DType
+from dslc.core.dtypes import DType
 from dslc.ir.contractions import BATCH, COLUMNS, ROWS, TERMS
 
 from ..gemm_schedule import SPAN, STAGING, HopperSchedule, Sizes
@@ -44,8 +44,8 @@ class HopperProduct:
         sizes = self.epilogue.contraction.sizes
         if self.windows is None:
             return sizes
-        rows, columns, terms = (self.windows.walks[c].units * UNIT for c in (ROWS, COLUMNS, TERMS))
-        return sizes[BATCH], rows, columns, terms
+        rows, columns, steps = (self.windows.walks[c].units for c in (ROWS, COLUMNS, TERMS))
+        return sizes[BATCH], rows * UNIT, columns * UNIT, steps * self.depth
 
     @property
     def depth(self) -> int:
@@ -208,10 +208,7 @@ def _products(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> N
         w.line("wgmma_fence();")
         with w.unrolled("j", SPAN // 32), w.unrolled("r", s.blocks_of_rows):
             operands = f"d[r], a + (r * {SLAB} + j * {steps[0]} >> 4), b + (j * {steps[1]} >> 4), k > first || j > 0"
-            if product.element == FLOAT32:
-                w.line(f"wgmma_tf32({operands});")
-            else:
-                w.line(f"wgmma<{trans[0]}, {trans[1]}>({operands}, {memory_type(product.element)}());")
+            w.line(f"wgmma<{trans[0]}, {trans[1]}>({operands}, {memory_type(product.element)}());")
         w.line("wgmma_commit();")
         w.line("wgmma_wait<1>();")
         w.line("if (k > first && lane == 0) mbarrier_arrive(empty + previous);")

@@ -195,8 +195,8 @@ class RowWriter:
         if not (last and layout.across and wanted and w.request.arch.launches_overlap):
             return
         chunks, early = self.points // layout.width, w.request.arch.sms * 2048 // layout.block
-        begins = w.block(f"if (blockIdx.x < {early})") if blocks > early else nullcontext()
-        with begins, w.block(f"for ({self.integer} c = lane; c < {chunks}; c += {layout.threads})"):
+        early_blocks = w.block(f"if (blockIdx.x < {early})") if blocks > early else nullcontext()
+        with early_blocks, w.block(f"for ({self.integer} c = lane; c < {chunks}; c += {layout.threads})"):
             place = delinearized(w, "c", [*self.reduced[:-1], self.reduced[-1] // layout.width], layout.width, "r")
             point = self.point(place)
             for read in wanted:
