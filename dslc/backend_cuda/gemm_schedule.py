@@ -51,8 +51,8 @@ class HopperSchedule:
         return f"two warpgroups {how} of {self.rows} x {self.columns}, a third loads {self.stages} stages of {depth} terms{split}"
 
 
-# rows, columns, turns: by how much the products of a step are slower than the tensor cores' rate, seen beside each other on an H100; those of 64 columns
-# in turns by the bytes that go through shared memory
+# rows, columns, turns: by how much the products of a step are slower than the tensor cores' rate, seen beside each other on an H100; those of 64
+# columns in turns by the bytes that go through shared memory
 HOPPER_TILES = {
     (128, 256, False): 1.0, (256, 128, False): 1.0, (64, 256, True): 1.05, (128, 128, True): 1.09, (128, 128, False): 1.09, (128, 64, False): 1.9,
     (256, 64, True): 1.75, (128, 64, True): 1.8,
