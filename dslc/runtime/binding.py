@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,23 @@ def on_device(value: Any) -> bool:
     if hasattr(value, "__dlpack_device__"):
         return int(value.__dlpack_device__()[0]) == 2  # kDLCUDA
     return hasattr(type(value), "__cuda_array_interface__")
+
+
+@dataclass(frozen=True)
+class Shorter:
+    """An array on a device that is as `port` says, for a program whose own port is as long or longer, which pads it (`padded`) where it lies."""
+
+    value: Any
+    port: Port
+
+
+def padded(value: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """The array with its last elements repeated up to a shape: what lies behind is as finite as the data, and as good an index."""
+    if value.shape == tuple(shape):
+        return value
+    if not value.size:
+        return np.zeros(shape, value.dtype)
+    return np.pad(value, [(0, n - m) for n, m in zip(shape, value.shape)], mode="edge")
 
 
 def fit_inputs(ports: Sequence[Port], values: Mapping[str, Any]) -> dict[str, np.ndarray]:

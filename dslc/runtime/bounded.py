@@ -12,7 +12,7 @@ import numpy as np
 from ..core.errors import DataError
 from ..core.executable import Executable, Port
 from ..core.lengths import Length, extent_name, length, of_terms
-from .binding import described, fit_inputs
+from .binding import Shorter, described, fit_inputs, on_device, padded
 from .data.dataset import Dataset
 from .program import Program, check_out, data_ports
 from .store import ParameterStore
@@ -117,13 +117,21 @@ class BoundedProgram:
             return made.program(given, seed=seed, step=step, microbatch=microbatch, out=out)
         extents = {n: np.int32(lengths[dim]) for dim in made.sizes if (n := extent_name(dim)) in {p.name for p in ports}}
         exact = [_at_lengths(p, made, lengths) for p in ports if p.name not in extents]
-        fed = {name: padded(value, next(p.shape for p in ports if p.name == name)) for name, value in fit_inputs(exact, given).items()}
+        fed = self._fed(made.program, exact, given)
         results = [_at_lengths(p, made, lengths) for p in made.program.executable.ports_of("output", "loss", "metric")]
         if out is not None:
             check_out(results, out)
         same = {name: array for name, array in (out or {}).items() if name not in made.axes}
         found = made.program({**fed, **extents}, seed=seed, step=step, microbatch=microbatch, out=same)
         return {p.name: _cut(found[p.name], p.shape, (out or {}).get(p.name)) if p.name in made.axes else found[p.name] for p in results}
+
+    def _fed(self, program: Program, exact: Sequence[Port], given: Mapping[str, Any]) -> dict[str, Any]:
+        """Inputs that are as `exact` says, up to the program's sizes. What lies on a device is padded there, by programs that can (`pads`)."""
+        pads = getattr(program, "pads", False)
+        there = {p.name: Shorter(given[p.name], p) for p in exact if pads and p.name in given and on_device(given[p.name])}
+        here = fit_inputs([p for p in exact if p.name not in there], {name: value for name, value in given.items() if name not in there})
+        shapes = {p.name: p.shape for p in program.executable.ports}
+        return {**there, **{name: padded(value, shapes[name]) for name, value in here.items()}}
 
     def lengths(self, inputs: Mapping[str, Any]) -> dict[str, int]:
         """How long the bounded dimensions are in some inputs."""
@@ -221,13 +229,6 @@ def takes_fewer_rows(program: Program) -> bool:
 def ports_for(program: Program, dataset: Dataset) -> list[Port]:
     """The input ports of a program that the rows of a dataset fill."""
     return program.ports_for(dataset) if isinstance(program, BoundedProgram) else data_ports(program)
-
-
-def padded(value: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """The array with its last elements repeated up to a shape: what lies behind is as finite as the data, and as good an index."""
-    if value.shape == tuple(shape):
-        return value
-    return np.pad(value, [(0, n - m) for n, m in zip(shape, value.shape)], mode="edge")
 
 
 def _cut(value: np.ndarray, shape: Sequence[int], out: np.ndarray | None) -> np.ndarray:
