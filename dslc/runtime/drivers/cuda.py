@@ -239,6 +239,17 @@ class CudaDriver:
         return lambda: self._start_graphs(graphs)
 
     def _instantiated(self, packed: Sequence[_Packed]) -> Any:
+        """The graph of some launches, which overlap where the driver's graphs can do that (12.3 and newer)."""
+        if self._overlap:
+            try:
+                return self._graph_of(packed)
+            except TargetError:
+                if self._dead:
+                    raise
+                self._overlap = False
+        return self._graph_of(packed)
+
+    def _graph_of(self, packed: Sequence[_Packed]) -> Any:
         graph = self._captured(packed)
         try:
             return self._do("cuGraphInstantiate", graph, 0)

@@ -65,6 +65,13 @@ def one_graph() -> None:
     assert [said[k - 1] == "early 65536" for k, e in enumerate(said) if e.startswith("captured")] == [False, True], said
 
 
+def no_overlap() -> None:
+    """A driver whose graphs know no launches that overlap starts them one after the other."""
+    made = program("scaled", "total")
+    assert made({})["loss"] == 30
+    assert [e for e in log() if e.startswith(("captured", "early", "graph"))] == ["captured 2064", "captured 2064", "captured 3064", "graph 2"]
+
+
 def several_graphs() -> None:
     """Of many launches the first few are a graph of their own, which runs while the host starts the next."""
     made = program(*["scaled", "total"] * 25)
