@@ -95,10 +95,10 @@ def test_one_copy_with_its_zeros(always: None) -> None:
 def test_where_it_does_not_help_all_stays(channels: int, precision: str, n: int, always: None) -> None:
     """One channel or two, which would be many more products; whole chunks, in a batch of three; floats of 4 bytes, each of which is a copy."""
     before, after = around(text(channels, precision, n), "step")
-    assert convolutions(before.module) == convolutions(after.module)
+    assert convolutions(before.module) == convolutions(after.module) != []
 
 
 def test_where_it_does_not_pay_all_stays() -> None:
     """Few filters of few taps do not bring in what another order of the pictures costs."""
-    before, after = around(text().replace("16, kernel=5, stride=2, pad=2", "8, kernel=1"), "step")
-    assert convolutions(before.module) == convolutions(after.module)
+    before, after = around(text().replace("16, kernel=5, stride=2, pad=2", "4, kernel=3"), "step")
+    assert convolutions(before.module) == convolutions(after.module) != []
