@@ -22,7 +22,7 @@ from .types import const, register_type, vec
 Value = Any
 Index = Any
 
-FETCHED = 64  # terms whose lines are asked for at a time
+FETCHED = 32  # terms whose lines are asked for at a time: more at once than a core waits for would hold up the loads
 MOST_FETCHING = 8  # panels
 
 

@@ -54,6 +54,7 @@ class HopperSchedule:
 # rows, columns, turns: by how much the products of a step are slower than the tensor cores' rate, seen beside each other on an H100
 HOPPER_TILES = {
     (128, 256, False): 1.0, (256, 128, False): 1.0, (64, 256, True): 1.05, (128, 128, True): 1.09, (128, 128, False): 1.09, (128, 64, False): 1.9,
+    (256, 64, True): 1.75, (128, 64, True): 1.8,
 }  # fmt: skip
 Sizes = tuple[int, int, int, int]  # batch, rows, columns, terms
 

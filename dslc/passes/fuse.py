@@ -53,10 +53,23 @@ def prepare(block: ir.Block) -> None:
         elif isinstance(op, Op):
             for region in op.regions:
                 prepare(region.blocks[0])
+    for op in list(block.operations):
+        if isinstance(op, ops.Gather):
+            _widen_last(op)
     for op in reversed(list(block.operations)):
         rounded = isinstance(op, ops.Cast) and type_of(op.x).dtype.bits == 16 and op.dtype == FLOAT32
         if rounded or (isinstance(op, Op) and widens_bytes(op) and read_by_product(op)):
             _one_a_reader(op)
+
+
+def _widen_last(op: ops.Gather) -> None:
+    """Of 16-bit values that are gathered as float32, those that are gathered become float32."""
+    wide = None if isinstance(op.x.owner, ir.Block) else op.x.owner.opview
+    if isinstance(wide, ops.Cast) and type_of(wide.x).dtype.bits == 16 and wide.dtype == FLOAT32 and op.outside == 0:
+        with ir.InsertionPoint(op), op.location:
+            found = ops.Gather.of(wide.x, *op.operands[1:], batch=op.batch, outside=op.outside)
+            op.results[0].replace_all_uses_with(ops.cast(found, FLOAT32))
+        op.operation.erase()
 
 
 def _one_a_reader(op: Op) -> None:

@@ -213,3 +213,18 @@ def test_a_training_step_copies_no_parameter(precision, clip, tmp_path):
     assert len(updates) == clip + (precision == "bfloat16")  # without clipping products and sums update their parameters themselves
     if clip:  # every gradient is needed before any update
         assert len(updates[-1].results) >= 3 * 12
+
+
+def test_values_in_16_bits_are_gathered_before_they_are_widened():
+    """The loss reads the logits where they lie: no float32 copy of them is made for the one that the label names."""
+    model = dslc.load("""
+model M:
+    input x[6, 40]: bfloat16, label[6]: int32
+    total = cross_entropy(float32(x), label)
+    output total
+    output slope = grad(total, x)
+""")  # fmt: skip
+    elaborated = lower(model, "run", target_of("cpu"))
+    with elaborated.context:
+        kernels = [op for op in program_of(elaborated.module).entry_block.operations if isinstance(op, ops.Kernel)]
+        assert [str(r.type) for k in kernels for r in k.results if "6x40" in str(r.type)] == ["tensor<6x40xbf16>"]
