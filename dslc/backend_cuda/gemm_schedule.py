@@ -129,7 +129,7 @@ def moving_cycles(moved: int, arch: Arch) -> float:
 def tile_schedules(sizes: Sizes, arch: Arch, element: int, mma: bool) -> list[TileSchedule]:
     """All schedules of a product, with elements of so many bytes in shared memory, by tensor cores or by multiply-adds."""
     depth = 64 // element
-    splits = [n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32) if n == 1 or sizes[3] >= n * 4 * depth]
+    splits = [n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64) if n == 1 or sizes[3] >= n * 4 * depth]
     out = []
     for rows, columns, tall in MMA_TILES if mma else FMA_TILES:
         stages = 3 if 3 * (rows + columns) * depth * element * 2 <= arch.shared_bytes else 2
