@@ -16,7 +16,7 @@ from dslc.ir.mlir import arith, vector
 
 from . import emit as e
 from .gemm_pack import fold_each, pack_a_panels, pack_a_rows, pack_b_panel, pack_depth
-from .gemm_schedule import Schedule, Shape, Side, a_elements, b_elements, panel_rows, row_length, sums_elements
+from .gemm_schedule import Schedule, Shape, Side, a_elements, b_elements, panel_length, panel_rows, row_length, sums_elements
 from .types import const, register_type, vec
 
 Value = Any
@@ -253,24 +253,36 @@ class _Outer:
         if self.p.a.side.along == "k":
             start = e.imul(local_strip, s.mr * row_length(s))
             return lambda i, k: self.a_area.load([e.iadd(start, k, i * row_length(s))])
-        start = e.imul(local_strip, panel_rows(s) * s.kc)
+        start = e.imul(local_strip, panel_length(s))
         return lambda i, k: self.a_area.load([e.iadd(start, e.imul(k, panel_rows(s)), i)])
 
     def a_fetcher(self, batch: Index, strip: Index, k0: Index) -> Callable[[Index], None] | None:
-        """Rows that lie apart are short streams, which a processor does not see coming: the next strip's lines are asked for, a block of terms at a
+        """Rows that lie apart are short streams, which a processor does not see coming: lines that will be read are asked for, a block of terms at a
         time. Where many panels read the rows they are near already."""
-        fetch, line, m = self.p.a.fetch, 64 // self.shape.dtype.bytes, self.shape.m
-        if fetch is None or self.s.pack_a or self.p.a.side.along != "k" or self.strips == 1 or self.panels > MOST_FETCHING:
+        side, fetch, line = self.p.a.side, self.p.a.fetch, 64 // self.shape.dtype.bytes
+        if fetch is None or self.s.pack_a or self.panels > MOST_FETCHING:
             return None
+        first = self.first_row(strip)
 
-        def block(k: Index) -> None:
+        def next_strip(k: Index) -> None:
             def row(i: Value) -> None:
                 for at in range(0, FETCHED, line):
-                    fetch(batch, e.imin(e.iadd(self.first_row(strip), self.s.mr, i), m - 1), e.iadd(k0, k, at))
+                    fetch(batch, e.imin(e.iadd(first, self.s.mr, i), self.shape.m - 1), e.iadd(k0, k, at))
 
             e.loop(0, self.s.mr, 1, row)
 
-        return block
+        def next_terms(k: Index) -> None:
+            def term(t: Value) -> None:
+                fetch(batch, first, e.imin(e.iadd(k0, k, FETCHED, t), self.shape.k - 1))
+
+            def terms() -> None:
+                e.loop(0, FETCHED, 1, term)
+
+            e.when(e.icmp("lt", e.irem(e.idx(first), line), self.s.mr), terms)  # of the strips that share lines the first
+
+        if side.along == "k":
+            return next_strip if self.strips > 1 else None
+        return next_terms if side.along == "x" and side.stride and side.stride % line == 0 else None
 
     def b_loader(self, batch: Index, panel: Index, local_panel: Index, k0: Index) -> Callable[[Index, int], Value]:
         s, shape = self.s, self.shape
