@@ -86,7 +86,7 @@ def test_random_products(seed: int) -> None:
         (Shape(512, 32, 300), TA, True),  # each term begins a line
         (Shape(500, 32, 300), TA, False),  # the processor sees these coming
         (Shape(64, 32, 300), PLAIN, True),  # the next strip
-        (Shape(4, 32, 300), PLAIN, False),  # there is none
+        (Shape(1, 32, 300), PLAIN, False),  # there is none
     ],
     ids=str,
 )
