@@ -10,11 +10,13 @@ import pytest
 from dslc.backend_cpu import emit, vmath
 from dslc.backend_cpu.gemm_schedule import BLOCK_K, Shape, Side, choose, panel_length
 from dslc.backend_cpu.machine import Machine, host
+from dslc.backend_cpu.native import KernelArguments, KernelFunction
+from dslc.backend_cpu.types import i64
 from dslc.core import dtypes
 from dslc.ir.mlir import arith
 
 from . import products
-from .native import run_plan
+from .native import run_kernel, run_plan
 from .products import Layout
 
 PLAIN, TA, TB, BOTH = Layout(), Layout(ta=True), Layout(tb=True), Layout(ta=True, tb=True)
@@ -187,3 +189,16 @@ def test_schedules_fit_the_registers() -> None:
             s = choose(Shape(m, n, k), Side("k", stride=k), Side("x", stride=n), machine)
             assert s.mr * s.nv + s.nv + 1 <= registers
             assert s.nr % lanes == 0 and s.mc % s.mr == 0 and s.nc % s.nr == 0
+
+
+def test_where_an_element_lies_in_its_line() -> None:
+    def tell(k: KernelArguments) -> None:
+        for n in range(3):
+            k.operands[1].store(arith.index_cast(i64(), emit.idx(k.operands[0].place_in_line(7 * n))), [n])
+
+    kernel = KernelFunction("tell", ((dtypes.FLOAT32, (32,)), (dtypes.INT64, (3,))), tell)
+    whole = np.zeros(64, np.float32)
+    for start in (0, 1, 5, 16):
+        a, found = whole[start : start + 32], np.zeros(3, np.int64)
+        run_kernel(kernel, [a, found])
+        np.testing.assert_array_equal(found, (a.ctypes.data // 4 + np.array([0, 7, 14])) % 16)
