@@ -13,7 +13,7 @@ from .core.executable import Executable
 from .family import Sizes
 from .model import Model, fed
 from .recipes import OF_ANY_LENGTH
-from .runtime.binding import fit_inputs
+from .runtime.binding import fit_host_inputs
 from .runtime.bounded import BoundedProgram
 from .runtime.program import Program
 from .targets import target_of
@@ -132,7 +132,7 @@ class Trainer:
             raise DataError(f"microbatches: {given} given, a step takes {wanted}", help="give step() a mapping of inputs for each")
         every = [fed(m, self._unneeded) for m in microbatches or (inputs,)]
         if wanted > 1 and not isinstance(self._stepper.fed, BoundedProgram):  # all, before the first one changes anything
-            every = [fit_inputs(self._stepper.ports(), m) for m in every]
+            every = [fit_host_inputs(self._stepper.ports(), m) for m in every]
         batches = iter(every)
         result = self._stepper.run(lambda: next(batches))
         self.metrics = result.metrics

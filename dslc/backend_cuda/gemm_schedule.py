@@ -11,6 +11,7 @@ SPAN = 128  # bytes of a Hopper tile's terms
 STAGING = 8 * 16 * 64 * 4  # bytes: 16 rows of 64 float32 sums for each of 8 consumer warps
 BARRIERS = 256  # bytes behind them
 TENSOR_CORE = 4096  # bytes of one operand whose products a multiprocessor makes in a cycle, with wgmma
+MMA_RATE = 1024  # the same with mma.sync
 START = 1500  # cycles until a block's first tile is there
 LEAST_STEPS = 3  # of SPAN bytes, of a split
 
@@ -53,6 +54,7 @@ class HopperSchedule:
 # rows, columns, turns: by how much the products of a step are slower than the tensor cores' rate, seen beside each other on an H100
 HOPPER_TILES = {
     (128, 256, False): 1.0, (256, 128, False): 1.0, (64, 256, True): 1.05, (128, 128, True): 1.09, (128, 128, False): 1.09, (128, 64, False): 1.9,
+    (256, 64, True): 1.75, (128, 64, True): 1.8,
 }  # fmt: skip
 Sizes = tuple[int, int, int, int]  # batch, rows, columns, terms
 
@@ -116,6 +118,11 @@ class TileSchedule:
 # rows, columns, warps one below the other
 MMA_TILES = ((128, 128, 4), (128, 64, 4), (64, 128, 2), (64, 64, 4))
 FMA_TILES = ((128, 128, 4), (64, 128, 2), (64, 64, 2), (32, 64, 1))
+
+
+def moving_cycles(moved: int, arch: Arch) -> float:
+    """Cycles of a launch that reads and writes so many bytes together."""
+    return START + moved / (13 * arch.sms)
 
 
 def tile_schedules(sizes: Sizes, arch: Arch, element: int, mma: bool) -> list[TileSchedule]:

@@ -18,6 +18,9 @@ from .errors import DataError
 # `scalar` ports are rank-0 values of the host: seed, step, microbatch, extents, schedules driven by the host.
 ROLES = ("input", "scalar", "param", "state", "prepared", "output", "loss", "metric")
 
+# What is behind the name of an output [rows, classes] in those that tell where the greatest of each row is, int32[rows], and what it is.
+BEST, GREATEST = ".best", ".greatest"
+
 # The result of a timed program (no name of a model file), int64[2 + 3 * (launches + 1)] in ticks of the processor's counter: when the last stamp was
 # taken, when the run began, then for each launch, and for the copies between them: how long it ran, how often, when its first run ended.
 TIMES = "(times)"
@@ -164,7 +167,7 @@ class Executable:
 
 
 _FAMILY = b"dslc-executable-"
-_MAGIC = _FAMILY + b"6\n"
+_MAGIC = _FAMILY + b"7\n"
 _BLOBS = ("constants", "code", "prepare")
 
 

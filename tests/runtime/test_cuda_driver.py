@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("cuda.bindings.driver")
 STUB = Path(__file__).parent / "cuda_stub"
 ENVIRONMENTS = {
-    **{k: {} for k in ("one_graph", "fault", "memory", "limits", "images", "tensor_map", "device_arrays", "marks", "fork")},
+    **{k: {} for k in ("one_graph", "several_graphs", "fault", "memory", "limits", "images", "tensor_map", "device_arrays", "rows", "marks", "fork")},
     "without_graph": {"DSLC_CUDA_SYNC": "1"},
     "fault_named": {"DSLC_CUDA_SYNC": "1"},
     "no_device": {"STUB_COUNT": "0"},
