@@ -25,7 +25,7 @@ from .timeline import Timeline
 Key = tuple[str, int, int]  # ("h", moment, buffer), ("r", moment, task), ("k" or "m", moment, buffer)
 INFEASIBLE = 2  # scipy's status
 ROUNDING = 1e-6  # of the solver's numbers
-ROOT = 2  # nodes that the first one costs as much as
+ROOT = 8  # nodes that the first one costs as much as
 THOUSANDS = 1000  # of variables: what work is counted in
 TINY = 1 / 2000  # of the most that is held: so much all buffers together may have that are left out
 UNIT = 1e6  # bytes, so that coefficients are of one order
@@ -64,13 +64,19 @@ def outline(line: Timeline) -> Timeline:
 
 
 def solve(
-    line: Timeline, room: int, moments: Sequence[int], repeats: Mapping[tuple[int, int], bool], near: float = 0.0, work: float = inf
+    line: Timeline,
+    room: int,
+    moments: Sequence[int],
+    repeats: Mapping[tuple[int, int], bool],
+    near: float = 0.0,
+    work: float = inf,
+    known: float = 0.0,
 ) -> Answer | None:
     """The least for moments in order. `repeats`: (the base's next task, a task that runs again before it), whose bytes count as well; both neighbours
     are moments. True: repeats at one place run in the program's order there; the bound is one of such plans alone then. `near`: how far an answer may
-    be above the least, as a share of it. `work`: how much the search may take; where that is less than its root, nothing is found. None: no plan is
-    under `room` bytes."""
-    return _Program(line, room, list(moments)).solved(repeats, near, work)
+    be above the least, as a share of it. `work`: how much the search may take; where that is less than its root, nothing is found. `known`: seconds
+    that none is below, as is known from elsewhere: a search that comes near to them ends. None: no plan is under `room` bytes."""
+    return _Program(line, room, list(moments)).solved(repeats, near, work, known)
 
 
 @dataclass
@@ -86,7 +92,7 @@ class _Program:
     def __post_init__(self) -> None:
         self.now = [{*self.line.tasks[at].reads, *self.line.tasks[at].writes} for at in self.moments]
 
-    def solved(self, repeats: Mapping[tuple[int, int], bool], near: float, work: float) -> Answer | None:
+    def solved(self, repeats: Mapping[tuple[int, int], bool], near: float, work: float, known: float) -> Answer | None:
         for j, at in enumerate(self.moments):
             end = self.moments[j + 1] if j + 1 < len(self.moments) else len(self.line.tasks) - 1
             for b in sorted({b for n in range(at + 1, end + 1) for b in self.line.tasks[n].reads}):
@@ -102,7 +108,7 @@ class _Program:
         for j, terms in enumerate(held):
             task = self.line.tasks[self.moments[j]]
             self.rows.append((terms, -inf, (self.room - task.inside - sum(self.line.sizes[b] for b in self.now[j])) / UNIT))
-        return self._searched(near, work)
+        return self._searched(near, work, known)
 
     # --- variables and rows
 
@@ -150,7 +156,7 @@ class _Program:
 
     # --- the search
 
-    def _searched(self, near: float, work: float) -> Answer | None:
+    def _searched(self, near: float, work: float, known: float) -> Answer | None:
         import numpy as np
         from scipy.optimize import Bounds, LinearConstraint, milp
         from scipy.sparse import csr_array
@@ -160,11 +166,13 @@ class _Program:
         node = (len(self.costs) / THOUSANDS) ** 2
         if work < (ROOT + 1) * node:
             return Answer(0.0, None, work)
+        scale = max(self.line.seconds, 1e-12) / 100
+        if known:
+            self.rows.append(({c: cost / scale for c, cost in enumerate(self.costs) if cost}, known * (1 - ROUNDING) / scale, inf))
         ends = np.cumsum([0, *(len(terms) for terms, _, _ in self.rows)])
         entries = [e for terms, _, _ in self.rows for e in terms.items()]
         matrix = csr_array(([f for _, f in entries], [c for c, _ in entries], ends), shape=(len(self.rows), len(self.costs)))
         whole = np.array([kind in "hr" for kind, _, _ in self.columns], int)
-        scale = max(self.line.seconds, 1e-12) / 100
         options: dict[str, Any] = {"node_limit": int(min(work / node, 1e9)) - ROOT, "mip_rel_gap": near}
         found = milp(
             np.array(self.costs) / scale, integrality=whole, bounds=Bounds(0, 1), options=options,

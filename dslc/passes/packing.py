@@ -44,7 +44,7 @@ SWAPS, MET = 0.4, 0.3  # shares of tries that swap two buffers; of the others, t
 
 
 def pack(intervals: Sequence[Interval], enough: int = 0) -> Packing:
-    """The best of several orders of first fit (by size, bytes times time, start, time, end); while it is above the bound, simulated annealing over the
+    """The best of several orders of first fit (by size, bytes times time, start, time, end); while it is above the bound, simulated annealing of the
     order. Small ones follow, where the others leave room. A packing of `enough` bytes is good enough. The same intervals give the same packing, in
     whatever order they stand."""
     bound = max_live(intervals)
@@ -137,7 +137,9 @@ def max_live(intervals: Sequence[Interval]) -> int:
     return most
 
 
-def _first_fit(intervals: Sequence[Interval], meeting: Mapping[int, Sequence[int]], order: Sequence[int], offsets: list[int], ends: list[int]) -> None:
+def _first_fit(
+    intervals: Sequence[Interval], meeting: Mapping[int, Sequence[int]], order: Sequence[int], offsets: list[int], ends: list[int]
+) -> None:
     """Places each buffer at the lowest offset that is free for as long as it lives; ends -1: not placed yet."""
     for i in order:
         size, at = intervals[i].bytes, 0

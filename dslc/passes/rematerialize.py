@@ -26,9 +26,10 @@ MOMENTS = 3  # that are looked at first
 GROWTH = 4  # places more that are looked at each time
 APART = 3  # tasks between them
 ROUNDS = 12  # of looking at more
-WORK = 20.0  # of all integer programs together, as they count it
-MOST = 12.0  # of one
+WORK = 45.0  # of all integer programs together, as they count it
+MOST, FIRST = 25.0, 100.0  # of one; of the first one, without which there is no bound
 NEAR = 1 / 1000  # of the program's time: how far an answer may be above the least
+ROUGH = 1 / 400  # and where more is looked at than the first time
 LOOSE = 0.3  # of the least: an answer is never farther above it
 ATTEMPTS = 4  # at a plan whose buffers, packed, fit too
 PACKED = 3  # of these are packed
@@ -110,14 +111,15 @@ class _Looked:
         fitting: list[list[int]] = []
         for _ in range(ROUNDS):
             order = sorted(self.moments)
-            answer = solve(self.outline, target, order, self.repeats, self.near, min(self.work, MOST)) if self.work > 0 else None
+            most = FIRST if self.work == WORK else min(self.work, MOST)
+            answer = solve(self.outline, target, order, self.repeats, self.near, most, bound) if self.work > 0 else None
             if answer is None:
                 self.hopeless = self.work > 0 and not any(self.repeats.values())
                 break
             self.work -= answer.work
             if not any(self.repeats.values()):
                 bound = max(bound, answer.bound)
-            self.near = min(LOOSE, max(self.near, NEAR * line.seconds / max(bound, 1e-12)))
+            self.near = min(LOOSE, max(self.near, ROUGH * line.seconds / max(bound, 1e-12)))
             if answer.runs is None:
                 break
             plan = put_in(line, order, answer.runs)

@@ -11,7 +11,6 @@ from dslc.passes.moments import outline, solve
 from dslc.passes.timeline import Task, Timeline
 from tests.passes.test_checkpoint import branching, chain, cheapest
 
-
 MB = 10**6  # the solver's numbers are rounded, about as much as a byte beside this
 
 
@@ -29,7 +28,10 @@ def under(line, room, moments, places=()):
     return None if answer is None else pytest.approx(answer.bound, rel=1e-4, abs=1e-4)
 
 
-def late_uses(again=Task((0,), (1,), 0, 0, 3.0, (True,)), fullest=0):
+CHEAP = Task((0,), (1,), 0, 0, 3.0, (True,))
+
+
+def late_uses(again=CHEAP, fullest=0):
     """0 makes 1, and both are read at the end, over task 3, which needs 10 MB more than its result and its operand (and `fullest` more)."""
     full = Task((2,), (3,), (10 + fullest) * MB, 0, 1.0, (True,))
     return program(((), 100.0), again, ((1,), 1.0), full, ((0, 1, 3), 1.0))
@@ -117,6 +119,13 @@ def test_a_search_that_may_take_nothing_finds_nothing():
     assert solve(chain(12), 8000, [12], {}).work > 0
 
 
+def test_a_search_that_comes_near_to_what_is_known_tells_it():
+    """Of two moments the second alone gives 3; that no plan is below 2.9 is taken over, and does no harm."""
+    line = late_uses()
+    assert solve(line, 49 * MB, [3], {}, known=2.9).bound == pytest.approx(3, rel=1e-4)
+    assert solve(line, 49 * MB, [3], {}, near=0.05, known=2.99).bound >= 2.98
+
+
 def with_small(line, seed):
     """Beside each buffer a tiny one with readers of its own, and one of half the size with the same readers."""
     rng = np.random.default_rng(seed)
@@ -125,7 +134,8 @@ def with_small(line, seed):
     for n, task in enumerate(line.tasks):
         tiny = tuple(2 * count + int(b) for b in rng.integers(0, n, 2)) if n else ()
         reads = (*task.reads, *(b + count for b in task.reads), *dict.fromkeys(tiny))
-        tasks.append(Task(reads, tuple(b + k * count for b in task.writes for k in range(3)), task.inside, 0, task.seconds, (True,) * 3, repeats=task.repeats))
+        writes = tuple(b + k * count for b in task.writes for k in range(3))
+        tasks.append(dataclasses.replace(task, reads=reads, writes=writes, placed=(True,) * 3))
     sizes = {b + k * count: size for b in range(count) for k, size in enumerate((60 * MB, 30 * MB, 1000))}
     return Timeline(tuple(tasks), sizes, dict.fromkeys(sizes, ""), {b: b % count for b in sizes}, 0)
 
