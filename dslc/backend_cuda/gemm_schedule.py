@@ -51,7 +51,8 @@ class HopperSchedule:
         return f"two warpgroups {how} of {self.rows} x {self.columns}, a third loads {self.stages} stages of {depth} terms{split}"
 
 
-# rows, columns, turns: by how much the products of a step are slower than the tensor cores' rate, seen beside each other on an H100
+# rows, columns, turns: by how much the products of a step are slower than the tensor cores' rate, seen beside each other on an H100; those of 64
+# columns in turns by the bytes that go through shared memory
 HOPPER_TILES = {
     (128, 256, False): 1.0, (256, 128, False): 1.0, (64, 256, True): 1.05, (128, 128, True): 1.09, (128, 128, False): 1.09, (128, 64, False): 1.9,
     (256, 64, True): 1.75, (128, 64, True): 1.8,
@@ -128,7 +129,7 @@ def moving_cycles(moved: int, arch: Arch) -> float:
 def tile_schedules(sizes: Sizes, arch: Arch, element: int, mma: bool) -> list[TileSchedule]:
     """All schedules of a product, with elements of so many bytes in shared memory, by tensor cores or by multiply-adds."""
     depth = 64 // element
-    splits = [n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32) if n == 1 or sizes[3] >= n * 4 * depth]
+    splits = [n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64) if n == 1 or sizes[3] >= n * 4 * depth]
     out = []
     for rows, columns, tall in MMA_TILES if mma else FMA_TILES:
         stages = 3 if 3 * (rows + columns) * depth * element * 2 <= arch.shared_bytes else 2

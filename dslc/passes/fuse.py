@@ -57,8 +57,7 @@ def prepare(block: ir.Block) -> None:
         if isinstance(op, ops.Gather):
             _widen_last(op)
     for op in reversed(list(block.operations)):
-        rounded = isinstance(op, ops.Cast) and type_of(op.x).dtype.bits == 16 and op.dtype == FLOAT32
-        if rounded or (isinstance(op, Op) and widens_bytes(op) and read_by_product(op)):
+        if (isinstance(op, Op) and _widens(op)) or (isinstance(op, Op) and widens_bytes(op) and read_by_product(op)):
             _one_a_reader(op)
 
 
@@ -321,6 +320,7 @@ def grouped(block: ir.Block, updated: Mapping[ir.Value, ir.Value | None] | None 
     _merge_along_values(graph, lean=True)
     _merge_along_values(graph, lean=False)
     _merge_siblings(graph)
+    _widen_late(graph)
     return graph
 
 
@@ -375,6 +375,24 @@ def _merge_siblings(graph: Graph) -> None:
                 and _can_merge(graph, g, h)
             ):
                 graph.merge(g, h)
+
+
+def _widen_late(graph: Graph) -> None:
+    """Casts of 16-bit values to float32 for another kernel are done there, so that the narrow value is what is stored."""
+    for n, op in enumerate(graph.core):
+        a, readers = graph.group_of[n], {graph.group_of[c] for c in graph.consumers[n]}
+        if not _widens(op) or len(readers) != 1 or a in readers or any(r in graph.outside for r in graph.results[n]):
+            continue
+        (b,) = readers
+        rest = graph.groups[a] - {n}
+        if any(graph.group_of[p] == a for p, _ in graph.uses[n]) and rest and graph.again.isdisjoint({n}):
+            kinds = kind_of(graph, graph.groups[a]), kind_of(graph, graph.groups[b])
+            if kinds == (kind_of(graph, rest), kind_of(graph, graph.groups[b] | {n})) and None not in kinds:
+                graph.groups[a], graph.groups[b], graph.group_of[n] = rest, graph.groups[b] | {n}, b
+
+
+def _widens(op: Op) -> bool:
+    return isinstance(op, ops.Cast) and type_of(op.x).dtype.bits == 16 and op.dtype == FLOAT32
 
 
 def _independent(graph: Graph, a: int, b: int) -> bool:

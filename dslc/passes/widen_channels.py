@@ -26,8 +26,8 @@ MOST = 1.5  # times as many products
 
 @dataclass(frozen=True)
 class WidenChannels:
-    """Convolutions of 16-bit floats whose pictures have no whole chunks of channels read pictures, and filters, with zeros behind them; the gradient of
-    such filters is made for all channels and cut. Done where the copies spared weigh more than a copy of the pictures, which casts to 16 bits make.
+    """Convolutions of 16-bit floats whose pictures have no whole chunks of channels read pictures, and filters, with zeros behind them; the gradient
+    of such filters is made for all channels and cut. Done where the copies spared weigh more than a copy of the pictures, as casts to 16 bits make.
 
     before: %y = conv (cast %x), (cast %w)      after: %y = conv (cast (view %x, a channel more)), (cast (view %w, a channel more))
     """

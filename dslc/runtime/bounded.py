@@ -12,7 +12,7 @@ import numpy as np
 from ..core.errors import DataError
 from ..core.executable import Executable, Port
 from ..core.lengths import Length, extent_name, length, of_terms
-from .binding import described, fit_inputs
+from .binding import Shorter, described, fit_inputs, on_device, padded
 from .data.dataset import Dataset
 from .program import Program, check_out, data_ports
 from .store import ParameterStore
@@ -133,7 +133,7 @@ class BoundedProgram:
         given = {name: value for name, value in inputs.items() if name in call.wholes or name not in self.inputs}
         if not made.sizes:
             return made.program(given, seed=seed, step=step, microbatch=microbatch, out=out)
-        fed = {name: padded(value, call.wholes[name]) for name, value in fit_inputs(call.exact, given).items()}
+        fed = self._fed(call, given)
         if out:
             check_out(call.results, out)
         same = {name: array for name, array in (out or {}).items() if name not in made.axes}
@@ -148,6 +148,16 @@ class BoundedProgram:
         exact = [_at_lengths(p, made, lengths) for p in ports.values() if p.name not in extents]
         results = [_at_lengths(p, made, lengths) for p in made.program.executable.ports_of("output", "loss", "metric")]
         return _Call(made, extents, exact, {name: p.shape for name, p in ports.items()}, results)
+
+    @staticmethod
+    def _fed(call: _Call, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Inputs of the exact shapes, up to the program's sizes. What lies on a device is padded there, by programs that can (`pads`)."""
+        exact, there = call.exact, {}
+        if getattr(call.made.program, "pads", False):
+            there = {p.name: Shorter(given[p.name], p) for p in exact if p.name in given and on_device(given[p.name])}
+            exact = [p for p in exact if p.name not in there]
+            given = {name: value for name, value in given.items() if name not in there}
+        return {**there, **{name: padded(value, call.wholes[name]) for name, value in fit_inputs(exact, given).items()}}
 
     def lengths(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
         """How long the bounded dimensions are in inputs of some shapes."""
@@ -244,19 +254,6 @@ def takes_fewer_rows(program: Program) -> bool:
 def ports_for(program: Program, dataset: Dataset) -> list[Port]:
     """The input ports of a program that the rows of a dataset fill."""
     return program.ports_for(dataset) if isinstance(program, BoundedProgram) else data_ports(program)
-
-
-def padded(value: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """The array with its last elements repeated up to a shape: what lies behind is as finite as the data, and as good an index."""
-    if value.shape == tuple(shape):
-        return value
-    whole = np.empty(shape, value.dtype)
-    whole[tuple(map(slice, value.shape))] = value
-    for axis, (n, m) in enumerate(zip(value.shape, shape)):
-        if n < m:  # the axes before are whole by now
-            before, behind = (slice(None),) * axis, tuple(map(slice, value.shape[axis + 1 :]))
-            whole[(*before, slice(n, None), *behind)] = whole[(*before, slice(n - 1, n), *behind)]
-    return whole
 
 
 def _cut(value: np.ndarray, shape: Sequence[int], out: np.ndarray | None) -> np.ndarray:

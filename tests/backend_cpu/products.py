@@ -42,7 +42,7 @@ def operand(memory: emit.Memory, side: Side, rows: int, columns: int, x_is_row: 
             return memory.load([at], lanes, mask)
         return memory.gather([at], arith.muli(emit.iota(lanes), emit.splat(emit.idx(columns), lanes)), mask)
 
-    return gemm.Operand(side, load, fetch=(lambda b, x, k: memory.fetch([place(b, x, k)])) if side.direct else None)
+    return gemm.Operand(side, load, place=(lambda b, x, k: (memory, place(b, x, k))) if side.direct else None)
 
 
 def sides(shape: Shape, layout: Layout) -> tuple[Side, Side]:

@@ -93,7 +93,8 @@ def epilogue_of(request: Request, op: Any) -> Epilogue:
 
 def hopper_product(epilogue: Epilogue) -> hopper.HopperProduct | None:
     """The product as Hopper multiplies it: operands that the copy engine cannot read as they lie, nor in boxes, are packed first. None for other
-    types than 16-bit floats but in tf32, and where a packing would be far larger than what it is made of, as windows of a convolution are."""
+    types than 16-bit floats but in tf32, and where a packing would be far larger than what it is made of, as windows of a convolution are; in tf32
+    that is so of a filter's gradient (see `windows`)."""
     element = epilogue.contraction.op.types()[0].dtype
     if not epilogue.request.arch.hopper or not (element in (BFLOAT16, FLOAT16) or epilogue.contraction.op.tf32):
         return None

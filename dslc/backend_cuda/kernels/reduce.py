@@ -100,8 +100,8 @@ def _beside(rows: Rows, request: Request, dim: int) -> Layout:
     points, count = prod(sizes[rows.kept :]), prod(sizes[: rows.kept])
     width = _rows_at_once(rows, request, dim)
     groups, parts = sizes[dim] // width, sum(t.bytes for level in rows.folds for f in level for t in f.parts)
-    lanes = WARP
-    while lanes > 4 and lanes * width >= 64 and (lanes > groups or count // (width * lanes) < request.arch.sms):
+    lanes, spread = WARP, points < MUCH_WORK  # longer rows are split where there are few
+    while width > 1 and lanes > (4 if spread else 8) and (lanes > groups or (spread and count // (width * lanes) < request.arch.sms)):
         lanes //= 2
     shares = 1
     while shares * lanes < 512 and points >= 8 * shares and count // width * shares < request.arch.sms * 2048:

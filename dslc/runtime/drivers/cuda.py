@@ -175,6 +175,14 @@ class CudaDriver:
         with self.lock:
             self._do("cuMemcpyDtoDAsync", target, source, size, self._stream)
 
+    def copy_rows(self, target: int, target_pitch: int, source: int, source_pitch: int, width: int, rows: int) -> None:
+        device, rectangle = self._api.CUmemorytype.CU_MEMORYTYPE_DEVICE, self._api.CUDA_MEMCPY2D()
+        rectangle.srcMemoryType, rectangle.srcDevice, rectangle.srcPitch = device, self._api.CUdeviceptr(source), source_pitch
+        rectangle.dstMemoryType, rectangle.dstDevice, rectangle.dstPitch = device, self._api.CUdeviceptr(target), target_pitch
+        rectangle.WidthInBytes, rectangle.Height = width, rows
+        with self.lock:
+            self._do("cuMemcpy2DAsync", rectangle, self._stream, doing=f"a copy of {rows:,} rows of {width:,} bytes")
+
     # ---- kernels
 
     def load(self, code: bytes, symbols: Sequence[str]) -> dict[str, Function]:
@@ -231,6 +239,17 @@ class CudaDriver:
         return lambda: self._start_graphs(graphs)
 
     def _instantiated(self, packed: Sequence[_Packed]) -> Any:
+        """The graph of some launches, which overlap where the driver's graphs can do that (12.3 and newer)."""
+        if self._overlap:
+            try:
+                return self._graph_of(packed)
+            except TargetError:
+                if self._dead:
+                    raise
+                self._overlap = False
+        return self._graph_of(packed)
+
+    def _graph_of(self, packed: Sequence[_Packed]) -> Any:
         graph = self._captured(packed)
         try:
             return self._do("cuGraphInstantiate", graph, 0)
