@@ -70,8 +70,8 @@ class Chunk:
         note(module, "chunk", [*(line for lines in told for line in lines), *notes])
 
     def planned(self, scans: Scans, program: Callable[[], func.FuncOp]) -> tuple[int, Timeline, Choice | None]:
-        """The number of turns that takes least time within the budget, of a program with these schedules of scans, and its plan (`cheapest`). From the
-        second time on it is looked for from the one before on."""
+        """The number of turns that takes least time within the budget, of a program with these schedules of scans, and its plan (`cheapest`). It is
+        looked for from the one before on, where there was one."""
         assert self.budget is not None
         known, budget = self.searched, self.budget - self.aside
         if scans not in known.turns:
