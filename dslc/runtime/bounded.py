@@ -62,6 +62,11 @@ class BoundedProgram:
         """What was made so far: the sizes of each program, `time<=64`."""
         return [str(key) for key in self._made]
 
+    @property
+    def made(self) -> Program | None:
+        """The program of fixed ports that was made first."""
+        return next((made.program for made in self._made.values()), None)
+
     def told(self) -> str:
         """How many programs were made, and for which lengths."""
         count = len(self._made)
@@ -226,6 +231,11 @@ def attach(program: Program, store: ParameterStore) -> None:
 def that_ran(program: Program) -> Program:
     """The program of fixed ports that a call of this one ran."""
     return program.last or program if isinstance(program, BoundedProgram) else program
+
+
+def that_is_made(program: Program) -> Program:
+    """One of the programs that this one stands for, if it has made any: of the same model as all of them."""
+    return program.made or program if isinstance(program, BoundedProgram) else program
 
 
 def takes_fewer_rows(program: Program) -> bool:
