@@ -30,7 +30,7 @@ def training_loop(
     tune: float | None = None,
 ) -> TrainingLoop:
     """The loop of a model's train block, ready to run; `start=False` leaves out the weights that the block starts from; `tune`: seconds in which the
-    schedules of its kernels are measured first. Raises dslc errors for what is missing or does not fit."""
+    schedules of its kernels are measured, first, or of bounded dimensions when a program is made. Raises dslc errors for what is missing or does not fit."""
     block = _block(model)
     data = run_data(model)
     settings = settings_of(block, folder)
