@@ -111,6 +111,7 @@ def test_every_function_has_a_case() -> None:
     assert not {f"{name} ({file}:{line})" for (file, line), name in wanted.items() if (file, line) not in lines}
     shapes = re.findall(r"^DSLC_(WGMMA\w*)\((\d+)(?:, (__\w+))?", (DEVICE / "wgmma.cuh").read_text(), re.MULTILINE)
     assert len(shapes) > 15
-    for name, columns, element in shapes:
-        held = f"{int(columns) // 2}, {element}" if element else str(int(columns) // 2)
-        assert re.search(rf"void {name.lower()}<(?:(?:true|false), )*{held}>\(", signatures), (name, columns, element)
+    for macro, columns, element in shapes:
+        for name in ("wgmma", "wgmma_registers") if macro == "WGMMA_TF32" else (macro.lower(),):
+            held = f"{int(columns) // 2}, {element or 'float'}"
+            assert re.search(rf"void {name}<(?:(?:true|false), )*{held}>\(", signatures), (name, columns, element)
