@@ -68,7 +68,7 @@ INTEGERS = [
     "divide_down(a, 7)", "modulo_down(a, 7)", "draw_integer(philox(a, b, i, 3u, i), -5, 11u)", "better_argmax(a, i, b, i ^ 1)",
 ]  # fmt: skip
 LONG = ["wrapping_add(a, b)", "wrapping_subtract(a, b)", "wrapping_multiply(a, b)", "floor_divide(a, b)", "floor_modulo(a, b)",
-        "shift_right<64>(a, b % 70)", "(long long)near_index(a)", "modulo_down(a, 9LL)"]  # fmt: skip
+        "shift_right<64>(a, b % 70)", "(long long)near_index(a)", "(long long)near_index((unsigned long long)a)", "modulo_down(a, 9LL)"]  # fmt: skip
 NARROW = ("__half", "__nv_bfloat16", "__nv_fp8_e4m3", "__nv_fp8_e5m2", "float")
 MOVED = r"""
 template <typename T> __device__ __forceinline__ void moved(const T* x, T* y, int have) {
