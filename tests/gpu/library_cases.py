@@ -257,7 +257,7 @@ template <int R> __device__ __forceinline__ void written(float* y, const float (
 }
 template <typename T, int N, bool A, bool B> __device__ __forceinline__ void product(const uint4* x, float* y) {
     const T* tiles = tiles_of<T>(x, 64 + N);
-    const unsigned long long a = matrix_descriptor(tiles, 1024, 1024), b = matrix_descriptor(tiles + 64 * 64, 4096, 1024);
+    const unsigned long long a = matrix_descriptor(tiles, 1024, 1024), b = matrix_descriptor(tiles + 64 * 128 / sizeof(T), 4096, 1024);
     float d[N / 2];
     wgmma_fence();
     wgmma<A, B>(d, a, b, 0, T());
@@ -268,27 +268,16 @@ template <typename T, int N, bool A, bool B> __device__ __forceinline__ void pro
 }
 template <typename T, int N, bool B> __device__ __forceinline__ void from_registers(const uint4* x, const float* p, float* y) {
     const T* tiles = tiles_of<T>(x, 64 + N);
-    const unsigned long long b = matrix_descriptor(tiles + 64 * 64, 4096, 1024);
+    const unsigned long long b = matrix_descriptor(tiles + 64 * 128 / sizeof(T), 4096, 1024);
     float weights[16], d[N / 2];
     for (int k = 0; k < 16; ++k) weights[k] = p[16 * threadIdx.x + k];
-    unsigned a[2][4], rest[2][4];
+    unsigned a[sizeof(T)][4], rest[2][4];
     pack_weights<T>(a, weights);
-    pack_rests<T>(rest, weights);
+    if constexpr (sizeof(T) == 2) pack_rests<T>(rest, weights);
     wgmma_fence();
     wgmma_registers<B>(d, a[0], b, 0, T());
     wgmma_registers<B>(d, a[1], b + (B ? 128 : 2), 1, T());
-    wgmma_registers<B>(d, rest[1], b + (B ? 128 : 2), 1, T());
-    wgmma_commit();
-    wgmma_wait<0>();
-    written(y, d);
-}
-template <int N> __device__ __forceinline__ void product_tf32(const uint4* x, float* y) {
-    const float* tiles = tiles_of<float>(x, 64 + N);
-    const unsigned long long a = matrix_descriptor(tiles, 1024, 1024), b = matrix_descriptor(tiles + 64 * 32, 1024, 1024);
-    float d[N / 2];
-    wgmma_fence();
-    wgmma_tf32(d, a, b, 0);
-    wgmma_tf32(d, a + 2, b + 2, 1);
+    if constexpr (sizeof(T) == 2) wgmma_registers<B>(d, rest[1], b + (B ? 128 : 2), 1, T());
     wgmma_commit();
     wgmma_wait<0>();
     written(y, d);
@@ -333,6 +322,9 @@ TURNED = (("false", "false"), ("false", "true"), ("true", "false"), ("true", "tr
 PRODUCTS = [(f"product{k}_{n}", t, n, TURNED[(n // 64 + k) % 4]) for k, t in enumerate(SIXTEEN) for n in (64, 128, 192, 256)]
 PRODUCTS += [(f"turned{k}", "__nv_bfloat16", 128, turned) for k, turned in enumerate(TURNED)]
 FROM_REGISTERS = [(f"registers{k}_{n}", t, n, "true" if (n // 64 + k) % 2 else "false") for k, t in enumerate(SIXTEEN) for n in (64, 128, 192, 256)]
+IN_TF32 = (32, 64, 96, 128, 192, 256)
+PRODUCTS += [(f"product_tf32_{n}", "float", n, TURNED[0]) for n in IN_TF32]
+FROM_REGISTERS += [(f"registers_tf32_{n}", "float", n, "false") for n in IN_TF32]
 BOUNDS = "__launch_bounds__(128, 1) "
 HOPPER = Kernels(
     HOPPER_PARTS
@@ -341,12 +333,10 @@ HOPPER = Kernels(
         kernel(m, "const uint4* x, const float* p, float* y", f"    from_registers<{t}, {n}, {how}>(x, p, y);", BOUNDS)
         for m, t, n, how in FROM_REGISTERS
     )
-    + "".join(kernel(f"product_tf32_{n}", "const uint4* x, float* y", f"    product_tf32<{n}>(x, y);", BOUNDS) for n in (64, 128, 256))
     + "".join(kernel(f"boxed{n}", "const __grid_constant__ TensorMap map, float* y", f"    boxed<{n}>(&map, y);") for n in (2, 3, 4, 5)),
     (
         "handed_over",
         *(m for m, *_ in (*PRODUCTS, *FROM_REGISTERS)),
-        *(f"product_tf32_{n}" for n in (64, 128, 256)),
         *(f"boxed{n}" for n in (2, 3, 4, 5)),
     ),
 )
@@ -430,5 +420,4 @@ CASES = {
     **boxes(),
     **{m: wgmma(m, TYPES[t], n) for m, t, n, _ in PRODUCTS},
     **{m: wgmma(m, TYPES[t], n, drawn(np.float32, 128, 16)) for m, t, n, _ in FROM_REGISTERS},
-    **{f"product_tf32_{n}": wgmma(f"product_tf32_{n}", np.float32, n) for n in (64, 128, 256)},
 }  # fmt: skip
