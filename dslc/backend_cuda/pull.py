@@ -133,6 +133,20 @@ class Point:
             return f"{'divide_down' if isinstance(e, FloorDiv) else 'modulo_down'}({x}, {divisor}{wide})"
         return f"{x} {'/' if isinstance(e, FloorDiv) else '%'} {divisor}u"  # unsigned: a multiplication and a shift
 
+    def near(self, e: Expr) -> str:
+        """A bound of a stream (`Stream.bound`) as an int whose neighbours and negative are ints too: a number that was read may be the greatest or
+        the least of its type."""
+        if not symbols_of(e):
+            return f"(int){self.index(e)}"
+        terms, constant = (e.terms, e.constant) if isinstance(e, Sum) else (((e, 1),), 0)
+        return f"near_index({' + '.join([*(f'{f}LL * {self._near_term(t)}' for t, f in terms), f'{constant}LL'])})"
+
+    def _near_term(self, e: Expr) -> str:
+        if not isinstance(e, Symbol):
+            return self.index(e)
+        read = self.value(self.trace.symbols[e.operand])
+        return f"near_index({read.text})" if read.dtype.bits > 32 else read.text
+
     def integer(self, e: Expr) -> Val:
         """An index expression as a value."""
         dtype = INT64 if self.index_type != "int" or any(self.trace.symbols[n].dtype.bits > 32 for n in symbols_of(e)) else INT32

@@ -83,6 +83,7 @@ __device__ __forceinline__ int near_index(long long i) {
     const long long most = 0x7ff00000;
     return (int)(i > most ? most : i < -most ? -most : i);
 }
+__device__ __forceinline__ int near_index(unsigned long long i) { return (int)(i > 0x7ff00000 ? 0x7ff00000 : i); }
 // Integer division by a positive constant where the dividend may be negative.
 template <typename T> __device__ __forceinline__ T divide_down(T a, T b) { return (a >= 0 ? a : a - (b - 1)) / b; }
 template <typename T> __device__ __forceinline__ T modulo_down(T a, T b) { return a - divide_down(a, b) * b; }
