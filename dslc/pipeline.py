@@ -56,7 +56,10 @@ def _program(recipe: Recipe, model: Model, elaborated: Any, program: str, target
 
     grouping: list[Pass] = [Experts()] if target.lowered else []
     if recipe.decodes:  # which knows rows by their time
-        return [*_gradients(elaborated), model.decoding(elaborated, prefill=program == "prefill"), Simplify(), *grouping]
+        from .passes.greedy import Greedy
+
+        ahead: list[Pass] = [Greedy()] if target.repeats and program == "decode" else []
+        return [*_gradients(elaborated), model.decoding(elaborated, prefill=program == "prefill"), Simplify(), *ahead, *grouping]
     if not recipe.steps:
         return [*grouping, *_gradients(elaborated)]  # gradients follow the groups
     from .passes.differentiate import Differentiate
@@ -84,8 +87,9 @@ def _layouts(recipe: Recipe, model: Model, target: Target) -> list[Pass]:
         passes.append(ScaleWeights())
     if target.channels_last:
         from .passes.channels_last import ChannelsLast
+        from .passes.widen_channels import WidenChannels
 
-        passes.append(ChannelsLast())
+        passes += [WidenChannels(), ChannelsLast()]
     if target.lines and recipe.prepares and not recipe.decodes and not model.checked.bounds:  # one copy of a model, for what runs again and again
         from .passes.lines import Lines
 

@@ -21,7 +21,8 @@ class Target:
     program; `missing()` says in one sentence what is not there, or gives None. `compile_timed`: as `compile`, a program that times its launches
     itself (`core.executable.TIMES`). `device()` names what schedules are measured on, None where that is not this machine's; `schedules(kernel)` are
     those that a kernel may have, the cost model's first. `workers()` and `few_rows`: those of
-    the pass `Attention`; `channels_last`: convolutions want values so; `lines`: products want weights so."""
+    the pass `Attention`; `channels_last`: convolutions want values so; `lines`: products want weights so; `repeats`: its programs run again without
+    the host (`DeviceProgram.again`)."""
 
     name: str
     about: str
@@ -37,6 +38,7 @@ class Target:
     few_rows: bool = False
     channels_last: bool = False
     lines: bool = False
+    repeats: bool = False
 
 
 def _compile_cpu(module: Any, name: str, timed: bool = False) -> Executable:
@@ -121,7 +123,8 @@ def _cuda_target(name: str, about: str, arch: Callable[[], str], missing: Callab
 
         return schedules_of(kernel, arch_of(arch()))
 
-    return Target(name, about, True, compile, _load, fingerprint, missing, device=device, schedules=schedules, few_rows=True, channels_last=True)
+    return Target(name, about, True, compile, _load, fingerprint, missing, device=device, schedules=schedules, few_rows=True, channels_last=True,
+                  repeats=True)  # fmt: skip
 
 
 def _found_arch() -> str:

@@ -24,6 +24,11 @@ class Arch:
         """Whether TMA, mbarrier transactions and wgmma exist."""
         return self.name == "sm_90a"
 
+    @property
+    def launches_overlap(self) -> bool:
+        """Whether a kernel may be started before the last one has ended, and waits for it by itself (griddepcontrol)."""
+        return self.sm >= 90 or self.name.startswith("emulated")
+
 
 ARCHS = {
     a.name: a

@@ -46,9 +46,9 @@ class Printed:
 
 def printed(name: str, units: Sequence[Unit], arch: Arch) -> Printed:
     """The text of a program."""
-    parts = [(f.symbol, function_text(unit, f, k == 0)) for unit in units for k, f in enumerate(unit.functions)]
+    parts = [(f.symbol, function_text(unit, f, k == 0, arch)) for unit in units for k, f in enumerate(unit.functions)]
     body = "\n\n".join(text for _, text in parts)
-    includes = ["math.cuh", "memory.cuh"]
+    includes = ["math.cuh", "memory.cuh", *(["launch.cuh"] if arch.launches_overlap else [])]
     if NARROW.search(body):
         includes.insert(0, "narrow.cuh")
     if "philox(" in body:
@@ -61,13 +61,17 @@ def printed(name: str, units: Sequence[Unit], arch: Arch) -> Printed:
     return Printed(f"{head}{prelude}\n{body}\n", prelude, tuple(parts))
 
 
-def function_text(unit: Unit, function: Function, first: bool) -> str:
-    """A function under its comment."""
+def function_text(unit: Unit, function: Function, first: bool, arch: Arch) -> str:
+    """A function under its comment. Where launches overlap, all of it but prefetches comes behind the wait for those before."""
     comment = _comment(unit, function) if first else [f"// {unit.role}, the next step of {unit.name}: {function.schedule}"]
     block = function.block[0] * function.block[1] * function.block[2]
     bounds = f"__launch_bounds__({block}, {function.blocks_per_sm})"
     parameters = ", ".join(f"{p.type} {p.name}" for p in function.parameters)
-    return "\n".join([*comment, f'extern "C" __global__ void {bounds} {function.symbol}({parameters}) {{', function.text, "}"])
+    head = f'extern "C" __global__ void {bounds} {function.symbol}({parameters}) {{'
+    body = [function.ahead, function.text]
+    if arch.launches_overlap:
+        body = ["    let_next_launch_start();", function.ahead, "    wait_for_launches_before();", function.text]
+    return "\n".join([*comment, head, *filter(None, body), "}"])
 
 
 def _comment(unit: Unit, function: Function) -> list[str]:

@@ -73,6 +73,7 @@ class Function:
     shared_bytes: int = 0
     blocks_per_sm: int = 1  # for __launch_bounds__
     schedule: str = ""  # in words, for the comment above it
+    ahead: str = ""  # what it does before the launches before it have ended: prefetches
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class Generated:
 
 
 Generator = Callable[[Request], Generated]
+_AHEAD = "// all above is done ahead"
 
 
 @dataclass(frozen=True)
@@ -140,10 +142,20 @@ class FunctionWriter(Writer):
         self.parameters[name] = Parameter(name, f"{qualifier}{memory_type(t.dtype)}*", source, number)
         return Memory(name, t)
 
+    def ahead_ends(self) -> None:
+        """What was written so far needs nothing that launches before this one make: indices and prefetches."""
+        self.lines.append(_AHEAD)
+
+    def prefetch(self, address: str) -> None:
+        """Asks for what lies at an address, which must be known ahead; nothing where launches do not overlap."""
+        if self.request.arch.launches_overlap:
+            self.line(f"prefetch({address});")
+
     def function(self, grid: Sequence[int], block: Sequence[int], *, shared_bytes: int = 0, blocks_per_sm: int = 1, schedule: str = "") -> Function:
         """The function as it stands."""
         g, b = (tuple([*xs, 1, 1][:3]) for xs in (grid, block))
-        return Function(self.symbol, tuple(self.parameters.values()), self.text(), g, b, shared_bytes, blocks_per_sm, schedule)  # type: ignore[arg-type]
+        ahead, _, text = self.text().rpartition(_AHEAD + "\n")
+        return Function(self.symbol, tuple(self.parameters.values()), text, g, b, shared_bytes, blocks_per_sm, schedule, ahead.rstrip("\n"))  # type: ignore[arg-type]
 
 
 def request_of(body: Body, arch: Arch, name: str, aligned: Sequence[bool] | None = None, schedule: str = BY_COST) -> Request:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from . import dtypes
@@ -16,6 +17,9 @@ from .errors import DataError
 # `prepared` ports are what another program made from parameters (`Executable.prepare`).
 # `scalar` ports are rank-0 values of the host: seed, step, microbatch, extents, schedules driven by the host.
 ROLES = ("input", "scalar", "param", "state", "prepared", "output", "loss", "metric")
+
+# What is behind the name of an output [rows, classes] in those that tell where the greatest of each row is, int32[rows], and what it is.
+BEST, GREATEST = ".best", ".greatest"
 
 # The result of a timed program (no name of a model file), int64[2 + 3 * (launches + 1)] in ticks of the processor's counter: when the last stamp was
 # taken, when the run began, then for each launch, and for the copies between them: how long it ran, how often, when its first run ended.
@@ -153,11 +157,17 @@ class Executable:
 
     def ports_of(self, *roles: str) -> list[Port]:
         """The ports of the given roles, in order."""
-        return [p for p in self.ports if p.role in roles]
+        if roles not in self._found:
+            self._found[roles] = [p for p in self.ports if p.role in roles]
+        return list(self._found[roles])
+
+    @cached_property
+    def _found(self) -> dict[tuple[str, ...], list[Port]]:
+        return {}  # every call of a program asks for some
 
 
 _FAMILY = b"dslc-executable-"
-_MAGIC = _FAMILY + b"6\n"
+_MAGIC = _FAMILY + b"7\n"
 _BLOBS = ("constants", "code", "prepare")
 
 

@@ -41,6 +41,9 @@ def simplify_block(block: ir.Block) -> None:
     for op in list(block.operations):
         if not isinstance(op, Op) or isinstance(op, ops.Yield):
             continue
+        if isinstance(op, ops.Scan) and op.trip == 0:
+            _without_turns(op)
+            continue
         if op.regions:
             for region in op.regions:
                 simplify_block(region.blocks[0])
@@ -59,6 +62,16 @@ def simplify_block(block: ir.Block) -> None:
     for op in list(block.operations):
         if isinstance(op, ops.View) and isinstance(product := maker(op.operands[0]), ops.Contract):
             _turn_product(op, product)
+
+
+def _without_turns(scan: ops.Scan) -> None:
+    """Of no turns: what is carried into it, and stacks of nothing."""
+    with ir.InsertionPoint(scan), scan.location:
+        stacks = [ops.zeros(type_of(v)) for v in list(scan.results)[scan.carries :]]
+    starts = list(scan.operands)[scan.constants : scan.constants + scan.carries]
+    for old, new in zip(scan.results, [*starts, *stacks]):
+        old.replace_all_uses_with(new)
+    scan.operation.erase()
 
 
 def _merge(op: Op, seen: dict[tuple, Op]) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ..core.errors import DataError
+from ..core.executable import BEST, GREATEST
 from .generation import check_prompts, check_room
 from .program import Program
-from .store import ParameterStore
+from .sampling import check_finite, greedy
+from .store import ParameterStore, aligned_zeros
 
 SHORT = 16  # a window of so many times the tokens of a prompt costs more than a step for each of them
 
@@ -45,6 +47,9 @@ class CachedModel:
         self.output = decode.executable.ports_of("output")[0]
         if len(inputs) != 2 or len(self.tokens.shape) != 2 or not self.tokens.dtype.is_integer or len(self.output.shape) != 2:
             raise DataError(f"generation needs one input of tokens [batch, time] and logits; the inputs are {', '.join(inputs)}")
+        outputs = {p.name: p for p in decode.executable.ports_of("output")}
+        best = outputs.get(self.output.name + BEST)
+        self._ahead = best is not None and best.dtype == self.tokens.dtype and hasattr(decode, "again")
         self.batch = self.tokens.shape[0]
         self.vocab = self.output.shape[1]
         self.keep = min(keep or max(1, self.time * 3 // 4), self.time)
@@ -52,7 +57,7 @@ class CachedModel:
         kind = self.tokens.dtype.numpy
         self._token = np.zeros((self.batch, 1), kind)
         self._position = np.zeros(self.batch, np.int32)
-        self._out = {self.output.name: np.zeros(self.output.shape, self.output.dtype.numpy)}
+        self._out = {self.output.name: aligned_zeros([self.output])[0]}
         self._held: list[list[int] | None] = [None] * self.batch  # the sequence that each row's caches have seen
         self._starts = [0] * self.batch  # the place in it of the window's first token
 
@@ -81,6 +86,25 @@ class CachedModel:
             out[start : start + len(part)] = found
         return out
 
+    def greedy(self, sequences: Sequence[Sequence[int]], most: int) -> np.ndarray:
+        """The tokens int64 [rows, n] that follow each sequence where the greatest logit is always taken, 1 <= n <= most: several where the device
+        goes on by itself. DataError for logits that are not finite."""
+        rows = self._rows([list(s) for s in sequences]) if self._ahead and len(sequences) <= self.batch else None
+        room = min((self.time + 1 - len(s) + self._starts[row] for s, row in zip(sequences, rows or ())), default=0)
+        turns = min(most, room)
+        if rows is None or turns < 1:
+            return greedy(self.logits(sequences))[:, None]
+        self._at_end([list(s) for s in sequences], rows)
+        best, greatest = self.output.name + BEST, self.output.name + GREATEST
+        given = {self.tokens.name: self._token, "position": self._position}
+        found = self.step.again(given, turns, carried={self.tokens.name: best}, counted="position")  # type: ignore[attr-defined]
+        for top in found[greatest]:
+            check_finite(top[rows])
+        tokens = found[best][:, rows].T.astype(np.int64)
+        for sequence, row, more in zip(sequences, rows, tokens):
+            self._held[row] = [*sequence, *more[:-1].tolist()]
+        return tokens
+
     def check(self, prompts: Sequence[Sequence[int]]) -> None:
         """DataError for an empty prompt or an id that the model does not know."""
         check_prompts(prompts, self.tokens.bounds or (0, self.vocab))
@@ -97,6 +121,11 @@ class CachedModel:
         return rows
 
     def _step(self, part: list[list[int]], rows: list[int]) -> np.ndarray:
+        self._at_end(part, rows)
+        return self._run(self.step, self._token)[rows]
+
+    def _at_end(self, part: list[list[int]], rows: list[int]) -> None:
+        """The step program's inputs: the last token of each sequence."""
         self._token[...] = 0
         self._position[...] = 0
         held: list[list[int] | None] = [None] * self.batch  # the other rows run on a token of no meaning
@@ -105,7 +134,6 @@ class CachedModel:
             self._position[row] = len(tokens) - 1 - self._starts[row]
             held[row] = tokens
         self._held = held
-        return self._run(self.step, self._token)[rows]
 
     def _fill(self, part: list[list[int]]) -> np.ndarray:
         """A whole window at once; of short sequences of one length, which take fewer steps than that is worth, token by token."""

@@ -14,8 +14,9 @@ from ..core.executable import Port
 from .bounded import BoundedProgram
 from .data.vocabulary import Vocabulary
 from .program import Program
-from .sampling import Sampling, beam_step, choose
+from .sampling import Sampling, beam_step, choose, greedy
 
+MOST_AHEAD = 16  # greedy tokens that are asked for at once: what stands behind a stop is work for nothing
 Listener = Callable[[int, int], None]
 """`listener(row, token)` for each new token; a beam search tells the tokens of the best beam at the end."""
 
@@ -30,6 +31,10 @@ class NextToken(Protocol):
 
     def logits(self, sequences: Sequence[Sequence[int]]) -> np.ndarray:
         """Logits float32 [rows, vocab] for the token after each sequence."""
+        ...
+
+    def greedy(self, sequences: Sequence[Sequence[int]], most: int) -> np.ndarray:
+        """The tokens int64 [rows, n] that follow each sequence where the greatest logit is always taken; 1 <= n <= most."""
         ...
 
     def check(self, prompts: Sequence[Sequence[int]]) -> None:
@@ -76,6 +81,10 @@ class WindowModel:
             results = self.program(inputs, out=self._out if self.bound is None else None)
             out[rows] = results[self.output.name][np.arange(len(part)), [len(t) - 1 for t in part]]
         return out
+
+    def greedy(self, sequences: Sequence[Sequence[int]], most: int) -> np.ndarray:
+        """One token each."""
+        return greedy(self.logits(sequences))[:, None]
 
     def _together(self, sequences: Sequence[Sequence[int]]) -> Iterator[list[int]]:
         """Rows that run in one call."""
@@ -207,22 +216,30 @@ def _group(
     listener: Listener | None,
 ) -> None:
     """Adds to the new tokens of the rows `live`."""
-    for step in range(length):
-        if not live:
-            break
-        logits = model.logits([started[r] + new[r] for r in live])
-        still = []
-        for place, row in enumerate(live):
-            token = int(choose(logits[place : place + 1], how, seed, step, row)[0])
-            new[row].append(token)
-            ended = stop.cut(new[row])
-            if listener is not None and (ended is None or len(ended) == len(new[row])):
-                listener(row, token)
-            if ended is None:
-                still.append(row)
-            else:
-                new[row] = ended
-        live = still
+    step, ahead = 0, 1
+    while step < length and live:
+        sequences = [started[r] + new[r] for r in live]
+        if how.is_greedy:
+            tokens = model.greedy(sequences, min(ahead, length - step))
+            ahead = min(2 * ahead, MOST_AHEAD)
+        else:
+            logits = model.logits(sequences)
+            tokens = np.stack([choose(logits[place : place + 1], how, seed, step, row) for place, row in enumerate(live)])
+        live = [row for row, found in zip(live, tokens.tolist()) if not _grown(new, row, found, stop, listener)]
+        step += tokens.shape[1]
+
+
+def _grown(new: list[list[int]], row: int, tokens: list[int], stop: Stop, listener: Listener | None) -> bool:
+    """Adds tokens to a row until it ends, whether it does; those behind its end are left out."""
+    for token in tokens:
+        new[row].append(token)
+        ended = stop.cut(new[row])
+        if listener is not None and (ended is None or len(ended) == len(new[row])):
+            listener(row, token)
+        if ended is not None:
+            new[row] = ended
+            return True
+    return False
 
 
 def _all_beams(model: NextToken, prompts: list[list[int]], length: int, how: Sampling, stop: Stop, listener: Listener | None) -> list[list[int]]:

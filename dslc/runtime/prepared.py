@@ -17,6 +17,7 @@ class PreparedProgram:
     def __init__(self, main: Program, prepare: Program):
         self.executable = main.executable
         self._main, self._prepare = main, prepare
+        self.pads = getattr(main, "pads", False)
         self._values: list[Any] = []
         self._seen = -1
 
@@ -39,8 +40,17 @@ class PreparedProgram:
         self, inputs: Mapping[str, Any], *, seed: int = 0, step: int = 0, microbatch: int = 0, out: Mapping[str, Any] | None = None
     ) -> dict[str, np.ndarray]:
         """Runs once, after the second program where a parameter was written since."""
+        self._renew()
+        return self._main(inputs, seed=seed, step=step, microbatch=microbatch, out=out)
+
+    def again(self, inputs: Mapping[str, Any], turns: int, **how: Any) -> dict[str, np.ndarray]:
+        """As `DeviceProgram.again`."""
+        self._renew()
+        found: dict[str, np.ndarray] = self._main.again(inputs, turns, **how)  # type: ignore[attr-defined]
+        return found
+
+    def _renew(self) -> None:
         now = sum(value.version for value in self._values)  # versions only grow
         if now != self._seen and self._values:
             self._prepare({})
             self._seen = now
-        return self._main(inputs, seed=seed, step=step, microbatch=microbatch, out=out)

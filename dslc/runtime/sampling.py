@@ -38,17 +38,22 @@ class Sampling:
             if not holds:
                 raise DataError(message)
 
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the greatest logit is always taken."""
+        return self.method == "greedy" or (self.method == "sample" and self.temperature == 0)
+
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
     """Log-probabilities float64 [rows, vocab]; a logit of -inf has probability 0. DataError for NaN, inf, or a row of -inf alone."""
     x = np.asarray(logits, np.float64)
     top = x.max(axis=-1, keepdims=True, initial=-np.inf)
-    _check(top)
+    check_finite(top)
     shifted = x - top
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
-def _check(top: np.ndarray) -> None:
+def check_finite(top: np.ndarray) -> None:
     """DataError where the greatest logit of a row is not finite; NaN counts as the greatest."""
     if not np.isfinite(top).all():
         row = int(np.argmin(np.isfinite(top).ravel()))
@@ -97,7 +102,7 @@ def _ranked(x: np.ndarray, count: int) -> np.ndarray:
 def greedy(logits: np.ndarray) -> np.ndarray:
     """The greatest logit of each row, int64 [rows]; the lower id of equal ones."""
     best = np.argmax(logits, axis=-1)
-    _check(np.take_along_axis(np.asarray(logits), best[..., None], axis=-1))
+    check_finite(np.take_along_axis(np.asarray(logits), best[..., None], axis=-1))
     return best
 
 

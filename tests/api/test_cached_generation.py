@@ -9,8 +9,9 @@ import pytest
 
 import dslc
 from dslc.compiled import decoder_of, program_of
+from dslc.core.errors import DataError
 from dslc.runtime.cached import CachedModel
-from dslc.runtime.generation import WindowModel, generate
+from dslc.runtime.generation import Stop, WindowModel, generate
 from dslc.runtime.sampling import Sampling
 
 TEXT = """model M:
@@ -106,3 +107,32 @@ def test_a_model_that_looks_ahead_runs_windows_and_says_so_once() -> None:
     model = dslc.load(TEXT.format(body="x = x + self_attention(x, 2)"))
     assert isinstance(decoder_of(model, "cpu", told.append), WindowModel)
     assert len(told) == 1 and "looks ahead" in told[0] and "attention.dsl" in told[0]
+
+
+def test_a_device_goes_on_by_itself_with_greedy_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the emulator, through full windows and past stops: the tokens and the caches are those of single steps."""
+    model = model_of("mixed")
+    ahead, single = decoder_of(model, "cuda-emulated"), decoder_of(model, "cuda-emulated")
+    assert isinstance(ahead, CachedModel) and isinstance(single, CachedModel) and ahead._ahead
+    single._ahead = False
+    turns: list[int] = []
+    again = ahead.step.again
+    monkeypatch.setattr(ahead.step, "again", lambda given, n, **how: turns.append(n) or again(given, n, **how), raising=False)
+    for prompts, length, stop in ((PROMPTS, 25, Stop()), (PROMPTS[:3], 9, Stop(frozenset(range(12)))), ([[7, 9, 3, 2]], 20, Stop())):
+        told: tuple[list[tuple[int, int]], ...] = ([], [])
+        listeners = [lambda row, token, heard=heard: heard.append((row, token)) for heard in told]
+        found = [generate(m, prompts, length, Sampling(method="greedy"), stop=stop, listener=f) for m, f in zip((ahead, single), listeners)]
+        assert found[0] == found[1]
+        assert sorted(told[0]) == sorted(told[1])  # rows side by side are told in another order
+        np.testing.assert_allclose(ahead.logits([[*prompts[0], 5]]), single.logits([[*prompts[0], 5]]), atol=TOLERANCE, rtol=TOLERANCE)
+    assert max(turns) > 4
+
+
+def test_logits_that_are_not_finite_end_a_device_that_goes_on_by_itself() -> None:
+    model = model_of("mixed")
+    decoder = decoder_of(model, "cuda-emulated")
+    generate(decoder, [[1, 2]], 3, Sampling(method="greedy"))
+    path = next(p for p in model.params if model.params[p].shape == (29,))
+    model.params[path] = np.full(29, np.nan, np.float32)
+    with pytest.raises(DataError, match="the logits of row 0 are not finite"):
+        generate(decoder, [[1, 2, 3, 4]], 5, Sampling(method="greedy"))

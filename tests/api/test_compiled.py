@@ -6,6 +6,7 @@ import torch
 
 import dslc
 from dslc.core.errors import DataError
+from dslc.runtime.stepper import Step
 
 TEXT = """
 model M:
@@ -95,3 +96,24 @@ def test_a_step_takes_as_many_microbatches_as_the_train_block_says():
     assert {k: v.tobytes() for k, v in model.params.items()} == before  # sums of gradients too
     trainer.step({"x": X}, {"x": X})
     assert trainer.steps == 1
+
+
+class OnDevice:
+    """An array that says it lies in a GPU's memory: there is none to read it from."""
+
+    def __dlpack_device__(self):
+        return 2, 0  # kDLCUDA
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_step_leaves_arrays_on_a_device_to_the_program(count):
+    trainer = dslc.Trainer(dslc.load(TEXT + f"    accumulate {count}\n"), "reference")
+    there, seen = OnDevice(), []
+    trainer._stepper.run = lambda batch: seen.extend(batch() for _ in range(count)) or Step(0.0, {})
+    given = [{"x": there}, {"x": X.tolist()}][:count]
+    trainer.step(*given) if count > 1 else trainer.step(**given[0])
+    assert seen[0]["x"] is there
+    assert count == 1 or seen[1]["x"].dtype == X.dtype  # what lies on the host is checked before the first microbatch runs
+    if count > 1:
+        with pytest.raises(DataError, match=r"input 'x' is"):
+            trainer.step({"x": there}, {"x": X[:1]})

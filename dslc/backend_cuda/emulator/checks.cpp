@@ -6,6 +6,8 @@
 // a write, need an order; atomics may meet atomics, and blocks have no order. Of the reads of a byte the last two are kept. The copy engine and the
 // tensor cores read and write shared memory by another way than threads do: between a thread's store and their access that thread must have fenced.
 #include <dlfcn.h>
+#include <link.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <string>
@@ -78,18 +80,19 @@ struct Checker {
     std::vector<Variable> variables;         // of the kernel, as far as a thread has come to their declarations
     Access unwritten{};  // the block's first read of what nobody had written: a fault in the end, unless the write that comes too late says more
     size_t unwritten_byte;
+    std::vector<uint32_t> early;  // by each thread: one behind the place of its first access to a buffer in this block, 0 where there was none
     size_t dynamic_from;  // shared memory: the static part, then the dynamic one
     Cells shared;
     std::vector<Cells> buffers;
     uintptr_t image, image_end;
 
     explicit Checker(const Block& b)
-        : threads(b.threads), all(threads + 1 + (threads + 127) / 128), known(all, Clocks(all)), far(all), floor(all), least(all), fences(all),
+        : threads(b.threads), all(threads + 1 + (threads + 127) / 128), known(all, Clocks(all)), far(all), floor(all), least(all), fences(all), early(all),
           dynamic_from((b.shared.size + 15) / 16 * 16), shared(dynamic_from + b.dynamic_size) {
         for (size_t t = 0; t < all; t++) known[t][t] = 1;
         for (int k = 0; k < b.buffer_count; k++) buffers.emplace_back(b.buffers[k].size);
         Dl_info found;
-        dladdr((void*)&emulator_switch, &found);
+        dladdr((void*)&run_grid, &found);
         image = image_end = (uintptr_t)found.dli_fbase;
         dl_iterate_phdr([](dl_phdr_info* module, size_t, void* data) {
             Checker& c = *(Checker*)data;
@@ -168,6 +171,7 @@ void touch(Checker& c, const Region& r, size_t size, const Access& now, bool wri
         if (before.block != c.block) return !before.block || !r.buffer;  // shared memory is another one in each block
         return before.thread == now.thread || before.clock <= c.floor[before.thread] || before.clock <= known[before.thread];
     };
+    if (r.buffer && !c.early[now.thread]) c.early[now.thread] = now.place + 1;
     if (r.buffer && r.buffer->known) {
         bool* given = r.buffer->known + r.first;
         size_t first = writes ? size : std::find(given, given + size, false) - given;
@@ -263,6 +267,7 @@ void begin_block() {
     c.block = 1 + b.index.x + b.grid.x * (b.index.y + b.grid.y * b.index.z);
     c.meetings.clear(), c.unfenced.clear();
     for (Clocks& one : c.fences) one.clear();
+    std::fill(c.early.begin(), c.early.end(), 0);
 }
 
 void end_block() {
@@ -305,6 +310,19 @@ void declared(const void* variable, size_t size, const char* name) {
     for (const Variable& v : known)
         if (v.from == variable) return;
     known.push_back({(const char*)variable, size, name});
+}
+
+void launches_waited(void* code) {
+    Checker& c = *block->checker;
+    Access now = by_thread(c, code);
+    if (!c.early[now.thread]) return;
+    block->fault->places[1] = c.early[now.thread] - 1;
+    bad(now, text("a wait for the launches before, behind an access of %s to global memory", who(c, now).c_str()));
+}
+
+void within(const void* place, void* code) {
+    Checker& c = *block->checker;
+    region(c, place, 1, by_thread(c, code), false);
 }
 
 void proxy_fence() {

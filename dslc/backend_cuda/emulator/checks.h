@@ -44,6 +44,10 @@ EMULATOR_HOOK(void tile_issued(void* to, size_t size, void* code))
 EMULATOR_HOOK(void copy_landed(void* to, size_t size))
 EMULATOR_HOOK(void tile_landed(void* to, size_t size, const void* mbarrier))
 
+// The launches before have ended: of what they leave nothing may be touched earlier. `within`: an address that is no access of, but must lie in a buffer.
+EMULATOR_HOOK(void launches_waited(void* code))
+EMULATOR_HOOK(void within(const void* place, void* code))
+
 // All threads of the block, or lanes of a warp, have met: what each did before comes before what any does from here on.
 EMULATOR_HOOK(void block_met())
 EMULATOR_HOOK(void lanes_met(int first, unsigned lanes))

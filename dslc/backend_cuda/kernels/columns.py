@@ -6,11 +6,11 @@ a kernel is how much of the matrix is on its way at once: columns are given to f
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 
 from dslc.ir.rows import Rows
-from dslc.ir.trace import Product, Read, invariant, survey
+from dslc.ir.trace import Product, Read, invariant, survey, symbols_of
 
 from ..pull import Point, chunked
 from ..scalars import Arithmetic, Val
@@ -18,8 +18,8 @@ from ..stage import Function, FunctionWriter, Memory, Request, index_type
 from ..types import computed_type
 from .map import delinearized, load_chunk
 
-THREADS = 256
 UNROLLED = 8  # rows of the matrix that a thread reads before it waits for the first
+SECTOR = 32  # bytes that memory gives at once: neighbouring threads take no less of a row
 
 
 def width_of(request: Request, rows: Rows, dim: int) -> int:
@@ -47,8 +47,10 @@ def columns_function(request: Request, rows: Rows, width: int, memory: Callable[
     w = FunctionWriter(request)
     kept, reduced = rows.nest.sizes[: rows.kept], rows.nest.sizes[rows.kept :]
     points, chunks = prod(reduced), kept[-1] // width
-    lanes = next((n for n in (16, 8) if prod(kept[:-1]) * -(-chunks // n) >= request.arch.sms), 4)
-    shares, groups = THREADS // lanes, -(-chunks // lanes)
+    fold = rows.folds[0][0]
+    matrix = [r for r in survey(rows.trace, [fold.node]).reads if _wide(request, r, rows.kept - 1, width)]
+    lanes, threads = _shape(request, prod(kept[:-1]), chunks, points, SECTOR // (width * min(r.dtype.bytes for r in matrix)))
+    shares, groups = threads // lanes, -(-chunks // lanes)
     integer = index_type(prod(rows.nest.sizes), *(t.size for t in (*request.operands, *request.results)))
     w.line(f"const int lane = threadIdx.x % {lanes}u;")
     w.line(f"const int share = threadIdx.x / {lanes}u;")
@@ -57,22 +59,46 @@ def columns_function(request: Request, rows: Rows, width: int, memory: Callable[
     chunk = w.value("chunk", "int", f"min({group} * {lanes} + lane, {chunks - 1})")
     column = w.value("column", "int", f"{chunk} * {width}")
     here = memory(w)
-    fold = rows.folds[0][0]
+    _ask(w, rows, here, [*outer[:-1], column], [r for r in matrix if not symbols_of(r.address)], shares, points, integer)
+    w.ahead_ends()
     wide = fold.parts[0]
     w.line(f"{computed_type(wide)} s[{width}] = {{}};")
     _sums(w, rows, here, [*outer[:-1], column], width, shares, points, integer)
-    _meet(w, computed_type(wide), width, lanes)
+    _meet(w, computed_type(wide), width, lanes, threads // 32)
     with w.block(f"if (threadIdx.x < {lanes * width} && {group} * {lanes * width} + (int)threadIdx.x < {kept[-1]})"):
         w.line(f"const int mine = {group} * {lanes * width} + threadIdx.x;")
         w.line(f"{computed_type(wide)} sum = meeting[threadIdx.x];")
-        w.line(f"for (int part = 1; part < {THREADS // 32}; ++part) sum = sum + meeting[part * {lanes * width} + threadIdx.x];")
+        w.line(f"for (int part = 1; part < {threads // 32}; ++part) sum = sum + meeting[part * {lanes * width} + threadIdx.x];")
         dims = [*outer[:-1], "mine", *["0"] * len(reduced)]
         point = Point(w, rows.trace, here, dims, lambda node: Val("sum", fold.dtype), integer=integer)
         values = [(point.value(node), address, k) for k, (node, address, _) in enumerate(rows.results)]
         for value, address, k in values:
             w.line(f"store({w.result(k).name} + {point.index(address)}, {value.text});")
     words = f"{lanes} x {width} columns a block, {shares} threads share the {points} rows of each"
-    return w.function((prod(kept[:-1]) * groups,), (THREADS,), schedule=words)
+    return w.function((prod(kept[:-1]) * groups,), (threads,), schedule=words)
+
+
+def _shape(request: Request, rows: int, chunks: int, points: int, least: int) -> tuple[int, int]:
+    """(threads side by side, threads of a block): blocks for all multiprocessors where the matrix is wide enough, else more threads in each."""
+    sms = request.arch.sms
+    lanes = next((n for n in (16, 8, 4, 2, 1) if n <= max(least, 1) or rows * -(-chunks // n) >= sms), max(least, 1))
+    threads = 256
+    while threads < 512 and rows * -(-chunks // lanes) * threads < sms * 256 and points * lanes > UNROLLED * threads:
+        threads *= 2
+    return lanes, threads
+
+
+def _ask(
+    w: FunctionWriter, rows: Rows, memory: Callable[[int], Memory], row: list[str], matrix: Sequence[Read], shares: int, points: int, integer: str
+) -> None:
+    """Asks for all of the matrix that this thread will read."""
+    if not matrix or not w.request.arch.launches_overlap:
+        return
+    with w.block(f"for (int c = share; c < {points}; c += {shares})"):
+        place = delinearized(w, "c", list(rows.nest.sizes[rows.kept :]), stem="r")
+        point = Point(w, rows.trace, memory, [*row, *place], integer=integer)
+        for read in matrix:
+            w.prefetch(f"{memory(read.operand).name} + {point.index(read.address)}")
 
 
 def _sums(w: FunctionWriter, rows: Rows, memory: Callable[[int], Memory], row: list[str], width: int, shares: int, points: int, integer: str) -> None:
@@ -98,14 +124,14 @@ def _sums(w: FunctionWriter, rows: Rows, memory: Callable[[int], Memory], row: l
             w.line(f"s[j] = {s.add(Val('s[j]', fold.parts[0]), s.cast(x, x.dtype, fold.parts[0])).text};")
 
 
-def _meet(w: FunctionWriter, kind: str, width: int, lanes: int) -> None:
+def _meet(w: FunctionWriter, kind: str, width: int, lanes: int, warps: int) -> None:
     """The sums of threads with the same columns: within a warp by shuffles, from each warp in shared memory."""
     with w.unrolled("j", width):
         offset = lanes
         while offset < 32:
             w.line(f"s[j] = s[j] + __shfl_xor_sync(0xffffffffu, s[j], {offset});")
             offset *= 2
-    w.line(f"__shared__ {kind} meeting[{THREADS // 32 * lanes * width}];")
+    w.line(f"__shared__ {kind} meeting[{warps * lanes * width}];")
     with w.block(f"if (threadIdx.x % 32 < {lanes})"), w.unrolled("j", width):
         w.line(f"meeting[threadIdx.x / 32 * {lanes * width} + lane * {width} + j] = s[j];")
     w.line("__syncthreads();")

@@ -9,7 +9,7 @@ import contextlib
 import ctypes
 import weakref
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -30,6 +30,7 @@ STICKY = frozenset(
         *("HARDWARE_STACK_ERROR", "INVALID_ADDRESS_SPACE", "ECC_UNCORRECTABLE", "CONTEXT_IS_DESTROYED", "UNKNOWN"),
     )
 )
+FIRST_GRAPH = 16  # launches
 WRONG_IMAGE = frozenset({"CUDA_ERROR_NO_BINARY_FOR_GPU", "CUDA_ERROR_INVALID_IMAGE", "CUDA_ERROR_UNSUPPORTED_PTX_VERSION"})
 
 
@@ -64,6 +65,16 @@ class _Packed:
         return _Packed(launch.function.handle, (*launch.grid, *launch.block), launch.shared_bytes, launch.parameters, pointers, launch.label)
 
 
+def pieces(count: int) -> Iterator[tuple[int, int]]:
+    """The graphs of so many launches, first and last: to start one takes the host a microsecond or two a launch (H200: 0.5 ms of a GPT-2 step), so
+    the first is short, and while it runs the host starts the next, twice as long."""
+    first, size = 0, FIRST_GRAPH
+    while count - first > 2 * size:
+        yield first, first + size
+        first, size = first + size, 2 * size
+    yield first, count
+
+
 class CudaDriver:
     """One CUDA device as a `Driver`. Make it by `cuda_driver()`: programs that share parameters must share the driver."""
 
@@ -81,6 +92,7 @@ class CudaDriver:
         name = self._do("cuDeviceGetName", 100, self._device)
         self.device = f"{name.split(bytes(1))[0].decode()} (device {ordinal})"
         self.arch = arch_of(self.device, (self._attribute("COMPUTE_CAPABILITY_MAJOR"), self._attribute("COMPUTE_CAPABILITY_MINOR")))
+        self._overlap = self._attribute("COMPUTE_CAPABILITY_MAJOR") >= 9  # kernels for these wait for the launches before them
         self.shared_bytes = self._attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
         context = self._do("cuDevicePrimaryCtxRetain", self._device)
         self._turn = Turn(lambda: self._do("cuCtxPushCurrent", context), self._api.cuCtxPopCurrent, self._clean)
@@ -163,6 +175,14 @@ class CudaDriver:
         with self.lock:
             self._do("cuMemcpyDtoDAsync", target, source, size, self._stream)
 
+    def copy_rows(self, target: int, target_pitch: int, source: int, source_pitch: int, width: int, rows: int) -> None:
+        device, rectangle = self._api.CUmemorytype.CU_MEMORYTYPE_DEVICE, self._api.CUDA_MEMCPY2D()
+        rectangle.srcMemoryType, rectangle.srcDevice, rectangle.srcPitch = device, self._api.CUdeviceptr(source), source_pitch
+        rectangle.dstMemoryType, rectangle.dstDevice, rectangle.dstPitch = device, self._api.CUdeviceptr(target), target_pitch
+        rectangle.WidthInBytes, rectangle.Height = width, rows
+        with self.lock:
+            self._do("cuMemcpy2DAsync", rectangle, self._stream, doing=f"a copy of {rows:,} rows of {width:,} bytes")
+
     # ---- kernels
 
     def load(self, code: bytes, symbols: Sequence[str]) -> dict[str, Function]:
@@ -198,18 +218,48 @@ class CudaDriver:
         if self._sync:
             self._do("cuStreamSynchronize", self._stream, doing=p.label)
 
+    def _start_early(self, p: _Packed) -> None:
+        """Starts a kernel that itself waits for the launches before it (griddepcontrol)."""
+        api = self._api
+        config, attribute = api.CUlaunchConfig(), api.CUlaunchAttribute()
+        attribute.id = api.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
+        attribute.value.programmaticStreamSerializationAllowed = 1
+        for name, n in zip(("gridDimX", "gridDimY", "gridDimZ", "blockDimX", "blockDimY", "blockDimZ"), p.shape):
+            setattr(config, name, n)
+        config.sharedMemBytes, config.hStream, config.attrs, config.numAttrs = p.shared_bytes, self._stream, [attribute], 1
+        self._do("cuLaunchKernelEx", config, p.handle, ctypes.addressof(p.pointers), 0, doing=p.label)
+
     def graph(self, launches: Sequence[PreparedLaunch]) -> Callable[[], None]:
         packed = [_Packed.of(launch) for launch in launches]
         if self._sync or not packed:
             return lambda: self._start_all(packed)
-        with self.lock:
-            graph = self._captured(packed)
-            try:
-                run = self._do("cuGraphInstantiate", graph, 0)
-            finally:
-                self._api.cuGraphDestroy(graph)
         functions = tuple(launch.function for launch in launches)
-        return _Graph(self, run, functions)
+        with self.lock:
+            graphs = [_Graph(self, self._instantiated(packed[first:last]), functions) for first, last in pieces(len(packed))]
+        return lambda: self._start_graphs(graphs)
+
+    def _instantiated(self, packed: Sequence[_Packed]) -> Any:
+        """The graph of some launches, which overlap where the driver's graphs can do that (12.3 and newer)."""
+        if self._overlap:
+            try:
+                return self._graph_of(packed)
+            except TargetError:
+                if self._dead:
+                    raise
+                self._overlap = False
+        return self._graph_of(packed)
+
+    def _graph_of(self, packed: Sequence[_Packed]) -> Any:
+        graph = self._captured(packed)
+        try:
+            return self._do("cuGraphInstantiate", graph, 0)
+        finally:
+            self._api.cuGraphDestroy(graph)
+
+    def _start_graphs(self, graphs: Sequence[_Graph]) -> None:
+        with self.lock:
+            for graph in graphs:
+                self._do("cuGraphLaunch", graph.handle, self._stream, doing="a program's graph")
 
     def _start_all(self, packed: Sequence[_Packed]) -> None:
         with self.lock:
@@ -219,19 +269,17 @@ class CudaDriver:
     def _captured(self, packed: Sequence[_Packed]) -> Any:
         self._do("cuStreamBeginCapture", self._stream, self._api.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
         try:
-            for one in packed:
-                self._start(one)
+            for k, one in enumerate(packed):
+                if k and self._overlap:
+                    self._start_early(one)
+                else:
+                    self._start(one)
         except BaseException:
             status, graph = self._api.cuStreamEndCapture(self._stream)
             if status == self._api.CUresult.CUDA_SUCCESS:
                 self._api.cuGraphDestroy(graph)
             raise
         return self._do("cuStreamEndCapture", self._stream)
-
-    def run_graph(self, handle: Any) -> None:
-        """Starts an instantiated graph."""
-        with self.lock:
-            self._do("cuGraphLaunch", handle, self._stream, doing="a program's graph")
 
     # ---- order and time
 
@@ -265,11 +313,8 @@ class CudaDriver:
 
 class _Graph:
     def __init__(self, driver: CudaDriver, handle: Any, functions: tuple[Function, ...]):
-        self._driver, self._handle, self._functions = driver, handle, functions  # the functions keep their modules loaded
+        self.handle, self._functions = handle, functions  # the functions keep their modules loaded
         weakref.finalize(self, driver.discard, "cuGraphExecDestroy", handle)
-
-    def __call__(self) -> None:
-        self._driver.run_graph(self._handle)
 
 
 class _Event:

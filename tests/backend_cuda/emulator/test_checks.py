@@ -25,6 +25,7 @@ pytestmark = pytest.mark.skipif(TARGETS["cuda-emulated:checked"].missing() is no
 SOURCE = r"""#include "device/async.cuh"
 #include "device/tma.cuh"
 #include "device/memory.cuh"
+#include "device/launch.cuh"
 extern "C" __global__ void turned(const float* x, float* y, int fault) {
     __shared__ float tile[64];
     tile[threadIdx.x] = x[threadIdx.x];  // here
@@ -160,6 +161,19 @@ extern "C" __global__ void at_no_address(const float* x, float* y, int fault) {
     const float* from = fault ? (const float*)16 : x;
     y[threadIdx.x] = from[threadIdx.x];  // here
 }
+extern "C" __global__ void too_early(const float* x, float* y, int fault) {
+    let_next_launch_start();
+    float first = 0.0f;
+    if (fault) first = x[threadIdx.x];  // here
+    prefetch(x + threadIdx.x);
+    wait_for_launches_before();  // here
+    y[threadIdx.x] = first + x[threadIdx.x];
+}
+extern "C" __global__ void asked_outside(const float* x, float* y, int fault) {
+    prefetch(x + threadIdx.x + (fault ? 1 << 20 : 0));  // here
+    wait_for_launches_before();
+    y[threadIdx.x] = x[threadIdx.x];
+}
 """
 # What is said of each; the lines of the access, and of the earlier one where two meet, are marked.
 FAULTS = {
@@ -184,6 +198,8 @@ FAULTS = {
     "before_rows": r"out of bounds: a read of 4 bytes at byte (-\d+ of second|\d\d\d of first), which has 256 bytes",
     "of_another_kernel": r"out of bounds: a write of 4 bytes at byte 4 of count, which has 4 bytes",
     "at_no_address": r"out of bounds: a read of 4 bytes at an address that lies in none of the kernel's buffers",
+    "too_early": r"a wait for the launches before, behind an access of thread \d+ .*to global memory",
+    "asked_outside": r"out of bounds: a read of 1 bytes at (byte \d+ of .*, which has|an address that lies in none)",
 }
 
 
@@ -233,7 +249,7 @@ def test_what_is_right_passes(order: str) -> None:
         "turned": down, "reused": down, "neighbours": [k ^ 1 for k in up], "counted": [64] * 64, "in_memory": up, "of_blocks": up, "copied": down,
         "read_early": up, "given_back_early": down, "tile_read_early": up, "unwritten": down, "swizzled": up, "read_behind": [k + 64 for k in up],
         "chunk_behind": [k + 64 for k in up], "written_before": up, "stored_to_operand": [1] * 64, "behind_shared": up, "behind_first": down,
-        "before_rows": up, "of_another_kernel": [5] * 64, "at_no_address": up,
+        "before_rows": up, "of_another_kernel": [5] * 64, "at_no_address": up, "too_early": up, "asked_outside": up,
     }  # fmt: skip
     assert expected.keys() == FAULTS.keys()
     for name, values in expected.items():
