@@ -87,8 +87,9 @@ def _layouts(recipe: Recipe, model: Model, target: Target) -> list[Pass]:
         passes.append(ScaleWeights())
     if target.channels_last:
         from .passes.channels_last import ChannelsLast
+        from .passes.widen_channels import WidenChannels
 
-        passes.append(ChannelsLast())
+        passes += [WidenChannels(), ChannelsLast()]
     if target.lines and recipe.prepares and not recipe.decodes and not model.checked.bounds:  # one copy of a model, for what runs again and again
         from .passes.lines import Lines
 

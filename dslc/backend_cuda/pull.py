@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from dslc.core.dtypes import BOOL, INT32, INT64
+from dslc.core.dtypes import BOOL, FLOAT32, INT32, INT64
 from dslc.ir import index
 from dslc.ir.index import Const, Dim, Expr, FloorDiv, Mod, Sum, Symbol
 from dslc.ir.trace import Apply, Given, Guard, Join, Node, Product, Read, Rounded, Test, Trace, symbols_of
@@ -47,6 +47,13 @@ class Point:
         if found is None:
             found = self._values[id(node)] = self._written(node)
         return found
+
+    def stored(self, node: Node) -> Val:
+        """The value of a node, to be stored in its type: a store rounds float32 by itself."""
+        if isinstance(node, Apply) and node.op.operation.name == "nn.cast" and node.dtype.is_float and node.dtype.bits == 16:
+            (x,) = node.arguments
+            return self.value(x if x.dtype == FLOAT32 and id(node) not in self._values else node)
+        return self.value(node)
 
     def _written(self, node: Node) -> Val:
         match node:

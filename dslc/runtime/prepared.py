@@ -17,6 +17,7 @@ class PreparedProgram:
     def __init__(self, main: Program, prepare: Program):
         self.executable = main.executable
         self._main, self._prepare = main, prepare
+        self.pads = getattr(main, "pads", False)
         self._values: list[Any] = []
         self._seen = -1
 

@@ -10,10 +10,13 @@ import numpy as np
 import pytest
 
 from dslc.core.errors import BudgetError, TargetError
+from dslc.runtime.binding import padded
+from dslc.runtime.drivers.device_program import copy_padded
 from dslc.targets import TARGETS
 
 from .devices import DRIVERS, Kernels, placed, prepared, run
 
+PADDED = [((5,), (16,)), ((3, 7), (3, 32)), ((3, 7, 4), (8, 32, 4)), ((2, 3, 4, 5), (2, 7, 4, 9)), ((2, 3, 4), (5, 6, 7)), ((4, 6), (4, 6))]
 NEEDS_EMULATOR = pytest.mark.skipif(TARGETS["cuda-emulated"].missing() is not None, reason="needs g++ and NVIDIA's headers")
 PLAIN = Kernels(
     r"""
@@ -53,6 +56,30 @@ def test_memory(driver):
     found = np.empty_like(x)
     driver.download(found, second)
     np.testing.assert_array_equal(found, x)
+    for address in (first, second):
+        driver.release(address)
+
+
+def test_rows_of_memory(driver):
+    """At pitches that are multiples of nothing."""
+    x = np.random.default_rng(0).integers(0, 256, (37, 83)).astype(np.uint8)
+    first, second = placed(driver, x), placed(driver, np.zeros((37, 101), np.uint8))
+    driver.copy_rows(second + 5, 101, first + 2, 83, 61, 37)
+    found = np.empty((37, 101), np.uint8)
+    driver.download(found, second)
+    np.testing.assert_array_equal(found, np.pad(x[:, 2:63], [(0, 0), (5, 35)]))
+    for address in (first, second):
+        driver.release(address)
+
+
+@pytest.mark.parametrize("given, shape", PADDED)
+def test_arrays_are_padded(driver, given, shape):
+    x = np.random.default_rng(0).standard_normal(given).astype(np.float32)
+    first, second = placed(driver, x), placed(driver, np.full(shape, np.nan, np.float32))
+    copy_padded(driver, second, shape, first, given, 4)
+    found = np.empty(shape, np.float32)
+    driver.download(found, second)
+    np.testing.assert_array_equal(found, padded(x, shape))
     for address in (first, second):
         driver.release(address)
 

@@ -64,6 +64,38 @@ def test_the_same_run_gives_the_same_bits():
     assert runs[0] == runs[1]
 
 
+BOUNDED = """
+model Bounded:
+    dims batch<=8, time<=64
+    input x[batch, time, 24], y[batch, time, 24]
+    h = self_attention(linear(x, 24), 2, causal=true)
+    output h
+    loss mean((h - y) ** 2)
+
+train:
+    optimizer sgd(lr=0.1)
+"""
+
+
+def test_device_arrays_that_are_shorter_than_their_program():
+    """The same bits as from the host, in programs and in training steps."""
+    import dslc
+
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("this torch has no CUDA")
+    found = []
+    for place in (np.asarray, lambda array: torch.from_numpy(array).cuda()):
+        model, rng = dslc.load(BOUNDED), np.random.default_rng(0)
+        program, trainer = dslc.compile(model, target="cuda"), dslc.Trainer(model, target="cuda")
+        for batch, time in ((8, 40), (3, 17), (5, 64)):
+            x, y = (place(rng.standard_normal((batch, time, 24)).astype(np.float32)) for _ in range(2))
+            found.append((program(x=x)["h"], trainer.step(x=x, y=y)))
+    for (mine, loss), (theirs, other) in zip(found[:3], found[3:]):
+        np.testing.assert_array_equal(mine, theirs)
+        assert loss == other
+
+
 BLOCK = """
 model Block:
     input   x[4, 256, 128], y[4, 256]: int32

@@ -8,6 +8,8 @@ from typer.testing import CliRunner
 import dslc
 from dslc.cli import app
 from dslc.compiler import Member, compile_program, family_of
+from dslc.runtime.drivers import emulated_device
+from dslc.runtime.drivers.emulated_device import EmulatorDriver
 
 from .models import BODIES, inputs, text
 
@@ -42,6 +44,13 @@ def test_lengths_too_short_to_be_like_the_others_have_programs_of_their_own():
         x = np.ones((2, n), np.float32)
         np.testing.assert_array_equal(program(x=x)["y"], x * min(n, 4))
     assert program.programs == ["time=2", "time=3", "time=4", "time<=16", "time<=32"]
+
+
+def test_an_input_may_be_empty():
+    model = dslc.load("model M:\n    dims time<=40\n    input x[time], z[time - 2]\n    output y = sum[t](x[t]) + sum[t](z[t])\n")
+    program = dslc.compile(model, target="reference")
+    assert [float(program(x=np.ones(n, np.float32), z=np.ones(n - 2, np.float32))["y"]) for n in (9, 2)] == [16, 2]
+    assert program.programs == ["time<=16"]
 
 
 def test_a_bound_that_alone_is_long_enough():
@@ -173,6 +182,53 @@ def test_emulated_kernels_agree():
         given = inputs(model, time=n)
         np.testing.assert_allclose(program(**given)["y"], other(**given)["y"], rtol=1e-3, atol=1e-4)
     assert program.programs == ["time<=16"]
+
+
+class Torch:
+    """An array in the memory of a device that is a stand-in for a GPU; reading it on the host is an error."""
+
+    __cuda_array_interface__ = None  # the protocol is looked for on the class
+
+    def __init__(self, array):
+        self.array, self.dtype, self.shape = array, array.dtype, array.shape
+        told = array.__array_interface__
+        self.__dict__["__cuda_array_interface__"] = {**{k: told[k] for k in ("shape", "typestr", "data", "strides")}, "version": 3}
+
+    def __array__(self, *_, **__):
+        raise TypeError("it lies on a device")
+
+
+@pytest.fixture
+def device(monkeypatch):
+    """The emulator as a device whose memory is its own: nothing is downloaded but results."""
+    driver = EmulatorDriver()
+    driver.kind = 2
+    monkeypatch.setattr(emulated_device, "emulator_driver", lambda: driver)
+    return driver
+
+
+@pytest.mark.parametrize("name", ["attention", "both"])
+def test_device_arrays_are_padded_on_the_device(name, device, monkeypatch):
+    text_of = {"attention": text(BODIES["attention"], "<=20"), "both": text(BODIES["mean"], "<=20").replace("batch=2", "batch<=6")}[name]
+    found = []
+    for place in (np.asarray, Torch):
+        model = dslc.load(text_of)
+        program, trainer = dslc.compile(model, target="cuda-emulated"), dslc.Trainer(model, target="cuda-emulated")
+        for n in (13, 6):
+            given = {k: place(v) for k, v in inputs(model, time=n).items()}
+            found.append((program(**given)["y"], trainer.step(**given), {k: np.array(v) for k, v in model.params.items()}))
+    assert program.programs and all("<=" in made for made in program.programs)
+    for mine, theirs in zip(found[:2], found[2:]):
+        np.testing.assert_equal(mine, theirs)
+
+
+def test_device_arrays_for_a_program_on_the_host_are_refused():
+    model = loaded(BODIES["mean"], "<=20")
+    given = {k: Torch(v) for k, v in inputs(model, time=13).items()}
+    with pytest.raises(dslc.Error.DataError, match="input 'x'"):
+        dslc.compile(model, target="cpu")(**given)
+    with pytest.raises(dslc.Error.DataError, match="lies on a CUDA device, the program runs on the CUDA emulator"):
+        dslc.compile(model, target="cuda-emulated")(**given)
 
 
 # --- the command line

@@ -68,6 +68,10 @@ class FakeDriver(HostMemory):
         self.log.append(f"copy {size}")
         super().copy(target, source, size)
 
+    def copy_rows(self, target, target_pitch, source, source_pitch, width, rows):
+        self.log.append(f"{rows} rows of {width}")
+        super().copy_rows(target, target_pitch, source, source_pitch, width, rows)
+
     def load(self, code: bytes, symbols: Sequence[str]) -> dict[str, Any]:
         return {s: KERNELS[s] for s in symbols}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import warnings
 import weakref
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from fake_device import COUNT, LOSS, ROWS, STEP, FakeDriver, N, W, X, Y, at, exe
 from dslc.core import dtypes
 from dslc.core.errors import BudgetError, DataError, TargetError
 from dslc.core.executable import Executable, Launch, Port, TensorMap
+from dslc.runtime.binding import Shorter
 from dslc.runtime.drivers import device_program
 from dslc.runtime.drivers.device_program import DeviceProgram
 from dslc.runtime.program import Program
@@ -244,6 +246,54 @@ def test_a_device_array_with_gaps_is_copied_and_said_once():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         np.testing.assert_array_equal(program({"x": OnDevice(wide[:, 1::2])})["y"], 2 * wide[:, 1::2])
+
+
+@pytest.mark.parametrize(
+    "given, shape, copies",
+    [
+        ((2, 3), (2, 3), ["copy 24"]),
+        ((1, 3), (2, 3), ["copy 12", "copy 12"]),
+        ((5,), (32,), ["copy 20", *(f"copy {4 * n}" for n in (1, 2, 4, 8, 12))]),
+        ((2, 3, 2), (2, 9, 2), ["2 rows of 24", *(f"2 rows of {8 * n}" for n in (1, 2, 3))]),
+        ((2, 3, 2, 5), (2, 4, 2, 8), None),
+        ((1, 2, 3), (3, 4, 5), None),
+        ((2, 3, 4, 1), (3, 4, 5, 6), None),
+    ],
+)
+def test_a_shorter_device_array_is_padded_where_it_lies(given, shape, copies):
+    port = Port("x", "input", dtypes.FLOAT32, shape, 0)
+    driver = FakeDriver(cuda=True)
+    program = DeviceProgram(executable(ports=[port]), driver)
+    at(program._memory + program._layout.offsets[0], port.bytes // 4)[:] = np.nan
+    x = np.random.default_rng(0).standard_normal(given).astype(np.float32)
+    driver.log.clear()
+    program({"x": Shorter(OnDevice(x), replace(port, shape=given))})
+    found = at(program._memory + program._layout.offsets[0], port.bytes // 4).reshape(shape)
+    np.testing.assert_array_equal(found, np.pad(x, [(0, n - m) for n, m in zip(shape, given)], mode="edge"))
+    assert not any("load" in entry for entry in driver.log) and (copies is None or driver.log == copies)
+
+
+def test_of_an_empty_device_array_there_is_nothing_to_repeat():
+    port = Port("x", "input", dtypes.FLOAT32, (4,), 0)
+    program = DeviceProgram(executable(ports=[port]), FakeDriver(cuda=True))
+    place = at(program._memory + program._layout.offsets[0], 4)
+    place[:] = np.nan
+    program({"x": Shorter(OnDevice(np.zeros(0, np.float32)), replace(port, shape=(0,)))})
+    assert place.tolist() == [0, 0, 0, 0]
+
+
+def test_shorter_device_arrays_are_checked():
+    program = DeviceProgram(executable(ports=[ROWS]), FakeDriver(cuda=True))
+    port = replace(ROWS, shape=(3,), bounds=(0, 5))
+    place = program._memory + program._layout.offsets[ROWS.slot]
+    program({"rows": Shorter(OnDevice(np.array([0, 4, 1], np.int32)), port)})
+    assert at(place, 4, np.int32).tolist() == [0, 4, 1, 1]
+    with pytest.raises(DataError, match=r"'rows' has the value 5 at \[1\].*\[0, 5\)"):
+        program({"rows": Shorter(OnDevice(np.array([0, 5, 1], np.int32)), port)})
+    with pytest.raises(DataError, match=r"'rows' is int32\[4\], declared int32\[3\]"):
+        program({"rows": Shorter(OnDevice(np.zeros(4, np.int32)), port)})
+    with pytest.raises(DataError, match=r"'rows' is int32\[3\], declared int32\[4\]"):
+        program({"rows": OnDevice(np.zeros(3, np.int32))})
 
 
 @pytest.mark.parametrize(

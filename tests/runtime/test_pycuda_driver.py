@@ -72,6 +72,19 @@ class Kernel_:
             target[:] = [2 * v for v in source]
 
 
+class Memcpy2D:
+    def set_src_device(self, address: int) -> None:
+        self.source = address
+
+    def set_dst_device(self, address: int) -> None:
+        self.target = address
+
+    def __call__(self, stream) -> None:
+        assert isinstance(stream, Stream)
+        for k in range(self.height):
+            ctypes.memmove(self.target + k * self.dst_pitch, self.source + k * self.src_pitch, self.width_in_bytes)
+
+
 class Context:
     current = None
     depth = 0
@@ -141,6 +154,7 @@ def driver(monkeypatch):
         mem_alloc=Memory, mem_get_info=lambda: (CAPACITY, CAPACITY), pagelocked_empty=np.empty,
         memcpy_htod_async=lambda at, array, stream: move(at, array.ctypes.data, array.nbytes),
         memcpy_dtoh_async=lambda array, at, stream: move(array.ctypes.data, at, array.nbytes),
+        Memcpy2D=Memcpy2D,
         memcpy_dtod_async=lambda to, at, size, stream: move(to, at, size),
         module_from_buffer=lambda code: SimpleNamespace(get_function=Kernel_),
         device_attribute=SimpleNamespace(MAX_SHARED_MEMORY_PER_BLOCK_OPTIN=0),
@@ -177,6 +191,16 @@ def test_a_program_runs(driver):
     assert launched == [("scaled", (2, 1, 1), (64, 1, 1), 1 << 16), ("scaled", (3, 1, 1), (64, 1, 1), 1 << 16)]
     assert LOG[0] == "primary" and ("stream", 1) in LOG
     assert 0 < program.times(2)[0] < 1
+
+
+def test_rows_are_copied(driver):
+    x, seen = np.arange(20, dtype=np.float32), np.zeros(20, np.float32)
+    source, target = driver.allocate(80), driver.allocate(80)
+    driver.upload(source, x)
+    driver.upload(target, seen)
+    driver.copy_rows(target + 4, 20, source, 12, 8, 4)
+    driver.download(seen, target)
+    np.testing.assert_array_equal(seen.reshape(4, 5), np.pad(x[:12].reshape(4, 3)[:, :2], [(0, 0), (1, 2)]))
 
 
 def test_a_context_that_is_current_is_used(driver):

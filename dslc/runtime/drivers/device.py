@@ -83,6 +83,10 @@ class Driver(Protocol):
     def copy(self, target: int, source: int, size: int) -> None:
         """From device memory to device memory."""
 
+    def copy_rows(self, target: int, target_pitch: int, source: int, source_pitch: int, width: int, rows: int) -> None:
+        """From device memory to device memory, so many rows of `width` bytes each; a row begins `pitch` bytes behind the one before. What is written
+        is not read."""
+
     def load(self, code: bytes, symbols: Sequence[str]) -> dict[str, Any]:
         """The functions of a module, by symbol. They live as long as the driver, or as any of them is held."""
 

@@ -15,13 +15,14 @@ import ctypes
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from ...core.errors import DataError, TargetError
 from ...core.executable import Executable, Launch, Operand, Port, unpack_modules
-from ..binding import described, fit_input, fit_inputs
+from ..binding import Shorter, described, fit_input, fit_inputs, padded
 from ..program import check_kept, check_out, written_ports
 from ..store import ParameterStore
 from .device import ALIGNMENT, Buffer, Driver, Parameter, PreparedLaunch, packed_tensor_map
@@ -75,9 +76,11 @@ def _padded(n: int) -> int:
 class DeviceProgram:
     """A Program (`runtime.program`). Calls on one device wait for each other, from whichever thread they come.
 
-    Inputs are numpy arrays, or arrays of torch, cupy, jax or pycuda that lie on this device: those are copied there, not through the host, but for
-    inputs used as indices, whose values are checked on the host.
+    Inputs are numpy arrays, or arrays of torch, cupy, jax or pycuda that lie on this device: those are copied there, and padded there where they are
+    `Shorter`, not through the host, but for inputs used as indices, whose values are checked on the host.
     """
+
+    pads = True  # takes `Shorter` inputs
 
     def __init__(self, executable: Executable, driver: Driver):
         check_target(executable, driver)
@@ -255,18 +258,21 @@ class DeviceProgram:
     def _read_one(self, port: Port, value: Any) -> Given:
         if type(value) is np.ndarray and port.bounds is None and value.dtype == port.dtype.numpy and value.shape == port.shape:
             return value
+        shape = port.shape
+        if isinstance(value, Shorter):
+            value, port = value.value, value.port
         found = device_array(value, port.name, self._driver.stream_for_dlpack())
         if found is None:
-            return fit_input(port, value)
+            return padded(fit_input(port, value), shape)
         self._check_device(port, found)
         if found.stream is not None:
             self._driver.order_after(int(found.stream))
-        if port.bounds is None and found.contiguous:
+        if port.bounds is None and found.contiguous and (found.shape == shape or 0 not in found.shape):
             return found
         if not found.contiguous and port.name not in self._warned:
             self._warned.add(port.name)
             warnings.warn(f"input '{port.name}' is not contiguous: it is copied through the host at every call", stacklevel=4)
-        return fit_input(port, self._to_host(found))
+        return padded(fit_input(port, self._to_host(found)), shape)
 
     def _check_device(self, port: Port, found: DeviceArray) -> None:
         declared = f"declared {described(port.dtype, port.shape)}" + (f" (line {port.line})" if port.line else "")
@@ -321,7 +327,7 @@ class DeviceProgram:
             if isinstance(value, np.ndarray):
                 put(port, value)
             elif port.bytes:
-                self._driver.copy(self._memory + offsets[port.slot], value.address, port.bytes)
+                copy_padded(self._driver, self._memory + offsets[port.slot], port.shape, value.address, value.shape, port.dtype.bytes)
         for first, last in stretches:
             self._driver.upload(self._memory + start + first, buffer[first:last])
         self._staging.used()
@@ -378,3 +384,48 @@ def _load(executable: Executable, driver: Driver) -> dict[str, Any]:
     for module in unpack_modules(executable.code):
         functions |= driver.load(module.code, module.symbols)
     return functions
+
+
+# ---- arrays that are shorter than their buffers
+
+
+def copy_padded(driver: Driver, target: int, shape: Sequence[int], source: int, given: Sequence[int], element: int) -> None:
+    """Copies a dense array of the device into a buffer for a larger one, and repeats its last elements along each axis, as `binding.padded` does on
+    the host: what there is of them is copied behind itself until the axis is full."""
+    short = [k for k, (n, m) in enumerate(zip(shape, given)) if m < n]
+    if not short:
+        driver.copy(target, source, prod(shape) * element)
+        return
+    steps, dense = _steps(shape, element), _steps(given, element)
+    _copy_block(driver, (target, steps), (source, dense), given, short[-1])
+    for k in reversed(short):
+        last = target + (given[k] - 1) * steps[k]
+        there, wanted = 1, shape[k] - given[k] + 1
+        while there < wanted:
+            count = min(there, wanted - there)
+            _copy_block(driver, (last + there * steps[k], steps), (last, steps), [*given[:k], count, *shape[k + 1 :]], k)
+            there += count
+
+
+def _steps(shape: Sequence[int], element: int) -> list[int]:
+    """Bytes from one element to the next along each axis of a dense array."""
+    return [prod(shape[k + 1 :]) * element for k in range(len(shape))]
+
+
+Place = tuple[int, Sequence[int]]  # where something begins, and bytes along each axis
+
+
+def _copy_block(driver: Driver, target: Place, source: Place, block: Sequence[int], inner: int) -> None:
+    """Copies so many elements along each axis; from axis `inner` on they lie together. Axes before it that lie evenly are the rows of one copy."""
+    to_steps, at_steps = target[1], source[1]
+    width = block[inner] * to_steps[inner]
+    outer = inner - 1
+    while outer > 0 and all(steps[outer - 1] == block[outer] * steps[outer] for steps in (to_steps, at_steps)):
+        outer -= 1
+    rows = prod(block[max(outer, 0) : inner])
+    for index in np.ndindex(*block[: max(outer, 0)]):
+        first, second = (place + sum(n * s for n, s in zip(index, steps)) for place, steps in (target, source))
+        if rows == 1:
+            driver.copy(first, second, width)
+        else:
+            driver.copy_rows(first, to_steps[inner - 1], second, at_steps[inner - 1], width, rows)

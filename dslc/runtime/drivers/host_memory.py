@@ -57,6 +57,10 @@ class HostMemory:
     def copy(self, target: int, source: int, size: int) -> None:
         ctypes.memmove(target, source, size)
 
+    def copy_rows(self, target: int, target_pitch: int, source: int, source_pitch: int, width: int, rows: int) -> None:
+        for k in range(rows):
+            ctypes.memmove(target + k * target_pitch, source + k * source_pitch, width)
+
     def mark(self) -> float:
         return time.perf_counter()
 

@@ -123,6 +123,15 @@ class PycudaDriver:
         with self.lock, self._told("a copy on the device"):
             self._api.memcpy_dtod_async(target, source, size, self._stream)
 
+    def copy_rows(self, target: int, target_pitch: int, source: int, source_pitch: int, width: int, rows: int) -> None:
+        rectangle = self._api.Memcpy2D()
+        rectangle.set_src_device(source)
+        rectangle.set_dst_device(target)
+        rectangle.src_pitch, rectangle.dst_pitch = source_pitch, target_pitch
+        rectangle.width_in_bytes, rectangle.height = width, rows
+        with self.lock, self._told(f"a copy of {rows:,} rows of {width:,} bytes"):
+            rectangle(self._stream)
+
     # ---- kernels
 
     def load(self, code: bytes, symbols: Sequence[str]) -> dict[str, Function]:

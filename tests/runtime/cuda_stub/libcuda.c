@@ -7,7 +7,7 @@
 #include <string.h>
 
 typedef unsigned long long u64;
-enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NO_BINARY = 209, NOT_FOUND = 500, ILLEGAL_ADDRESS = 700 };
+enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NO_BINARY = 209, NOT_FOUND = 500, NOT_SUPPORTED = 801, ILLEGAL_ADDRESS = 700 };
 
 static size_t limit_bytes = 1 << 20, used;
 static int faulted, capturing, depth;
@@ -59,6 +59,20 @@ API(cuMemcpyHtoDAsync)(u64 to, const void* from, size_t size, void* stream) { LI
 API(cuMemcpyDtoHAsync)(void* to, u64 from, size_t size, void* stream) { LIVE; say("download", size); memcpy(to, (void*)from, size); return OK; }
 API(cuMemcpyDtoDAsync)(u64 to, u64 from, size_t size, void* stream) { LIVE; say("copy", size); memcpy((void*)to, (void*)from, size); return OK; }
 
+// cuda.h's CUDA_MEMCPY2D
+typedef struct {
+    size_t srcX, srcY; int srcType; const void* srcHost; u64 src; void* srcArray; size_t srcPitch;
+    size_t dstX, dstY; int dstType; void* dstHost; u64 dst; void* dstArray; size_t dstPitch, width, height;
+} Rectangle;
+API(cuMemcpy2DAsync)(const Rectangle* r, void* stream) {
+    LIVE;
+    if (r->srcType != 2 || r->dstType != 2 || r->srcPitch < r->width || r->dstPitch < r->width || stream != (void*)0x30) return INVALID;
+    say("rows", r->height);
+    for (size_t k = 0; k < r->height; ++k) memcpy((char*)r->dst + k * r->dstPitch, (char*)r->src + k * r->srcPitch, r->width);
+    return OK;
+}
+API(cuMemcpy2DAsync_v2)(const Rectangle* r, void* stream) { return cuMemcpy2DAsync(r, stream); }
+
 static const char* names[] = {"scaled", "total", "fault", 0};
 API(cuModuleLoadData)(void** module, const void* image) { LIVE; if (memcmp(image, "STUB", 4)) return NO_BINARY; *module = (void*)0x20; say("load", 0); return OK; }
 API(cuModuleUnload)(void* module) { say("unload", 0); return OK; }
@@ -92,6 +106,7 @@ typedef struct { int id; char pad[4]; union { char pad[64]; int value; } value; 
 typedef struct { unsigned gx, gy, gz, bx, by, bz, shared; void* stream; Attribute* attributes; unsigned count; } Config;
 API(cuLaunchKernelEx)(const Config* c, void* f, void** parameters, void** extra) {
     if (!capturing || c->count != 1 || c->attributes->id != 6 || c->attributes->value.value != 1) return INVALID;  // 6: programmatic stream serialization
+    if (getenv("STUB_NO_OVERLAP")) return NOT_SUPPORTED;
     say("early", c->shared);
     return cuLaunchKernel(f, c->gx, c->gy, c->gz, c->bx, c->by, c->bz, c->shared, c->stream, parameters, extra);
 }

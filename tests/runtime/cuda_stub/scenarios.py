@@ -12,8 +12,8 @@ import numpy as np
 from dslc.core import dtypes
 from dslc.core.errors import BudgetError, TargetError
 from dslc.core.executable import Executable, Kernel, Launch, Module, Port, TensorMap, pack_modules
-from dslc.runtime.drivers.cuda import CudaDriver, cuda_driver
-from dslc.runtime.drivers.device_program import DeviceProgram
+from dslc.runtime.drivers.cuda import CudaDriver, cuda_driver, pieces
+from dslc.runtime.drivers.device_program import DeviceProgram, copy_padded
 from dslc.runtime.store import ParameterStore
 
 X = Port("x", "param", dtypes.FLOAT32, (6,), 0)
@@ -63,6 +63,23 @@ def one_graph() -> None:
     assert [e for e in said if e.startswith(("captured", "launch", "graph"))] == ["captured 2064", "captured 3064", *["graph 2"] * 3], said
     assert said.count("shared 65536") == 2 and said.count("upload 24") == 1
     assert [said[k - 1] == "early 65536" for k, e in enumerate(said) if e.startswith("captured")] == [False, True], said
+
+
+def no_overlap() -> None:
+    """A driver whose graphs know no launches that overlap starts them one after the other."""
+    made = program("scaled", "total")
+    assert made({})["loss"] == 30
+    assert [e for e in log() if e.startswith(("captured", "early", "graph"))] == ["captured 2064", "captured 2064", "captured 3064", "graph 2"]
+
+
+def several_graphs() -> None:
+    """Of many launches the first few are a graph of their own, which runs while the host starts the next."""
+    made = program(*["scaled", "total"] * 25)
+    assert made({})["loss"] == 30
+    assert [e for e in log() if e.startswith("graph")] == ["graph 16", "graph 34"]
+    assert [list(pieces(n)) for n in (0, 1, 32, 33, 112)] == [
+        [(0, 0)], [(0, 1)], [(0, 32)], [(0, 16), (16, 33)], [(0, 16), (16, 48), (48, 112)]
+    ]  # fmt: skip
 
 
 def without_graph() -> None:
@@ -139,6 +156,22 @@ def device_arrays() -> None:
     assert made({"x": Foreign()})["loss"] == 30
     said = log()
     assert f"record {0x77}" in said and f"wait {0x30}" in said and "copy 24" in said, said
+
+
+def rows() -> None:
+    """Rows with gaps, from one place of the device's memory to another; and an array that is padded there."""
+    driver = cuda_driver()
+    x, seen = np.arange(20, dtype=np.float32), np.zeros(20, np.float32)
+    source, target = driver.allocate(80), driver.allocate(80)
+    driver.upload(source, x)
+    driver.upload(target, seen)
+    driver.copy_rows(target + 4, 20, source, 12, 8, 4)
+    driver.download(seen, target)
+    np.testing.assert_array_equal(seen.reshape(4, 5), np.pad(x[:12].reshape(4, 3)[:, :2], [(0, 0), (1, 2)]))
+    assert "rows 4" in log()
+    copy_padded(driver, target, (3, 5), source, (2, 3), 4)
+    driver.download(seen[:15], target)
+    np.testing.assert_array_equal(seen[:15].reshape(3, 5), np.pad(x[:6].reshape(2, 3), [(0, 1), (0, 2)], mode="edge"))
 
 
 def marks() -> None:
