@@ -53,4 +53,3 @@ def test_the_words_are_those_of_the_whole_position(build, run, monkeypatch):
     run([case])
     for found, wanted in zip(case.results, expected, strict=True):
         np.testing.assert_array_equal(found, wanted.astype(np.float32))
-
