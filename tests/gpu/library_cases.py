@@ -102,19 +102,6 @@ SCALARS = Kernels(
     ("floats", "doubles", "integers", "long_integers", "near_floats", "near_doubles", "group_places", *(f"moved{k}" for k in range(len(NARROW)))),
 )
 
-LAUNCHES = Kernels(
-    """
-#include "device/launch.cuh"
-extern "C" __global__ void behind_launches(const float* x, float* y) {
-    let_next_launch_start();
-    prefetch(x + threadIdx.x);
-    wait_for_launches_before();
-    y[threadIdx.x] = 2 * x[threadIdx.x];
-}
-""",
-    ("behind_launches",),
-)
-
 STREAMS = Kernels(
     r"""
 #include "device/math.cuh"
@@ -418,7 +405,6 @@ CASES = {
     "long integers": Case(SCALARS, "long_integers", 1, 256, (LARGE, zeros(len(LONG), 256, dtype=np.int64))),
     "logistic functions and normals": Case(SCALARS, "near_floats", 1, 256, (drawn(np.float32, 256), zeros(2, 256)), 2e-6),
     "logistic functions of doubles": Case(SCALARS, "near_doubles", 1, 256, (drawn(np.float64, 256), zeros(1, 256, dtype=np.float64)), 1e-14),
-    "order of launches": Case(LAUNCHES, "behind_launches", 1, 256, (drawn(np.float32, 256), zeros(256)), hopper=True),
     "places of groups": Case(SCALARS, "group_places", 20, 64, (np.arange(100, dtype=np.int32) ** 2 // 50, zeros(20, 64, dtype=np.int32))),
     **{
         f"elements of {t} in memory": Case(SCALARS, f"moved{k}", 1, 32, (x := drawn(TYPES[t], 512 // np.dtype(TYPES[t]).itemsize),
