@@ -1,4 +1,4 @@
-"""spaced: convolutions of values with zeros between their elements, as transposed convolutions are written, become convolutions that skip the zeros."""
+"""spaced: convolutions of values with zeros between their elements, as transposed convolutions are written, become ones that skip the zeros."""
 
 from __future__ import annotations
 
