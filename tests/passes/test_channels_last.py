@@ -150,7 +150,7 @@ model Few:
 
 @pytest.mark.parametrize(("text", "precision"), [(FEW, "bfloat16"), (LINE, "float32")])
 def test_where_it_does_not_pay_all_stays(text, precision):
-    """Few channels, whose rows are no whole chunks; and float32, whose products are not gathered for tensor cores."""
+    """Few channels, whose rows are half a chunk; and float32, whose products are not gathered for tensor cores."""
     model = dslc.load(text + (TRAIN.replace("bfloat16", precision) if "loss" in text else ""))
     program = lower(model, "run", TARGET, after="channels_last", tuned={})
     assert any(isinstance(op, ops.Conv) for op in program_of(program.module).entry_block.operations)

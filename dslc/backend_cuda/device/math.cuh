@@ -18,7 +18,7 @@ __device__ __forceinline__ signed char wrap_int4(int x) { return (signed char)((
 // The lesser and the greater of two; NaN where either is NaN.
 template <typename T> __device__ __forceinline__ T minimum(T a, T b) { return a != a ? a : (a < b ? a : b); }
 template <typename T> __device__ __forceinline__ T maximum(T a, T b) { return a != a ? a : (a > b ? a : b); }
-#if !defined(DSLC_EMULATED)
+#ifndef DSLC_EMULATED
 __device__ __forceinline__ float minimum(float a, float b) {
     float y;
     asm("min.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
