@@ -219,6 +219,13 @@ def of_any_length(program: Program) -> Program:
     return BoundedProgram(inputs, made.sizes, lambda lengths: told, lambda key: program, least)
 
 
+def longest(executable: Executable) -> dict[str, int]:
+    """The lengths that a program for any lengths takes as inputs, by name, as long as they may be; none of one for fixed lengths."""
+    note = json.loads(executable.notes.get(NOTE, '{"sizes": {}}'))
+    inputs = {p.name for p in executable.ports_of("input")}
+    return {extent_name(dim): n for dim, n in note["sizes"].items() if extent_name(dim) in inputs}
+
+
 def _shape(value: Any) -> tuple[int, ...]:
     """The shape of anything that is fed; none for lists that have no shape, of which the program tells more."""
     try:
