@@ -15,10 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from dslc.core.errors import TargetError
-from dslc.runtime.drivers.choice import gpu_driver
-
 from .driver import all_workloads, measure, table
+from .gpu_contest import Place
 from .plot import plot
 from .workloads import WORKLOADS
 
@@ -38,6 +36,7 @@ GPU_GROUPS: dict[str, tuple[str, ...]] = {
     "gemm": ("benchmarks.gpu_gemm",),
     "attention": ("benchmarks.gpu_attention",),
     "rows": ("benchmarks.gpu_rows",),
+    "rows_autotune": ("benchmarks.gpu_rows", "--against", "torch.max-autotune"),
     "losses": ("benchmarks.gpu_losses",),
     "losses_autotune": ("benchmarks.gpu_losses", "--against", "torch.max-autotune"),
     "lstm": ("benchmarks.gpu_networks", "--only", "lstm_train,lstm_run"),
@@ -45,8 +44,9 @@ GPU_GROUPS: dict[str, tuple[str, ...]] = {
     "resnet_train_autotune": ("benchmarks.gpu_networks", "--only", "resnet50_train", "--against", "torch.max-autotune"),
     "resnet_run_autotune": ("benchmarks.gpu_networks", "--only", "resnet50_run,lstm_run", "--against", "torch.max-autotune"),
     "train": ("benchmarks.gpu_train",),
-    "train_autotune": ("benchmarks.gpu_train", "--only", "gpt2_124m", "--mode", "max-autotune"),
+    "train_autotune": ("benchmarks.gpu_train", "--only", "gpt2_124m", "--against", "torch.max-autotune"),
     "decode": ("benchmarks.gpu_decode",),
+    "decode_autotune": ("benchmarks.gpu_decode", "--against", "torch.max-autotune"),
 }
 
 
@@ -57,10 +57,8 @@ def group_command(group: str, file: str) -> list[str]:
 
 def gpu(groups: list[str], out: Path) -> int:
     """Runs each group; how many failed, or 2 where there is no GPU."""
-    try:
-        gpu_driver()
-    except TargetError as error:
-        print(error, file=sys.stderr)
+    if lacking := Place().missing():
+        print(f"python -m benchmarks gpu needs a GPU: {lacking}", file=sys.stderr)
         return 2
     out.mkdir(parents=True, exist_ok=True)
     failed = 0

@@ -2,8 +2,9 @@
 against numpy (OpenBLAS), torch (oneDNN, with packed weights where they are packed beforehand) and onnxruntime (MLAS, weights as constants there), in
 GFLOP/s, medians; results are compared first, and the ratio is of the best of them to dslc.
 
-numpy's own threads follow OPENBLAS_NUM_THREADS, so each number of threads runs in a process of its own. The contestants take turns in short rounds,
-with a pause before each, for OpenBLAS's threads spin for some 0.1 s after their last product.
+numpy's own threads follow OPENBLAS_NUM_THREADS, so each number of threads runs in a process of its own. The contestants take turns in short rounds:
+one thread's by its processor time, which other load of the machine changes little, several threads' by the clock, with a pause before each, for
+OpenBLAS's threads spin for some 0.1 s after their last product.
 """
 
 from __future__ import annotations
@@ -24,32 +25,42 @@ if TYPE_CHECKING:
     import numpy as np
 
 PEERS = ("torch", "onnxruntime")
-CASES = [  # m, n, k, batch, how the operands lie: t is transposed, p is packed beforehand
-    (1024, 1024, 1024, 1, "nn"), (1024, 1024, 1024, 1, "np"), (1024, 1024, 1024, 1, "nt"), (1024, 1024, 1024, 1, "tn"),
+CASES = [  # m, n, k, batch, how the operands lie: t is transposed, p is packed beforehand, l lies in lines (`passes.lines`)
+    (1024, 1024, 1024, 1, "nn"), (1024, 1024, 1024, 1, "np"), (1024, 1024, 1024, 1, "nl"), (1024, 1024, 1024, 1, "nt"), (1024, 1024, 1024, 1, "tn"),
     *((m, 1536, 384, 1, how) for m in (2, 4, 16, 32, 64, 256, 512, 2048) for how in ("nn", "np")),
-    (2048, 384, 1536, 1, "nn"), (128, 512, 784, 1, "nn"), (128, 512, 784, 1, "np"), (128, 784, 512, 1, "nt"), (784, 512, 128, 1, "tn"),
+    *((m, 1536, 384, 1, "nl") for m in (16, 32, 64, 256, 512)),
+    (2048, 384, 1536, 1, "nn"), *((128, 512, 784, 1, how) for how in ("nn", "np", "nl")), (128, 784, 512, 1, "nt"), (784, 512, 128, 1, "tn"),
     (8, 1536, 384, 1, "nn"), (8, 1536, 384, 1, "np"), (8, 1536, 384, 1, "nt"), (1, 1536, 384, 1, "nn"), (1, 1536, 384, 1, "nt"),
     (4096, 384, 128, 1, "nn"), (4096, 128, 384, 1, "nt"), (128, 384, 4096, 1, "tn"), (512, 128, 4096, 1, "tn"),
     (128, 128, 32, 128, "nt"), (128, 32, 128, 128, "nn"), (128, 10, 512, 1, "nn"), (64, 64, 64, 1, "nn"), (101, 103, 107, 1, "nn"),
 ]  # fmt: skip
-ROUNDS, ROUND_SECONDS, PAUSE = 5, 0.03, 0.15
+ROUNDS, ROUND_SECONDS, TURN_SECONDS, PAUSE = 5, 0.03, 2e-4, 0.15
 
 
-def _rates(contestants: dict[str, Callable[[], object]], flops: float) -> dict[str, float]:
+def _rates(contestants: dict[str, Callable[[], object]], flops: float, threads: int) -> dict[str, float]:
     """GFLOP/s of each, the median of short rounds taken in turn."""
-    rounds: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(ROUNDS):
+    clock, rounds, pause = (time.thread_time, 5 * ROUNDS, 0.0) if threads == 1 else (time.perf_counter, ROUNDS, PAUSE)
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(rounds):
         for name, run in contestants.items():
-            time.sleep(PAUSE)
-            for _ in range(3):
-                run()
-            times, end = [], time.perf_counter() + ROUND_SECONDS
-            while len(times) < 3 or time.perf_counter() < end:
-                start = time.perf_counter()
-                run()
-                times.append(time.perf_counter() - start)
-            rounds[name].append(statistics.median(times))
-    return {name: flops / statistics.median(seconds) / 1e9 for name, seconds in rounds.items()}
+            time.sleep(pause)
+            seconds[name].append(_seconds(run, clock, ROUND_SECONDS * ROUNDS / rounds))
+    return {name: flops / statistics.median(each) / 1e9 for name, each in seconds.items()}
+
+
+def _seconds(run: Callable[[], object], clock: Callable[[], float], about: float) -> float:
+    """Of one call, the median of turns that are long enough for a clock that itself takes a microsecond."""
+    run()
+    start = clock()
+    run()
+    calls = max(1, int(TURN_SECONDS / max(clock() - start, 1e-7)))
+    times: list[float] = []
+    while len(times) < 3 or sum(times) * calls < about:
+        start = clock()
+        for _ in range(calls):
+            run()
+        times.append((clock() - start) / calls)
+    return statistics.median(times)
 
 
 def _torch(a: np.ndarray, b: np.ndarray, packed: bool, threads: int) -> Callable[[], Any]:
@@ -106,7 +117,7 @@ def measure(threads: int, against: list[str], only: list[str]) -> list[dict[str,
         if only and f"{m},{n},{k}" not in only:
             continue
         shape = Shape(m, n, k, batch)
-        layout = products.Layout(ta=how[0] == "t", tb=how[1] == "t", packed=how[1] == "p")
+        layout = products.Layout(ta=how[0] == "t", tb=how[1] == "t", packed=how[1] == "p", lines=how[1] == "l")
         start = time.perf_counter()
         s, product, pack = products.build(shape, layout)
         seconds = time.perf_counter() - start
@@ -136,12 +147,12 @@ def measure(threads: int, against: list[str], only: list[str]) -> list[dict[str,
         b = arrays[1].swapaxes(1, 2) if layout.tb else arrays[1]
         out = np.empty_like(arrays[2])
         contestants = {"dslc": runner(code), "numpy": lambda a=a, b=b, out=out: np.matmul(a, b, out=out)}
-        contestants |= _peers(against, a, b, layout.packed, threads)
+        contestants |= _peers(against, a, b, layout.packed or layout.lines, threads)
         for name, contestant in contestants.items():
             given_back = contestant()
             result = arrays[2] if name == "dslc" else np.asarray(given_back)
             assert np.allclose(result.reshape(arrays[2].shape), a.astype(np.float64) @ b.astype(np.float64), rtol=1e-3, atol=1e-3), name
-        rates = _rates(contestants, 2.0 * m * n * k * batch)
+        rates = _rates(contestants, 2.0 * m * n * k * batch, threads)
         rows.append({"m": m, "n": n, "k": k, "batch": batch, "layout": how, "threads": threads, "compile_s": round(seconds, 3),
                      "form": f"{s.form} {s.mr}x{s.nv}", **{name: round(r, 1) for name, r in rates.items()}})  # fmt: skip
     return rows

@@ -1,23 +1,21 @@
-"""`python -m benchmarks.gpu_attention [--only NAME,...] --json FILE`: causal attention in bfloat16 on this GPU, beside torch's flash attention.
+"""`python -m benchmarks.gpu_attention [--only NAME,...] [--against PEER,...] --json FILE`: causal attention in bfloat16 on this GPU, beside torch's
+flash attention (eager, compiled, max-autotune) and cuDNN's through jax.
 
-Results and gradients are compared with torch's first. Contestants take turns in rounds; times are medians of runs behind each other, dslc's the sum
-of its launches. Rates count the products of the half that the mask leaves, 2 forward and 5 backward, as is usual, whatever is made again.
+Results and gradients are compared first. Contestants take turns in rounds; times are medians of runs behind each other, dslc's the sum of its
+launches. Rates count the products of the half that the mask leaves, 2 forward and 5 backward, as is usual, whatever is made again.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import statistics
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-BATCH, HEADS = 4, 16
+from .gpu_contest import ROUNDS, Entrant, Place, jax_calls, launched, launches, main, measured
+
 LENGTHS, FEATURES = (1024, 2048, 4096, 8192), (64, 128)
-ROUNDS, ROUND_SECONDS = 7, 0.02
-LIMIT = 1e-2  # |found - torch's| / |torch's|: both round weights and results to 8 bits
+LIMIT = 1e-2  # |found - a peer's| / |a peer's|: both round weights and results to 8 bits
 
 MODEL = """model Attention:
     input   q[{shape}]: bfloat16, k[{shape}]: bfloat16, v[{shape}]: bfloat16
@@ -42,6 +40,8 @@ GRADIENT = """    input   g[{shape}]: bfloat16
 class Workload:
     time: int
     features: int
+    batch: int = 4
+    heads: int = 16
 
     @property
     def name(self) -> str:
@@ -49,121 +49,112 @@ class Workload:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return BATCH, HEADS, self.time, self.features
+        return self.batch, self.heads, self.time, self.features
 
     @property
     def product(self) -> float:
         """Floating point operations of one product of the half that the mask leaves."""
-        return 2.0 * BATCH * HEADS * self.time**2 * self.features / 2
+        return 2.0 * self.batch * self.heads * self.time**2 * self.features / 2
 
     def model(self, gradient: bool) -> str:
         shape = ", ".join(map(str, self.shape))
         return MODEL.format(shape=shape, gradient=GRADIENT.format(shape=shape) if gradient else "")
 
 
-WORKLOADS = {w.name: w for w in (Workload(t, d) for d in FEATURES for t in LENGTHS)}
+WORKLOADS = {w.name: w for w in (Workload(time, features) for features in FEATURES for time in LENGTHS)}
 
 
-def measure(workload: Workload) -> dict[str, Any]:
-    """One row: milliseconds and TFLOP/s of dslc and torch, forward, and forward and backward together; errors first."""
+def measure(workload: Workload, place: Place, peers: list[str], rounds: int = ROUNDS, seconds: float = 0.02) -> dict[str, Any]:
+    """One row: times and rates, forward, and forward and backward together."""
+    import torch
+
+    import dslc
+
+    generator = torch.Generator(place.device).manual_seed(0)
+    given = [torch.randn(workload.shape, generator=generator, device=place.device, dtype=torch.bfloat16) for _ in "qkvg"]
+    program: Any = None
+
+    def build(name: str) -> Entrant:
+        nonlocal program
+        if name == "dslc":
+            forward, both = (dslc.compile(dslc.load(workload.model(gradient)), target=place.target) for gradient in (False, True))
+            program = both.program
+            fed = {k: x if place.gpu else _plain(x) for k, x in zip("qkvg", given)}
+            result: Callable[[], Any] = lambda: _results(forward(**{k: fed[k] for k in "qkv"})["o"], both(**fed), place)  # noqa: E731
+            return Entrant(result, {"forward": launched(forward.program), "both": launched(both.program)})
+        if name == "jax":
+            row["jax_attention"] = "cudnn" if place.gpu else "xla"
+            return jax_entrant(place, given, row["jax_attention"])
+        return torch_entrant(place, given, name)
+
+    row: dict[str, Any] = {"workload": workload.name, "shape": workload.shape}
+    row = measured(row, build, peers, place, LIMIT, rounds, seconds)
+    for name in [k.removesuffix("_both_ms") for k in row if k.endswith("_both_ms") and k.replace("_both_", "_forward_") in row]:
+        times = row[f"{name}_forward_ms"], row[f"{name}_both_ms"]
+        parts = {"forward": (2, times[0]), "both": (7, times[1]), "backward": (5, times[1] - times[0])}
+        row |= {f"{name}_{part}_tflops": products * workload.product / ms / 1e9 for part, (products, ms) in parts.items()}
+    return row | launches(program) if "dslc_both_ms" in row else row
+
+
+def _plain(x: Any) -> Any:
+    """A tensor of bfloat16 as numpy's array."""
+    import ml_dtypes
+    import torch
+
+    return x.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+
+
+def _results(o: Any, found: dict[str, Any], place: Place) -> tuple[Any, ...]:
+    """(o, o of the program with gradients, dq, dk, dv) on torch's device"""
+    import numpy as np
+    import torch
+
+    return tuple(torch.from_numpy(np.asarray(x, np.float32)).to(place.device) for x in (o, *(found[k] for k in ("o", "dq", "dk", "dv"))))
+
+
+def torch_entrant(place: Place, given: list[Any], name: str) -> Entrant:
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.nn.functional import scaled_dot_product_attention
 
-    import dslc
+    *inputs, g = given
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    call = place.compiled(lambda q, k, v: scaled_dot_product_attention(q, k, v, is_causal=True), name)
 
-    generator = torch.Generator("cuda").manual_seed(0)
-    q, k, v, g = (torch.randn(workload.shape, generator=generator, device="cuda", dtype=torch.bfloat16) for _ in range(4))
-    leaves = [x.requires_grad_() for x in (q, k, v)]
+    def forward() -> Any:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+            return call(*inputs)
 
-    def peer() -> Any:
+    def both() -> tuple[Any, ...]:
         with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
-            return scaled_dot_product_attention(q, k, v, is_causal=True)
+            o = call(*leaves)
+            return (o, *torch.autograd.grad(o, leaves, g))
 
-    def peer_forward() -> None:
-        with torch.no_grad():
-            peer()
-
-    def peer_both() -> None:
-        torch.autograd.grad(peer(), leaves, g)
-
-    forward, both = (dslc.compile(dslc.load(workload.model(gradient)), target="cuda") for gradient in (False, True))
-    given = {name: x.detach() for name, x in (("q", q), ("k", k), ("v", v))}
-    found = {"forward": forward(**given)["o"], **both(**given, g=g)}
-    o = peer()
-    expected = dict(zip(("forward", "o", "dq", "dk", "dv"), (o, o, *torch.autograd.grad(o, leaves, g))))
-    errors = {name: _error(found[name], expected[name]) for name in expected}
-    row: dict[str, Any] = {"workload": workload.name, "shape": workload.shape, "errors": errors}
-    if not all(e < LIMIT for e in errors.values()):
-        return row | {"different": max(errors.values())}
-    contestants = {
-        "dslc_forward": _launches(forward), "torch_forward": _events(peer_forward), "dslc_both": _launches(both), "torch_both": _events(peer_both),
-    }  # fmt: skip
-    for name, seconds in _interleaved(contestants).items():
-        row[f"{name}_ms"] = seconds * 1e3
-        row[f"{name}_tflops"] = (2 if name.endswith("forward") else 7) * workload.product / seconds / 1e12
-    for who in ("dslc", "torch"):
-        row[f"{who}_backward_tflops"] = 5 * workload.product / (row[f"{who}_both_ms"] - row[f"{who}_forward_ms"]) / 1e9
-    executable = both.program.executable
-    names = (executable.kernels[launch.kernel].symbol for launch in executable.launches)
-    row["launches"] = [{"kernel": name, "ms": seconds * 1e3} for name, seconds in zip(names, both.program.times())]
-    return row
+    return Entrant(lambda: (forward().clone(), *(x.clone() for x in both())), {"forward": place.events(forward), "both": place.events(both)})
 
 
-def _error(found: Any, expected: Any) -> float:
+def jax_entrant(place: Place, given: list[Any], implementation: str) -> Entrant:
+    """Operands lie as jax's attention has them, [batch, time, heads, features]."""
     import numpy as np
     import torch
 
-    mine = torch.from_numpy(np.asarray(found, np.float32)).cuda()
-    return float((mine - expected.float()).norm() / expected.float().norm())
+    jax = place.jax()
+    *inputs, g = (jax.numpy.asarray(x.transpose(1, 2).float().cpu().numpy(), jax.numpy.bfloat16) for x in given)
 
+    def attention(q: Any, k: Any, v: Any) -> Any:
+        return jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation=implementation)
 
-def _launches(compiled: Any) -> Callable[[int], float]:
-    """Seconds of one run of all launches, from so many."""
-    return lambda turns: sum(compiled.program.times(turns))
+    def gradients(q: Any, k: Any, v: Any, g: Any) -> Any:
+        o, back = jax.vjp(attention, q, k, v)
+        return (o, *back(g))
 
+    def laid(x: Any) -> Any:
+        return torch.from_numpy(np.array(x, np.float32)).transpose(1, 2).to(place.device)
 
-def _events(run: Callable[[], Any]) -> Callable[[int], float]:
-    import torch
-
-    def seconds(turns: int) -> float:
-        first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        run()
-        first.record()
-        for _ in range(turns):
-            run()
-        last.record()
-        last.synchronize()
-        return first.elapsed_time(last) / turns / 1e3
-
-    return seconds
-
-
-def _interleaved(contestants: dict[str, Callable[[int], float]]) -> dict[str, float]:
-    """Medians over rounds in which all take turns."""
-    turns = {name: max(2, int(ROUND_SECONDS / run(2))) for name, run in contestants.items()}
-    found: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(ROUNDS):
-        for name, run in contestants.items():
-            found[name].append(run(turns[name]))
-    return {name: statistics.median(times) for name, times in found.items()}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_attention", description=__doc__)
-    parser.add_argument("--only", default=",".join(WORKLOADS))
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    import torch
-
-    out: dict[str, Any] = {"device": torch.cuda.get_device_name(), "torch": torch.__version__, "rows": []}
-    for name in options.only.split(","):
-        row = measure(WORKLOADS[name])
-        out["rows"].append(row)
-        print("  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
-        if options.json:
-            options.json.write_text(json.dumps(out, indent=1) + "\n")
+    forward, forward_timer = jax_calls(jax, attention, *inputs)
+    both, both_timer = jax_calls(jax, gradients, *inputs, g)
+    return Entrant(lambda: tuple(map(laid, (forward(), *both()))), {"forward": forward_timer, "both": both_timer})
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(__doc__ or "", "gpu_attention", WORKLOADS, measure))

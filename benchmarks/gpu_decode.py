@@ -1,31 +1,43 @@
-"""`python -m benchmarks.gpu_decode [--only NAME,...] --json FILE`: greedy decoding with caches on this machine's GPU, one row, beside torch.
+"""`python -m benchmarks.gpu_decode [--only NAME,...] [--against PEER,...] --json FILE`: greedy decoding with caches on this machine's GPU, one row,
+beside torch.
 
-Same weights and prompt; torch has caches of the full length, eager and as CUDA graphs (torch.compile, reduce-overhead). A token's logits come back to
-the host in dslc, its id alone in torch. The tokens of float32 must be the same; in bfloat16 roundings differ, and how many agree is told. Bytes are
-those of the weights that a token reads; their share of the copy bandwidth is the figure to look at.
+Same weights and prompt; torch has caches of the full length, eager and as CUDA graphs (torch.compile: reduce-overhead). A token's logits come back to
+the host in dslc, its id alone in torch. The tokens of float32 must be the same; in bfloat16 roundings differ, and how many agree is told. Times are
+those of a token. Bytes are those of the weights that a token reads; their share of the copy bandwidth is the figure to look at.
 """
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import time
-from collections import defaultdict
-from pathlib import Path
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from .gpu_rows import copy_bandwidth
-from .gpu_train import WORKLOADS as TRAINED
-from .gpu_train import launches, report
+from .gpu_contest import TORCH, Entrant, Place, launches, main, measured, of_copy
+from .gpu_train import GPT2
 from .workloads import MODELS, weights
 
-SIZES = TRAINED["gpt2_124m"].sizes | {"batch": 1}
-PROMPT, COUNT, ROUNDS = 8, 200, 5
+PROMPT = 8
+MODES = TORCH | {"torch.compile": "reduce-overhead"}  # without CUDA graphs the host is what is measured
 
 
-def measure(precision: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Workload:
+    """`count` tokens after the prompt, by models/gpt.dsl of these sizes; `tolerance`: of the tokens."""
+
+    precision: str
+    tolerance: float
+    sizes: Mapping[str, int] = field(default_factory=lambda: GPT2 | {"batch": 1})
+    count: int = 200
+
+
+WORKLOADS = {w.precision: w for w in (Workload("float32", 0.0), Workload("bfloat16", float("inf")))}
+
+
+def measure(workload: Workload, place: Place, peers: list[str], rounds: int = 5, seconds: float = 0.0) -> dict[str, Any]:
     """One row: milliseconds a token of every contestant, and where dslc's time goes."""
     import torch
 
@@ -37,44 +49,38 @@ def measure(precision: str) -> dict[str, Any]:
     from .peers.torch_decoding import torch_decoder
     from .peers.torch_models import GPT
 
-    model = dslc.load(str(MODELS / "gpt.dsl"), precision=precision, **SIZES)
+    sizes, count = workload.sizes, workload.count
+    model = dslc.load(str(MODELS / "gpt.dsl"), precision=workload.precision, **sizes)
     drawn = weights({k: np.shape(v) for k, v in model.params.items()})
-    for name, value in drawn.items():
-        model.params[name] = value
-    start = time.perf_counter()
-    decoder: Any = decoder_of(model, "cuda")
-    seconds = time.perf_counter() - start
-    prompt = np.random.default_rng(1).integers(0, SIZES["vocab"], PROMPT).tolist()
-    network = GPT(drawn).cuda().to(getattr(torch, precision))
-    runs = {"dslc": lambda: np.array(generate(decoder, [prompt], COUNT, Sampling("greedy"))[0])}
-    runs |= {f"torch{'.compile' * c}": torch_decoder(network, prompt, COUNT, c and "reduce-overhead") for c in (False, True)}
-    found = {name: run() for name, run in runs.items()}
-    agree = {name: int(np.cumprod(tokens == found["dslc"]).sum()) for name, tokens in found.items()}
-    bytes_read = sum(v.size for k, v in drawn.items() if k != "wpe") * (4 if precision == "float32" else 2)
-    row: dict[str, Any] = {"workload": f"gpt2_124m_decode_{precision}", **SIZES, "tokens": COUNT, "tokens_that_agree": agree, "first_s": seconds}
-    if precision == "float32" and min(agree.values()) < COUNT:
-        return row | {"different": agree}
-    times: dict[str, list[float]] = defaultdict(list)
-    for _ in range(ROUNDS):
-        for name, run in runs.items():
-            start = time.perf_counter()
-            run()
-            times[name].append((time.perf_counter() - start) / COUNT * 1e3)
-    for name, measured in times.items():
-        row[f"{name}_ms"] = statistics.median(measured)
-        row[f"{name}_spread"] = [min(measured), max(measured)]
-    copied = copy_bandwidth()
-    row |= {"weights_bytes": bytes_read, "copy_bytes_s": copied, "of_copy": bytes_read / (row["dslc_ms"] * 1e-3) / copied}
-    return row | launches(decoder.step)
+    for path, value in drawn.items():
+        model.params[path] = value
+    prompt = np.random.default_rng(1).integers(0, sizes["vocab"], PROMPT).tolist()
+    decoder: Any = None
+    tokens: dict[str, np.ndarray] = {}
 
+    def build(name: str) -> Entrant:
+        if name == "dslc":
+            nonlocal decoder
+            decoder = decoder_of(model, place.target)
+            run = lambda: np.array(generate(decoder, [prompt], count, Sampling("greedy"))[0])  # noqa: E731
+        else:
+            network = GPT(drawn).to(place.device, getattr(torch, workload.precision))
+            run = torch_decoder(network, prompt, count, partial(place.compiled, peer=name, modes=MODES))
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_decode", description=__doc__)
-    parser.add_argument("--only", default="float32,bfloat16")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    report(map(measure, options.only.split(",")), options.json)
+        def result() -> np.ndarray:
+            tokens[name] = run()
+            return tokens[name]
+
+        return Entrant(result, {"": place.wall(run)})
+
+    row: dict[str, Any] = {"workload": f"gpt2_124m_decode_{workload.precision}", **sizes, "tokens": count}
+    row |= measured(row, build, peers, place, workload.tolerance, rounds, seconds)
+    row |= {k: v / count for k, v in row.items() if k.endswith("_ms")} | {k: [x / count for x in row[k]] for k in row if k.endswith("_spread")}
+    row["tokens_that_agree"] = {name: int(np.cumprod(found == tokens["dslc"]).sum()) for name, found in tokens.items()}
+    read = sum(v.size for k, v in drawn.items() if k != "wpe") * (4 if workload.precision == "float32" else 2)
+    row |= {"weights_bytes": read} | of_copy(row, read, place)
+    return row | launches(decoder.step) if "dslc_ms" in row else row
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(__doc__ or "", "gpu_decode", WORKLOADS, measure, TORCH))

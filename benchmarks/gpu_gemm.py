@@ -391,7 +391,14 @@ def main() -> None:
     options = parser.parse_args()
     if options.step == "prepare":
         prepare(options.folder, options.every)
+    elif options.out is None:
+        parser.error(f"{options.step} needs a file to write")
     elif options.step == "run":
+        from .gpu_contest import Place  # children are run by the file's name, and import nothing of the package
+
+        if lacking := Place().missing():
+            print(f"{parser.prog} needs a GPU: {lacking}", file=sys.stderr)
+            sys.exit(2)
         run(options.folder, options.out, options.seconds)
     else:
         child(options.folder, options.out, options.first)

@@ -7,13 +7,14 @@ on the device. `of_copy` is the share of the copy bandwidth that counts every op
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from .gpu_contest import PEERS, ROUNDS, Place, contest, main, matching
+from .gpu_contest import ROUNDS, Entrant, Place, array, jax_calls, launched, main, measured, of_copy
 
 LOSS = """model Loss:
     dims    rows=16384, classes=50304
@@ -34,16 +35,14 @@ train:
 """
 RATE, DECAY = 1e-3, 0.01
 STEPS = 3  # of AdamW, before parameters are compared
-Calls = dict[str, Callable[[], Any]]
 
 
 @dataclass(frozen=True)
 class Workload:
-    """`sizes` replace those of the model; `build` gives what each contestant gives for comparison, what is timed, and dslc's seconds on the device;
-    `moved`: bytes of every operand and result."""
+    """`sizes` replace those of the model; `build` gives the maker of contestants; `moved`: bytes of every operand and result."""
 
     name: str
-    build: Callable[[Workload, Place, list[str]], tuple[Calls, Calls, Callable[[int], float]]]
+    build: Callable[[Workload, Place], Callable[[str], Entrant]]
     moved: Callable[[dict[str, int]], int]
     tolerance: float
     sizes: dict[str, int]
@@ -51,23 +50,13 @@ class Workload:
 
 
 def measure(workload: Workload, place: Place, peers: list[str], rounds: int = ROUNDS, seconds: float = 0.2) -> dict[str, Any]:
-    """One row: the differences of results, then milliseconds of every contestant, dslc's by its launches."""
-    checks, timed, launches = workload.build(workload, place, peers)
-    results = {name: check() for name, check in checks.items()}
+    """One row: milliseconds of every contestant, dslc's by its launches."""
     row: dict[str, Any] = {"workload": workload.name, "dtype": workload.dtype, **workload.sizes}
-    row |= {f"from {k}" if k != "different" else k: v for k, v in matching(results, workload.tolerance).items()}
-    if "different" in row:
-        return row
-    row |= contest(timed, place, rounds, seconds)
-    row["dslc_ms"] = float(np.median([launches(20 if place.device == "cuda" else 1) for _ in range(rounds)])) * 1e3
-    if place.device == "cuda":
-        from .gpu_rows import copy_bandwidth
-
-        row["of_copy"] = workload.moved(workload.sizes) / (row["dslc_ms"] * 1e-3) / copy_bandwidth()
-    return row
+    row |= measured(row, workload.build(workload, place), peers, place, workload.tolerance, rounds, seconds)
+    return row | of_copy(row, workload.moved(workload.sizes), place)
 
 
-def losses(workload: Workload, place: Place, peers: list[str]) -> tuple[Calls, Calls, Callable[[int], float]]:
+def losses(workload: Workload, place: Place) -> Callable[[str], Entrant]:
     """The mean of all rows' losses and its gradient."""
     import torch
     import torch.nn.functional as F
@@ -79,39 +68,39 @@ def losses(workload: Workload, place: Place, peers: list[str]) -> tuple[Calls, C
     label = rng.integers(0, classes, n).astype(np.int32)
     x = torch.from_numpy(rng.standard_normal((n, classes), np.float32)).to(place.device, getattr(torch, workload.dtype))
     y = torch.from_numpy(label).to(place.device).long()
-    compiled = dslc.compile(dslc.load(LOSS.format(dtype=workload.dtype), **workload.sizes), target=place.target)
-    fed = {"logits": x if place.device == "cuda" else _array(x), "label": label}
 
-    def ours() -> tuple[Any, ...]:
-        found = compiled(**fed)
-        return found["total"], found["slope"]
+    def ours() -> Entrant:
+        compiled = dslc.compile(dslc.load(LOSS.format(dtype=workload.dtype), **workload.sizes), target=place.target)
+        fed = {"logits": x if place.gpu else array(x), "label": label}
 
-    checks: Calls = {"dslc": ours}
-    timed: Calls = {}
-    for peer in peers:
-        if peer == "jax":
-            import jax
-            import jax.numpy as jnp
+        def result() -> tuple[Any, ...]:
+            found = compiled(**fed)
+            return found["total"], found["slope"]
 
-            from .peers.jax_networks import cross_entropy, runner
+        return Entrant(result, {"": launched(compiled.program)})
 
-            given = jnp.asarray(_array(x)), jnp.asarray(label)
-            timed[peer] = runner(lambda g=given: g, jax.value_and_grad(lambda a, b: cross_entropy(a, b).mean()))
-            checks[peer] = lambda run=timed[peer]: tuple(map(np.asarray, run()))
-            continue
+    def of_jax() -> Entrant:
+        jax = place.jax()
+        from .peers.jax_networks import cross_entropy
+
+        given = jax.numpy.asarray(array(x), workload.dtype), jax.numpy.asarray(label)
+        call, timer = jax_calls(jax, jax.value_and_grad(lambda a, b: cross_entropy(a, b).mean()), *given)
+        return Entrant(lambda: tuple(map(np.asarray, call())), {"": timer})
+
+    def of_torch(peer: str) -> Entrant:
         loss = place.compiled(lambda a, b: F.cross_entropy(a.float(), b, reduction="mean"), peer)
 
-        def both(loss: Callable[..., Any] = loss) -> tuple[Any, Any]:
+        def both() -> tuple[Any, Any]:
             leaf = x.detach().requires_grad_()
             total = loss(leaf, y)
             return total.detach(), torch.autograd.grad(total, leaf)[0]
 
-        timed[peer] = both
-        checks[peer] = lambda run=both: tuple(map(_array, run()))
-    return checks, timed, lambda turns: sum(compiled.program.times(turns))
+        return Entrant(lambda: tuple(map(array, both())), {"": place.wall(both)})
+
+    return lambda name: ours() if name == "dslc" else of_jax() if name == "jax" else of_torch(name)
 
 
-def updates(workload: Workload, place: Place, peers: list[str]) -> tuple[Calls, Calls, Callable[[int], float]]:
+def updates(workload: Workload, place: Place) -> Callable[[str], Entrant]:
     """Some steps of AdamW with given gradients; the parameters after them."""
     import torch
 
@@ -123,31 +112,40 @@ def updates(workload: Workload, place: Place, peers: list[str]) -> tuple[Calls, 
     shapes = {path: np.shape(model.params[path]) for path in ("table", "weight")}
     slopes = {path: rng.standard_normal(shape, np.float32) for path, shape in shapes.items()}
     starts = {path: rng.standard_normal(shape, np.float32) for path, shape in shapes.items()}
-    for path, value in starts.items():
-        model.params[path] = value
-    trainer = dslc.Trainer(model, target=place.target)
     on = {k: torch.from_numpy(v).to(place.device) for k, v in slopes.items()}
-    fed = {"g": on["table"], "h": on["weight"]} if place.device == "cuda" else {"g": slopes["table"], "h": slopes["weight"]}
 
-    def ours() -> tuple[Any, ...]:
+    def ours() -> Entrant:
+        for path, value in starts.items():
+            model.params[path] = value
+        trainer = dslc.Trainer(model, target=place.target)
+        given = on if place.gpu else slopes
+        program: Any = program_of(model, "step", place.target)
+        kinds = [program.executable.kernels[launch.kernel].kind for launch in program.executable.launches]
+
+        def values() -> tuple[Any, ...]:
+            return tuple(np.asarray(model.params[path]) for path in shapes)
+
+        return Entrant(
+            _steps(lambda: trainer.step(g=given["table"], h=given["weight"]), values),
+            {"": lambda turns: sum(s for s, kind in zip(program.times(turns), kinds) if kind == "update")},
+        )
+
+    def theirs(peer: str) -> Entrant:
+        run, values = _jax_updates(place, starts, slopes) if peer == "jax" else _torch_updates(starts, on, place, peer)
+        return Entrant(_steps(run, lambda: tuple(values())), {"": place.wall(run)})
+
+    return lambda name: ours() if name == "dslc" else theirs(name)
+
+
+def _steps(run: Callable[[], Any], values: Callable[[], tuple[Any, ...]]) -> Callable[[], tuple[Any, ...]]:
+    """The values after some steps."""
+
+    def result() -> tuple[Any, ...]:
         for _ in range(STEPS):
-            trainer.step(**fed)
-        return tuple(np.asarray(model.params[path]) for path in shapes)
+            run()
+        return values()
 
-    checks: Calls = {"dslc": ours}
-    timed: Calls = {}
-    for peer in peers:
-        timed[peer], values = _jax_updates(starts, slopes) if peer == "jax" else _torch_updates(starts, on, place, peer)
-
-        def check(run: Callable[[], Any] = timed[peer], values: Callable[[], list[Any]] = values) -> tuple[Any, ...]:
-            for _ in range(STEPS):
-                run()
-            return tuple(values())
-
-        checks[peer] = check
-    program: Any = program_of(model, "step", place.target)
-    kinds = [program.executable.kernels[launch.kernel].kind for launch in program.executable.launches]
-    return checks, timed, lambda turns: sum(s for s, kind in zip(program.times(turns), kinds) if kind == "update")
+    return result
 
 
 def _torch_updates(
@@ -160,12 +158,12 @@ def _torch_updates(
         parameter.grad = slope.clone()
     fused = peer == "torch"  # what torch.compile sees through is the plain one, for which steps must be tensors
     optimizer = torch.optim.AdamW(kept, lr=RATE, weight_decay=DECAY, fused=fused, capturable=not fused and place.device == "cuda")
-    return place.compiled(lambda: optimizer.step(), peer), lambda: [_array(p.detach()) for p in kept]
+    return place.compiled(lambda: optimizer.step(), peer), lambda: [array(p.detach()) for p in kept]
 
 
-def _jax_updates(starts: dict[str, np.ndarray], slopes: dict[str, np.ndarray]) -> tuple[Callable[[], Any], Callable[[], list[Any]]]:
-    import jax
-    import jax.numpy as jnp
+def _jax_updates(place: Place, starts: dict[str, np.ndarray], slopes: dict[str, np.ndarray]) -> tuple[Callable[[], Any], Callable[[], list[Any]]]:
+    jax = place.jax()
+    jnp = jax.numpy
 
     from .peers.jax_networks import adamw
 
@@ -181,11 +179,6 @@ def _jax_updates(starts: dict[str, np.ndarray], slopes: dict[str, np.ndarray]) -
     return run, lambda: [np.asarray(kept[0][k]) for k in starts]
 
 
-def _array(x: Any) -> np.ndarray:
-    """A tensor's values, those of 16 bits as float32."""
-    return x.float().cpu().numpy() if x.is_floating_point() else x.cpu().numpy()
-
-
 PARAMETERS = {"vocab": 50304, "blocks": 12, "width": 768, "fan": 9216}
 WORKLOADS = {
     w.name: w
@@ -197,4 +190,4 @@ WORKLOADS = {
 }
 
 if __name__ == "__main__":
-    main(__doc__ or "", "gpu_losses", WORKLOADS, measure, PEERS)
+    sys.exit(main(__doc__ or "", "gpu_losses", WORKLOADS, measure))

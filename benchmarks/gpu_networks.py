@@ -2,18 +2,20 @@
 steps and inference, beside torch (eager, compiled, max-autotune with CUDA graphs) and, of the LSTM, jax.
 
 Same weights and inputs, which lie on the device. Outputs of inference, or the losses of the first steps, are compared before anything is timed. In
-bfloat16 torch runs under autocast, pictures with channels last. A call ends when its result is on the host. A training step is AdamW's.
+bfloat16 torch runs under autocast, pictures with channels last. A call ends when its result is on the host. A training step is AdamW's. Beside it:
+the time of each of dslc's launches on its own.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from .gpu_contest import PEERS, ROUNDS, Place, contest, main, matching
+from .gpu_contest import PEERS, ROUNDS, TORCH, Entrant, Place, launches, main, measured
 from .workloads import MODELS, weights
 
 STEPS = 3  # whose losses are compared
@@ -29,7 +31,7 @@ class Network:
     precision: str
     sizes: dict[str, int]
     tolerance: float
-    peers: tuple[str, ...] = ("torch", "torch.compile", "torch.max-autotune")
+    peers: tuple[str, ...] = tuple(TORCH)
     classes: int = field(default=1000)
 
     def inputs(self) -> dict[str, np.ndarray]:
@@ -54,35 +56,42 @@ NETWORKS = {
 
 
 def measure(network: Network, place: Place, peers: list[str], rounds: int = ROUNDS, seconds: float = 0.2) -> dict[str, Any]:
-    """One row: the differences of results, then milliseconds of a call of every contestant."""
+    """One row: milliseconds of a call of every contestant, and where dslc's time goes."""
+    import dslc
+
     given = network.inputs()
-    drawn, ours = dslc_call(network, place, given)
-    calls = {"dslc": ours}
-    for peer in peers:
-        if peer in network.peers:
-            calls[peer] = jax_call(network, drawn, given) if peer == "jax" else torch_call(network, place, drawn, given, peer)
-    results = {name: [call() for _ in range(STEPS)] if network.train else call() for name, call in calls.items()}
+    model = dslc.load(str(MODELS / f"{network.model}.dsl"), precision=network.precision, **network.sizes)
+    drawn = weights({k: np.shape(v) for k, v in model.params.items()})
+    for path, value in drawn.items():
+        model.params[path] = value
+    program: Callable[[], Any] = lambda: None  # noqa: E731
+
+    def build(name: str) -> Entrant:
+        nonlocal program
+        if name == "dslc":
+            program, call = dslc_call(network, place, model, given)
+        else:
+            call = jax_call(network, place, drawn, given) if name == "jax" else torch_call(network, place, drawn, given, name)
+        return Entrant(lambda: [call() for _ in range(STEPS)] if network.train else call(), {"": place.wall(call)})
+
     row: dict[str, Any] = {"workload": network.name, "precision": network.precision, **network.sizes}
-    row |= {f"from {k}" if k != "different" else k: v for k, v in matching(results, network.tolerance).items()}
-    return row if "different" in row else row | contest(calls, place, rounds, seconds)
+    row |= measured(row, build, [p for p in peers if p in network.peers], place, network.tolerance, rounds, seconds)
+    return row | launches(program()) if "dslc_ms" in row else row
 
 
-def dslc_call(network: Network, place: Place, given: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], Callable[[], Any]]:
-    """(the weights by the model file's names, the call)"""
+def dslc_call(network: Network, place: Place, model: Any, given: dict[str, np.ndarray]) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """(its program, for a profile; the call)"""
     import torch
 
     import dslc
+    from dslc.compiled import program_of
 
-    model = dslc.load(str(MODELS / f"{network.model}.dsl"), precision=network.precision, **network.sizes)
-    drawn = weights({k: np.shape(v) for k, v in model.params.items()})
-    for k, v in drawn.items():
-        model.params[k] = v
-    fed: dict[str, Any] = {k: torch.from_numpy(v).to(place.device) for k, v in given.items()} if place.device == "cuda" else dict(given)
+    fed: dict[str, Any] = {k: torch.from_numpy(v).to(place.device) for k, v in given.items()} if place.gpu else dict(given)
     if network.train:
         trainer = dslc.Trainer(model, target=place.target)
-        return drawn, lambda: trainer.step(**fed)
-    program = dslc.compile(model, target=place.target)
-    return drawn, lambda: program(x=fed["x"])["logits"].astype(np.float32)
+        return lambda: program_of(model, "step", place.target), lambda: trainer.step(**fed)
+    compiled = dslc.compile(model, target=place.target)
+    return lambda: compiled.program, lambda: compiled(x=fed["x"])["logits"].astype(np.float32)
 
 
 def torch_call(network: Network, place: Place, drawn: dict[str, np.ndarray], given: dict[str, np.ndarray], peer: str) -> Callable[[], Any]:
@@ -90,6 +99,7 @@ def torch_call(network: Network, place: Place, drawn: dict[str, np.ndarray], giv
     import torch.nn.functional as F
 
     from .peers.torch_models import NETWORKS as BUILDERS
+    from .peers.torch_training import stepper
 
     plain = BUILDERS[network.model](drawn).to(place.device)
     x, y = torch.from_numpy(given["x"]).to(place.device), torch.from_numpy(given["y"]).to(place.device).long().reshape(-1)
@@ -107,23 +117,15 @@ def torch_call(network: Network, place: Place, drawn: dict[str, np.ndarray], giv
         with torch.no_grad():
             return logits().float().cpu().numpy()
 
-    if not network.train:
-        return forward
-    optimizer = torch.optim.AdamW(plain.parameters(), lr=1e-6, weight_decay=0.01, fused=True)
-
-    def step() -> float:
+    def loss() -> Any:
         found = logits()
-        loss = F.cross_entropy(found.reshape(-1, found.shape[-1]).float(), y)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return loss.item()
+        return F.cross_entropy(found.reshape(-1, found.shape[-1]).float(), y)
 
-    return step
+    return stepper(plain, loss) if network.train else forward
 
 
-def jax_call(network: Network, drawn: dict[str, np.ndarray], given: dict[str, np.ndarray]) -> Callable[[], Any]:
-    import jax.numpy as jnp
+def jax_call(network: Network, place: Place, drawn: dict[str, np.ndarray], given: dict[str, np.ndarray]) -> Callable[[], Any]:
+    jnp = place.jax().numpy
 
     from .peers.jax_networks import cross_entropy, lstm, runner, stepper
 
@@ -136,4 +138,4 @@ def jax_call(network: Network, drawn: dict[str, np.ndarray], given: dict[str, np
 
 
 if __name__ == "__main__":
-    main(__doc__ or "", "gpu_networks", NETWORKS, measure)
+    sys.exit(main(__doc__ or "", "gpu_networks", NETWORKS, measure))

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .compiler import Member, compile_program, family_of
+from .core.errors import DataError, UnsupportedOp
 from .core.executable import Executable
 from .family import Sizes
-from .model import Model
+from .model import Model, fed
 from .recipes import OF_ANY_LENGTH
+from .runtime.binding import fit_host_inputs
 from .runtime.bounded import BoundedProgram
 from .runtime.program import Program
 from .targets import target_of
@@ -65,7 +67,8 @@ class Compiled:
     def __init__(self, model: Model, program: str, target: str):
         self.model, self.target, self._name = model, target, program
         self.program = program_of(model, program, target)
-        self._fetching: dict[tuple[str, ...], Program] = {}
+        self._unneeded = model.unneeded(self.program)
+        self._fetching: dict[tuple[str, ...], tuple[Program, frozenset[str]]] = {}
 
     @property
     def executable(self) -> Executable:
@@ -81,12 +84,13 @@ class Compiled:
     ) -> dict[str, np.ndarray]:
         """The results by name. `fetch`: paths of named values of the model, `self_attention.3.p`, that are wanted too; they make a program of
         their own, compiled at the first call that asks for them."""
-        program = self._with(tuple(fetch)) if fetch else self.program
-        return program(self.model.fed(inputs, program), seed=self.model.seed if seed is None else seed, step=step, out=out)
+        program, unneeded = self._with(tuple(fetch)) if fetch else (self.program, self._unneeded)
+        return program(fed(inputs, unneeded), seed=self.model.seed if seed is None else seed, step=step, out=out)
 
-    def _with(self, fetch: tuple[str, ...]) -> Program:
+    def _with(self, fetch: tuple[str, ...]) -> tuple[Program, frozenset[str]]:
         if fetch not in self._fetching:
-            self._fetching[fetch] = program_of(self.model, self._name, self.target, fetch)
+            program = program_of(self.model, self._name, self.target, fetch)
+            self._fetching[fetch] = program, self.model.unneeded(program)
         return self._fetching[fetch]
 
 
@@ -109,6 +113,7 @@ class Trainer:
             microbatches=accumulate,
             seed=model.seed,
         )
+        self._unneeded = model.unneeded(self._stepper.fed)
         self.metrics: dict[str, float] = {}
 
     @property
@@ -124,18 +129,13 @@ class Trainer:
     def step(self, *microbatches: Mapping[str, Any], **inputs: Any) -> float:
         """One optimizer step; the total loss. Where the train block says `accumulate n`, give n mappings of inputs instead of keywords; DataError
         where there are more or fewer."""
-        from .core.errors import DataError
-        from .runtime.binding import fit_inputs, on_device
-
         wanted, given = self._stepper.microbatches, len(microbatches or (inputs,))
         if given != wanted:
             raise DataError(f"microbatches: {given} given, a step takes {wanted}", help="give step() a mapping of inputs for each")
-        program = self._stepper.fed
-        fed = [self.model.fed(m, program) for m in microbatches or (inputs,)]
-        if wanted > 1 and not isinstance(program, BoundedProgram):  # before the first one adds its gradient
-            ports = self._stepper.ports()
-            fed = [m | fit_inputs([p for p in ports if p.name not in m or not on_device(m[p.name])], {k: v for k, v in m.items() if not on_device(v)}) for m in fed]
-        batches = iter(fed)
+        every = [fed(m, self._unneeded) for m in microbatches or (inputs,)]
+        if wanted > 1 and not isinstance(self._stepper.fed, BoundedProgram):  # all, before the first one changes anything
+            every = [fit_host_inputs(self._stepper.ports(), m) for m in every]
+        batches = iter(every)
         result = self._stepper.run(lambda: next(batches))
         self.metrics = result.metrics
         return result.loss
@@ -144,7 +144,6 @@ class Trainer:
 def decoder_of(model: Model, target: str, note: Callable[[str], None] | None = None) -> NextToken:
     """What generates from a model: the decoder with caches where the model is causal in time, else one that runs a window for every token, and
     `note` is told why."""
-    from .core.errors import DataError, UnsupportedOp
     from .runtime.generation import WindowModel
 
     try:

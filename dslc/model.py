@@ -29,6 +29,13 @@ def _fill(make: Callable[[], np.ndarray], array: np.ndarray) -> None:
     array[...] = make()
 
 
+def fed(inputs: Mapping[str, Any], unneeded: frozenset[str]) -> Mapping[str, Any]:
+    """Inputs by name, without those that a program does not need."""
+    if unneeded.isdisjoint(inputs):
+        return inputs
+    return {name: value for name, value in inputs.items() if name not in unneeded}
+
+
 class Model:
     """What `dslc.load` gives. `overrides` replace dims, lets and train keys of the file; every program of the model shares `params`."""
 
@@ -62,12 +69,11 @@ class Model:
         """(names of axes, shape) of each input."""
         return self.checked.input_axes
 
-    def fed(self, inputs: Mapping[str, Any], program: Program) -> dict[str, Any]:
-        """Inputs by name, without those that the model declares and this program does not need."""
+    def unneeded(self, program: Program) -> frozenset[str]:
+        """The inputs that the model declares and this program does not need: they may be given, and are left out (`fed`)."""
         if isinstance(program, BoundedProgram):
-            return dict(inputs)  # it knows what the program of these lengths needs
-        needed, declared = {p.name for p in program.executable.ports}, set(self.checked.builder.inputs.values())
-        return {name: value for name, value in inputs.items() if name in needed or name not in declared}
+            return frozenset()  # it knows what the program of each length needs
+        return frozenset(self.checked.builder.inputs.values()) - {p.name for p in program.executable.ports}
 
     @property
     def name(self) -> str:

@@ -30,6 +30,10 @@ def pipeline(
     `aside`: bytes that a budget must leave to the target's kernels; `searched`: what was found for this program with other bytes set aside."""
     recipe = RECIPES[program]
     passes: list[Pass] = [Prune(recipe.roles), Simplify(), Hoist()]
+    if target.lowered and not recipe.decodes:  # a decoder knows convolutions of single steps
+        from .passes.spaced import Spaced
+
+        passes.append(Spaced())
     passes += _precision(recipe, elaborated)
     passes += _program(recipe, model, elaborated, program, target)
     if target.lowered:
@@ -90,8 +94,13 @@ def _layouts(recipe: Recipe, model: Model, target: Target) -> list[Pass]:
         passes.append(ScaleWeights())
     if target.channels_last:
         from .passes.channels_last import ChannelsLast
+        from .passes.widen_channels import WidenChannels
 
-        passes.append(ChannelsLast())
+        passes += [WidenChannels(), ChannelsLast()]
+    if target.phases:
+        from .passes.phases import Phases
+
+        passes.append(Phases())
     if target.lines and recipe.prepares and not recipe.decodes and not model.checked.bounds:  # one copy of a model, for what runs again and again
         from .passes.lines import Lines
 

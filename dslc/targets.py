@@ -20,9 +20,9 @@ class Target:
     """`compile(module, name)` gives an Executable, `load(executable)` a Program; `fingerprint()` names what compiled code depends on besides the
     program; `missing()` says in one sentence what is not there, or gives None. `compile_timed`: as `compile`, a program that times its launches
     itself (`core.executable.TIMES`). `device()` names what schedules are measured on, None where that is not this machine's; `schedules(kernel)` are
-    those that a kernel may have, the cost model's first. `workers()` and `few_rows`: those of
-    the pass `Attention`; `channels_last`: convolutions want values so; `lines`: products want weights so; `repeats`: its programs run again without
-    the host (`DeviceProgram.again`)."""
+    those that a kernel may have, the cost model's first. `workers()` and `few_rows`: those of the pass `Attention`; `channels_last`: convolutions
+    want values so; `phases`: and spaced ones be products; `lines`: products want weights so; `repeats`: its programs run again without the host
+    (`DeviceProgram.again`)."""
 
     name: str
     about: str
@@ -37,6 +37,7 @@ class Target:
     workers: Callable[[], int] = lambda: 0
     few_rows: bool = False
     channels_last: bool = False
+    phases: bool = False
     lines: bool = False
     repeats: bool = False
 
@@ -176,7 +177,7 @@ TARGETS = {
     t.name: t
     for t in (
         Target("cpu", "native code for this processor", True, _compile_cpu, _load, _cpu_fingerprint, _cpu_missing,
-               partial(_compile_cpu, timed=True), _cpu_device, _cpu_schedules, _cpu_workers, lines=True),
+               partial(_compile_cpu, timed=True), _cpu_device, _cpu_schedules, _cpu_workers, phases=True, lines=True),
         Target("reference", "numpy in float64: slow, the oracle", False, _compile_reference, _load_reference, lambda: "", lambda: None),
         _cuda_target("cuda", "CUDA kernels for the GPU of this machine", _found_arch, _gpu_missing, _gpu_device),
         *(_cuda_target(f"cuda:{a}", f"CUDA kernels for {a}", lambda a=a: a, _nvrtc_missing) for a in ARCHS),  # type: ignore[misc]

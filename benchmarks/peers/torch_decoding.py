@@ -82,10 +82,9 @@ def _tokens(step: Callable[[int, int], int], prompt: list[int], count: int) -> n
     return np.array(found)
 
 
-def torch_decoder(network: GPT, prompt: list[int], count: int, compiled: str | bool) -> Callable[[], np.ndarray]:
-    """A function that decodes `count` tokens greedily, on the network's device. `compiled`: by torch.compile, in the mode that it names."""
-    model = Static(network.eval())
-    call = torch.compile(model, dynamic=False, mode=compiled if isinstance(compiled, str) else None) if compiled else model
+def torch_decoder(network: GPT, prompt: list[int], count: int, compiled: Callable[[Static], Callable[..., Tensor]]) -> Callable[[], np.ndarray]:
+    """A function that decodes `count` tokens greedily, on the network's device. `compiled` gives what is called for each token."""
+    call = compiled(Static(network.eval()))
     device = network.wpe.device
 
     def step(token: int, position: int) -> int:

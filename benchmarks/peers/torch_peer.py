@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import torch
@@ -23,19 +24,20 @@ def prepare(
     if compiled and workload.model == "mlp_int8":
         raise NotImplementedError("torch.compile has no form of torch's quantized layers")
     network = NETWORKS[workload.model](weights)
+    maybe_compiled = partial(torch.compile, dynamic=False) if compiled else (lambda network: network)
     if workload.mode == "decode":
         from .torch_decoding import torch_decoder
 
-        return torch_decoder(network, inputs["x"][0].tolist(), DECODED, compiled)
+        return torch_decoder(network, inputs["x"][0].tolist(), DECODED, maybe_compiled)
     x = torch.from_numpy(inputs["x"])
     x = x.long() if x.dtype == torch.int32 else x
-    maybe_compiled = torch.compile(network, dynamic=False) if compiled else network
+    run = maybe_compiled(network)
     if workload.mode == "forward":
         network.eval()
 
         def forward() -> np.ndarray:
             with torch.no_grad():
-                return maybe_compiled(x).numpy()
+                return run(x).numpy()
 
         return forward
 
@@ -43,7 +45,7 @@ def prepare(
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-6, weight_decay=0.01, fused=True)
 
     def step() -> np.ndarray:
-        logits = maybe_compiled(x)
+        logits = run(x)
         loss = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), y)
         loss.backward()
         optimizer.step()

@@ -115,7 +115,7 @@ class _Writer:
             generated = generate(kind, request)
             name = f"k{len(self.kernels)}_{identifier(kernel.role)}"
             names = _symbols(name, generated.stages)
-            functions = [_function(symbol, request, generated, n) for n, symbol in enumerate(names)]
+            functions = [_function(symbol, request, generated, n, lines_of(kernel)) for n, symbol in enumerate(names)]
             compiled = self.kernels[key] = _Compiled(generated, functions, [self._constant(t) for t in generated.tables])
         return compiled
 
@@ -210,7 +210,7 @@ def _symbols(name: str, stages: Sequence[Stage]) -> list[str]:
     return [f"{name}_once_{n}" if once else f"{name}_{n}" if n else name for once, n in numbered]
 
 
-def _function(symbol: str, request: Request, generated: Generated, stage: int) -> KernelFunction:
+def _function(symbol: str, request: Request, generated: Generated, stage: int, lines: tuple[str, ...]) -> KernelFunction:
     types = [(t.dtype, (max(t.size, 1),)) for t in (*request.operands, *request.results)]
     if generated.workspace_bytes:
         types.append((dtypes.UINT8, (generated.workspace_bytes,)))
@@ -222,4 +222,4 @@ def _function(symbol: str, request: Request, generated: Generated, stage: int) -
     def emit(arguments: KernelArguments) -> None:
         emit_stage(frame_of(request, generated, arguments))
 
-    return KernelFunction(symbol, tuple(types), emit, generated.stages[stage].scratch_bytes)
+    return KernelFunction(symbol, tuple(types), emit, generated.stages[stage].scratch_bytes, lines)

@@ -6,9 +6,12 @@ MLIR's passes and LLVM run without Python's lock (`dslc.ir.mlir.library`), so ea
 from __future__ import annotations
 
 import os
+import re
 import tempfile
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +21,7 @@ from dslc.ir.mlir import Text, handle, ir, library, passmanager
 
 MOST_THREADS = 8  # LLVM takes memory in each
 
+_one_listens = threading.Lock()
 _made: dict[tuple[str, str, int], Future[bytes]] = {}  # what is compiled once in a process
 
 
@@ -69,19 +73,77 @@ def _keep(key: tuple[str, str, int], made: Future[bytes]) -> None:
 
 def _compiled(module: ir.Module, manager: passmanager.PassManager, entry: str, elsewhere: Iterable[str], opt_level: int) -> bytes:
     mlir = library()
-    if not mlir.mlirPassManagerRunOnOp(handle(manager), handle(module.operation)):
-        raise Error(f"the passes of MLIR failed on '{entry}'")
-    engine = mlir.mlirExecutionEngineCreate(handle(module), opt_level, 0, None, True, False)
-    if not engine:
-        raise Error(f"LLVM does not take '{entry}'")
+    with _diagnostics(module.context) as said:
+        if not mlir.mlirPassManagerRunOnOp(handle(manager), handle(module.operation)):
+            raise _failure("the passes of MLIR failed", module, said)
+        engine = _engine(module, elsewhere, opt_level)
+        if not engine:
+            raise _failure("LLVM does not take what the passes made", module, said)
     try:
-        for name in elsewhere:  # the engine links what it compiles, though nobody will run it there
-            mlir.mlirExecutionEngineRegisterSymbol(engine, Text.of(name), engine)
         if not mlir.mlirExecutionEngineLookup(engine, Text.of(entry)):  # code is generated at the first look-up; before it the object would be empty
-            raise Error("code generation gave no object")
+            raise _failure("code generation gave no object", module, _said_again(module, entry, elsewhere, opt_level))
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "program.o"
             mlir.mlirExecutionEngineDumpToObjectFile(engine, Text.of(str(file)))
             return file.read_bytes()
     finally:
         mlir.mlirExecutionEngineDestroy(engine)
+
+
+def _engine(module: ir.Module, elsewhere: Iterable[str], opt_level: int) -> int | None:
+    """What compiles a module, or None. It links what it compiles, though nobody will run it there."""
+    engine: int | None = library().mlirExecutionEngineCreate(handle(module), opt_level, 0, None, True, False)
+    for name in elsewhere if engine else ():
+        library().mlirExecutionEngineRegisterSymbol(engine, Text.of(name), engine)
+    return engine
+
+
+@contextmanager
+def _diagnostics(context: ir.Context) -> Iterator[list[str]]:
+    """The errors that MLIR tells meanwhile, each with its place; they are printed nowhere."""
+    said: list[str] = []
+
+    def hear(diagnostic: ir.Diagnostic) -> bool:
+        error = diagnostic.severity == ir.DiagnosticSeverity.ERROR
+        if error:
+            said.append(f"{diagnostic.message} ({diagnostic.location})")
+        return error
+
+    handler = context.attach_diagnostic_handler(hear)
+    try:
+        yield said
+    finally:
+        handler.detach()
+
+
+def _said_again(module: ir.Module, entry: str, elsewhere: Iterable[str], opt_level: int) -> list[str]:
+    """What LLVM says of a module that it fails on: it can only print, so it fails once more while this process's standard error is a file."""
+    with _one_listens, tempfile.TemporaryFile() as file:
+        kept = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            engine = _engine(module, elsewhere, opt_level)
+            if engine:
+                library().mlirExecutionEngineLookup(engine, Text.of(entry))
+                library().mlirExecutionEngineDestroy(engine)
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+        file.seek(0)
+        return [line for line in file.read().decode(errors="replace").splitlines() if line]
+
+
+def _failure(what: str, module: ir.Module, said: list[str]) -> Error:
+    """The error, of the functions that the words are about: those whose name stands in them, or that call what is not found; else of all."""
+    words = "; ".join(dict.fromkeys(said)) or "no reason is given"
+    lacking = [name for found in re.findall(r"Symbols not found: \[ (.*?) \]", words) for name in found.split(", ")]
+    functions = {_label(op): str(op) for op in module.body.operations if "sym_name" in op.attributes and op.regions[0].blocks}
+    about = [name for name, text in functions.items() if f'"{name}"' in words or any(f"@{x}(" in text for x in lacking)]
+    named = ", ".join(f"'{name}'" for name in about or functions)
+    return Error(f"{what} for {named}: {words}")
+
+
+def _label(function: ir.OpView) -> str:
+    """The name that its place has (`native` names kernels with their lines), or its own."""
+    named = re.fullmatch(r'loc\("([^"]*)"\)', str(function.location))
+    return named[1] if named else ir.StringAttr(function.attributes["sym_name"]).value

@@ -236,6 +236,11 @@ class Memory:
         """Has the cache line of an element brought near. It should exist: a page that does not is looked for each time."""
         memref.PrefetchOp(self.ref, [idx(i) for i in at], False, 2, True)
 
+    def place_in_line(self, at: Index) -> Index:
+        """How many elements of flat memory lie before this one in its cache line."""
+        first = idiv(memref.extract_aligned_pointer_as_index(self.ref), self.dtype.bytes)
+        return irem(iadd(first, at), 64 // self.dtype.bytes)
+
     def viewed(self, *shape: int) -> Memory:
         """The same contiguous elements under another shape."""
         strides = [1] * len(shape)

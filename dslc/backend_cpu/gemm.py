@@ -16,13 +16,13 @@ from dslc.ir.mlir import arith, vector
 
 from . import emit as e
 from .gemm_pack import fold_each, pack_a_panels, pack_a_rows, pack_b_panel, pack_depth
-from .gemm_schedule import Schedule, Shape, Side, a_elements, b_elements, panel_rows, row_length, sums_elements
+from .gemm_schedule import Schedule, Shape, Side, a_elements, b_elements, panel_length, panel_rows, row_length, sums_elements
 from .types import const, register_type, vec
 
 Value = Any
 Index = Any
 
-FETCHED = 64  # terms whose lines are asked for at a time
+FETCHED = 32  # terms whose lines are asked for at a time: more at once than a core waits for would hold up the loads
 MOST_FETCHING = 8  # panels
 
 
@@ -43,14 +43,14 @@ class Operand:
 
     x is the row of A, the column of B. With one lane the result is a scalar and the axis does not matter. Lanes outside the mask (None: all) must not
     be read and may have any finite value. `axis` is the side's `along`, or "x" where that is "none"; scalars may be asked of any operand.
-    `fetch(b, x, k)`, where an operand has it, has the cache line of an element brought near. `rows`: B only: how its
+    `place(b, x, k)`, where an operand is read in place: the memory and the element's index in it. `rows`: B only: how its
     columns are packed, where they are the places of rows that are loaded better one by one. `enter(b)`, where an operand has it, is called before
     the loads of a batch: what these have in common is made there.
     """
 
     side: Side
     load: Callable[[Index, Index, Index, str, int, Value], Value]
-    fetch: Callable[[Index, Index, Index], None] | None = None
+    place: Callable[[Index, Index, Index], tuple[e.Memory, Index]] | None = None
     rows: RowsOfColumns | None = None
     enter: Callable[[Index], None] | None = None
 
@@ -253,24 +253,45 @@ class _Outer:
         if self.p.a.side.along == "k":
             start = e.imul(local_strip, s.mr * row_length(s))
             return lambda i, k: self.a_area.load([e.iadd(start, k, i * row_length(s))])
-        start = e.imul(local_strip, panel_rows(s) * s.kc)
+        start = e.imul(local_strip, panel_length(s))
         return lambda i, k: self.a_area.load([e.iadd(start, e.imul(k, panel_rows(s)), i)])
 
     def a_fetcher(self, batch: Index, strip: Index, k0: Index) -> Callable[[Index], None] | None:
-        """Rows that lie apart are short streams, which a processor does not see coming: the next strip's lines are asked for, a block of terms at a
+        """Rows that lie apart are short streams, which a processor does not see coming: lines that will be read are asked for, a block of terms at a
         time. Where many panels read the rows they are near already."""
-        fetch, line, m = self.p.a.fetch, 64 // self.shape.dtype.bytes, self.shape.m
-        if fetch is None or self.s.pack_a or self.p.a.side.along != "k" or self.strips == 1 or self.panels > MOST_FETCHING:
+        side, place, rows = self.p.a.side, self.p.a.place, self.s.mr
+        if place is None or self.s.pack_a or self.panels > MOST_FETCHING:
             return None
+        first = self.first_row(strip)
+        memory, element = place(batch, first, k0)
+        line = 64 // memory.dtype.bytes
 
-        def block(k: Index) -> None:
+        def fetch(x: Index, k: Index) -> None:
+            memory.fetch([place(batch, x, e.iadd(k0, k))[1]])
+
+        def next_strip(k: Index) -> None:
             def row(i: Value) -> None:
                 for at in range(0, FETCHED, line):
-                    fetch(batch, e.imin(e.iadd(self.first_row(strip), self.s.mr, i), m - 1), e.iadd(k0, k, at))
+                    fetch(e.imin(e.iadd(first, rows, i), self.shape.m - 1), e.iadd(k, at))
 
-            e.loop(0, self.s.mr, 1, row)
+            e.loop(0, rows, 1, row)
 
-        return block
+        def next_terms(k: Index) -> None:
+            def term(t: Value) -> None:
+                fetch(e.iadd(first, rows - 1), e.imin(e.iadd(k, FETCHED, t), e.isub(self.shape.k - 1, k0)))
+
+            def terms() -> None:
+                e.loop(0, FETCHED, 1, term)
+
+            e.when(reaches, terms)
+
+        if side.along == "k":
+            return next_strip if self.strips > 1 else None
+        if side.along != "x" or not side.stride or side.stride % line:
+            return None
+        # the strip reaches into a line that none before it has read
+        reaches = e.icmp("ge", e.iadd(e.irem(e.iadd(memory.place_in_line(element), line - 1), line), rows), line)
+        return next_terms
 
     def b_loader(self, batch: Index, panel: Index, local_panel: Index, k0: Index) -> Callable[[Index, int], Value]:
         s, shape = self.s, self.shape

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dslc.ir.mlir import arith, vector
 
 from . import emit as e
-from .gemm_schedule import Schedule, panel_rows, row_length
+from .gemm_schedule import Schedule, panel_length, panel_rows, row_length
 from .types import const
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def pack_a_panels(a: Operand, area: e.Memory, batch: Index, first: Index, strips
         def panel(p: Value) -> None:
             x = e.iadd(first, e.imul(p, s.mr))
             mask = None if whole else e.mask_below(e.isub(m, x), width)
-            area.store(a.load(batch, x, e.iadd(k0, k), "x", width, mask), [e.iadd(e.imul(p, width * s.kc), e.imul(k, width))])
+            area.store(a.load(batch, x, e.iadd(k0, k), "x", width, mask), [e.iadd(e.imul(p, panel_length(s)), e.imul(k, width))])
 
         e.loop(0, strips, 1, panel)
 

@@ -177,7 +177,7 @@ def _outer(shape: Shape, a: Side, b: Side, machine: Machine, way: _Way) -> Sched
     pays = strips >= 4 and again and ((panels > 1 and (shape.m >= 256 or not (uneven or long))) or (long and not pack_a))
     pack_b = not b.packed and (b.along != "x" or not b.direct or pays != way.other_b)
     depth = way.depth or ((2 * BLOCK_K if pack_a else BLOCK_K) if long else shape.k)
-    blocks = -(-shape.k // depth) if pack_a or pack_b else 1
+    blocks = -(-shape.k // depth) if pack_a or pack_b or (long and a.along == "x") else 1  # rows that share lines read them while they are near
     kc = shape.k if blocks == 1 else -(-shape.k // blocks // 16) * 16
     while kc < shape.k and shape.k % kc and shape.k % kc < lanes:  # a block has at least a vector of terms
         kc += 16
@@ -290,12 +290,17 @@ def panel_rows(s: Schedule) -> int:
     return 1 << (s.mr - 1).bit_length()
 
 
+def panel_length(s: Schedule) -> int:
+    """From one panel of A to the next, where it is packed k by k: whole vectors, never a power of two, for all panels are filled side by side."""
+    return -(-panel_rows(s) * s.kc // s.lanes) * s.lanes + s.lanes
+
+
 def a_elements(s: Schedule, a: Side) -> int:
     if not s.pack_a:
         return 0
     if a.along == "k":
         return s.mc * row_length(s)
-    return s.mc // s.mr * panel_rows(s) * s.kc + s.lanes
+    return s.mc // s.mr * panel_length(s) + s.lanes
 
 
 def b_elements(s: Schedule) -> int:

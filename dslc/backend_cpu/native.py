@@ -48,6 +48,7 @@ class KernelArguments:
 @dataclass(frozen=True)
 class KernelFunction:
     """A kernel to compile. `operands`: dtype and shape of each (operands, then results), given to `emit` as `Memory`; a flat shape is as good.
+    `lines`: places in the model file, for errors.
 
     `emit(arguments)` builds the body for one thread's share. Kernels with one symbol must be equal; they are compiled once.
     """
@@ -56,6 +57,11 @@ class KernelFunction:
     operands: tuple[tuple[DType, tuple[int, ...]], ...]
     emit: Callable[[KernelArguments], None]
     scratch_bytes: int = 0
+    lines: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        return f"{self.symbol} ({', '.join(self.lines)})" if self.lines else self.symbol
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,8 @@ def build_object(
             with ir.Context(load_on_create_dialects=DIALECTS), ir.Location.unknown():
                 module = ir.Module.create()
                 for kernel in part:
-                    _emit_kernel(module, kernel)
+                    with ir.Location.name(kernel.label):
+                        _emit_kernel(module, kernel)
                 codegen.add(module, part[0].symbol)
         return NativeObject(join(codegen.objects()), scratch)
 

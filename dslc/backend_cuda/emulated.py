@@ -59,7 +59,8 @@ def build(text: str, name: str = "kernels.cu", checked: bool = False) -> bytes:
         exports = "\n".join(f"EMULATOR_EXPORT({kernel})" for kernel in kernels(text))
         body = _DYNAMIC_SHARED.sub(r"\1* const \2 = (\1*)emulator::dynamic_shared();", text)
         source = f'#include "cuda.h"\n#line 1 "{name}"\n{_guarded(body) if checked else body}\n{exports}\n'
-        made = _linked(_compiled(source, CHECKED, EVERY_ACCESS), _checks()) if checked else _compiled(source, "-shared")
+        part = _compiled(source, CHECKED, EVERY_ACCESS) if checked else _compiled(source)
+        made = _linked(part, *_own(checked))
         cache.put(key, made)
     return made
 
@@ -79,12 +80,16 @@ def _guarded(text: str) -> str:
     return _STATIC_SHARED.sub(one, text)
 
 
-def _checks() -> bytes:
-    """The object of the checks, which are not checked themselves."""
-    key = _key() + ".o"
+def _own(checked: bool) -> list[bytes]:
+    """The objects of the emulator itself, which are the same for all kernels, and are not checked."""
+    return [_object("blocks.cpp", CHECKED), _object("checks.cpp", CHECKED)] if checked else [_object("blocks.cpp")]
+
+
+def _object(name: str, *flags: str) -> bytes:
+    key = _key(name, *flags) + ".o"
     made = cache.get(key)
     if made is None:
-        made = _compiled((EMULATOR / "checks.cpp").read_text(), CHECKED)
+        made = _compiled((EMULATOR / name).read_text(), *flags)
         cache.put(key, made)
     return made
 
@@ -95,9 +100,8 @@ def _key(*parts: str) -> str:
 
 
 def _compiled(source: str, *flags: str) -> bytes:
-    """What g++ makes of a text: an object, or with "-shared" a shared one."""
-    form = () if "-shared" in flags else ("-c",)
-    return _made({"unit.cpp": source.encode()}, f"-I{EMULATOR}", "-isystem", str(cuda_headers()), *flags, *form)
+    """The object that g++ makes of a text."""
+    return _made({"unit.cpp": source.encode()}, f"-I{EMULATOR}", "-isystem", str(cuda_headers()), *flags, "-c")
 
 
 def _linked(*objects: bytes) -> bytes:

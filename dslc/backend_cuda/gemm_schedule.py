@@ -11,6 +11,7 @@ SPAN = 128  # bytes of a Hopper tile's terms
 STAGING = 8 * 16 * 64 * 4  # bytes: 16 rows of 64 float32 sums for each of 8 consumer warps
 BARRIERS = 256  # bytes behind them
 TENSOR_CORE = 4096  # bytes of one operand whose products a multiprocessor makes in a cycle, with wgmma
+MMA_RATE = 1024  # the same with mma.sync
 START = 1500  # cycles until a block's first tile is there
 LEAST_STEPS = 3  # of SPAN bytes, of a split
 
@@ -50,9 +51,11 @@ class HopperSchedule:
         return f"two warpgroups {how} of {self.rows} x {self.columns}, a third loads {self.stages} stages of {depth} terms{split}"
 
 
-# rows, columns, turns: by how much the products of a step are slower than the tensor cores' rate, seen beside each other on an H100
+# rows, columns, turns: by how much the products of a step are slower than the tensor cores' rate, seen beside each other on an H100; those of 64
+# columns in turns by the bytes that go through shared memory
 HOPPER_TILES = {
     (128, 256, False): 1.0, (256, 128, False): 1.0, (64, 256, True): 1.05, (128, 128, True): 1.09, (128, 128, False): 1.09, (128, 64, False): 1.9,
+    (256, 64, True): 1.75, (128, 64, True): 1.8,
 }  # fmt: skip
 Sizes = tuple[int, int, int, int]  # batch, rows, columns, terms
 
@@ -118,10 +121,15 @@ MMA_TILES = ((128, 128, 4), (128, 64, 4), (64, 128, 2), (64, 64, 4))
 FMA_TILES = ((128, 128, 4), (64, 128, 2), (64, 64, 2), (32, 64, 1))
 
 
+def moving_cycles(moved: int, arch: Arch) -> float:
+    """Cycles of a launch that reads and writes so many bytes together."""
+    return START + moved / (13 * arch.sms)
+
+
 def tile_schedules(sizes: Sizes, arch: Arch, element: int, mma: bool) -> list[TileSchedule]:
     """All schedules of a product, with elements of so many bytes in shared memory, by tensor cores or by multiply-adds."""
     depth = 64 // element
-    splits = [n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32) if n == 1 or sizes[3] >= n * 4 * depth]
+    splits = [n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64) if n == 1 or sizes[3] >= n * 4 * depth]
     out = []
     for rows, columns, tall in MMA_TILES if mma else FMA_TILES:
         stages = 3 if 3 * (rows + columns) * depth * element * 2 <= arch.shared_bytes else 2

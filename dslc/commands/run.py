@@ -10,7 +10,7 @@ import numpy as np
 
 from ..compiled import program_of
 from ..core.errors import DataError
-from ..model import Model
+from ..model import Model, fed
 from ..runtime.binding import fit_inputs
 from ..runtime.bounded import BoundedProgram
 from ..runtime.tensorfile import open_tensors
@@ -38,8 +38,8 @@ def run(
     model, target = open_model(spec, overrides, target, weights, map)
     program = program_of(model, "run", target)
     try:
-        fed = model.fed(given, program)
-        fitted = fed if isinstance(program, BoundedProgram) else fit_inputs(program.executable.ports_of("input"), fed)
+        needed = fed(given, model.unneeded(program))
+        fitted = needed if isinstance(program, BoundedProgram) else fit_inputs(program.executable.ports_of("input"), needed)
         results = program(fitted, seed=model.seed)
     except DataError as error:
         raise _with_rows(error, model, given) from None

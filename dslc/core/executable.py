@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 from . import dtypes
@@ -156,7 +157,13 @@ class Executable:
 
     def ports_of(self, *roles: str) -> list[Port]:
         """The ports of the given roles, in order."""
-        return [p for p in self.ports if p.role in roles]
+        if roles not in self._found:
+            self._found[roles] = [p for p in self.ports if p.role in roles]
+        return list(self._found[roles])
+
+    @cached_property
+    def _found(self) -> dict[tuple[str, ...], list[Port]]:
+        return {}  # every call of a program asks for some
 
 
 _FAMILY = b"dslc-executable-"

@@ -16,7 +16,7 @@ from . import index
 from .index import Dim, Expr
 from .op import Maps
 from .space import Space, collapse
-from .trace import Body, Coordinates, Given, Guard, Node, Product, Read, Test, Trace, divisions, factor_of, survey
+from .trace import Body, Coordinates, Given, Guard, Node, Product, Read, Test, Trace, divisions, factor_of, survey, symbols_of
 from .types import type_of
 
 
@@ -243,16 +243,18 @@ def nest_of(body: Body, space: RowSpace, levels: Sequence[Level]) -> Space:
 
 def vector_dim(rows: Rows, lanes: int) -> int | None:
     """The dim of the nest along which most memory is contiguous, or every second element is read, for vectors of so many lanes; the last one where
-    they tie."""
+    they tie. What is read once a row counts as often as that is."""
     found = survey(rows.trace, rows.roots())
     addresses = [r.address for r in found.reads] + [address for _, address, row in rows.results if not row]
     sizes = rows.nest.sizes
+    once = 1 / max(1, prod(sizes[rows.kept :]))
+    weights = [1.0 if any(d >= rows.kept for d in index.dims_of(e)) or symbols_of(e) else once for e in addresses]
     best, most = None, -1.0
     for dim, n in enumerate(sizes):
         score = 0.0
-        for e in addresses:
+        for e, weight in zip(addresses, weights):
             factor = factor_of(e, dim)
-            score += {1: 1.0, -1: 1.0, 2: 0.5, 0: 0.25}.get(factor, 0.0) if factor is not None else 0.0
+            score += weight * ({1: 1.0, -1: 1.0, 2: 0.5, 0: 0.25}.get(factor, 0.0) if factor is not None else 0.0)
         score *= min(n, lanes) / lanes
         if score >= most:
             best, most = dim, score

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from math import prod
+from math import gcd, prod
 
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
@@ -22,8 +22,10 @@ from .prepare import behind_each
 from .prune import remove_dead
 from .simplify import maker, simplify_block, uniform
 
-CHUNK = 8  # elements of 16 bits that one access moves
-SAVED = 3 / 1024  # cycles of a multiprocessor a product: gathered one by one, operands come at a quarter of the rate at which chunks do
+CHUNK = 16  # bytes that one access moves; of half as many, as four channels of 16 bits are, the gain is half
+# Cycles of a multiprocessor a product: gathered one by one, operands come at a quarter of the rate at which chunks do; in tf32 that is what wgmma,
+# whose operands come in chunks alone, gains over mma.sync.
+SAVED = 3 / 1024
 PER_BYTE = 2 / 13  # cycles of a multiprocessor a byte: a value in the other order is read once more and written once more
 VIEWS = (ops.View, ops.Reshape)
 
@@ -32,8 +34,8 @@ Axis = tuple[ir.Value, int]
 
 @dataclass(frozen=True)
 class ChannelsLast:
-    """Values that convolutions of 16-bit floats read and make, and all that is at the same points, are made with their channels last; what lies
-    otherwise is read through a transpose. Done where the products' gain is more than the transposes cost.
+    """Values that convolutions of 16-bit floats, or in tf32, read and make, and all that is at the same points, are made with their channels last;
+    what lies otherwise is read through a transpose. Done where the products' gain is more than the transposes cost.
 
     before: %y = conv %x, %w; %z = max %y, 0      after: %t = contract windows of %x', %w; %z' = max %t, 0; %z = transpose %z'
     """
@@ -53,7 +55,7 @@ def _block(block: ir.Block, parameters: Sequence[ir.Value] = ()) -> None:
                 _block(region.blocks[0])
     if not any(isinstance(op, ops.Conv) for op in block.operations):
         return
-    found = _Axes.of(block, parameters)
+    found = Axes.of(block, parameters)
     channels = {v: axis for group in found.groups() if _pays(found, group) for v, axis in group.items()}
     if channels:
         _Rewrite(channels, found.of_filters).block(block)
@@ -65,7 +67,7 @@ def _block(block: ir.Block, parameters: Sequence[ir.Value] = ()) -> None:
 
 
 @dataclass
-class _Axes:
+class Axes:
     """Axes of the values of a block that are the same axis: of an elementwise op's operands and result, of a view and what it shows."""
 
     block: ir.Block
@@ -74,8 +76,8 @@ class _Axes:
     of_filters: set[ir.Value] = field(default_factory=set)  # gradients of filters: convolutions over pictures whose channels are the batch
 
     @staticmethod
-    def of(block: ir.Block, parameters: Sequence[ir.Value]) -> _Axes:
-        found, weights, filters = _Axes(block), behind_each(block, parameters), set()
+    def of(block: ir.Block, parameters: Sequence[ir.Value]) -> Axes:
+        found, weights, filters = Axes(block), behind_each(block, parameters), set()
         for op in block.operations:
             if isinstance(op, Op) and len(op.results) == 1:
                 for a, b in _pairs(op):
@@ -96,7 +98,7 @@ class _Axes:
         return found
 
     def _seed(self, op: ops.Conv, axes: Sequence[Axis]) -> None:
-        self.seeds += axes if op.type.dtype.bits == 16 else []
+        self.seeds += axes if _on_tensor_cores(op) else []
 
     def _is_of_filters(self, op: ops.Conv) -> bool:
         """By the axes of what is known of other convolutions; else it sums over more places than it has."""
@@ -155,11 +157,11 @@ def _pairs(op: Op) -> Iterator[tuple[Axis, Axis]]:
         return
     x = op.operands[0]
     if isinstance(op, ops.View):
-        yield from (((x, a), (y, k)) for a, k in _unit_rows(op.matrix, type_of(x).shape, shape))
+        yield from (((x, a), (y, k)) for a, k in unit_rows(op.matrix, type_of(x).shape, shape))
     elif isinstance(op, ops.Fold):
-        yield from (((x, k), (y, a)) for a, k in _unit_rows(op.matrix, shape, type_of(x).shape))
+        yield from (((x, k), (y, a)) for a, k in unit_rows(op.matrix, shape, type_of(x).shape))
     elif isinstance(op, ops.Reshape):
-        yield from (((x, a), (y, k)) for a, k in _kept_axes(type_of(x).shape, shape))
+        yield from (((x, a), (y, k)) for a, k in kept_axes(type_of(x).shape, shape))
     elif isinstance(op, ops.Reduce):
         kept = [a for a in range(type_of(x).rank) if a not in op.axes]
         yield from (((x, a), (y, k)) for k, a in enumerate(kept))
@@ -175,7 +177,7 @@ def _channels_through(op: ops.Contract) -> Iterator[tuple[Axis, Axis]]:
             yield (value, list(axes).index(summed[0])), (op.results[0], list(op.out).index(made[0]))
 
 
-def _unit_rows(matrix: Sequence[Sequence[int]], rows: Sequence[int], columns: Sequence[int]) -> list[tuple[int, int]]:
+def unit_rows(matrix: Sequence[Sequence[int]], rows: Sequence[int], columns: Sequence[int]) -> list[tuple[int, int]]:
     """(row, column) of entries that are alone in their row and column, between axes of one length."""
     out = []
     for a, row in enumerate(matrix):
@@ -185,7 +187,7 @@ def _unit_rows(matrix: Sequence[Sequence[int]], rows: Sequence[int], columns: Se
     return out
 
 
-def _kept_axes(before: Sequence[int], after: Sequence[int]) -> list[tuple[int, int]]:
+def kept_axes(before: Sequence[int], after: Sequence[int]) -> list[tuple[int, int]]:
     """Axes that a reshape leaves: of one length, with as many elements before them."""
     places = {(prod(before[:a]), n): a for a, n in enumerate(before) if n > 1}
     return [(places[key], k) for k, n in enumerate(after) if (key := (prod(after[:k]), n)) in places]
@@ -215,7 +217,7 @@ def _channels_behind(conv: ops.Conv) -> list[Axis]:
 # --- whether it pays --------------------------------------------------------------------------------------------------------------------
 
 
-def _pays(found: _Axes, group: dict[ir.Value, int]) -> bool:
+def _pays(found: Axes, group: dict[ir.Value, int]) -> bool:
     """Whether the convolutions of a group gain more than it costs to bring values into the order and back."""
     made = [v for v, axis in group.items() if _is_made(v, axis, found.of_filters)]
     gain = sum(
@@ -230,16 +232,20 @@ def _pays(found: _Axes, group: dict[ir.Value, int]) -> bool:
     return gain > PER_BYTE * sum(type_of(v).bytes for v in crossing)
 
 
+def _on_tensor_cores(conv: ops.Conv) -> bool:
+    return conv.tf32 or conv.type.dtype.bits == 16
+
+
 def _touches(conv: ops.Conv, group: dict[ir.Value, int]) -> bool:
     return conv.results[0] in group or _root(conv.x) in group or _root(conv.w) in group
 
 
-def _gathered(conv: ops.Conv, of_filters: bool) -> int:
+def _gathered(conv: ops.Conv, of_filters: bool) -> float:
     """Products whose operands come in chunks once the channels are last."""
     x, w = type_of(conv.x).shape, type_of(conv.w).shape
     channels = (x[0], w[1]) if of_filters else (x[2],)
-    whole = conv.type.dtype.bits == 16 and all(c % CHUNK == 0 for c in channels)
-    return conv.type.size * x[2] * prod(w[3:]) if whole else 0
+    chunk = gcd(CHUNK, *(c * type_of(conv.x).dtype.bytes for c in channels))
+    return conv.type.size * x[2] * prod(w[3:]) * chunk / CHUNK if _on_tensor_cores(conv) and 2 * chunk >= CHUNK else 0
 
 
 def _root(value: ir.Value) -> ir.Value:
@@ -304,7 +310,7 @@ class _Rewrite:
             return self._conv(op)
         order = _last(type_of(y).rank, axis)
         new = self._anew(op, order)
-        _keep(op, new)
+        keep_precision(op, new)
         return ops.transpose(new, _inverse(order))
 
     def _conv(self, op: ops.Conv) -> ir.Value:
@@ -312,7 +318,7 @@ class _Rewrite:
         n, g, o, *size = op.type.shape
         space = len(size)
         new = as_product(op, [0, *range(3, 3 + space), *([1] if g > 1 else []), 2])
-        _keep(op, new)
+        keep_precision(op, new)
         new = ops.reshape(new, (n, *size, g * o))
         return ops.reshape(ops.transpose(new, [0, space + 1, *range(1, space + 1)]), op.type.shape)
 
@@ -323,7 +329,7 @@ class _Rewrite:
             return None
         order = _last(rank, axis)
         new = ops.Reduce.of(ops.transpose(op.x, order), kind=op.kind, axes=[k for k, a in enumerate(order) if a in op.axes])
-        _keep(op, new)
+        keep_precision(op, new)
         left = [a for a in order if a not in op.axes]
         return ops.transpose(new, [left.index(a) for a in sorted(left)])
 
@@ -341,7 +347,7 @@ class _Rewrite:
     def _fold(self, op: ops.Fold, order: Sequence[int]) -> ir.Value:
         """A fold into axes of this order, of an operand whose channels are last too."""
         rank = type_of(op.g).rank
-        inner = next((_last(rank, k) for a, k in _unit_rows(op.matrix, op.shape, type_of(op.g).shape) if a == order[-1]), list(range(rank)))
+        inner = next((_last(rank, k) for a, k in unit_rows(op.matrix, op.shape, type_of(op.g).shape) if a == order[-1]), list(range(rank)))
         strides = [op.matrix[a][k] for a in order for k in inner]
         offsets, shape = ([values[a] for a in order] for values in (op.offsets, op.shape))
         return ops.Fold.of(ops.transpose(op.g, inner), strides=strides, offsets=offsets, shape=shape)
@@ -355,7 +361,7 @@ def _inverse(order: Sequence[int]) -> list[int]:
     return [list(order).index(k) for k in range(len(order))]
 
 
-def _keep(op: Op, value: ir.Value) -> None:
+def keep_precision(op: Op, value: ir.Value) -> None:
     """The mark of the precision pass goes on."""
     made = maker(value)
     if made is not None and PRECISION in op.attributes:

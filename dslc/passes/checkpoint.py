@@ -11,6 +11,7 @@ from dslc.ir.mlir import func, ir
 from dslc.ir.program import program_of
 
 from .certificate import certify
+from .plan import ROOM
 from .rematerialize import Choice
 from .scan_schedules import KEPT_ALL
 from .scan_schedules import NOTE as SCANS
@@ -40,12 +41,14 @@ class Checkpoint:
     def run(self, module: ir.Module) -> None:
         program = program_of(module)
         line = Timeline.of(program)
-        choice = self.searched.choose(line, self.budget - self.aside - line.slots)
+        room = self.budget - self.aside - line.slots
+        choice = self.searched.choose(line, room)
         if choice is None:
             raise self._refusal(line)
         self.searched.planned = line.slots + choice.packing.total
         certify(line, choice.plan, choice.packing)
         rewrite(program, line, choice.plan)
+        module.operation.attributes[ROOM] = ir.IntegerAttr.get(ir.IntegerType.get_signless(64), room)
         _note(module, self.budget, line, choice)
 
     def _refusal(self, line: Timeline) -> BudgetError:

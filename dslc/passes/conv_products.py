@@ -4,7 +4,7 @@ axes."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import gcd
 
@@ -16,7 +16,9 @@ from dslc.ir.types import type_of
 @dataclass(frozen=True)
 class Taps:
     """Which taps of one axis of a filter reach the places `phase`, `phase + spacing`, ... of the result, and where each reads: tap `first + step * t`
-    of `count` reads element `i + advance * t + offset` at the i-th such place (`i * stride + ...` where the spacing is 1)."""
+    of `count` reads element `i + advance * t + offset` at the i-th such place (`i * stride + ...` where the spacing is 1). Phases that differ in
+    where they begin alone may be one: the p-th of `turns` has the taps from `first + first_by * p` on, which read from `offset + offset_by * p` on.
+    """
 
     first: int
     step: int
@@ -24,6 +26,9 @@ class Taps:
     stride: int
     advance: int
     offset: int
+    turns: int = 1
+    first_by: int = 0
+    offset_by: int = 0
 
 
 def is_exact(conv: ops.Conv) -> bool:
@@ -31,19 +36,28 @@ def is_exact(conv: ops.Conv) -> bool:
     return all(s == 1 or p == 1 for s, p in zip(conv.stride, conv.spacing))
 
 
-def as_product(conv: ops.Conv, order: Sequence[int]) -> ir.Value:
+def as_product(conv: ops.Conv, order: Sequence[int], joined: bool = False) -> ir.Value:
     """The result with axis k being axis `order[k]` of the convolution's [n, g, o, ...]; a single group's may be left out.
 
     Between the elements of a transposed convolution's input lie zeros. Places of the result that are alike in what they meet are a phase of their
-    own: each is a convolution of single steps with the taps that meet elements, and the phases are put together.
+    own: each is a convolution of single steps with the taps that meet elements, and the phases are put together. `joined`: those of an axis that have
+    as many taps, evenly apart, are made by one contraction, with the phase as an axis behind the places.
     """
     space = len(conv.size)
-    phases = [range(p) for p in conv.spacing]
-    if all(len(p) == 1 for p in phases):
-        return _phase(conv, [_taps(conv, k, 0) for k in range(space)], conv.size, order)
     size = [-(-n // p) for n, p in zip(conv.size, conv.spacing)]
-    made = [_phase(conv, [_taps(conv, k, phase) for k, phase in enumerate(at)], size, order) for at in product(*phases)]
-    return _woven(made, [order.index(3 + k) for k in range(space)], conv.spacing, conv.size)
+    phases = [[_taps(conv, k, phase) for phase in range(p)] for k, p in enumerate(conv.spacing)]
+    if joined:
+        phases = [_together(taps) for taps in phases]
+    made = [_phase(conv, taps, size, order) for taps in product(*phases)]
+    return _woven(made, [order.index(3 + k) for k in range(space)], [len(taps) for taps in phases], conv.size)
+
+
+def _together(phases: list[Taps]) -> list[Taps]:
+    """One in place of all, where they are alike but for where they begin, and that is evenly apart."""
+    first, last, gaps = phases[0], phases[-1], max(1, len(phases) - 1)
+    by = ((last.first - first.first) // gaps, (last.offset - first.offset) // gaps)
+    even = [replace(first, first=first.first + by[0] * p, offset=first.offset + by[1] * p) for p in range(len(phases))]
+    return [replace(first, turns=len(phases), first_by=by[0], offset_by=by[1])] if even == phases else phases
 
 
 def _taps(conv: ops.Conv, k: int, phase: int) -> Taps:
@@ -55,37 +69,44 @@ def _taps(conv: ops.Conv, k: int, phase: int) -> Taps:
 
 
 def _phase(conv: ops.Conv, taps: Sequence[Taps], size: Sequence[int], order: Sequence[int]) -> ir.Value:
-    """One contraction over channels and taps; zeros where no tap reaches."""
+    """One contraction over channels and taps, all turns of its taps in it; zeros where no tap reaches."""
     x, w = type_of(conv.x), type_of(conv.w)
     space = len(size)
-    n, g, o, c = 0, 1, 2, 3 + space  # indices; places 3 ..., taps 4 + space ...
-    extents = {n: x.shape[0], g: x.shape[1], o: w.shape[1], c: x.shape[2]}
-    extents |= {3 + k: m for k, m in enumerate(size)} | {4 + space + k: t.count for k, t in enumerate(taps)}
+    n, g, o, c, first_tap, first_turn = 0, 1, 2, 3 + space, 4 + space, 4 + 2 * space  # indices; places 3 ..., then taps, then turns
+    extents = {n: x.shape[0], g: x.shape[1], o: w.shape[1], c: x.shape[2]} | {3 + k: m for k, m in enumerate(size)}
+    extents |= {first_tap + k: t.count for k, t in enumerate(taps)} | {first_turn + k: t.turns for k, t in enumerate(taps)}
+    out = [i for a in order for i in ((a, first_turn + a - 3) if a >= 3 and taps[a - 3].turns > 1 else (a,))]
+    shape = [extents[a] * (taps[a - 3].turns if a >= 3 else 1) for a in order]
     if any(t.count == 0 for t in taps):
-        return ops.zeros(conv.type.with_shape([extents[i] for i in order]))
-    lhs = [n, *range(3, 3 + space), *range(4 + space, 4 + 2 * space), g, c]
+        return ops.zeros(conv.type.with_shape(shape))
+    lhs = [n, *range(3, 3 + space), *range(first_tap, first_turn), g, c, *(first_turn + k for k, t in enumerate(taps) if t.offset_by)]
     rows = [[int(i == index) for i in lhs] for index in (n, g, c)]
-    rows += [[t.stride * (i == 3 + k) + t.advance * (i == 4 + space + k) for i in lhs] for k, t in enumerate(taps)]
+    for k, t in enumerate(taps):
+        moves = {3 + k: t.stride, first_tap + k: t.advance, first_turn + k: t.offset_by}
+        rows.append([moves.get(i, 0) for i in lhs])
     windows = ops.view(conv.x, rows, [0, 0, 0, *(t.offset for t in taps)], [extents[i] for i in lhs])
-    rhs = [g, o, c, *range(4 + space, 4 + 2 * space)]
+    rhs = [g, o, c, *range(first_tap, first_turn), *(first_turn + k for k, t in enumerate(taps) if t.turns > 1)]
     rows = [[int(i == index) for i in rhs] for index in (g, o, c)]
-    rows += [[t.step * (i == 4 + space + k) for i in rhs] for k, t in enumerate(taps)]
+    for k, t in enumerate(taps):
+        moves = {first_tap + k: t.step, first_turn + k: t.first_by}
+        rows.append([moves.get(i, 0) for i in rhs])
     filters = ops.view(conv.w, rows, [0, 0, 0, *(t.first for t in taps)], [extents[i] for i in rhs])
-    return ops.Contract.of(windows, filters, lhs=lhs, rhs=rhs, out=list(order), dtype=conv.dtype, tf32=conv.tf32)
+    return ops.reshape(ops.Contract.of(windows, filters, lhs=lhs, rhs=rhs, out=out, dtype=conv.dtype, tf32=conv.tf32), shape)
 
 
-def _woven(phases: Sequence[ir.Value], axes: Sequence[int], spacing: Sequence[int], size: Sequence[int]) -> ir.Value:
-    """Phases, the last axis' first, as one tensor: along `axes[k]` place i is place i // spacing[k] of a phase i % spacing[k]."""
+def _woven(phases: Sequence[ir.Value], axes: Sequence[int], counts: Sequence[int], size: Sequence[int]) -> ir.Value:
+    """Phases, the last axis' first, as one tensor: along `axes[k]` place i is place i // counts[k] of a phase i % counts[k]."""
     shape = type_of(phases[0]).shape
-    rank, count = len(shape), len(spacing)
-    stacked = ops.Concat.of(*[ops.reshape(p, (1, *shape)) for p in phases], axis=0)
-    split = ops.reshape(stacked, (*spacing, *shape))
+    rank, count = len(shape), len(counts)
     order: list[int] = []
     wide: list[int] = []
     for a in range(rank):
         order += [count + a, axes.index(a)] if a in axes else [count + a]
-        wide.append(shape[a] * (spacing[axes.index(a)] if a in axes else 1))
-    whole = ops.reshape(ops.transpose(split, order), wide)
+        wide.append(shape[a] * (counts[axes.index(a)] if a in axes else 1))
+    whole = phases[0]
+    if len(phases) > 1:
+        stacked = ops.Concat.of(*[ops.reshape(p, (1, *shape)) for p in phases], axis=0)
+        whole = ops.reshape(ops.transpose(ops.reshape(stacked, (*counts, *shape)), order), wide)
     for k, a in enumerate(axes):
         whole = ops.slice_axis(whole, a, 0, size[k])
     return whole

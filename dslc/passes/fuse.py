@@ -53,10 +53,22 @@ def prepare(block: ir.Block) -> None:
         elif isinstance(op, Op):
             for region in op.regions:
                 prepare(region.blocks[0])
+    for op in list(block.operations):
+        if isinstance(op, ops.Gather):
+            _widen_last(op)
     for op in reversed(list(block.operations)):
-        rounded = isinstance(op, ops.Cast) and type_of(op.x).dtype.bits == 16 and op.dtype == FLOAT32
-        if rounded or (isinstance(op, Op) and widens_bytes(op) and read_by_product(op)):
+        if (isinstance(op, Op) and _widens(op)) or (isinstance(op, Op) and widens_bytes(op) and read_by_product(op)):
             _one_a_reader(op)
+
+
+def _widen_last(op: ops.Gather) -> None:
+    """Of 16-bit values that are gathered as float32, those that are gathered become float32."""
+    wide = None if isinstance(op.x.owner, ir.Block) else op.x.owner.opview
+    if isinstance(wide, ops.Cast) and type_of(wide.x).dtype.bits == 16 and wide.dtype == FLOAT32 and op.outside == 0:
+        with ir.InsertionPoint(op), op.location:
+            found = ops.Gather.of(wide.x, *op.operands[1:], batch=op.batch, outside=op.outside)
+            op.results[0].replace_all_uses_with(ops.cast(found, FLOAT32))
+        op.operation.erase()
 
 
 def _one_a_reader(op: Op) -> None:
@@ -308,6 +320,7 @@ def grouped(block: ir.Block, updated: Mapping[ir.Value, ir.Value | None] | None 
     _merge_along_values(graph, lean=True)
     _merge_along_values(graph, lean=False)
     _merge_siblings(graph)
+    _widen_late(graph)
     return graph
 
 
@@ -362,6 +375,24 @@ def _merge_siblings(graph: Graph) -> None:
                 and _can_merge(graph, g, h)
             ):
                 graph.merge(g, h)
+
+
+def _widen_late(graph: Graph) -> None:
+    """Casts of 16-bit values to float32 for another kernel are done there, so that the narrow value is what is stored."""
+    for n, op in enumerate(graph.core):
+        a, readers = graph.group_of[n], {graph.group_of[c] for c in graph.consumers[n]}
+        if not _widens(op) or len(readers) != 1 or a in readers or any(r in graph.outside for r in graph.results[n]):
+            continue
+        (b,) = readers
+        rest = graph.groups[a] - {n}
+        if any(graph.group_of[p] == a for p, _ in graph.uses[n]) and rest and graph.again.isdisjoint({n}):
+            kinds = kind_of(graph, graph.groups[a]), kind_of(graph, graph.groups[b])
+            if kinds == (kind_of(graph, rest), kind_of(graph, graph.groups[b] | {n})) and None not in kinds:
+                graph.groups[a], graph.groups[b], graph.group_of[n] = rest, graph.groups[b] | {n}, b
+
+
+def _widens(op: Op) -> bool:
+    return isinstance(op, ops.Cast) and type_of(op.x).dtype.bits == 16 and op.dtype == FLOAT32
 
 
 def _independent(graph: Graph, a: int, b: int) -> bool:

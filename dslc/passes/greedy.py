@@ -26,9 +26,18 @@ class Greedy:
         added: list[tuple[Slot, ir.Value]] = []
         for slot, value in results:
             t = type_of(value)
-            if slot.role != "output" or not t.dtype.is_float or t.rank != 2 or not t.shape[1]:
-                continue
-            with ir.InsertionPoint(end), value.owner.location if isinstance(value.owner, ir.Operation) else ir.Location.unknown():
-                found = {BEST: ops.ArgReduce.of(value, kind="max", axis=1), GREATEST: ops.Reduce.of(value, kind="max", axes=[1])}
-            added += [(Slot(slot.name + name, "output", type_of(v), slot.line), v) for name, v in found.items()]
+            if slot.role == "output" and t.dtype.is_float and t.rank == 2 and t.shape[1]:
+                with ir.InsertionPoint(end), ir.Location.unknown() if isinstance(value.owner, ir.Block) else value.owner.location:
+                    found = _greatest(value)
+                added += [(Slot(slot.name + name, "output", type_of(v), slot.line), v) for name, v in found.items()]
         finish_program(program, [*results, *added])
+
+
+def _greatest(value: ir.Value) -> dict[str, ir.Value]:
+    """Both, from the value as it was before it got the shape of the output: what is read again is not copied."""
+    rows = type_of(value).shape[:1]
+    maker = None if isinstance(value.owner, ir.Block) else value.owner.opview
+    x = maker.x if isinstance(maker, ops.Reshape) and type_of(maker.x).shape[-1:] == type_of(value).shape[1:] else value
+    last = type_of(x).rank - 1
+    best = ops.ArgReduce.of(x, kind="max", axis=last)
+    return {BEST: ops.reshape(best, rows), GREATEST: ops.reshape(ops.Gather.of(x, best, batch=last, outside=0.0), rows)}

@@ -31,7 +31,7 @@ class Lines:
         behind = behind_each(program.entry_block, fixed_arguments(program))
         laid: dict[tuple[object, ...], ir.Value] = {}
         for op in list(program.entry_block.operations):
-            if isinstance(op, ops.Contract) and op.type.dtype.is_float and op.type.size:
+            if isinstance(op, ops.Contract) and op.type.size:
                 _lay_out(op, behind, laid)
 
 

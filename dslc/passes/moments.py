@@ -10,13 +10,13 @@ runs, r[j, n] where task n runs again between moment j and the next one, and
     bytes                              sum of sizes * h[j] <= room - what the task itself has
     while n runs again, between two neighbouring tasks    sum of sizes * k[j] + r[j, n] * what n has <= room
 
-where k[j, b] is 1 if b is held at both tasks and not made between.
+where k[j, b] is 1 if b is held at both tasks and not made between. `outline` takes out first what costs variables and decides nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Any
 
@@ -25,27 +25,58 @@ from .timeline import Timeline
 Key = tuple[str, int, int]  # ("h", moment, buffer), ("r", moment, task), ("k" or "m", moment, buffer)
 INFEASIBLE = 2  # scipy's status
 ROUNDING = 1e-6  # of the solver's numbers
-ROOT = 2  # nodes that the first one costs as much as
+ROOT = 8  # nodes that the first one costs as much as
+THOUSANDS = 1000  # of variables: what work is counted in
+TINY = 1 / 2000  # of the most that is held: so much all buffers together may have that are left out
 UNIT = 1e6  # bytes, so that coefficients are of one order
 
 
 @dataclass(frozen=True)
 class Answer:
-    """`bound`: seconds that no plan goes below; `runs`: the tasks that run again after each moment, where such were found; `work`: variables times
-    nodes of the search tree, and what its root costs."""
+    """`bound`: seconds that no plan goes below; `runs`: the tasks that run again after each moment, where such were found; `work`: nodes of
+    the search tree, and what its root costs, times the square of the variables in thousands."""
 
     bound: float
     runs: list[set[int]] | None
-    work: int
+    work: float
+
+
+def outline(line: Timeline) -> Timeline:
+    """The timeline with fewer buffers: those of one task with the same readers are one, and the smallest, such as the statistics of a norm, are as
+    good as always there. What holds for every plan of this one does so for every plan of the line, and tasks have the same numbers."""
+    readers: dict[int, list[int]] = {b: [] for b in line.sizes}
+    for n, task in enumerate(line.tasks):
+        for b in task.reads:
+            readers[b].append(n)
+    left, sizes, into = line.peak(line.base) * TINY, dict[int, int](), dict[int, int]()
+    first: dict[tuple[int, ...], int] = {}
+    for b in sorted(line.sizes, key=line.sizes.__getitem__):
+        left -= line.sizes[b]
+        if left < 0:
+            into[b] = first.setdefault((line.maker[b], *readers[b]), b)
+            sizes[into[b]] = sizes.get(into[b], 0) + line.sizes[b]
+
+    def kept(buffers: Sequence[int]) -> tuple[int, ...]:
+        return tuple(dict.fromkeys(into[b] for b in buffers if b in into))
+
+    tasks = tuple(replace(task, reads=kept(task.reads), writes=kept(task.writes)) for task in line.tasks)
+    return replace(line, tasks=tasks, sizes=sizes, maker={b: line.maker[b] for b in sizes})
 
 
 def solve(
-    line: Timeline, room: int, moments: Sequence[int], repeats: Mapping[tuple[int, int], bool], near: float = 0.0, work: int = 1 << 40
+    line: Timeline,
+    room: int,
+    moments: Sequence[int],
+    repeats: Mapping[tuple[int, int], bool],
+    near: float = 0.0,
+    work: float = inf,
+    known: float = 0.0,
 ) -> Answer | None:
     """The least for moments in order. `repeats`: (the base's next task, a task that runs again before it), whose bytes count as well; both neighbours
     are moments. True: repeats at one place run in the program's order there; the bound is one of such plans alone then. `near`: how far an answer may
-    be above the least, as a share of it. None: no plan is under `room` bytes."""
-    return _Program(line, room, list(moments)).solved(repeats, near, work)
+    be above the least, as a share of it. `work`: how much the search may take; where that is less than its root, nothing is found. `known`: seconds
+    that none is below, as is known from elsewhere: a search that comes near to them ends. None: no plan is under `room` bytes."""
+    return _Program(line, room, list(moments)).solved(repeats, near, work, known)
 
 
 @dataclass
@@ -61,7 +92,7 @@ class _Program:
     def __post_init__(self) -> None:
         self.now = [{*self.line.tasks[at].reads, *self.line.tasks[at].writes} for at in self.moments]
 
-    def solved(self, repeats: Mapping[tuple[int, int], bool], near: float, work: int) -> Answer | None:
+    def solved(self, repeats: Mapping[tuple[int, int], bool], near: float, work: float, known: float) -> Answer | None:
         for j, at in enumerate(self.moments):
             end = self.moments[j + 1] if j + 1 < len(self.moments) else len(self.line.tasks) - 1
             for b in sorted({b for n in range(at + 1, end + 1) for b in self.line.tasks[n].reads}):
@@ -77,7 +108,7 @@ class _Program:
         for j, terms in enumerate(held):
             task = self.line.tasks[self.moments[j]]
             self.rows.append((terms, -inf, (self.room - task.inside - sum(self.line.sizes[b] for b in self.now[j])) / UNIT))
-        return self._searched(near, work)
+        return self._searched(near, work, known)
 
     # --- variables and rows
 
@@ -125,19 +156,24 @@ class _Program:
 
     # --- the search
 
-    def _searched(self, near: float, work: int) -> Answer | None:
+    def _searched(self, near: float, work: float, known: float) -> Answer | None:
         import numpy as np
         from scipy.optimize import Bounds, LinearConstraint, milp
         from scipy.sparse import csr_array
 
         if not self.costs:
             return Answer(0.0, [set() for _ in self.moments], 0) if all(high >= 0 for _, _, high in self.rows) else None
+        node = (len(self.costs) / THOUSANDS) ** 2
+        if work < (ROOT + 1) * node:
+            return Answer(0.0, None, work)
+        scale = max(self.line.seconds, 1e-12) / 100
+        if known:
+            self.rows.append(({c: cost / scale for c, cost in enumerate(self.costs) if cost}, known * (1 - ROUNDING) / scale, inf))
         ends = np.cumsum([0, *(len(terms) for terms, _, _ in self.rows)])
         entries = [e for terms, _, _ in self.rows for e in terms.items()]
         matrix = csr_array(([f for _, f in entries], [c for c, _ in entries], ends), shape=(len(self.rows), len(self.costs)))
         whole = np.array([kind in "hr" for kind, _, _ in self.columns], int)
-        scale = max(self.line.seconds, 1e-12) / 100
-        options: dict[str, Any] = {"node_limit": max(1, work // len(self.costs) - ROOT), "mip_rel_gap": near}
+        options: dict[str, Any] = {"node_limit": int(min(work / node, 1e9)) - ROOT, "mip_rel_gap": near}
         found = milp(
             np.array(self.costs) / scale, integrality=whole, bounds=Bounds(0, 1), options=options,
             constraints=LinearConstraint(matrix, [low for _, low, _ in self.rows], [high for _, _, high in self.rows]),
@@ -145,7 +181,7 @@ class _Program:
         if found.status == INFEASIBLE:
             return None
         bound = max(0.0, found.mip_dual_bound or 0.0) * (1 - ROUNDING) * scale
-        spent = len(self.costs) * (ROOT + (found.mip_node_count or 0))
+        spent = node * (ROOT + max(1, found.mip_node_count or 0))
         if found.x is None:
             return Answer(bound, None, spent)
         runs: list[set[int]] = [set() for _ in self.moments]

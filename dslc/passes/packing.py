@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import exp
 
 import numpy as np
 
@@ -34,64 +35,87 @@ ORDERS: tuple[Callable[[Interval], tuple[int, ...]], ...] = (
     lambda i: (i.first - i.last, -i.bytes),
     lambda i: (-i.last, -i.bytes),
 )
-ROUNDS = 80  # of moving buffers to the front; each costs one first fit
+WORK = 6_000_000  # meetings of two buffers that a search looks at
 CLOSE = 1.002  # of the bound: no nearer packing is looked for
-SMALL = 1 / 4000  # of the bound: buffers that find room between the others at the end
+SMALL = 1 / 500  # of the bound: buffers that find room between the others at the end
+SPILL = 0.1  # bytes of height that a byte of a buffer's end above the goal is worth
+HEAT = 0.03  # of the goal: how much worse a try may be at the start, about
+SWAPS, MET = 0.4, 0.3  # shares of tries that swap two buffers; of the others, that move a neighbour of the buffer that sticks out
 
 
 def pack(intervals: Sequence[Interval], enough: int = 0) -> Packing:
-    """The best of several orders of first fit (by size, bytes times time, start, time, end); while it is above the bound, a few of the buffers that
-    stick out above it are placed earlier. Small ones follow, where the others leave room. A packing of `enough` bytes is good enough. The same
-    intervals give the same packing."""
+    """The best of several orders of first fit (by size, bytes times time, start, time, end); while it is above the bound, simulated annealing of the
+    order. Small ones follow, where the others leave room. A packing of `enough` bytes is good enough. The same intervals give the same packing, in
+    whatever order they stand."""
     bound = max_live(intervals)
-    large = [i for i, it in enumerate(intervals) if it.bytes > bound * SMALL]
-    offsets, total = _packed([intervals[i] for i in large], bound, max(bound * CLOSE, enough))
+    ranked = sorted(range(len(intervals)), key=lambda i: (intervals[i].first, intervals[i].last, intervals[i].bytes))
+    large = [i for i in ranked if intervals[i].bytes > bound * SMALL]
     ends = [-1] * len(intervals)
     placed = [0] * len(intervals)
-    for i, offset in zip(large, offsets):
+    small = sorted((i for i in ranked if intervals[i].bytes <= bound * SMALL), key=lambda i: (-intervals[i].bytes, intervals[i].first))
+    goal = max(CLOSE * max_live([intervals[i] for i in large]), enough - max_live([intervals[i] for i in small]))
+    for i, offset in zip(large, _packed([intervals[i] for i in large], goal)):
         placed[i], ends[i] = offset, offset + intervals[i].bytes
-    small = sorted((i for i in range(len(intervals)) if ends[i] < 0), key=lambda i: (-intervals[i].bytes, intervals[i].first))
     meeting = _meeting(intervals, small)
-    total = max(total, _first_fit(intervals, meeting, small, placed, ends))
-    return Packing(placed, total, bound)
+    _first_fit(intervals, meeting, small, placed, ends)
+    return Packing(placed, max(ends, default=0), bound)
 
 
-def _packed(intervals: Sequence[Interval], bound: int, goal: float) -> tuple[list[int], int]:
-    """(offsets, height), by the search."""
+def _packed(intervals: Sequence[Interval], goal: float) -> list[int]:
+    """Offsets, by the search; what it makes less is the height, and what single buffers reach above the goal."""
     everyone = range(len(intervals))
     meeting = _meeting(intervals, everyone)
-
-    def fitted(order: Sequence[int]) -> tuple[list[int], int]:
-        offsets = [0] * len(intervals)
-        return offsets, _first_fit(intervals, meeting, order, offsets, [-1] * len(intervals))
-
-    order: list[int] = []
-    best: list[int] = []
-    total = -1
-    for key in ORDERS:
-        tried = sorted(everyone, key=lambda i: key(intervals[i]))
-        offsets, height = fitted(tried)
-        if total < 0 or height < total:
-            order, best, total = tried, offsets, height
-        if total <= bound:
-            break
+    tries = [_Try.of(intervals, meeting, goal, sorted(everyone, key=lambda i: key(intervals[i]))) for key in ORDERS]
+    best = at = min(tries, key=lambda t: t.height)
     draw = random.Random(0)
-    current, at, height = order, best, total
-    for _ in range(ROUNDS):
-        if total <= goal:
+    rounds = WORK // max(1, sum(len(meets) for meets in meeting.values()))
+    for k in range(rounds):
+        if best.height <= goal:
             break
-        line = height - (height - bound) * draw.random()
-        high = [i for i in current if at[i] + intervals[i].bytes >= line]
-        moved = set(draw.sample(high, min(len(high), draw.choice((1, 1, 2, 3)))))
-        rest = [i for i in current if i not in moved]
-        place = int(draw.random() ** 2 * len(rest))
-        tried = rest[:place] + [i for i in current if i in moved] + rest[place:]
-        offsets, reached = fitted(tried)
-        if reached <= height:
-            current, at, height = tried, offsets, reached
-        if reached < total:
-            best, total = offsets, reached
-    return best, total
+        i = draw.choice([i for i in everyone if at.ends[i] > goal])
+        if draw.random() < SWAPS:
+            order = _swapped(at.order, i, draw.choice(meeting[i]))
+        else:
+            order = _earlier(at.order, draw.choice(meeting[i]) if draw.random() < MET else i, draw.random())
+        tried = _Try.of(intervals, meeting, goal, order, at)
+        heat = HEAT * goal * (1 - k / rounds)
+        if tried.cost <= at.cost or draw.random() < exp((at.cost - tried.cost) / heat):
+            at = tried
+        best = min(best, at, key=lambda t: t.height)
+    return best.offsets
+
+
+def _swapped(order: Sequence[int], i: int, j: int) -> list[int]:
+    other = {i: j, j: i}
+    return [other.get(k, k) for k in order]
+
+
+def _earlier(order: Sequence[int], i: int, share: float) -> list[int]:
+    """The order with i at so large a share of its place."""
+    place = order.index(i)
+    rest = [k for k in order if k != i]
+    return [*rest[: int(place * share)], i, *rest[int(place * share) :]]
+
+
+@dataclass(frozen=True)
+class _Try:
+    order: list[int]
+    offsets: list[int]
+    ends: list[int]
+    height: int
+    cost: float
+
+    @staticmethod
+    def of(intervals: Sequence[Interval], meeting: Mapping[int, Sequence[int]], goal: float, order: list[int], like: _Try | None = None) -> _Try:
+        """First fit in an order; what it begins with as another one did lies as there."""
+        offsets, ends, same = [0] * len(order), [-1] * len(order), 0
+        if like is not None:
+            same = next((k for k, (a, b) in enumerate(zip(order, like.order)) if a != b), len(order))
+            for i in order[:same]:
+                offsets[i], ends[i] = like.offsets[i], like.ends[i]
+        _first_fit(intervals, meeting, order[same:], offsets, ends)
+        height = max(ends, default=0)
+        return _Try(order, offsets, ends, height, height + SPILL * sum(end - goal for end in ends if end > goal))
 
 
 def _meeting(intervals: Sequence[Interval], which: Iterable[int]) -> dict[int, list[int]]:
@@ -113,9 +137,10 @@ def max_live(intervals: Sequence[Interval]) -> int:
     return most
 
 
-def _first_fit(intervals: Sequence[Interval], meeting: Mapping[int, Sequence[int]], order: Sequence[int], offsets: list[int], ends: list[int]) -> int:
-    """Places each buffer at the lowest offset that is free for as long as it lives; ends -1: not placed yet. How high they reach."""
-    height = 0
+def _first_fit(
+    intervals: Sequence[Interval], meeting: Mapping[int, Sequence[int]], order: Sequence[int], offsets: list[int], ends: list[int]
+) -> None:
+    """Places each buffer at the lowest offset that is free for as long as it lives; ends -1: not placed yet."""
     for i in order:
         size, at = intervals[i].bytes, 0
         for offset, end in sorted([(offsets[j], ends[j]) for j in meeting[i] if ends[j] >= 0]):
@@ -124,5 +149,3 @@ def _first_fit(intervals: Sequence[Interval], meeting: Mapping[int, Sequence[int
             if end > at:
                 at = end
         offsets[i], ends[i] = at, at + size
-        height = max(height, at + size)
-    return height

@@ -18,13 +18,13 @@ from dslc.ir.types import TensorType, spans_of, type_of
 from .packing import Interval, pack
 
 ALIGNMENT = 64  # bytes
+ROOM = "nn.room"  # the module's attribute with the bytes that a budget leaves to the arena
 
 
 def make_plan(module: ir.Module) -> Plan:
     """The plan of a module of kernels, scans and conds."""
-    program = program_of(module)
-    planner = Planner(program)
-    return planner.plan()
+    attributes = module.operation.attributes
+    return Planner(program_of(module)).plan(ir.IntegerAttr(attributes[ROOM]).value if ROOM in attributes else 0)
 
 
 @dataclass
@@ -61,13 +61,14 @@ class Planner:
     buffers: list[_Buffer] = field(default_factory=list)
     clock: int = 0
 
-    def plan(self) -> Plan:
+    def plan(self, room: int) -> Plan:
+        """The plan; an arena of `room` bytes is small enough."""
         ports, slot_of = self.place_arguments()
         results = results_of(self.program)
         self.place_results(results, slot_of)
         steps = self._block(self.program.entry_block, 0)
         steps += self.final_copies(results, slot_of)
-        packed = pack([Interval(b.bytes, b.first, b.last) for b in self.buffers])
+        packed = pack([Interval(b.bytes, b.first, b.last) for b in self.buffers], room)
         placer = _Placer(packed.offsets)
         buffers = tuple(Buffer(o, b.bytes, b.first, b.last, b.origin) for o, b in zip(packed.offsets, self.buffers))
         name = ir.StringAttr(self.program.attributes["sym_name"]).value

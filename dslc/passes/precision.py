@@ -1,10 +1,11 @@
 """precision: which ops run in a 16-bit float, which products in tf32, and which weights lie in 8 bits.
 
-Three rules (Micikevicius et al. 2018, and what PyTorch's autocast made of them), one table:
+Four rules (Micikevicius et al. 2018, and what PyTorch's autocast made of them), one table:
 
 - products (contract, conv) take 16-bit operands; their sums are kept in float32 by every backend, and rounded once, when they are stored;
 - ops that move values, or compute where rounding does no more harm than storing did, keep the type of what they read. Parameters and statistics that
   are spread over a tensor do not widen it; two tensors of full size do, so that a residual stream that began in float32 stays there;
+- maxima and minima of windows pick what lies there in 16 bits, and go on in float32;
 - all else runs in float32: exponentials, logarithms, roots, powers, sums, normalizations, losses. So do parameters (the masters), states, the
   optimizer and the program's inputs and results.
 
@@ -30,6 +31,7 @@ from .prune import remove_dead
 from .quantize import quantized_product, weights_of
 
 PRODUCTS = (ops.Contract, ops.Conv)
+PICKS = ("max", "min")  # kinds of reductions that compute nothing
 FOLLOWERS = (
     ops.View, ops.Reshape, ops.Gather, ops.Concat, ops.Select, ops.StopGradient, ops.Neg, ops.Abs, ops.Sign, ops.Add, ops.Sub, ops.Mul, ops.Div,
     ops.Min, ops.Max, ops.Tanh, ops.Sigmoid, ops.Erf,
@@ -116,6 +118,9 @@ class _Walk:
             made = type(op).of(*[self.narrow(v, dtype) for v in floats], **{**op.values(), "dtype": dtype})
             self.forms[op.results[0]] = _Forms(None, made, dtype)
             self._tell(op, dtype, "a product, its sums are float32")
+        elif dtype is not None and isinstance(op, ops.Reduce) and op.kind in PICKS and self._soft(op.x) and _is_view(op.x):
+            self.forms[op.results[0]] = _Forms(None, ops.Reduce.of(self.narrow(op.x, dtype), **op.values()))
+            self._tell(op, dtype, "it picks one of what it reads")
         elif dtype is not None and isinstance(op, FOLLOWERS) and op.type.dtype == FLOAT32 and self._follows(floats, op.type.size):
             self._follow(op, floats, dtype)
         else:
@@ -152,12 +157,21 @@ class _Walk:
             self.forms[result] = _Forms(None, type(op).of(*operands, **op.values()), dtype)
             self._tell(op, dtype, "its operands are")
             return
+        self._part(op, floats, dtype)
         self._widen(op)
         self.forms[result] = _Forms(result, None, dtype)
         if len(list(result.uses)) > 1:
             with ir.InsertionPoint.after(op):
                 self.forms[result] = _Forms(None, rounding(result, dtype), dtype)
             self._tell(op, dtype, "computed in float32, rounded to be stored")
+
+    def _part(self, op: Op, floats: Sequence[ir.Value], dtype: DType) -> None:
+        """Of operands that follow from different products, in float32 so far, one alone can be made where its product is: the others are rounded."""
+        whole = [v for v in floats if self._soft(v) and self.forms[v].narrow is None]
+        for k, v in enumerate(whole[1:], 1):
+            if all(not _rounded_under(v) & _rounded_under(u) for u in whole[:k]):
+                self.forms[v] = _Forms(None, rounding(v, dtype), dtype)
+                self._tell(op, dtype, "an operand of another product than the first is rounded to be stored")
 
     def _in_int8(self, op: Op) -> None:
         """A matrix product of 8-bit weights; other ops as they are."""
@@ -207,6 +221,22 @@ def through_rounding(value: ir.Value) -> ir.Value:
     while not isinstance(value.owner, ir.Block) and isinstance(value.owner.opview, ops.Cast) and PRECISION in value.owner.attributes:
         value = value.owner.operands[0]
     return value
+
+
+def _rounded_under(value: ir.Value) -> set[ir.Value]:
+    """The 16-bit values that an elementwise value in float32 is computed from."""
+    if isinstance(value.owner, ir.Block):
+        return set()
+    op = value.owner.opview
+    if isinstance(op, ops.Cast) and PRECISION in op.attributes:
+        return {op.x}
+    if not isinstance(op, Op) or op.structure not in ("elementwise", "view"):
+        return set()
+    return set().union(*(_rounded_under(v) for v in op.operands))
+
+
+def _is_view(value: ir.Value) -> bool:
+    return not isinstance(value.owner, ir.Block) and isinstance(value.owner.opview, ops.View)
 
 
 def _is_spread(value: ir.Value, size: int) -> bool:

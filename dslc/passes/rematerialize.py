@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 
 from .mincut import ENDLESS, Network
-from .moments import solve
+from .moments import outline, solve
 from .packing import Packing, pack
 from .timeline import Timeline, profile
 
@@ -26,9 +26,10 @@ MOMENTS = 3  # that are looked at first
 GROWTH = 4  # places more that are looked at each time
 APART = 3  # tasks between them
 ROUNDS = 12  # of looking at more
-WORK = 40_000  # of all integer programs together, as they count it
-MOST = 16_000  # of one
+WORK = 40.0  # of all integer programs together, as they count it
+MOST, FIRST = 25.0, 100.0  # of one; of the first one, without which there is no bound
 NEAR = 1 / 1000  # of the program's time: how far an answer may be above the least
+ROUGH = 1 / 400  # and where more is looked at than the first time
 LOOSE = 0.3  # of the least: an answer is never farther above it
 ATTEMPTS = 4  # at a plan whose buffers, packed, fit too
 PACKED = 3  # of these are packed
@@ -38,6 +39,8 @@ BELOW = (1.0, 0.96)  # of the target: what a plan that is repaired to less holds
 GOOD = 1 / 700  # of the program's time: a plan so near to the bound is taken at once
 ENOUGH = 1 / 200  # one that also fits when packed, so near, is not looked for again at a smaller target
 SEARCH = 300_000  # positions of plans that are looked at to better one that is not
+SEEDS = 300_000  # and to make one fit where the integer program gave none
+DEARER = 1.2  # times the best plan that fits: what costs so much is repaired no further
 SWEEP = 9  # prices of a held byte at each
 TICKS = 1e9  # of a second: the unit of the cuts' capacities
 
@@ -58,15 +61,14 @@ def choose(line: Timeline, room: int) -> Choice | None:
         return Choice(line.base, base, 0.0, 0.0)
     bound = 0.0
     best: Choice | None = None
-    target, looked = room, _Looked(set(fullest_moments(line, room)))
+    target, looked = room, _Looked(outline(line), set(fullest_moments(line, room)))
     for _ in range(ATTEMPTS):  # each at a smaller target, so that what is left over when packed finds room
         plans, least_extra = looked.plans(line, target)
         bound = least_extra if target == room else bound
         if looked.hopeless and target == room:
             return None
         if not plans:
-            seeds = [line.base, *segmented(line), *(expanded(line, kept, at) for kept, at in kept_sets(line, target))]
-            plans = sorted((p for s in _distinct(seeds) for p in fitted(line, s, target)), key=line.extra)
+            plans = _from_seeds(line, target)
         if plans and not _near(line, plans, least_extra, GOOD):
             plans.insert(0, polished(line, plans[0], target, bound))
         over = room // 100 if plans else 0
@@ -85,7 +87,7 @@ def choose(line: Timeline, room: int) -> Choice | None:
         plan, packing = least(line)
         return Choice(plan, packing, line.extra(plan), bound) if packing.total <= room else None
     if not _near(line, [best.plan], bound, ENOUGH):  # by all that was looked at since
-        answer = solve(line, room, sorted(looked.moments), dict.fromkeys(looked.repeats, False), NEAR, MOST)
+        answer = solve(looked.outline, room, sorted(looked.moments), dict.fromkeys(looked.repeats, False), NEAR, min(looked.work, MOST))
         best = replace(best, bound=max(bound, answer.bound if answer else 0.0))
     return best
 
@@ -95,8 +97,9 @@ class _Looked:
     """What the integer program looks at. It grows where plans hold too much: a moment of the base, or a repeat with the two tasks it stands between;
     one that is looked at already runs in order from then on, and a bound is no longer one of all plans."""
 
+    outline: Timeline
     moments: set[int]
-    work: int = WORK
+    work: float = WORK
     good: float = GOOD  # of the program's time: a plan so near to the bound is enough
     near: float = NEAR  # how far an answer may be above the least, as a share of it
     repeats: dict[tuple[int, int], bool] = field(default_factory=dict)
@@ -108,14 +111,15 @@ class _Looked:
         fitting: list[list[int]] = []
         for _ in range(ROUNDS):
             order = sorted(self.moments)
-            answer = solve(line, target, order, self.repeats, self.near, min(self.work, MOST)) if self.work > 0 else None
+            most = FIRST if self.work == WORK else min(self.work, MOST)
+            answer = solve(self.outline, target, order, self.repeats, self.near, most, bound) if self.work > 0 else None
             if answer is None:
                 self.hopeless = self.work > 0 and not any(self.repeats.values())
                 break
             self.work -= answer.work
             if not any(self.repeats.values()):
                 bound = max(bound, answer.bound)
-            self.near = min(LOOSE, max(self.near, NEAR * line.seconds / max(bound, 1e-12)))
+            self.near = min(LOOSE, max(self.near, ROUGH * line.seconds / max(bound, 1e-12)))
             if answer.runs is None:
                 break
             plan = put_in(line, order, answer.runs)
@@ -180,6 +184,24 @@ def fitted(line: Timeline, plan: Sequence[int], target: int) -> list[list[int]]:
     return [_pruned(line, p, target) for p in found if p is not None]
 
 
+def _from_seeds(line: Timeline, target: int) -> list[list[int]]:
+    """Plans that hold at most `target`, the cheapest first, from those that need no integer program; the nearest to it are repaired first."""
+    seeds = [line.base, *segmented(line), *(expanded(line, kept, at) for kept, at in kept_sets(line, target))]
+    fitting: list[list[int]] = []
+    spent, enough = 0, inf
+    for seed in sorted(_distinct(seeds), key=line.peak):
+        for less in BELOW:
+            tried = seed
+            for tried in _repairs(line, seed, int(target * less)):
+                spent += CANDIDATES * len(tried)
+                if line.extra(tried) > enough or (spent > SEEDS and fitting):
+                    break
+            if line.peak(tried) <= target:
+                fitting.append(_pruned(line, tried, target))
+                enough = min(enough, DEARER * line.extra(fitting[-1]))
+    return sorted(fitting, key=line.extra)
+
+
 def greedy(line: Timeline, room: int) -> Choice | None:
     """The program with repeats put in one by one until its packed arena fits: what a search is measured against. Its bound is 0."""
     target = room
@@ -204,10 +226,10 @@ def least(line: Timeline) -> tuple[list[int], Packing]:
         plan = _pruned(line, plan, line.peak(plan))
         if line.peak(plan) < packing.total and (packed := pack(line.intervals(plan))).total < packing.total:
             best, packing = plan, packed
-    low = floor
+    low, seen = floor, outline(line)
     for _ in range(HALVINGS):
         room = (low + packing.total) // 2
-        plans, _ = _Looked(set(fullest_moments(line, room)), WORK // HALVINGS, good=inf, near=LOOSE).plans(line, room)
+        plans, _ = _Looked(seen, set(fullest_moments(line, room)), WORK / HALVINGS, good=inf, near=LOOSE).plans(line, room)
         packed_plans = [(p, pack(line.intervals(p), room)) for p in plans]
         fitting = [(p, made) for p, made in packed_plans if made.total < packing.total]
         if fitting:
@@ -376,7 +398,7 @@ def fullest_moments(line: Timeline, room: int) -> list[int]:
 
 def lower_bound(line: Timeline, room: int) -> float:
     """Seconds that any plan under `room` bytes must add, by what the fullest moments hold; infinite where there is none."""
-    answer = solve(line, room, sorted(fullest_moments(line, room)), {}, NEAR, MOST)
+    answer = solve(outline(line), room, sorted(fullest_moments(line, room)), {}, NEAR, MOST)
     return inf if answer is None else answer.bound
 
 

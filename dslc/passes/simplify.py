@@ -41,6 +41,9 @@ def simplify_block(block: ir.Block) -> None:
     for op in list(block.operations):
         if not isinstance(op, Op) or isinstance(op, ops.Yield):
             continue
+        if isinstance(op, ops.Scan) and op.trip == 0:
+            _without_turns(op)
+            continue
         if op.regions:
             for region in op.regions:
                 simplify_block(region.blocks[0])
@@ -59,6 +62,16 @@ def simplify_block(block: ir.Block) -> None:
     for op in list(block.operations):
         if isinstance(op, ops.View) and isinstance(product := maker(op.operands[0]), ops.Contract):
             _turn_product(op, product)
+
+
+def _without_turns(scan: ops.Scan) -> None:
+    """Of no turns: what is carried into it, and stacks of nothing."""
+    with ir.InsertionPoint(scan), scan.location:
+        stacks = [ops.zeros(type_of(v)) for v in list(scan.results)[scan.carries :]]
+    starts = list(scan.operands)[scan.constants : scan.constants + scan.carries]
+    for old, new in zip(scan.results, [*starts, *stacks]):
+        old.replace_all_uses_with(new)
+    scan.operation.erase()
 
 
 def _merge(op: Op, seen: dict[tuple, Op]) -> None:
@@ -299,7 +312,7 @@ def _gather(op: Op) -> ir.Value | None:
     """Places that are known and lie evenly: a view."""
     x, *ids = op.operands
     shape, batch = type_of(op.results[0]).shape, op.batch
-    found = [_even(i) for i in ids]
+    found = [evenly(i) for i in ids]
     if not type_of(op.results[0]).size:
         return None
     if None in found:
@@ -325,17 +338,17 @@ def _gather_in_step(op: ops.Gather, first: tuple[int, list[int]] | None) -> ir.V
     return ops.Gather.of(part, *ids[1:], batch=batch + 1, outside=op.outside)
 
 
-def _even(value: ir.Value) -> tuple[int, list[int]] | None:
+def evenly(value: ir.Value) -> tuple[int, list[int]] | None:
     """(first, steps along the axes) of constant integers that grow evenly along each axis."""
     op, t = maker(value), type_of(value)
     if isinstance(op, ops.Iota):
         return 0, [int(a == op.axis and n > 1) for a, n in enumerate(t.shape)]
-    if isinstance(op, ops.View) and op.inside and (inner := _even(op.x)) is not None:
+    if isinstance(op, ops.View) and op.inside and (inner := evenly(op.x)) is not None:
         first, steps = inner
         moved = [sum(step * row[k] for step, row in zip(steps, op.matrix)) if n > 1 else 0 for k, n in enumerate(t.shape)]
         return first + sum(step * offset for step, offset in zip(steps, op.offsets)), moved
     if isinstance(op, ops.Add):
-        known = [(uniform(a), _even(b)) for a, b in (op.operands, [*op.operands][::-1])]
+        known = [(uniform(a), evenly(b)) for a, b in (op.operands, [*op.operands][::-1])]
         return next(((even[0] + int(by), even[1]) for by, even in known if by is not None and even is not None), None)
     if not isinstance(op, ops.Constant) or not 0 < t.size <= FOLD_LIMIT:
         return None

@@ -79,7 +79,13 @@ def padded(value: np.ndarray, shape: Sequence[int]) -> np.ndarray:
         return value
     if not value.size:
         return np.zeros(shape, value.dtype)
-    return np.pad(value, [(0, n - m) for n, m in zip(shape, value.shape)], mode="edge")
+    whole = np.empty(shape, value.dtype)
+    whole[tuple(map(slice, value.shape))] = value
+    for axis, (n, m) in enumerate(zip(value.shape, shape)):
+        if n < m:  # the axes before are whole by now
+            before, behind = (slice(None),) * axis, tuple(map(slice, value.shape[axis + 1 :]))
+            whole[(*before, slice(n, None), *behind)] = whole[(*before, slice(n - 1, n), *behind)]
+    return whole
 
 
 def fit_inputs(ports: Sequence[Port], values: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -94,6 +100,12 @@ def fit_inputs(ports: Sequence[Port], values: Mapping[str, Any]) -> dict[str, np
     return {p.name: fit_input(p, values[p.name]) for p in ports}
 
 
+def fit_host_inputs(ports: Sequence[Port], values: Mapping[str, Any]) -> dict[str, Any]:
+    """As `fit_inputs`, but arrays in a GPU's memory stay what they are: a program there checks and reads them where they lie."""
+    there = {name: value for name, value in values.items() if on_device(value)}
+    return there | fit_inputs([p for p in ports if p.name not in there], {k: v for k, v in values.items() if k not in there})
+
+
 def fit_input(port: Port, value: Any) -> np.ndarray:
     """One array for one port: its shape, a type of the same kind (Python numbers and lists: any that converts exactly), in its range.
 
@@ -105,15 +117,18 @@ def fit_input(port: Port, value: Any) -> np.ndarray:
     except (ValueError, TypeError, BufferError, RuntimeError) as error:
         raise DataError(f"input '{port.name}' cannot be read from a {type(value).__name__}: {error}") from None
     where = f" (line {port.line})" if port.line else ""
-    mismatch = f"input '{port.name}' is {described(array.dtype, array.shape)}, declared {described(port.dtype, port.shape)}{where}"
+
+    def mismatch() -> DataError:
+        return DataError(f"input '{port.name}' is {described(array.dtype, array.shape)}, declared {described(port.dtype, port.shape)}{where}")
+
     if array.shape != port.shape:
-        raise DataError(mismatch)
+        raise mismatch()
     try:
-        found = of_numpy(array.dtype)
+        found = port.dtype if array.dtype == port.dtype.numpy else of_numpy(array.dtype)
     except KeyError:
-        raise DataError(mismatch) from None
+        raise mismatch() from None
     if not loose and found.kind != port.dtype.kind and not (found.is_integer and port.dtype.is_integer):
-        raise DataError(mismatch)
+        raise mismatch()
 
     def place(index: int) -> str:
         return f"at [{', '.join(str(i) for i in np.unravel_index(index, array.shape))}]"

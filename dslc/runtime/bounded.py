@@ -18,6 +18,7 @@ from .program import Program, check_out, data_ports
 from .store import ParameterStore
 
 NOTE = "lengths"  # of an executable
+MOST_CALLS = 256  # of different shapes that are remembered
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,18 @@ class _Made:
     bounds: Mapping[str, Length]
 
 
+@dataclass(frozen=True)
+class _Call:
+    """What a call needs whose inputs have certain shapes: the program, lengths that it is told, the ports of its inputs and results at these lengths,
+    the shapes of its inputs, to which those are padded."""
+
+    made: _Made
+    extents: Mapping[str, np.int32]
+    exact: Sequence[Port]
+    wholes: Mapping[str, tuple[int, ...]]
+    results: Sequence[Port]
+
+
 class BoundedProgram:
     """The programs of a model with bounded dimensions, as one. `choose` names the program for the lengths of a call, `make` makes it at its first
     use; `least`: lengths from which on there is one. As a `Program` of fixed ports it is the one at the bounds."""
@@ -54,6 +67,7 @@ class BoundedProgram:
         self.inputs, self.bounds, self.least = inputs, dict(bounds), least or dict.fromkeys(bounds, 1)
         self._choose, self._make = choose, make
         self._made: dict[Hashable, _Made] = {}
+        self._calls: dict[Hashable, _Call] = {}  # by the inputs' shapes
         self._store: ParameterStore | None = None
         self.last: Program | None = None  # that ran
 
@@ -113,34 +127,45 @@ class BoundedProgram:
     ) -> dict[str, np.ndarray]:
         """As `runtime.program.Program`. Inputs that the model declares and this program does not need may be among `inputs`. DataError for a length
         beyond a bound, or inputs that disagree about one."""
-        lengths = self.lengths(inputs)
-        made = self._at(lengths)
+        shapes = {name: _shape(value) for name, value in inputs.items()}
+        call = self._calls.get(key := tuple(shapes.items()))
+        if call is None:
+            if len(self._calls) == MOST_CALLS:
+                self._calls.clear()
+            call = self._calls[key] = self._call_for(shapes)
+        made = call.made
         self.last = made.program
-        ports = made.program.executable.ports_of("input")
-        given = {name: value for name, value in inputs.items() if name not in self.inputs or any(p.name == name for p in ports)}
+        given = {name: value for name, value in inputs.items() if name in call.wholes or name not in self.inputs}
         if not made.sizes:
             return made.program(given, seed=seed, step=step, microbatch=microbatch, out=out)
-        extents = {n: np.int32(lengths[dim]) for dim in made.sizes if (n := extent_name(dim)) in {p.name for p in ports}}
-        exact = [_at_lengths(p, made, lengths) for p in ports if p.name not in extents]
-        fed = self._fed(made.program, exact, given)
-        results = [_at_lengths(p, made, lengths) for p in made.program.executable.ports_of("output", "loss", "metric")]
-        if out is not None:
-            check_out(results, out)
+        fed = self._fed(call, given)
+        if out:
+            check_out(call.results, out)
         same = {name: array for name, array in (out or {}).items() if name not in made.axes}
-        found = made.program({**fed, **extents}, seed=seed, step=step, microbatch=microbatch, out=same)
-        return {p.name: _cut(found[p.name], p.shape, (out or {}).get(p.name)) if p.name in made.axes else found[p.name] for p in results}
+        found = made.program({**fed, **call.extents}, seed=seed, step=step, microbatch=microbatch, out=same)
+        return {p.name: _cut(found[p.name], p.shape, (out or {}).get(p.name)) if p.name in made.axes else found[p.name] for p in call.results}
 
-    def _fed(self, program: Program, exact: Sequence[Port], given: Mapping[str, Any]) -> dict[str, Any]:
-        """Inputs that are as `exact` says, up to the program's sizes. What lies on a device is padded there, by programs that can (`pads`)."""
-        pads = getattr(program, "pads", False)
-        there = {p.name: Shorter(given[p.name], p) for p in exact if pads and p.name in given and on_device(given[p.name])}
-        here = fit_inputs([p for p in exact if p.name not in there], {name: value for name, value in given.items() if name not in there})
-        shapes = {p.name: p.shape for p in program.executable.ports}
-        return {**there, **{name: padded(value, shapes[name]) for name, value in here.items()}}
+    def _call_for(self, shapes: Mapping[str, tuple[int, ...]]) -> _Call:
+        lengths = self.lengths(shapes)
+        made = self._at(lengths)
+        ports = {p.name: p for p in made.program.executable.ports_of("input")}
+        extents = {n: np.int32(lengths[dim]) for dim in made.sizes if (n := extent_name(dim)) in ports}
+        exact = [_at_lengths(p, made, lengths) for p in ports.values() if p.name not in extents]
+        results = [_at_lengths(p, made, lengths) for p in made.program.executable.ports_of("output", "loss", "metric")]
+        return _Call(made, extents, exact, {name: p.shape for name, p in ports.items()}, results)
 
-    def lengths(self, inputs: Mapping[str, Any]) -> dict[str, int]:
-        """How long the bounded dimensions are in some inputs."""
-        shapes = {name: _shape(value) for name, value in inputs.items()}
+    @staticmethod
+    def _fed(call: _Call, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Inputs of the exact shapes, up to the program's sizes. What lies on a device is padded there, by programs that can (`pads`)."""
+        exact, there = call.exact, {}
+        if getattr(call.made.program, "pads", False):
+            there = {p.name: Shorter(given[p.name], p) for p in exact if p.name in given and on_device(given[p.name])}
+            exact = [p for p in exact if p.name not in there]
+            given = {name: value for name, value in given.items() if name not in there}
+        return {**there, **{name: padded(value, call.wholes[name]) for name, value in fit_inputs(exact, given).items()}}
+
+    def lengths(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+        """How long the bounded dimensions are in inputs of some shapes."""
         found = self._told(shapes)
         for dim in self.bounds:
             if dim not in found:

@@ -11,7 +11,7 @@ from ..core.executable import BEST, GREATEST
 from .generation import check_prompts, check_room
 from .program import Program
 from .sampling import check_finite, greedy
-from .store import ParameterStore
+from .store import ParameterStore, aligned_zeros
 
 SHORT = 16  # a window of so many times the tokens of a prompt costs more than a step for each of them
 
@@ -57,7 +57,7 @@ class CachedModel:
         kind = self.tokens.dtype.numpy
         self._token = np.zeros((self.batch, 1), kind)
         self._position = np.zeros(self.batch, np.int32)
-        self._out = {self.output.name: np.zeros(self.output.shape, self.output.dtype.numpy)}
+        self._out = {self.output.name: aligned_zeros([self.output])[0]}
         self._held: list[list[int] | None] = [None] * self.batch  # the sequence that each row's caches have seen
         self._starts = [0] * self.batch  # the place in it of the window's first token
 
@@ -87,8 +87,8 @@ class CachedModel:
         return out
 
     def greedy(self, sequences: Sequence[Sequence[int]], most: int) -> np.ndarray:
-        """The tokens int64 [rows, n] that follow each sequence where the greatest logit is always taken, n at least 1 and at most `most`: several where
-        the device goes on by itself. DataError for logits that are not finite."""
+        """The tokens int64 [rows, n] that follow each sequence where the greatest logit is always taken, 1 <= n <= most: several where the device
+        goes on by itself. DataError for logits that are not finite."""
         rows = self._rows([list(s) for s in sequences]) if self._ahead and len(sequences) <= self.batch else None
         room = min((self.time + 1 - len(s) + self._starts[row] for s, row in zip(sequences, rows or ())), default=0)
         turns = min(most, room)

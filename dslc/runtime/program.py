@@ -49,7 +49,11 @@ def data_ports(program: Program) -> list[Port]:
 def metric_values(program: Program, results: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Metrics, and losses that have names of their own, as numbers; a metric with axes is averaged."""
     ports = program.executable.ports_of("metric", "loss")
-    return {p.name: float(np.mean(results[p.name], dtype=np.float64)) for p in ports if p.name in results and p.name != "loss"}
+    return {p.name: _mean(results[p.name]) for p in ports if p.name in results and p.name != "loss"}
+
+
+def _mean(value: np.ndarray) -> float:
+    return float(np.mean(value, dtype=np.float64)) if value.ndim else float(value)
 
 
 def written_ports(executable: Executable) -> list[str]:

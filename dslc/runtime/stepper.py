@@ -12,7 +12,7 @@ from ..core.philox import MAX_MICROBATCHES
 from .bounded import BoundedProgram, attach, that_ran
 from .program import Program, data_ports, metric_values, total_loss
 from .schedules import HostSchedule
-from .store import ParameterStore
+from .store import ParameterStore, aligned_zeros
 
 Batch = Mapping[str, np.ndarray]
 
@@ -95,5 +95,5 @@ class Stepper:
             return {}
         if id(program) not in self._out:
             ports = program.executable.ports_of("output", "loss", "metric")
-            self._out[id(program)] = {p.name: np.zeros(p.shape, p.dtype.numpy) for p in ports}
+            self._out[id(program)] = {p.name: array for p, array in zip(ports, aligned_zeros(ports))}
         return self._out[id(program)]

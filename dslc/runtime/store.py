@@ -43,9 +43,9 @@ class Value:
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
 
-def aligned_zeros(entries: Sequence[Entry]) -> list[np.ndarray]:
-    """A C-contiguous array of zeros for each entry, at multiples of `ALIGNMENT`, in one block: numpy asks for huge pages where a block is large, and
-    without these every row of a weight costs a miss of the address cache."""
+def aligned_zeros(entries: Sequence[Entry | Port]) -> list[np.ndarray]:
+    """A C-contiguous array of zeros for each entry or port, at multiples of `ALIGNMENT`, in one block: numpy asks for huge pages where
+    a block is large, and without these every row of a weight costs a miss of the address cache."""
     sizes = [int(np.prod(e.shape, dtype=np.int64)) * e.dtype.numpy.itemsize for e in entries]
     places = [0, *np.cumsum([-(-n // ALIGNMENT) * ALIGNMENT for n in sizes])]
     alignment = ALIGNMENT if places[-1] < 2 * HUGE_PAGE else HUGE_PAGE
@@ -159,7 +159,7 @@ class ParameterStore(MutableMapping[str, np.ndarray]):
     def touch(self, *paths: str) -> None:
         """Says that these paths were written in place."""
         for path in paths:
-            value = self.value(path)
+            value = self._values.get(path) or self.value(path)
             value.version += 1
             if value.fetch is not None:
                 self._came(value)

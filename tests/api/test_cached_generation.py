@@ -119,10 +119,11 @@ def test_a_device_goes_on_by_itself_with_greedy_tokens(monkeypatch: pytest.Monke
     again = ahead.step.again
     monkeypatch.setattr(ahead.step, "again", lambda given, n, **how: turns.append(n) or again(given, n, **how), raising=False)
     for prompts, length, stop in ((PROMPTS, 25, Stop()), (PROMPTS[:3], 9, Stop(frozenset(range(12)))), ([[7, 9, 3, 2]], 20, Stop())):
-        told: dict[CachedModel, list[tuple[int, int]]] = {ahead: [], single: []}
-        found = {m: generate(m, prompts, length, Sampling(method="greedy"), stop=stop, listener=lambda *x: told[m].append(x)) for m in told}
-        assert found[ahead] == found[single]
-        assert sorted(told[ahead]) == sorted(told[single])  # rows side by side are told in another order
+        told: tuple[list[tuple[int, int]], ...] = ([], [])
+        listeners = [lambda row, token, heard=heard: heard.append((row, token)) for heard in told]
+        found = [generate(m, prompts, length, Sampling(method="greedy"), stop=stop, listener=f) for m, f in zip((ahead, single), listeners)]
+        assert found[0] == found[1]
+        assert sorted(told[0]) == sorted(told[1])  # rows side by side are told in another order
         np.testing.assert_allclose(ahead.logits([[*prompts[0], 5]]), single.logits([[*prompts[0], 5]]), atol=TOLERANCE, rtol=TOLERANCE)
     assert max(turns) > 4
 

@@ -32,14 +32,17 @@ class Layout:
 def operand(memory: emit.Memory, side: Side, rows: int, columns: int, x_is_row: bool) -> gemm.Operand:
     """An operand that lies as [batch, rows, columns]."""
 
-    def load(b: Any, x: Any, k: Any, axis: str, lanes: int, mask: Any) -> Any:
+    def place(b: Any, x: Any, k: Any) -> Any:
         row, column = (x, k) if x_is_row else (k, x)
-        at = emit.iadd(0 if side.shared else emit.imul(b, rows * columns), emit.imul(row, columns), column)
+        return emit.iadd(0 if side.shared else emit.imul(b, rows * columns), emit.imul(row, columns), column)
+
+    def load(b: Any, x: Any, k: Any, axis: str, lanes: int, mask: Any) -> Any:
+        at = place(b, x, k)
         if lanes == 1 or (axis == "k") == x_is_row:
             return memory.load([at], lanes, mask)
         return memory.gather([at], arith.muli(emit.iota(lanes), emit.splat(emit.idx(columns), lanes)), mask)
 
-    return gemm.Operand(side, load)
+    return gemm.Operand(side, load, place=(lambda b, x, k: (memory, place(b, x, k))) if side.direct else None)
 
 
 def sides(shape: Shape, layout: Layout) -> tuple[Side, Side]:

@@ -7,14 +7,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dslc.backend_cpu import vmath
-from dslc.backend_cpu.gemm_schedule import Shape, Side, choose
+from dslc.backend_cpu import emit, vmath
+from dslc.backend_cpu.gemm_schedule import BLOCK_K, Shape, Side, choose, panel_length
 from dslc.backend_cpu.machine import Machine, host
+from dslc.backend_cpu.native import KernelArguments, KernelFunction
+from dslc.backend_cpu.types import i64
 from dslc.core import dtypes
 from dslc.ir.mlir import arith
 
 from . import products
-from .native import run_plan
+from .native import run_kernel, run_plan
 from .products import Layout
 
 PLAIN, TA, TB, BOTH = Layout(), Layout(ta=True), Layout(tb=True), Layout(ta=True, tb=True)
@@ -66,6 +68,42 @@ def test_batches_packing_and_long_sums(shape: Shape, layout: Layout) -> None:
 def test_float64() -> None:
     for layout in (PLAIN, TB, Layout(opaque=True)):
         check(Shape(13, 21, 130, batch=2, dtype=dtypes.FLOAT64), layout)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_random_products(seed: int) -> None:
+    """Any sizes and layouts; every other one of A transposed with rows of whole cache lines, or with a long sum, where lines are fetched ahead."""
+    rng = np.random.default_rng(seed)
+    m, n, k = (int(2 ** rng.uniform(0, most)) for most in (7, 7, 9))
+    k = int(rng.integers(2049, 4500)) if rng.random() < 0.3 else k
+    layout = Layout(ta=seed % 2 == 0, **{str(rng.choice(["tb", "packed", "opaque", "lines"])): bool(rng.integers(2))})
+    if layout.ta and rng.integers(2):
+        m = -(-m // 16) * 16
+    check(Shape(m, n, k, 1 if k > 2048 else int(rng.integers(1, 4))), layout)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout", "asked"),
+    [
+        (Shape(512, 32, 300), TA, True),  # each term begins a line
+        (Shape(500, 32, 300), TA, False),  # the processor sees these coming
+        (Shape(64, 32, 300), PLAIN, True),  # the next strip
+        (Shape(1, 32, 300), PLAIN, False),  # there is none
+    ],
+    ids=str,
+)
+def test_lines_that_will_be_read_are_asked_for(shape: Shape, layout: Layout, asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    count, real = [], emit.Memory.fetch
+    monkeypatch.setattr(emit.Memory, "fetch", lambda memory, at: (count.append(at), real(memory, at)))
+    check(shape, layout)
+    assert bool(count) == asked
+
+
+def test_panels_of_rows_do_not_fall_on_each_other() -> None:
+    """512 terms of 4 rows are 8 KiB: at that distance all panels would share a few lines of the cache while they are filled."""
+    for k in (32, 256, 512, 1000, 1024):
+        panels = panel_length(replace(choose(Shape(512, 256, k), Side("x", stride=512), Side("x", stride=256), host()), mr=4, kc=k))
+        assert panels >= 4 * k and panels % 16 == 0 and panels * 4 % 1024
 
 
 @pytest.mark.parametrize("size", [(1, 1, 1, 1), (33, 100, 40, 3), (20, 17, 9, 2), (64, 320, 48, 1), (40, 250, 2100, 1)], ids=str)
@@ -134,6 +172,16 @@ def test_the_columns_of_one_row_make_equal_shares(n: int) -> None:
     assert tasks >= min(8, n // schedule.nr)  # for more threads too
 
 
+def test_long_sums_of_rows_that_share_lines_go_by_blocks() -> None:
+    """Also where B is packed before: the lines of a strip's terms are near when the strips beside it read them."""
+    machine = Machine(16, 32, 32 << 10, 1 << 20, 2, "any")
+    packed = Side("x", packed=True)
+    for k in (2500, 4096, 9000):
+        s = choose(Shape(512, 64, k), Side("x", stride=512), packed, machine)
+        assert not s.pack_a and s.kc <= BLOCK_K + 16
+        assert choose(Shape(512, 64, k), Side("k", stride=k), packed, machine).kc == k
+
+
 def test_schedules_fit_the_registers() -> None:
     for lanes, registers in ((16, 32), (8, 16)):
         machine = replace(host(), lanes=lanes, registers=registers)
@@ -141,3 +189,16 @@ def test_schedules_fit_the_registers() -> None:
             s = choose(Shape(m, n, k), Side("k", stride=k), Side("x", stride=n), machine)
             assert s.mr * s.nv + s.nv + 1 <= registers
             assert s.nr % lanes == 0 and s.mc % s.mr == 0 and s.nc % s.nr == 0
+
+
+def test_where_an_element_lies_in_its_line() -> None:
+    def tell(k: KernelArguments) -> None:
+        for n in range(3):
+            k.operands[1].store(arith.index_cast(i64(), emit.idx(k.operands[0].place_in_line(7 * n))), [n])
+
+    kernel = KernelFunction("tell", ((dtypes.FLOAT32, (32,)), (dtypes.INT64, (3,))), tell)
+    whole = np.zeros(64, np.float32)
+    for start in (0, 1, 5, 16):
+        a, found = whole[start : start + 32], np.zeros(3, np.int64)
+        run_kernel(kernel, [a, found])
+        np.testing.assert_array_equal(found, (a.ctypes.data // 4 + np.array([0, 7, 14])) % 16)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import struct
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from dslc.backend_cpu.link import join
 from dslc.backend_cpu.native import LOWERING, KernelArguments, KernelCall, KernelFunction, build_object
 from dslc.core import dtypes
 from dslc.core.errors import Error
-from dslc.ir.mlir import arith
+from dslc.ir.mlir import arith, func, ir
 from dslc.ir.plan import Place
 from dslc.runtime.drivers.cpu.loader import LoadedObject
 
@@ -95,6 +97,38 @@ def test_what_every_program_has_is_compiled_once() -> None:
     with Codegen(LOWERING, 0) as codegen, pytest.raises(Error):  # what failed is not kept as made
         codegen.add_once(TENSORS, "inner")
         codegen.objects()
+
+
+def calls_what_nobody_defines(a: KernelArguments) -> None:
+    kernel = ir.InsertionPoint.current.block.owner
+    with ir.InsertionPoint(kernel):
+        func.FuncOp("nowhere", ir.FunctionType.get([], []), visibility="private")
+    func.CallOp([], "nowhere", [])
+
+
+def has_what_no_pass_lowers(a: KernelArguments) -> None:
+    tensor = arith.ConstantOp(ir.RankedTensorType.get([4], ir.F32Type.get()), ir.DenseElementsAttr.get(np.zeros(4, np.float32))).result
+    thread = ir.Operation.create("builtin.unrealized_conversion_cast", results=[a.tid.type], operands=[tensor]).result
+    x, y = a.operands
+    emit.vector_loop(*emit.share_in_steps(100, 16, thread, a.nt), 16, lambda i, lanes, mask: y.store(x.load([i], lanes, mask), [i], mask))
+
+
+@pytest.mark.parametrize("count", [3, 8])  # in one part, in several
+@pytest.mark.parametrize(
+    "body, words",
+    [
+        (calls_what_nobody_defines, "code generation gave no object for 'add_2 (m.dsl:2)': .*Symbols not found: .*nowhere"),
+        (has_what_no_pass_lowers, "LLVM does not take what the passes made for 'add_2 (m.dsl:2)': .*arith.constant"),
+    ],
+)
+def test_a_kernel_that_cannot_be_compiled_is_named(body: Callable, words: str, count: int, capfd: pytest.CaptureFixture[str]) -> None:
+    """With its lines and what the compiler says, which is not printed beside it but for what LLVM prints by itself."""
+    kernels = [replace(add(k), lines=(f"m.dsl:{k}",)) for k in range(count)]
+    kernels[2] = replace(kernels[2], emit=body)
+    with pytest.raises(Error, match=words.replace("(", r"\(").replace(")", r"\)")):
+        build_object(kernels, [KernelCall(k.symbol, (Place("slot", 0), Place("slot", 1))) for k in kernels], 0)
+    out, printed = capfd.readouterr()
+    assert out == "" and set(printed.splitlines()) <= {"JIT session error: Symbols not found: [ nowhere ]"}
 
 
 def add(k: int) -> KernelFunction:

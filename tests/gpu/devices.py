@@ -12,9 +12,9 @@ import numpy as np
 from dslc.backend_cuda.arch import EMULATED
 from dslc.backend_cuda.machine_code import machine_code
 from dslc.backend_cuda.program_text import Printed
-from dslc.core.executable import unpack_modules
+from dslc.core.executable import TensorMap, unpack_modules
 from dslc.runtime.drivers.cuda import cuda_driver
-from dslc.runtime.drivers.device import Driver, PreparedLaunch
+from dslc.runtime.drivers.device import Driver, PreparedLaunch, packed_tensor_map
 from dslc.runtime.drivers.emulated_device import emulator_driver
 from dslc.runtime.drivers.pycuda import pycuda_driver
 
@@ -70,15 +70,25 @@ def prepared(driver: Driver, function: Any, grid: int, block: int, shared: int, 
     return launch
 
 
+@dataclass(frozen=True)
+class Mapped:
+    """An array that a kernel is given as a map for the copy engine."""
+
+    array: np.ndarray
+    described: TensorMap
+
+
 def run(driver: Driver, kernels: Kernels, symbol: str, grid: int, block: int, *parameters: Any, shared: int = 0) -> list[np.ndarray]:
-    """Runs a kernel over arrays and integers; the arrays as they are afterwards."""
-    arrays = [p for p in parameters if isinstance(p, np.ndarray)]
-    addresses = iter([placed(driver, a) for a in arrays])
-    kept = []
+    """Runs a kernel over arrays, maps and integers; the arrays as they are afterwards."""
+    arrays, kept, maps = [], [], []
     values: list[Any] = []
     for p in parameters:
-        if isinstance(p, np.ndarray):
-            kept.append(next(addresses))
+        if isinstance(p, Mapped):
+            maps.append(placed(driver, p.array))
+            values.append(packed_tensor_map(driver.tensor_map(p.described, maps[-1])))
+        elif isinstance(p, np.ndarray):
+            arrays.append(p)
+            kept.append(placed(driver, p))
             values.append(kept[-1])
         else:
             values.append(ctypes.c_int32(p))
@@ -86,5 +96,6 @@ def run(driver: Driver, kernels: Kernels, symbol: str, grid: int, block: int, *p
     out = [np.empty_like(a, order="C") for a in arrays]
     for array, address in zip(out, kept):
         driver.download(array, address)
+    for address in (*kept, *maps):
         driver.release(address)
     return out

@@ -9,6 +9,7 @@ import pytest
 import dslc
 from dslc.compiler import lower
 from dslc.ir import ops, reference
+from dslc.ir.ops import contraction
 from dslc.ir.program import arguments_of, program_of
 from dslc.ir.types import type_of
 from dslc.ir.verify import verify
@@ -86,19 +87,22 @@ def always(monkeypatch):
     monkeypatch.setattr(channels_last, "SAVED", 1.0)
 
 
-def around(name: str, program: str):
+def around(name: str, program: str, precision: str):
     """The module before the pass and after it."""
-    model = dslc.load(MODELS[name] + TRAIN)
+    model = dslc.load(MODELS[name] + TRAIN.replace("bfloat16", precision))
     elaborated = lower(model, program, TARGETS["reference"])
     names = pass_names(pipeline(model, elaborated, program, TARGET, {}))
     return [lower(model, program, TARGET, after=after, tuned={}) for after in (names[names.index("channels_last") - 1], "channels_last")]
 
 
-@pytest.mark.parametrize("program", ["step", "run"])
-@pytest.mark.parametrize("name", MODELS)
-def test_it_means_the_same(name, program, always, monkeypatch):
+CASES = [(name, program, "bfloat16") for name in MODELS for program in ("step", "run")] + [("residual", "step", "tf32")]
+
+
+@pytest.mark.parametrize(("name", "program", "precision"), CASES)
+def test_it_means_the_same(name, program, precision, always, monkeypatch):
+    monkeypatch.setattr(contraction, "rounded_to_tf32", lambda x: x)
     monkeypatch.setattr(reference, "rounded", lambda x, dtype: x if dtype.is_float else reference.widen(reference.cast_array(x, dtype)))
-    before, after = around(name, program)
+    before, after = around(name, program, precision)
     with after.context:
         verify(after.module)
         assert str(before.module) != str(after.module)
@@ -111,18 +115,19 @@ def test_it_means_the_same(name, program, always, monkeypatch):
         np.testing.assert_allclose(found[key], value, rtol=1e-9, atol=1e-9, err_msg=key)
 
 
-def kernels_of(name: str, program: str):
-    made = lower(dslc.load(MODELS[name] + TRAIN), program, TARGET, after="fuse", tuned={})
+def kernels_of(name: str, program: str, precision: str = "bfloat16"):
+    made = lower(dslc.load(MODELS[name] + TRAIN.replace("bfloat16", precision)), program, TARGET, after="fuse", tuned={})
     return made, [op for op in program_of(made.module).entry_block.operations if isinstance(op, ops.Kernel)]
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "tf32"])
 @pytest.mark.parametrize("program", ["step", "run"])
-def test_pictures_lie_with_their_channels_last(program, always):
+def test_pictures_lie_with_their_channels_last(program, precision, always):
     """All that kernels of a residual network write in the shape of pictures; filters' gradients aside, no convolution is left."""
-    _keep, kernels = kernels_of("residual", program)
+    _keep, kernels = kernels_of("residual", program, precision)
     shapes = [type_of(v).shape for k in kernels for v in k.results]
     pictures = [s for s in shapes if len(s) > 3 and s[0] == 2]
-    assert pictures and all(s[-1] in (3, 16, 24, 48) for s in pictures), pictures
+    assert pictures and all(s[-1] in (4, 16, 24, 48) for s in pictures), pictures
     convs = [op for k in kernels for op in k.regions[0].blocks[0].operations if isinstance(op, ops.Conv)]
     assert all(op.type.shape[0] != 2 for op in convs), "their batch is the channels"
     assert bool(convs) == (program == "step")
@@ -145,7 +150,7 @@ model Few:
 
 @pytest.mark.parametrize(("text", "precision"), [(FEW, "bfloat16"), (LINE, "float32")])
 def test_where_it_does_not_pay_all_stays(text, precision):
-    """Few channels, whose rows are no whole chunks; and float32, whose products are not gathered for tensor cores."""
+    """Few channels, whose rows are half a chunk; and float32, whose products are not gathered for tensor cores."""
     model = dslc.load(text + (TRAIN.replace("bfloat16", precision) if "loss" in text else ""))
     program = lower(model, "run", TARGET, after="channels_last", tuned={})
     assert any(isinstance(op, ops.Conv) for op in program_of(program.module).entry_block.operations)

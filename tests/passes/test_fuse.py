@@ -181,6 +181,23 @@ model M:
     assert [k.kind for k in kernels] == ["contract", "contract"]
 
 
+def test_where_two_products_meet_the_one_that_is_stored_is_narrow():
+    model = dslc.load("""
+model M:
+    input   x[64, 96]
+    param   w[96, 80], v[96, 80] ~ normal()
+    param   b[80], c[80] ~ zeros()
+    y[n, o] = sum[i](x[n, i] * w[i, o]) + b[o]
+    z[n, o] = sum[i](x[n, i] * v[i, o]) + c[o]
+    q[n, o] = y[n, o] + z[n, o]
+    output  q
+""", precision="bfloat16")  # fmt: skip
+    elaborated = lower(model, "run", target_of("cpu"))
+    with elaborated.context:
+        kernels = [op for op in program_of(elaborated.module).entry_block.operations if isinstance(op, ops.Kernel) and op.kind == "contract"]
+        assert [str(r.type) for k in kernels for r in k.results] == ["tensor<64x80xbf16>", "tensor<64x80xf32>"]
+
+
 def test_a_residual_stream_is_not_made_again_at_once(tmp_path):
     """In bfloat16 a turn's product is smaller than the stream: every turn could be the sum of all before it, and one kernel would write them all."""
     kernels = kernels_of(tmp_path / "m.dsl", """
@@ -213,3 +230,18 @@ def test_a_training_step_copies_no_parameter(precision, clip, tmp_path):
     assert len(updates) == clip + (precision == "bfloat16")  # without clipping products and sums update their parameters themselves
     if clip:  # every gradient is needed before any update
         assert len(updates[-1].results) >= 3 * 12
+
+
+def test_values_in_16_bits_are_gathered_before_they_are_widened():
+    """The loss reads the logits where they lie: no float32 copy of them is made for the one that the label names."""
+    model = dslc.load("""
+model M:
+    input x[6, 40]: bfloat16, label[6]: int32
+    total = cross_entropy(float32(x), label)
+    output total
+    output slope = grad(total, x)
+""")  # fmt: skip
+    elaborated = lower(model, "run", target_of("cpu"))
+    with elaborated.context:
+        kernels = [op for op in program_of(elaborated.module).entry_block.operations if isinstance(op, ops.Kernel)]
+        assert [str(r.type) for k in kernels for r in k.results if "6x40" in str(r.type)] == ["tensor<6x40xbf16>"]

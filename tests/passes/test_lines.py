@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 import dslc
-from dslc.compiler import compile_program
+from dslc.backend_cpu import gemm
+from dslc.compiler import compile_anew, compile_program, lower
 from dslc.core.executable import from_bytes
+from dslc.targets import target_of
 
 MANY = """
 model M:
@@ -36,6 +40,20 @@ def kept(text: str, program: str = "run", target: str = "cpu") -> list[tuple[int
     return sorted({p.name: p.shape for p in ports}.values())
 
 
+def copies(text: str) -> int:
+    """How many values the pass lays out."""
+    return str(lower(dslc.load(text), "run", target_of("cpu"), after="lines").module).count("nn.stop_gradient")
+
+
+def agree(text: str) -> None:
+    """The program gives what the reference does, for its one input."""
+    model = dslc.load(text)
+    x = RNG.standard_normal(model.inputs[0][1]).astype(np.float32)
+    got, expected = (dslc.compile(model, target=t)(x=x) for t in ("cpu", "reference"))
+    for name, value in expected.items():  # each sum's terms are rounded by 2**-24 of their size, some 200 at most
+        np.testing.assert_allclose(got[name], value, rtol=1e-5, atol=1e-5 * max(1.0, float(np.abs(value).max())), err_msg=name)
+
+
 def product(rows: int, weights: str, read: str, more: str = "") -> str:
     return f"model M:\n    {more}input x[{rows}, 32]\n    param w[{weights}] ~ normal()\n    y[n, j] = sum[k](x[n, k] * w[{read}])\n    output y\n"
 
@@ -56,6 +74,68 @@ def test_what_is_kept() -> None:
     assert kept(MANY) == [(1, 2, 24, 16), (1, 3, 24, 16), (1, 4, 24, 16), (3, 3, 18, 16)]
     assert kept(product(16, "32, 48", "k, j")) == [(1, 3, 32, 16)]
     assert kept(product(16, "32, 270", "k, j")) == [(1, 17, 32, 16)]
+
+
+def test_what_is_laid_out() -> None:
+    """Copies that the pass makes: none of what each run would lay out again, or of what no run multiplies."""
+    assert copies(MANY) == 4
+    assert copies(product(16, "32, 48", "k, j").replace("param w[32, 48] ~ normal()", "input w[32, 48]")) == 0
+    assert copies(product(16, "32, 5", "k, j")) == 0  # 11 of 16 columns would be padding
+    assert copies(product(16, "32, 0", "k, j")) == 0
+    integers = (
+        product(16, "32, 48", "k, j").replace("x[16, 32]", "x[16, 32]: int32").replace("param w[32, 48] ~ normal()", "state w[32, 48]: int32 = 1")
+    )
+    assert copies(integers) == 0
+
+
+def test_a_product_of_parameters_alone_is_laid_out_itself() -> None:
+    made = product(16, "32, 48", "k, j").replace("    y[n", "    param u[48, 64] ~ normal()\n    v[k, j] = sum[l](w[k, l] * u[l, j])\n    y[n")
+    made = made.replace("w[k, j])", "v[k, j])")
+    assert copies(made) == 1 and kept(made) == [(1, 4, 32, 16)]
+    agree(made)
+
+
+def test_weights_that_are_read_both_ways_are_laid_out_for_each() -> None:
+    both = product(16, "32, 48", "k, j").replace("output y", "z[n, k] = sum[j](y[n, j] * w[k, j])\n    output z")
+    assert kept(both) == [(1, 2, 48, 16), (1, 3, 32, 16)]
+    agree(both)
+
+
+def test_weights_whose_axes_are_batches_and_columns_are_laid_out_for_each() -> None:
+    text = "model M:\n    input x[3, 16, 32]\n    param w[3, 32, 48] ~ normal()\n    y[h, n, j] = sum[k](x[h, n, k] * w[h, k, j])\n"
+    text += "    z[n, h, j] = sum[k](x[0, n, k] * w[h, k, j])\n    output y, z\n"
+    assert copies(text) == 2 and kept(text) == [(1, 9, 32, 16), (3, 3, 32, 16)]
+    agree(text)
+
+
+def test_kernels_know_the_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All products of MANY but that of five columns read them, whatever the order of the weights' axes was."""
+    emitted, real = [], gemm.emit
+
+    def emit(product: gemm.Product, *rest: Any) -> None:
+        emitted.append(product.b.side.lines)
+        real(product, *rest)
+
+    monkeypatch.setattr(gemm, "emit", emit)
+    compile_anew(dslc.load(MANY), "run", "cpu")
+    assert sorted(emitted) == [False] + [True] * 5
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_any_products_agree(seed: int) -> None:
+    """Batches, several axes a role, any order of axes, columns that fill no line."""
+    rng = np.random.default_rng(seed)
+    rows, heads, k, depth = (int(rng.integers(low, high)) for low, high in ((16, 60), (1, 4), (1, 40), (1, 4)))
+    n = int(rng.choice([16, 31, 47, 48, 63, 95]))  # with little padding
+    sizes = {"h": heads, "k": k, "j": n, "d": depth}
+    axes = [str(a) for a in rng.permutation(["h", "k", "j", "d"])]
+    weights = ", ".join(str(sizes[a]) for a in axes)
+    batched = bool(rng.integers(2))  # heads: batches, or columns
+    x, read = (f"x[{heads}, {rows}, {k}, {depth}]", "h, n, k, d") if batched else (f"x[{rows}, {k}, {depth}]", "n, k, d")
+    line = f"y[h, n, j] = relu(sum[k, d](x[{read}] * w[{', '.join(axes)}]))"
+    text = f"model M:\n    input {x}\n    param w[{weights}] ~ normal()\n    {line}\n    output y\n"
+    assert copies(text) == 1
+    agree(text)
 
 
 def test_few_rows_read_weights_as_they_lie() -> None:

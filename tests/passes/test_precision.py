@@ -13,6 +13,7 @@ from dslc.compiler import lower
 from dslc.core.dtypes import BY_NAME
 from dslc.core.errors import Error
 from dslc.ir import ops
+from dslc.ir.mlir import ir
 from dslc.ir.program import program_of
 from dslc.ir.types import type_of
 from dslc.passes import train_step
@@ -87,6 +88,24 @@ def test_what_would_lose_too_much_is_float32(tmp_path: Path, op: str) -> None:
 def test_sums_and_softmax_are_float32(tmp_path: Path) -> None:
     found = of_equations(tmp_path, PRODUCT + "    q[n, o] = softmax[o](y[n, o])\n    r[n] = sum[o](y[n, o])\n    output q, r\n")
     assert found["softmax"] == found["reduce"] == {"float32"}
+
+
+def test_a_maximum_of_windows_picks_in_16_bits(tmp_path: Path) -> None:
+    windows = "    q[n, i < 8] = max[k < 3](y[n, 2*i + k - 1, outside=-inf])\n    r[n, i] = exp(q[n, i])\n    output r\n"
+    found = of_equations(tmp_path, PRODUCT + windows)
+    assert found["reduce"] == {"bfloat16"}
+    assert found["exp"] == {"float32"}
+    assert of_equations(tmp_path, PRODUCT + windows.replace("max", "sum"))["reduce"] == {"float32"}
+
+
+@pytest.mark.parametrize(("other", "rounded"), [("z[n, i] * w[o, i]", 1), ("x[n, i] * w[i, o]", 0)])
+def test_of_two_products_that_meet_one_is_rounded(tmp_path: Path, other: str, rounded: int) -> None:
+    """Both have a bias, which is added in float32; where the products are one (equal equations), nothing is stored between them."""
+    body = PRODUCT + f"    u[n, o] = sum[i]({other})\n    q[n, o] = (y[n, o] + b[o]) + (u[n, o] * b[o])\n    output q\n"
+    head = "model M:\n    input x[8, 16], z[8, 16]\n    param w[16, 16], b[16] ~ normal()\n"
+    elaborated = lower(model(tmp_path, head + body, precision="bfloat16"), "run", target_of("reference"), after="precision")
+    casts = [op for op in program_of(elaborated.module).entry_block.operations if isinstance(op, ops.Cast) and op.dtype == BY_NAME["bfloat16"]]
+    assert sum(isinstance(op.x.owner.opview, (ops.Add, ops.Mul)) for op in casts if not isinstance(op.x.owner, ir.Block)) == rounded
 
 
 def test_dropout_does_not_widen(tmp_path: Path) -> None:

@@ -366,3 +366,11 @@ def test_a_menu_goes_from_few_turns_made_again_to_few_bytes():
         sizes = [starts * pair.carried_bytes + turns * pair.kept_bytes for starts, turns in held]
     assert again == sorted(again) and sizes == sorted(sizes, reverse=True) and again[0] < 20
     assert sizes[-1] < 0.1 * pair.turns * pair.kept_bytes and last.stored == 0
+
+
+@pytest.mark.parametrize("body", ["rnn", "both ways", "last state", "reads the turn", "nested"])
+def test_a_scan_of_no_turns_gives_what_is_carried_into_it(body):
+    text = MODEL.format(batch=3, time=0, width=4, body=BODIES[body].format(width=4), optimizer="sgd(lr=1)")
+    model = dslc.load(text.replace("cross_entropy(linear(y, 5), targets)", "sum(y ** 2) + sum(linear(y, 5)) + 2"))
+    trainer = dslc.Trainer(model, target="cpu")
+    assert [trainer.step(x=np.zeros((3, 0, 4), np.float32)) for _ in range(2)] == [2.0, 2.0]

@@ -13,8 +13,9 @@ import pytest
 pytest.importorskip("cuda.bindings.driver")
 STUB = Path(__file__).parent / "cuda_stub"
 ENVIRONMENTS = {
-    **{k: {} for k in ("one_graph", "fault", "memory", "limits", "images", "tensor_map", "device_arrays", "rows", "marks", "fork")},
+    **{k: {} for k in ("one_graph", "several_graphs", "fault", "memory", "limits", "images", "tensor_map", "device_arrays", "rows", "marks", "fork")},
     "without_graph": {"DSLC_CUDA_SYNC": "1"},
+    "no_overlap": {"STUB_NO_OVERLAP": "1"},
     "fault_named": {"DSLC_CUDA_SYNC": "1"},
     "no_device": {"STUB_COUNT": "0"},
     "no_start": {"STUB_INIT": "803"},

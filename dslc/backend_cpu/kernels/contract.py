@@ -281,7 +281,7 @@ class _Product(Contraction):
         if self.places:
             b = replace(b, rows=self.places.packed(frame))
         if self.rows_at is None:
-            return [replace(a, fetch=self._fetcher(frame)), b]
+            return [replace(a, place=self._placer(frame)), b]
         rows = self._rows(frame)
 
         def load(batch: Any, x: Any, k: Any, axis: str, lanes: int, mask: Value) -> Value:
@@ -315,17 +315,17 @@ class _Product(Contraction):
 
         return load
 
-    def _fetcher(self, frame: Frame) -> Any:
+    def _placer(self, frame: Frame) -> Any:
         """Of rows that are read in place."""
         node = _stored(self.operands[0])
         if not self.sides[0].direct or not isinstance(node, Read):
             return None
 
-        def fetch(batch: Any, x: Any, k: Any) -> None:
+        def place(batch: Any, x: Any, k: Any) -> tuple[emit.Memory, Any]:
             point = Point(frame.b, self.trace, frame.operands, [emit.idx(batch), emit.idx(x), frame.b.index(0), emit.idx(k)])
-            frame.operands[node.operand].fetch([point.scalar(node.address)])
+            return frame.operands[node.operand], point.scalar(node.address)
 
-        return fetch
+        return place
 
     def _spread(self, point: Point, v: Val, lanes: int) -> Value:
         """A value in the type of the sums, in every lane."""

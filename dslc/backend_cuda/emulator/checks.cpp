@@ -6,6 +6,8 @@
 // a write, need an order; atomics may meet atomics, and blocks have no order. Of the reads of a byte the last two are kept. The copy engine and the
 // tensor cores read and write shared memory by another way than threads do: between a thread's store and their access that thread must have fenced.
 #include <dlfcn.h>
+#include <link.h>
+#include <sys/mman.h>
 
 #include <algorithm>
 #include <string>
@@ -90,7 +92,7 @@ struct Checker {
         for (size_t t = 0; t < all; t++) known[t][t] = 1;
         for (int k = 0; k < b.buffer_count; k++) buffers.emplace_back(b.buffers[k].size);
         Dl_info found;
-        dladdr((void*)&emulator_switch, &found);
+        dladdr((void*)&run_grid, &found);
         image = image_end = (uintptr_t)found.dli_fbase;
         dl_iterate_phdr([](dl_phdr_info* module, size_t, void* data) {
             Checker& c = *(Checker*)data;

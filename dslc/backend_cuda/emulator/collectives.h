@@ -9,26 +9,7 @@ namespace emulator {
 inline int lane() { return fiber->rank & 31; }
 
 // All threads of the block arrive, then all go on. Arriving at different lines, or after some thread has exited, is divergence.
-inline int barrier(int vote, const char* file, int line) {
-    Inside guard;
-    Block& b = *block;
-    unsigned parity = b.phase & 1;
-    fiber->state = State::at_barrier, fiber->file = file, fiber->line = line;
-    b.votes[parity] += vote;
-    if (b.live < b.threads && b.waiting + 1 == b.live) fail(file, line, "divergent barrier: %d threads exited before __syncthreads", b.threads - b.live);
-    if (++b.waiting == b.threads) {
-        std::vector<Fiber*> released;
-        for (auto& f : b.fibers) {
-            if (f.line != line || strcmp(f.file, file)) fail(file, line, "divergent barrier: threads meet at different __syncthreads");
-            released.push_back(&f);
-        }
-        block_met();
-        b.waiting = 0, b.phase++, b.votes[b.phase & 1] = 0;
-        make_ready(released);
-    }
-    yield();
-    return b.votes[parity];
-}
+int barrier(int vote, const char* file, int line);
 
 // The lanes of `mask` meet; the last one runs `all(arguments by lane, mask)` for everybody. A lane outside its own mask, or one that has exited, is an error.
 template <typename A, typename All> inline void collective(unsigned mask, int operation, A* argument, All all, const char* file, int line) {

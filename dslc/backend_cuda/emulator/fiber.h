@@ -1,7 +1,5 @@
 // One fiber per CUDA thread. The fibers of a block run one at a time on one OS thread and switch only where CUDA threads can wait for each other.
 #pragma once
-#include <sys/mman.h>
-
 #include <cstdarg>
 #include <cstdint>
 #include <cstdio>
@@ -94,120 +92,34 @@ struct Block {
     std::deque<std::function<void()>> bulk_copies;  // issued, not yet done
     std::vector<Warpgroup> warpgroups;
     int named_waiting[16];  // warps that have arrived at each named barrier, in threads
-    ~Block() {
-        end_launch(*this);
-        if (stacks) munmap(stacks, stacks_size);
-        free(dynamic_shared);
-    }
+    ~Block();
 };
 
-// The only thread-local variables that are no shared memory: shared.h fills the rest of the module's thread-local storage with NaNs.
-inline thread_local Block* block = nullptr;
-inline thread_local Fiber* fiber = nullptr;
+// The only thread-local variables that are no shared memory: `run_grid` fills the rest of the module's thread-local storage with NaNs.
+#define EMULATOR_HIDDEN __attribute__((visibility("hidden")))
+extern constinit thread_local EMULATOR_HIDDEN Block* block;
+extern constinit thread_local EMULATOR_HIDDEN Fiber* fiber;
+#undef EMULATOR_HIDDEN
 
+// No access may be moved over the borders of what is inside.
 inline Inside::Inside() : self(checked ? fiber : nullptr) {
     if (checked) self->inside++;
+    asm volatile("" ::: "memory");
 }
 inline Inside::~Inside() {
+    asm volatile("" ::: "memory");
     if (checked) self->inside--;
 }
 
-constexpr size_t stack_size = 64 << 10;
-
-// Pushes the registers that a call keeps, exchanges stacks, pops the other fiber's registers.
-extern "C" void emulator_switch(void** save, void* to);
-asm(R"(.pushsection .text
-.local emulator_switch
-.type emulator_switch,@function
-emulator_switch:
- pushq %rbp; pushq %rbx; pushq %r12; pushq %r13; pushq %r14; pushq %r15
- movq %rsp,(%rdi); movq %rsi,%rsp
- popq %r15; popq %r14; popq %r13; popq %r12; popq %rbx; popq %rbp; ret
-.popsection)");
+// The bodies of these are in blocks.cpp, which is compiled once for all kernels.
 
 // Ends the block with a report about the running thread at its line; the other fibers are dropped where they stand.
-[[noreturn]] inline void fail(const char* file, int line, const char* format, ...) {
-    Inside guard;
-    Fault& fault = *block->fault;
-    fault.failed = 1;
-    fault.line = line;
-    fault.thread = fiber->rank;
-    fault.block[0] = block->index.x, fault.block[1] = block->index.y, fault.block[2] = block->index.z;
-    snprintf(fault.file, sizeof fault.file, "%s", file ? file : "");
-    va_list values;
-    va_start(values, format);
-    int used = vsnprintf(fault.message, sizeof fault.message, format, values);
-    va_end(values);
-    static const char* const names[] = {"runnable", "at __syncthreads", "at a warp collective", "at an mbarrier", "at a named barrier", "exited"};
-    int shown = 0;
-    const Fiber* last = nullptr;
-    for (auto& f : block->fibers) {  // one line for each run of threads in the same place
-        if (last && last->state == f.state && last->line == f.line) continue;
-        last = &f;
-        if (used < 1800 && shown++ < 8)
-            used += snprintf(fault.message + used, sizeof fault.message - used, "\nfrom thread %d on: %s, line %d", f.rank, names[(int)f.state], f.line);
-    }
-    void* dropped;
-    emulator_switch(&dropped, block->launcher);
-    abort();
-}
+[[noreturn]] void fail(const char* file, int line, const char* format, ...);
 
-inline void make_ready(std::vector<Fiber*>& released) {
-    size_t n = released.size();
-    auto push = [](Fiber* f) { f->state = State::runnable, block->ready.push_back(f); };
-    if (block->order == reverse) {
-        while (n) push(released[--n]);
-        return;
-    }
-    for (size_t i = n; block->order == shuffled && i > 1; i--) {
-        block->random = block->random * 6364136223846793005u + 1442695040888963407u;
-        size_t j = (block->random >> 33) % i;
-        Fiber* other = released[i - 1];
-        released[i - 1] = released[j], released[j] = other;
-    }
-    for (Fiber* f : released) push(f);
-}
-
-// Does one of the bulk copies that are under way: the oldest, or any of them where the order is shuffled.
-inline void do_bulk_copy() {
-    auto& copies = block->bulk_copies;
-    size_t which = 0;
-    if (block->order == shuffled) block->random = block->random * 6364136223846793005u + 1442695040888963407u, which = (block->random >> 33) % copies.size();
-    auto copy = std::move(copies[which]);
-    copies.erase(copies.begin() + which);
-    copy();
-}
+// Fibers that run again, in the order asked for.
+void make_ready(std::vector<Fiber*>& released);
 
 // Runs the next runnable fiber; returns when this one is runnable again and its turn has come. Bulk copies land once nothing else can run.
-inline void yield() {
-    Fiber* self = fiber;
-    while (block->next_ready == block->ready.size() && !block->bulk_copies.empty()) do_bulk_copy();
-    if (block->next_ready == block->ready.size()) {
-        block->ready.clear(), block->next_ready = 0;
-        fail(self->file, self->line, "deadlock: every thread waits");
-    }
-    fiber = block->ready[block->next_ready++];
-    if (block->next_ready == block->ready.size()) block->ready.clear(), block->next_ready = 0;
-    if (fiber != self) emulator_switch(&self->stack_pointer, fiber->stack_pointer);
-}
-
-inline void entry() {
-    block->body(block->parameters);
-    fiber->state = State::exited;
-    block->live--;
-    if (block->waiting && block->waiting == block->live) {
-        for (auto& f : block->fibers)
-            if (f.state == State::at_barrier) fail(f.file, f.line, "divergent barrier: thread %d exited while others wait at __syncthreads", fiber->rank);
-    }
-    void* finished;
-    if (!block->live) {
-        if (!block->bulk_copies.empty()) fail(fiber->file, fiber->line, "the block ends while %zu bulk copies are under way", block->bulk_copies.size());
-        for (auto& w : block->warpgroups)
-            if (!w.products.empty()) fail(fiber->file, fiber->line, "the block ends while %zu products of a warpgroup are under way", w.products.size());
-    }
-    if (!block->live) end_block(), emulator_switch(&finished, block->launcher);
-    yield();
-    abort();
-}
+void yield();
 
 }  // namespace emulator

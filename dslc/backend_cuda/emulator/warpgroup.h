@@ -31,25 +31,7 @@ template <typename A, typename All> inline void warpgroup(int operation, A* argu
 }
 
 // `threads` threads meet at a barrier of that number; those that only arrive go on.
-inline void named_barrier(int number, int threads, bool waits, const char* file, int line) {
-    Inside guard;
-    if (number < 1 || number > 15 || threads % 32) fail(file, line, "no named barrier %d of %d threads", number, threads);
-    int& waiting = block->named_waiting[number];
-    fiber->file = file, fiber->line = line, fiber->mask = number;
-    if (waits) fiber->state = State::at_named_barrier;
-    arrived(&waiting);
-    if (++waiting == threads) {
-        waiting = 0;
-        phase_ended(&waiting);
-        std::vector<Fiber*> released;
-        for (auto& f : block->fibers)
-            if (f.state == State::at_named_barrier && f.mask == (unsigned)number) released.push_back(&f);
-        make_ready(released);
-    }
-    if (!waits) return;
-    yield();
-    waited(&waiting);
-}
+void named_barrier(int number, int threads, bool waits, const char* file, int line);
 
 // The 8 bytes of an mbarrier: arrivals that a phase needs and still lacks, bytes that it still lacks.
 struct Mbarrier {
@@ -65,15 +47,6 @@ inline Mbarrier& mbarrier_at(unsigned long long* place, const char* file, int li
 }
 
 // Ends the phase where nothing lacks, and wakes who waits for that.
-inline void complete(unsigned long long* place) {
-    Mbarrier& b = *reinterpret_cast<Mbarrier*>(place);
-    if (b.lacking || b.bytes) return;
-    b.phase ^= 1, b.lacking = b.count;
-    phase_ended(place);
-    std::vector<Fiber*> released;
-    for (auto& f : block->fibers)
-        if (f.state == State::at_mbarrier && f.argument == place && f.mask != b.phase) released.push_back(&f);
-    make_ready(released);
-}
+void complete(unsigned long long* place);
 
 }  // namespace emulator

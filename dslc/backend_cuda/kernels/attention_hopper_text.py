@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from dslc.core.dtypes import DType
+from dslc.core.dtypes import FLOAT32, TF32, DType
 from dslc.ir.streams import Sink, Stream
+from dslc.ir.trace import Node
 
 from ..stage import Function, Request
-from .attention_hopper_tiles import SLAB, WARPGROUP, Box, HopperPlan, box_of, slabs
+from .attention_hopper_tiles import SPAN, WARPGROUP, Box, HopperPlan, box_of
 from .attention_mma_text import StreamWriter, unrounded
 from .attention_mma_tiles import Tile, element_type
+from .attention_turned import Turned
 
 COLUMNS = "columns"  # the ring of values along y, beside those of the tiles
 
 
 def rounds(sink: Sink, narrow: DType) -> bool:
-    """Whether the body rounds the weights of a product itself."""
-    return unrounded(sink, narrow) is not None
+    """Whether the weights of a product are rounded once: by the body itself, or in tf32."""
+    return narrow == FLOAT32 or unrounded(sink, narrow) is not None
 
 
 class HopperWriter(StreamWriter):
@@ -26,8 +28,9 @@ class HopperWriter(StreamWriter):
     plan: HopperPlan
 
     def __init__(self, request: Request, stream: Stream, sinks: Sequence[int], sources: Sequence[int], results: Sequence[int], plan: HopperPlan,
-                 suffix: str) -> None:  # fmt: skip
+                 suffix: str, turned: Mapping[Node, Turned]) -> None:  # fmt: skip
         super().__init__(request, stream, sinks, sources, results, plan, suffix)
+        self.turned = turned
         self.rings = [t.name for t in self.areas.y] + ([COLUMNS] if self.areas.columns else [])
         held = {self.areas.other[k].name for k in self.contracting}
         self.early = [t.name for t in self.areas.y if t.name not in held]  # read by the scores alone
@@ -52,7 +55,8 @@ class HopperWriter(StreamWriter):
         with w.block("else"):
             w.line(f"take_registers<{232 if columns else 240}>();")
             self._consume(low, high)
-        words = f"{plan.bx} rows a block, {plan.by} columns at a time in {plan.stages} stages, {plan.type.name} by wgmma of {plan.groups} warpgroups"
+        kind = TF32 if plan.type == FLOAT32 else plan.type.name
+        words = f"{plan.bx} rows a block, {plan.by} columns at a time in {plan.stages} stages, {kind} by wgmma of {plan.groups} warpgroups"
         return w.function((blocks,), (plan.threads + WARPGROUP,), shared_bytes=self._barriers_at() + self._barrier_bytes(), schedule=words)
 
     def _barriers_at(self) -> int:
@@ -105,11 +109,13 @@ class HopperWriter(StreamWriter):
         w, box = self.w, self._box(t)
         name = w.tensor_map(f"map_{t.name}", box.operand, box.tensor_map(t.rows))
         outer = f", {self.point('0', '0').index(box.base)}" if box.base is not None else ""
-        for k in range(slabs(t.size)):
-            w.line(f"copy_tile({to}{f' + {k * t.rows * 8}' if k else ''}, &{name}, {barrier}, {k * SLAB}, {first}{outer});")
+        for k in range(t.chunks // 8):
+            slab = k * SPAN // self.plan.type.bytes
+            place = f"{first}{f' + {slab}' if k else ''}, 0" if t.turned else f"{slab}, {first}"
+            w.line(f"copy_tile({to}{f' + {k * t.rows * 8}' if k else ''}, &{name}, {barrier}, {place}{outer});")
 
     def _box(self, t: Tile) -> Box:
-        box = box_of(self.request, self.s, t)
+        box = self.turned[t.node].box() if t.turned else box_of(self.request, self.s, t)
         assert box is not None
         return box
 
@@ -121,9 +127,9 @@ class HopperWriter(StreamWriter):
         self._values_of_rows()
         self._sums()
         for k in self.contracting:
-            w.line(f"unsigned packed{k}[{plan.by // 16}][4];")
+            w.line(f"unsigned packed{k}[{plan.steps}][4];")
             if not rounds(self.sinks[k], plan.type):
-                w.line(f"unsigned rest{k}[{plan.by // 16}][4];")
+                w.line(f"unsigned rest{k}[{plan.steps}][4];")
         for t in self.areas.x:
             w.line(f"const unsigned long long rows_{t.name} = matrix_descriptor({t.name} + warpgroup * 512, 16, 1024);")
         w.line("int stage = 0, previous = 0;")
@@ -213,7 +219,7 @@ class HopperWriter(StreamWriter):
             x, y = self.areas.source_x[k], self.areas.source_y[k]
             w.line(f"const unsigned long long columns{k} = matrix_descriptor({y.name} + stage * {y.rows * y.chunks}, 16, 1024);")
             with w.unrolled("c", x.used // 2):
-                a, b = (f"({t.rows * 128} * (c / 4) + 32 * (c % 4) >> 4)" for t in (x, y))
+                a, b = (_terms_from(t, "c") for t in (x, y))
                 w.line(f"wgmma<false, false>(score{k}, rows_{x.name} + {a}, columns{k} + {b}, c > 0, {element_type(plan)}());")
         w.line("wgmma_commit();")
 
@@ -226,10 +232,11 @@ class HopperWriter(StreamWriter):
                 w.line(f"mbarrier_wait({name}_full + previous, {phase});")
         for k in self.contracting:
             t = self.areas.other[k]
-            w.line(f"const unsigned long long terms{k} = matrix_descriptor({t.name} + previous * {t.rows * t.chunks}, {t.rows * 128}, 1024);")
-            with w.unrolled("c", plan.by // 16):
+            trans, leading, place = ("false", 16, _terms_from(t, "c")) if t.turned else ("true", t.rows * SPAN, f"(c * {16 * SPAN} >> 4)")
+            w.line(f"const unsigned long long terms{k} = matrix_descriptor({t.name} + previous * {t.rows * t.chunks}, {leading}, 1024);")
+            with w.unrolled("c", plan.steps):
                 for part in ("packed",) if rounds(self.sinks[k], plan.type) else ("packed", "rest"):
-                    w.line(f"wgmma_registers<true>(sum{k}, {part}{k}[c], terms{k} + (c * 2048 >> 4), 1, {element_type(plan)}());")
+                    w.line(f"wgmma_registers<{trans}>(sum{k}, {part}{k}[c], terms{k} + {place}, 1, {element_type(plan)}());")
         w.line("wgmma_commit();")
 
     def _pack(self) -> None:
@@ -259,4 +266,9 @@ class HopperWriter(StreamWriter):
 
 def _bytes(t: Tile) -> int:
     """What its copies bring."""
-    return slabs(t.size) * t.rows * SLAB * 2
+    return t.rows * t.chunks * 16
+
+
+def _terms_from(t: Tile, step: str) -> str:
+    """Where a product's terms begin in a tile that lies along them, in a descriptor's units."""
+    return f"({t.rows * SPAN} * ({step} / 4) + 32 * ({step} % 4) >> 4)"

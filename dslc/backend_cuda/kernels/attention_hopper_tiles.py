@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import gcd
 
+from dslc.core.dtypes import FLOAT32, TF32, DType
 from dslc.core.executable import TensorMap
 from dslc.ir import index
 from dslc.ir.index import Const, Dim, Expr, Sum
@@ -14,7 +15,8 @@ from dslc.ir.trace import Read, factor_of
 from ..stage import Request
 from .attention_mma_tiles import Plan, Tile
 
-SLAB = 64  # elements of a row that lie together: 128 bytes, the span of a swizzle
+SPAN = 128  # bytes of a row that lie together: the span of a swizzle
+FEATURES = {2: (64, 128, 192, 256), 4: (32, 64, 96, 128, 192, 256)}  # of a product, by the bytes of an element
 WARPGROUP = 128
 
 
@@ -30,7 +32,21 @@ class HopperPlan(Plan):
         return self.bx // 64
 
     def feature_registers(self, n: int) -> int:
-        return slabs(n) * SLAB // 2
+        return self.padded(n) // 2
+
+    def padded(self, n: int) -> int:
+        """The features that the product of n has."""
+        return next((w for w in FEATURES[self.type.bytes] if w >= n), -(-n // 64) * 64)
+
+    @property
+    def turned(self) -> bool:
+        """wgmma reads operands of 4 bytes along the terms alone."""
+        return self.type == FLOAT32
+
+    @property
+    def steps(self) -> int:
+        """Products with the weights of a tile, of 32 bytes of terms each."""
+        return self.by * self.type.bytes // 32
 
     def fragment(self, name: str) -> str:
         return f"{name}[{self.by // 2}]"
@@ -42,32 +58,30 @@ class HopperPlan(Plan):
         return f"{name}[{j} / 2 * 4 + {i} * 2 + {j} % 2]"
 
     def feature_groups(self, n: int) -> int:
-        return slabs(n) * SLAB // 8
-
-
-def slabs(n: int) -> int:
-    """Slabs of a row of n elements."""
-    return -(-n // SLAB)
+        return self.padded(n) // 8
 
 
 @dataclass(frozen=True)
 class Box:
-    """How the copy engine reads a tile: elements of a row, rows, and where the batch begins in steps of `step` elements (None: at 0)."""
+    """How the copy engine reads a tile: elements of a row, rows, and where the batch begins in steps of `step` elements (None: at 0). `operand`: None
+    where it lies in the workspace, at an offset in bytes."""
 
-    operand: int
-    element: str
+    operand: int | None
+    type: DType
     size: int
     count: int
     stride: int
     step: int
     batches: int
     base: Expr | None
+    offset: int = 0
 
     def tensor_map(self, rows: int) -> TensorMap:
         outer = self.base is not None
         dims = (self.size, self.count, self.batches)[: 2 + outer]
-        strides = (self.stride * 2, self.step * 2)[: 1 + outer]
-        return TensorMap(("offset", 0), self.element, dims, strides, (SLAB, rows, 1)[: 2 + outer], 128)
+        strides = (self.stride * self.type.bytes, self.step * self.type.bytes)[: 1 + outer]
+        element = TF32 if self.type == FLOAT32 else self.type.name
+        return TensorMap(("offset", self.offset), element, dims, strides, (SPAN // self.type.bytes, rows, 1)[: 2 + outer], SPAN)
 
 
 def box_of(request: Request, stream: Stream, tile: Tile) -> Box | None:
@@ -77,14 +91,15 @@ def box_of(request: Request, stream: Stream, tile: Tile) -> Box | None:
         return None
     address = index.coarse(node.address, stream.sizes)
     stride = factor_of(address, along)
-    if factor_of(address, tile.dim) != 1 or not stride or stride < 0 or stride % 8:
+    chunk = 16 // node.dtype.bytes
+    if factor_of(address, tile.dim) != 1 or not stride or stride < 0 or stride % chunk:
         return None
-    terms, constant = (address.terms, address.constant) if isinstance(address, Sum) else (((address, 1),), 0)
-    rest = [(t, f) for t, f in terms if t not in (Dim(along), Dim(tile.dim))]
-    if any(f < 0 or any(d >= stream.x for d in index.dims_of(t)) or not index.dims_of(t) for t, f in rest) or constant < 0:
+    found = rest_of(stream, address, (along, tile.dim))
+    if found is None:
         return None
+    rest, constant = found
     step = gcd(constant, *(f for _, f in rest))
-    if step % 8:
+    if step % chunk:
         return None
     base: Expr | None = None
     for t, f in rest:
@@ -93,4 +108,14 @@ def box_of(request: Request, stream: Stream, tile: Tile) -> Box | None:
         base = (base or Const(0)) + constant // step
     size = request.operands[node.operand].size
     batches = -(-size // step) if step else 1
-    return Box(node.operand, node.dtype.name, tile.size, stream.sizes[along], stride, step, batches, base)
+    return Box(node.operand, node.dtype, tile.size, stream.sizes[along], stride, step, batches, base)
+
+
+def rest_of(stream: Stream, address: Expr, moving: tuple[int, int]) -> tuple[list[tuple[Expr, int]], int] | None:
+    """What an address is beside its terms in two dims: (term, factor) of the batch's dims, and a constant, none of them negative; None where it is
+    more than that."""
+    terms, constant = (address.terms, address.constant) if isinstance(address, Sum) else (((address, 1),), 0)
+    rest = [(t, f) for t, f in terms if t not in [Dim(d) for d in moving]]
+    if any(f < 0 or any(d >= stream.x for d in index.dims_of(t)) or not index.dims_of(t) for t, f in rest) or constant < 0:
+        return None
+    return rest, constant

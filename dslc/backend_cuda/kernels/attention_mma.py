@@ -56,18 +56,25 @@ def generate(request: Request) -> Generated:
     if 0 in stream.sizes:
         raise Unsuited("nothing to stream")
     narrow = product_type(stream)
-    parts = [part_of(stream, range(len(stream.results)))]
-    if not plans_of(request.arch, stream, parts[0], narrow):
-        parts = [part_of(stream, numbers) for numbers in separate(stream)]
-    plans = [plans_of(request.arch, stream, part, narrow) for part in parts]
-    if not all(plans):
-        raise Unsuited("tiles that do not fit")
+    parts, plans = divided(stream, lambda part: plans_of(request.arch, stream, part, narrow))
     known = numbers_of(plans, MmaPlans)
     chosen, choice = choose(request.schedule, lambda: known[0], lambda: known, lambda s: sum(p[k].rows * p[k].columns for p, k in zip(plans, s.of)))
     functions = [
         function_of(request, stream, part, plans[n][k], f"_part{n}" if len(parts) > 1 else "") for n, (part, k) in enumerate(zip(parts, chosen.of))
     ]
     return Generated(functions, includes=INCLUDES, choice=choice)
+
+
+def divided(stream: Stream, plans: Callable[[Part], list[P]]) -> tuple[list[Part], list[list[P]]]:
+    """The functions of a stream, all in one where a plan for that fits, and the plans of each, best first; Unsuited where one has none."""
+    parts = [part_of(stream, range(len(stream.results)))]
+    found = [plans(parts[0])]
+    if not found[0]:
+        parts = [part_of(stream, numbers) for numbers in separate(stream)]
+        found = [plans(part) for part in parts]
+    if not all(found):
+        raise Unsuited("tiles that do not fit")
+    return parts, found
 
 
 def numbers_of(plans: Sequence[Sequence[Any]], kind: Callable[[tuple[int, ...]], P]) -> list[P]:

@@ -14,6 +14,7 @@ from dslc.ir.trace import Apply, Guard, Join, Node, Product, Read, Test, dims_un
 
 from ..types import memory_type
 
+TURNED = "turned"  # how the names of such tiles begin
 PLACEHOLDER = 1 << 20  # the dim that stands for a row's terms when tiles are compared
 
 
@@ -33,6 +34,11 @@ class Plan:
     def chunk(self) -> int:
         """Elements in 16 bytes."""
         return 16 // self.type.bytes
+
+    @property
+    def turned(self) -> bool:
+        """Whether the second operand of a product with weights lies along y."""
+        return False
 
     def feature_registers(self, n: int) -> int:
         """Registers of a thread for the sums of n features."""
@@ -84,7 +90,8 @@ def _uncast(node: Node, *types: DType) -> Node | None:
 
 @dataclass(frozen=True)
 class Tile:
-    """Rows of a node's values along `dim`, as chunks of 16 bytes. `chunks`: of a row as it lies, `used`: of those how many hold values."""
+    """Rows of a node's values along `dim`, as chunks of 16 bytes. `chunks`: of a row as it lies, `used`: of those how many hold values. `turned`:
+    rows are places along `dim`, as many as a product has, and lie along the stream."""
 
     name: str
     node: Node
@@ -93,6 +100,7 @@ class Tile:
     rows: int
     chunks: int
     used: int
+    turned: bool = False
 
 
 @dataclass
@@ -124,6 +132,14 @@ def areas_of(stream: Stream, sinks: Sequence[int], sources: Sequence[int], plan:
             out.append(known[key])
         return known[key]
 
+    def turned(node: Node, dim: int) -> Tile:
+        key = (TURNED, _key(bare(node), dim, len(stream.sizes)))
+        if key not in known:
+            size, chunks = stream.sizes[dim], plan.by // plan.chunk
+            known[key] = Tile(f"{TURNED}{len(areas.y)}", bare(node), dim, size, plan.feature_groups(size) * 8, chunks, chunks, True)
+            areas.y.append(known[key])
+        return known[key]
+
     for k in sources:
         s = stream.sources[k]
         areas.source_x[k] = tile(s.x_node, s.terms, stream.x, plan.bx, areas.x)
@@ -131,7 +147,8 @@ def areas_of(stream: Stream, sinks: Sequence[int], sources: Sequence[int], plan:
     for k in sinks:
         sink = stream.sinks[k]
         if sink.other is not None and sink.features is not None:
-            areas.other[k] = tile(sink.other, sink.features, stream.y, plan.by, areas.y)
+            along = turned(sink.other, sink.features) if plan.turned else tile(sink.other, sink.features, stream.y, plan.by, areas.y)
+            areas.other[k] = along
     areas.columns = columns_of(stream, sinks)
     at = 0
     for t in areas.x:

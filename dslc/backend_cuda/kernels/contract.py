@@ -19,7 +19,7 @@ from ..axis_order import arranged
 from ..gemm_schedule import HopperSchedule, TileSchedule, hopper_cycles, hopper_schedules, tile_cycles, tile_schedules
 from ..stage import Generated, Request
 from ..tensor_views import View, view_of
-from ..windows import windows_of
+from ..windows import Packed, windows_of
 from . import hopper, reduce, tiles
 from .epilogue import Epilogue
 from .operands import Packing, packing_cycles, packing_of
@@ -93,7 +93,8 @@ def epilogue_of(request: Request, op: Any) -> Epilogue:
 
 def hopper_product(epilogue: Epilogue) -> hopper.HopperProduct | None:
     """The product as Hopper multiplies it: operands that the copy engine cannot read as they lie, nor in boxes, are packed first. None for other
-    types than 16-bit floats but in tf32, and where a packing would be far larger than what it is made of, as windows of a convolution are."""
+    types than 16-bit floats but in tf32, and where a packing would be far larger than what it is made of, as windows of a convolution are; in tf32
+    that is so of a filter's gradient (see `windows`)."""
     element = epilogue.contraction.op.types()[0].dtype
     if not epilogue.request.arch.hopper or not (element in (BFLOAT16, FLOAT16) or epilogue.contraction.op.tf32):
         return None
@@ -106,7 +107,7 @@ def hopper_product(epilogue: Epilogue) -> hopper.HopperProduct | None:
         view = view_of(epilogue.request, epilogue.contraction, side)
         if view is None or view.axes(128) is None:
             packing = packing_of(epilogue, side, element, sum(p.bytes for p in packings))
-            if packing.bytes > LARGEST_PACKING * sum(t.bytes for t in epilogue.request.operands):
+            if too_large(packing, epilogue):
                 return None
             packings.append(packing)
             view = packing.view(epilogue)
@@ -114,14 +115,24 @@ def hopper_product(epilogue: Epilogue) -> hopper.HopperProduct | None:
     return hopper.HopperProduct(epilogue, (views[0], views[1]), element, tuple(packings))
 
 
+def too_large(packing: Packing, epilogue: Epilogue) -> bool:
+    return packing.bytes > LARGEST_PACKING * sum(t.bytes for t in epilogue.request.operands)
+
+
 def windowed_product(epilogue: Epilogue, most_empty: float = MOST_EMPTY) -> hopper.HopperProduct | None:
-    """The product of operands that are read in boxes; None where that is not possible or not needed, or most of the boxes would be empty."""
+    """The product of operands that are read in boxes, in tf32 one of them packed along the terms first; None where that is not possible or not
+    needed, or most of the boxes would be empty."""
     contraction = epilogue.contraction
     views = [view_of(epilogue.request, contraction, side) for side in (0, 1)]
     if all(v is not None and v.axes(128) is not None for v in views):
         return None
-    windows = windows_of(epilogue.request, contraction)
-    if windows is None:
+    element = contraction.op.types()[0].dtype
+    packings = [packing_of(epilogue, side, element, 0) for side in (0, 1)] if contraction.op.tf32 else []
+    windows = windows_of(epilogue.request, contraction, [Packed(p.dense, p.batch > 1) for p in packings])
+    if windows is None or all(side.operand is None or (v is not None and v.axes(128) is not None) for side, v in zip(windows.sides, views)):
         return None
-    product = hopper.HopperProduct(epilogue, windows.sides, contraction.op.types()[0].dtype, (), windows)
+    packed = tuple(p for p, side in zip(packings, windows.sides) if side.operand is None)
+    if any(too_large(p, epilogue) for p in packed):
+        return None
+    product = hopper.HopperProduct(epilogue, windows.sides, element, packed, windows)
     return product if prod(product.sizes) <= most_empty * prod(contraction.sizes) else None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dslc.core.dtypes import DType
 from dslc.ir.contractions import COLUMNS, Contraction
-from dslc.ir.trace import Given, invariant, survey
+from dslc.ir.trace import Given, Read, dims_under, invariant, survey
 from dslc.ir.types import TensorType
 
 from ..pull import Point, chunked, steady
@@ -45,17 +45,25 @@ class Epilogue:
             width //= 2
         return 1
 
-    def write(self, w: FunctionWriter, dims: Sequence[str], width: int, sums: str) -> None:
-        """The stores at `width` columns; `dims` are the names of the four dims, `sums` an array of the sums."""
+    def chunks(self, width: int) -> list[Read]:
+        """What the results need that is read `width` neighbouring columns at once."""
+        if width == 1:
+            return []
+        trace, roots = self.contraction.trace, [node for node, _ in self.contraction.results]
+        under = dims_under(trace, roots)
+        reads = [r for r in survey(trace, roots).reads if COLUMNS in under[id(r)] and all(steady(trace, t.expr, COLUMNS, width) for t in r.tests)]
+        return [r for r in reads if self.request.operand_aligned(r.operand) and chunked(r.address, COLUMNS, width)]
+
+    def write(self, w: FunctionWriter, dims: Sequence[str], width: int, sums: str, given: Mapping[int, Val] | None = None) -> None:
+        """The stores at `width` columns; `dims` are the names of the four dims, `sums` an array of the sums, `given` what is at hand at `j`."""
         trace, roots = self.contraction.trace, [node for node, _ in self.contraction.results]
         base = Point(w, trace, w.operand, dims, integer=self.integer)
-        known: dict[int, Val] = {}
+        known: dict[int, Val] = dict(given or {})
         for node in invariant(trace, roots, {COLUMNS}):
             if not isinstance(node, Given):
                 known[id(node)] = base.value(node)
-        for read in survey(trace, roots).reads:
-            still = all(steady(trace, t.expr, COLUMNS, width) for t in read.tests)
-            if width > 1 and id(read) not in known and still and self.request.operand_aligned(read.operand) and chunked(read.address, COLUMNS, width):
+        for read in self.chunks(width):
+            if id(read) not in known:
                 known[id(read)] = Val(f"{load_chunk(w, base, w.operand, read, width)}[j]", read.dtype)
         outs = [w.fresh("out") for _ in self.numbers]
         for name, k in zip(outs, self.numbers):
@@ -65,7 +73,7 @@ class Epilogue:
             at = [*dims[:COLUMNS], column, *dims[COLUMNS + 1 :]]
             point = Point(w, trace, w.operand, at, lambda _: self._sum(point, sums, roots), known, self.integer)
             for name, root in zip(outs, roots):
-                w.line(f"{name}[j] = {point.value(root).text};")
+                w.line(f"{name}[j] = {point.stored(root).text};")
         for name, k, (_, address) in zip(outs, self.numbers, self.contraction.results):
             if width > 1:
                 w.line(f"store<{width}>({w.result(k).name} + {base.index(address)}, {name});")

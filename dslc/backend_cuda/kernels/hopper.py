@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from dslc.core.dtypes import FLOAT32, DType
+from dslc.core.dtypes import DType
 from dslc.ir.contractions import BATCH, COLUMNS, ROWS, TERMS
 
 from ..gemm_schedule import SPAN, STAGING, HopperSchedule, Sizes
@@ -21,7 +21,8 @@ from ..tensor_views import Axis, View
 from ..types import memory_type
 from ..windows import UNIT, Window, Windows
 from .epilogue import Epilogue
-from .hopper_windows import clear_stages, copies_of_stage, places_of_tile, position, stage_bytes
+from .hopper_store import SumsWriter
+from .hopper_windows import clear_stages, copies_of_stage, places_of_tile, stage_bytes
 from .operands import Packing
 
 SLAB = 64 * SPAN  # bytes of 64 rows or columns of a tile
@@ -43,8 +44,8 @@ class HopperProduct:
         sizes = self.epilogue.contraction.sizes
         if self.windows is None:
             return sizes
-        rows, columns, terms = (self.windows.walks[c].units * UNIT for c in (ROWS, COLUMNS, TERMS))
-        return sizes[BATCH], rows, columns, terms
+        rows, columns, steps = (self.windows.walks[c].units for c in (ROWS, COLUMNS, TERMS))
+        return sizes[BATCH], rows * UNIT, columns * UNIT, steps * self.depth
 
     @property
     def depth(self) -> int:
@@ -172,6 +173,7 @@ def _consumer(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> N
     w.line("const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;")
     w.line(f"float* const staged = reinterpret_cast<float*>(memory + {s.stages * s.stage_bytes}) + (threadIdx.x / 32 - 4) * 1024;")
     w.line(f"float d[{s.blocks_of_rows}][{s.columns // 2}];")
+    sums = SumsWriter(w, product.epilogue, product.windows, s, product.sizes, product.packed_bytes)
     if s.turns:
         w.comment("Barriers 1 and 2: the turns of the two warpgroups. A parity is only right for who is less than a round of stages behind.")
         w.line("int turn = 2;")
@@ -182,11 +184,13 @@ def _consumer(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> N
             with w.block("if (turn != warpgroup)"):
                 w.line(f"stage += last - first, phase ^= stage / {s.stages} & 1, stage %= {s.stages};  // the stages of the other's tile")
                 w.line("continue;")
+        sums.begin()
+        if s.turns:
             w.line("named_barrier_sync(warpgroup, 256);")
         _products(w, product, s)
         if s.turns:
             w.line("named_barrier_arrive(3 - warpgroup, 256);")
-        _store(w, product, s)
+        sums.store()
 
 
 def _products(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> None:
@@ -204,10 +208,7 @@ def _products(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> N
         w.line("wgmma_fence();")
         with w.unrolled("j", SPAN // 32), w.unrolled("r", s.blocks_of_rows):
             operands = f"d[r], a + (r * {SLAB} + j * {steps[0]} >> 4), b + (j * {steps[1]} >> 4), k > first || j > 0"
-            if product.element == FLOAT32:
-                w.line(f"wgmma_tf32({operands});")
-            else:
-                w.line(f"wgmma<{trans[0]}, {trans[1]}>({operands}, {memory_type(product.element)}());")
+            w.line(f"wgmma<{trans[0]}, {trans[1]}>({operands}, {memory_type(product.element)}());")
         w.line("wgmma_commit();")
         w.line("wgmma_wait<1>();")
         w.line("if (k > first && lane == 0) mbarrier_arrive(empty + previous);")
@@ -215,37 +216,3 @@ def _products(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> N
         w.line(f"if (++stage == {s.stages}) stage = 0, phase ^= 1;")
     w.line("wgmma_wait<0>();")
     w.line("if (lane == 0) mbarrier_arrive(empty + previous);")
-
-
-def _store(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> None:
-    """A warp's sums to memory, 64 columns at a time through its own part of shared memory, so that neighbouring lanes store neighbouring columns."""
-    epilogue, windows = product.epilogue, product.windows
-    _, rows, columns, _ = product.sizes
-    width = epilogue.width() if s.splits == 1 else epilogue.partial_width()
-    if windows is not None:
-        width = windows.walks[COLUMNS].chunk(width)
-    lanes = 64 // width
-    for r in range(s.blocks_of_rows):
-        base = f"row + {r * 64} + warp * 16" if s.turns else f"row + (warpgroup - 1) * {s.blocks_of_rows * 64} + {r * 64} + warp * 16"
-        for slab in range(s.columns // 64):
-            w.line("__syncwarp();")
-            w.line(f"stage_sums<{slab * 32}>(staged, d[{r}]);")
-            w.line("__syncwarp();")
-            w.line("#pragma unroll 1")
-            with w.block(f"for (int p = lane; p < {16 * lanes}; p += 32)"):
-                tests: list[str] = []
-                places = {"m": f"{base} + p / {lanes}", "n": f"column + {slab * 64} + p % {lanes} * {width}"}
-                for (name, place), c, n, tile in zip(places.items(), (ROWS, COLUMNS), (rows, columns), (s.rows, s.columns)):
-                    if windows is None:
-                        w.line(f"const int {name} = {place};")
-                        tests += [f"{name} < {n}"] if n % tile else []
-                    else:
-                        tests += position(w, windows.walks[c], place, name, tile)
-                with w.block(f"if ({' && '.join(tests)})" if tests else ""):
-                    w.line(f"float sums[{width}];")
-                    w.line(f"load_staged<{width}>(staged, p / {lanes}, p % {lanes} * {width}, sums);")
-                    dims = ["batch", "m", "n", "0"]
-                    if s.splits > 1:
-                        epilogue.write_partial(w, "split", dims, width, "sums", s.splits, product.packed_bytes)
-                    else:
-                        epilogue.write(w, dims, width, "sums")

@@ -10,6 +10,7 @@ from dslc.core.dtypes import FLOAT32, TF32, DType
 from dslc.ir.contractions import BATCH, COLUMNS, ROWS, TERMS
 from dslc.ir.trace import Node, Read, dims_under, factor_of, survey, symbols_of, unrounded
 
+from ..gemm_schedule import moving_cycles
 from ..pull import Point, chunked, steady
 from ..scalars import Val
 from ..stage import Function, FunctionWriter
@@ -149,4 +150,4 @@ def packing_cycles(p: Packing, e: Epilogue) -> float:
     """Cycles to write it, and to read what it is made of."""
     reads = survey(e.contraction.trace, [p.operand.node]).reads
     moved = p.bytes + sum(min(prod(e.request.operands[r.operand].shape), p.bytes // p.element.bytes) * r.dtype.bytes for r in reads)
-    return 1500 + moved / (13 * e.request.arch.sms)
+    return moving_cycles(moved, e.request.arch)

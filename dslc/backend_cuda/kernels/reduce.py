@@ -19,16 +19,16 @@ from dslc.ir.space import Space
 from dslc.ir.trace import survey
 from dslc.ir.types import TensorType
 
-from ..arch import Arch
 from ..pull import Point, chunked
 from ..scalars import Arithmetic, Val
 from ..stage import Function, FunctionWriter, Generated, Memory, Request, index_type
 from ..types import accumulator, computed_type
 from . import columns
 from . import map as map_kernel
-from .rows import MOST_HELD, Layout, RowWriter, State, combined, start_of
+from .rows import MOST_HELD, STATIC_SHARED, WARP, Layout, RowWriter, State, combined, in_chunks, start_of
 
-WARP = 32
+THREADS = 256
+MOST_SHARED = 40 << 10  # bytes of states in shared memory
 MUCH_WORK = 1 << 14  # a reduced space with more points than this is split where rows are few
 MOST_CHUNKS = 256
 
@@ -45,7 +45,7 @@ def generate(request: Request) -> Generated:
     rows = Rows(request.body, space, levels, nest)
     layout, choice = layout_of(rows, request)
     count, points = prod(nest.sizes[: rows.kept]), prod(nest.sizes[rows.kept :])
-    threads = count * layout.threads
+    threads = count // layout.columns * layout.threads
     few = threads < request.arch.sms * 256 and points >= MUCH_WORK
     if rows.scattered or few:
         return _split(request, space, levels, nest)
@@ -67,8 +67,7 @@ def choose_layout(rows: Rows, request: Request) -> Layout:
     dim = vector_dim(rows, WARP)
     points, count = prod(sizes[rows.kept :]), prod(sizes[: rows.kept])
     if dim is not None and dim < rows.kept and sizes[dim] >= 8 and points > 0:
-        threads = _shares(points, count, request.arch)
-        return Layout(False, dim, threads, WARP, 1, _turns(points, threads, rows))
+        return _beside(rows, request, dim)
     width = _width(rows, request)
     chunks = max(points // width, 1)
     threads = 1
@@ -78,15 +77,55 @@ def choose_layout(rows: Rows, request: Request) -> Layout:
     while threads < 512 and count * threads < request.arch.sms * 512 and chunks >= 4 * threads:
         threads *= 2
     threads = _holding(threads, chunks, width, rows)
-    return Layout(True, dim, threads, max(1, 256 // threads) if threads <= WARP else 1, width, _turns(chunks, threads, rows, width))
+    layout = Layout(True, dim, threads, max(1, 256 // threads) if threads <= WARP else 1, width, _turns(chunks, threads, rows, width))
+    return _in_shared(layout, points, chunks, rows, request)
 
 
-def _shares(points: int, count: int, arch: Arch) -> int:
-    """Warps that share the points of 32 neighbouring rows."""
-    threads = 1
-    while threads < 16 and points >= 8 * threads and count * threads < arch.sms * 2048:
-        threads *= 2
-    return threads
+def _in_shared(layout: Layout, points: int, chunks: int, rows: Rows, request: Request) -> Layout:
+    """The layout, or, of rows so long that one of them would fill the registers of a multiprocessor, one that keeps them in shared memory: two blocks
+    at once where they fit, so that one loads while the other computes."""
+    reads = [r for r in survey(rows.trace, rows.roots()).reads if chunked(r.address, len(rows.nest.sizes) - 1, max(layout.width, 2))]
+    size = points * (2 if layout.width > 1 and reads and all(r.dtype.bits == 16 for r in reads) else 4)
+    room = request.arch.shared_bytes - STATIC_SHARED
+    if _passes(rows) < 2 or layout.rows > 1 or -(-chunks // layout.threads) * layout.width <= MOST_HELD or size > room:
+        return layout
+    threads = 512 if 2 * size <= room else 1024
+    return replace(layout, threads=threads, turns=-(-chunks // threads), shared=True)
+
+
+def _beside(rows: Rows, request: Request, dim: int) -> Layout:
+    """Threads along a kept dim: of a block's threads as many as take whole sectors have neighbouring rows, or fewer if some processors would have no
+    block; the others share their points."""
+    sizes = rows.nest.sizes
+    points, count = prod(sizes[rows.kept :]), prod(sizes[: rows.kept])
+    width = _rows_at_once(rows, request, dim)
+    groups, parts = sizes[dim] // width, sum(t.bytes for level in rows.folds for f in level for t in f.parts)
+    lanes, spread = WARP, points < MUCH_WORK  # longer rows are split where there are few
+    while width > 1 and lanes > (4 if spread else 8) and (lanes > groups or (spread and count // (width * lanes) < request.arch.sms)):
+        lanes //= 2
+    shares = 1
+    while shares * lanes < 512 and points >= 8 * shares and count // width * shares < request.arch.sms * 2048:
+        shares *= 2
+    while shares > 1 and shares * lanes > WARP and shares * lanes // WARP * lanes * width * parts > MOST_SHARED:
+        shares //= 2
+    if shares == 1 or shares * lanes < WARP:
+        return Layout(False, dim, 1, THREADS, width, _turns(points, 1, rows, width))
+    return Layout(False, dim, shares, lanes, width, _turns(points, shares, rows, width))
+
+
+def _rows_at_once(rows: Rows, request: Request, dim: int) -> int:
+    """Neighbouring rows along a dim that a thread takes: 16 bytes of the narrowest element that is read so."""
+    reads = [r for r in survey(rows.trace, rows.roots()).reads if in_chunks(rows, request, r, dim, 2)]
+    outputs = [(k, address) for k, (_, address, row) in enumerate(rows.results) if not row]
+    if not reads:
+        return 1
+    width = min(16 // min(r.dtype.bytes for r in reads), 8)
+    while width > 1:
+        fits = all(chunked(a, dim, width) and request.result_aligned(k) for k, a in outputs)
+        if rows.nest.sizes[dim] % width == 0 and fits and any(in_chunks(rows, request, r, dim, width) for r in reads):
+            return width
+        width //= 2
+    return 1
 
 
 def _width(rows: Rows, request: Request) -> int:
@@ -162,18 +201,22 @@ def _rows_function(request: Request, rows: Rows, layout: Layout) -> Function:
         for k, state in enumerate(states):
             writer.found[number + k] = _result(state)
         number += len(level)
-    row = [(writer.point(["0"] * len(writer.reduced)), node, address, k) for k, (node, address, is_row) in enumerate(rows.results) if is_row]
+    row = [(node, address, k) for k, (node, address, is_row) in enumerate(rows.results) if is_row]
     if row:
-        first = "lane == 0" if layout.across and layout.threads > 1 else "share == 0" if not layout.across and layout.threads > 1 else ""
-        with w.block(f"if ({' && '.join(filter(None, (first, live))) or 'true'})"):
-            point = writer.point(["0"] * len(writer.reduced))
-            values = [(point.value(node), address, k) for _, node, address, k in row]
-            for value, address, k in values:
-                w.line(f"store({w.result(k).name} + {point.index(address)}, {value.text});")
+        with w.block(f"if ({_first_with_row(layout, live)})"):
+            writer.store_row(row)
     if writer.outputs:
         with w.block(f"if ({live})") if live else w.block(""):
             writer.run_pass(len(rows.folds), keep)
-    return w.function((grid,), (layout.block,), schedule=_words(layout, writer.points))
+    blocks = max(1, min(2048 // layout.block, request.arch.shared_bytes // writer.shared_bytes)) if writer.shared_bytes else 1
+    words = _words(layout, writer.points)
+    return w.function((grid,), (layout.block,), shared_bytes=writer.shared_bytes, blocks_per_sm=blocks, schedule=words)
+
+
+def _first_with_row(layout: Layout, live: str) -> str:
+    """The test for one thread of a group that has a row."""
+    first = "" if layout.threads == 1 else "lane == 0" if layout.across else "share == 0"
+    return " && ".join(filter(None, (first, live))) or "true"
 
 
 def _result(state: State) -> Val:
@@ -182,9 +225,12 @@ def _result(state: State) -> Val:
 
 
 def _words(layout: Layout, points: int) -> str:
-    group = f"{layout.threads} threads a row" if layout.across else f"{layout.threads} warps to 32 neighbouring rows"
-    held = f", kept in registers between passes ({layout.turns} x {layout.width} a thread)" if layout.turns else ""
-    return f"{group} of {points} points, {layout.rows} rows a block, {layout.width} points at once{held}"
+    where = "shared memory" if layout.shared else "registers"
+    held = f", kept in {where} between passes ({layout.turns} x {layout.width} a thread)" if layout.turns else ""
+    if layout.across:
+        return f"{layout.threads} threads a row of {points} points, {layout.rows} rows a block, {layout.width} points at once{held}"
+    rows = f"{layout.width} neighbouring rows" if layout.width > 1 else "a row"
+    return f"{layout.threads} threads to {rows} of {points} points, {layout.rows * layout.width} rows a block{held}"
 
 
 def _place_rows(w: FunctionWriter, writer: RowWriter, chunks: int = 1) -> tuple[int, str]:
@@ -208,26 +254,35 @@ def _place_rows(w: FunctionWriter, writer: RowWriter, chunks: int = 1) -> tuple[
         writer.row_dims = map_kernel.delinearized(w, "row", kept, stem="i")
         return blocks * chunks, live
     assert layout.dim is not None
-    groups = -(-kept[layout.dim] // WARP)
-    outer = [groups if d == layout.dim else n for d, n in enumerate(kept)]
-    w.line(f"const int column = threadIdx.x % {WARP}u;")
-    w.line(f"const int share = threadIdx.x / {WARP}u;")
-    dims = map_kernel.delinearized(w, block, outer, stem="i")
-    live = "live" if kept[layout.dim] % WARP else ""
-    w.line(f"const {integer} place = {dims[layout.dim]} * {WARP} + column;")
-    _live(w, integer, kept[layout.dim], live)
-    dims[layout.dim] = "row"
-    writer.row_dims = dims
-    return prod(outer) * chunks, live
+    groups, dim = kept[layout.dim] // layout.width, layout.dim
+    order = [*(d for d in range(len(kept)) if d != dim), dim]
+    w.line(f"const int share = {f'threadIdx.x / {layout.rows}u' if layout.threads > 1 else '0'};")
+    if layout.threads == 1:
+        total = count // layout.width
+        live = "live" if total % layout.rows else ""
+        w.line(f"const {integer} place = {f'({integer}){block}' if integer != 'int' else block} * {layout.rows} + threadIdx.x;")
+        _live(w, integer, total, live, "number")
+        found = map_kernel.delinearized(w, "number", [*(kept[d] for d in order[:-1]), groups], layout.width, "i")
+        blocks = -(-total // layout.rows)
+    else:
+        of_dim = -(-groups // layout.rows)
+        live = "live" if groups % layout.rows else ""
+        outer = map_kernel.delinearized(w, block, [*(kept[d] for d in order[:-1]), of_dim], stem="i")
+        w.line(f"const {integer} place = {outer[-1]} * {layout.rows} + threadIdx.x % {layout.rows}u;")
+        _live(w, integer, groups, live, "number")
+        found = [*outer[:-1], w.value("row", integer, f"number * {layout.width}") if layout.width > 1 else "number"]
+        blocks = prod(kept[d] for d in order[:-1]) * of_dim
+    writer.row_dims = [found[order.index(d)] for d in range(len(kept))]
+    return blocks * chunks, live
 
 
-def _live(w: FunctionWriter, integer: str, count: int, live: str) -> None:
+def _live(w: FunctionWriter, integer: str, count: int, live: str, name: str = "row") -> None:
     """Threads without a row go along with the last one, since all must meet at shuffles and barriers."""
     if live:
         w.line(f"const bool live = place < {count};")
-        w.line(f"const {integer} row = live ? place : {count - 1};")
+        w.line(f"const {integer} {name} = live ? place : {count - 1};")
     else:
-        w.line(f"const {integer} row = place;")
+        w.line(f"const {integer} {name} = place;")
 
 
 # ---- few rows: chunks of the reduced space
@@ -274,13 +329,13 @@ def _split(request: Request, space: RowSpace, levels: Sequence[Level], nest: Spa
     """For each level partial states of every row and chunk, then their fold; at the end all results, pointwise."""
     rows = Rows(request.body, space, levels, nest, len(request.operands))
     base, choice = layout_of(rows, request)
-    layout = Layout(base.across, base.dim, min(base.threads, 256), base.rows, base.width, 0)
+    layout = replace(base, threads=min(base.threads, 256), turns=0)
     if layout.across and layout.threads > WARP:
         layout = Layout(True, layout.dim, 256, 1, layout.width, 0)
     count, points = prod(nest.sizes[: rows.kept]), prod(nest.sizes[rows.kept :])
-    pieces = max(points // layout.width, 1)
+    pieces = max(points if not layout.across else points // layout.width, 1)
     per_row = layout.threads if layout.across else layout.threads * 2
-    wanted = max(1, min(MOST_CHUNKS, request.arch.sms * 1024 // max(count * layout.threads, 1), pieces // per_row))
+    wanted = max(1, min(MOST_CHUNKS, request.arch.sms * 1024 // max(count // layout.columns * layout.threads, 1), pieces // per_row))
     length = -(-pieces // wanted)
     chunks = max(-(-pieces // length), 1)
     area = _Area(rows, count, chunks)
@@ -291,7 +346,7 @@ def _split(request: Request, space: RowSpace, levels: Sequence[Level], nest: Spa
 
     functions: list[Function] = []
     first, last = 0, len(rows.folds) - 1
-    finished, early = _of_own_row(rows), _before_folds(rows) if layout.width == 1 else []
+    finished, early = _of_own_row(rows), _before_folds(rows) if layout.width == 1 or not layout.across else []
     for p, level in enumerate(rows.folds):
         functions.append(_partials(request, rows, layout, p, area, buffer, chunks, length, pieces, early if p == 0 else ()))
         functions.append(_folds(request, rows, p, area, buffer, chunks, count, first, finished if p == last else ()))
@@ -346,14 +401,13 @@ def _partials(request: Request, rows: Rows, layout: Layout, p: int, area: _Area,
         high = w.value("high", integer, f"min({low} + {length}, {pieces})")
     states = writer.run_pass(p, [], low, high)
     writer.folded(states)
-    first = "lane == 0" if layout.across and layout.threads > 1 else "share == 0" if not layout.across and layout.threads > 1 else ""
-    with w.block(f"if ({' && '.join(filter(None, (first, live))) or 'true'})"):
+    with w.block(f"if ({_first_with_row(layout, live)})"):
         kept = writer.sizes[: rows.kept]
-        position = " + ".join(f"{prod(kept[d + 1 :])} * {name}" if prod(kept[d + 1 :]) > 1 else name for d, name in enumerate(writer.row_dims)) or "0"
-        at = f"chunk * {prod(kept)} + {position}" if chunks > 1 else position
+        place = rows.trace.tidy(index.linearize(tuple(index.Dim(d) for d in range(len(kept))), kept))
+        of_chunk = f" + chunk * {prod(kept)}" if chunks > 1 else ""
         for f, (state, buffers) in enumerate(zip(states, area.partials[p])):
             for part, (name, b) in enumerate(zip(state.names, buffers)):
-                w.line(f"store({w.workspace(f'partial{f}_{part}', b.offset, b.type).name} + {at}, {name});")
+                writer.store(w.workspace(f"partial{f}_{part}", b.offset, b.type).name + of_chunk, place, name, True)
     return w.function((grid,), (layout.block,), schedule=f"{chunks} chunks a row, {_words(layout, writer.points)}")
 
 

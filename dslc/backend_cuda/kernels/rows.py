@@ -1,14 +1,14 @@
 """Passes over the reduced axes of a reduce kernel: a group of threads makes one row, every pass folds all its points in a fixed order.
 
 Where memory is contiguous along the reduced axes, the threads of a group are neighbours along them and fold their states by shuffles, a butterfly
-in which every lane gets the same bits. Where it is contiguous along a kept axis, the 32 threads of a warp are neighbouring rows, the warps of a
-block share the points of each row, and their states meet in shared memory.
+in which every lane gets the same bits. Where it is contiguous along a kept axis, neighbouring threads take neighbouring rows, each as many as lie in
+16 bytes; the threads of a block that have the same rows share their points, and their states meet by shuffles and in shared memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from math import prod
 
@@ -16,11 +16,11 @@ from dslc.core.dtypes import BOOL, INT32
 from dslc.ir.index import Expr
 from dslc.ir.ops.reduction import KINDS, identity
 from dslc.ir.rows import Fold, Rows
-from dslc.ir.trace import Apply, Given, Node, Read, children, invariant, survey, symbols_of
+from dslc.ir.trace import Apply, Given, Node, Product, Read, children, dims_under, invariant, survey, symbols_of
 
 from ..pull import Point, chunked, moves_with
 from ..scalars import Arithmetic, Val
-from ..stage import FunctionWriter, Memory
+from ..stage import FunctionWriter, Memory, Request
 from ..types import computed_type, memory_type
 from .map import delinearized, load_chunk
 
@@ -31,17 +31,22 @@ WEIGHTS = {
 }  # fmt: skip
 LOAD = 8  # of an element from memory
 KEEP = 8  # a value that costs at least this is kept in registers for the next pass rather than made again
+WARP = 32
+MOST_UNROLLED = 16  # points of a row that one thread has, all of which it reads at once
 BATCH = 4  # points whose values are read before the first of their outputs is stored
 SMALL = 64 << 10  # bytes of operands that are asked for ahead whatever they are
+SHARED_UNROLLED = 4  # chunks of a row in shared memory that are read before the first is waited for
+STATIC_SHARED = 4 << 10  # bytes left for states that meet
 MOST_HELD = 64  # registers of a thread that keep values from pass to pass
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How rows are shared out. `across`: a group's threads are neighbours along the reduced axes, else along the kept dim `dim`.
+    """How rows are shared out. `across`: a group's threads are neighbours along the reduced axes, else threads are along the kept dim `dim`.
 
-    `threads`: of a group; `rows`: groups of a block; `width`: neighbouring points a thread takes at once; `turns`: chunks that a thread takes of a
-    row, where its values stay in registers between passes, else 0.
+    `threads`: of a group, which has a row, or `width` neighbouring rows; `rows`: groups of a block; `width`: neighbouring points a thread takes at
+    once, along the reduced axes or along `dim`; `turns`: chunks that a thread takes of a row, where its values stay in registers between passes,
+    or, with `shared`, in its own part of shared memory, else 0.
     """
 
     across: bool
@@ -50,15 +55,21 @@ class Layout:
     rows: int
     width: int
     turns: int
+    shared: bool = False
 
     @property
     def block(self) -> int:
         return self.threads * self.rows
 
+    @property
+    def columns(self) -> int:
+        """Neighbouring rows of a thread."""
+        return 1 if self.across else self.width
+
 
 @dataclass(frozen=True)
 class State:
-    """The running state of a fold: names of the variables that hold its parts."""
+    """The running state of a fold: names of the variables that hold its parts, elements `j` of arrays where a thread has several rows."""
 
     fold: Fold
     names: tuple[str, ...]
@@ -90,6 +101,9 @@ class RowWriter:
         self.sizes = rows.nest.sizes
         self.reduced = self.sizes[rows.kept :]
         self.points = prod(self.reduced)
+        self.chunks = self.points // (layout.width if layout.across else 1)  # of a row
+        self.columns = layout.columns
+        self.along = len(self.sizes) - 1 if layout.across or layout.dim is None else layout.dim  # the dim along which chunks lie
         self.found: dict[int, Val] = {}  # results of the folds, by number
         self.held: dict[int, str] = {}  # arrays of what is kept, by node
         self.outputs = [(node, address, k) for k, (node, address, row) in enumerate(rows.results) if not row]
@@ -100,6 +114,7 @@ class RowWriter:
         self.p = 0  # the pass in work
         self.batch: list[tuple[str, Node, Expr, int]] = []  # outputs of the first pass: array, node, address, number
         self.live = ""
+        self.shared_bytes = 0
 
     def early(self, outputs: Sequence[tuple[Node, Expr, int]], live: str) -> None:
         """The outputs are these alone, and the first pass makes them, one point at once; `live`: test that a thread's row exists."""
@@ -112,9 +127,57 @@ class RowWriter:
         """The result of a fold that is done."""
         return self.found[node.key] if node.key is not None else Arithmetic(self.w).const(0, node.dtype)
 
-    def point(self, place: Sequence[str], known: dict[int, Val] | None = None) -> Point:
-        """The point of this thread's row at a place in the reduced space."""
-        return Point(self.w, self.rows.trace, self.memory, [*self.row_dims, *place], self.given, known, self.integer)
+    def point(self, place: Sequence[str] | None = None, known: dict[int, Val] | None = None, each: bool = False) -> Point:
+        """The point of this thread's row at a place in the reduced space, the first one if none is given; of its first row, or of `each`."""
+        dims = [*self.row_dims, *(place if place is not None else ["0"] * len(self.reduced))]
+        if each and self.columns > 1:
+            dims[self.along] = f"({dims[self.along]} + j)"
+        return Point(self.w, self.rows.trace, self.memory, dims, self.given, known, self.integer)
+
+    @contextmanager
+    def each(self) -> Iterator[None]:
+        """What is inside is done for each of a thread's rows, `j`."""
+        if self.columns == 1:
+            yield
+            return
+        with self.w.unrolled("j", self.columns):
+            yield
+
+    def array(self, kind: str, stem: str) -> str:
+        """Declares an element for each of a thread's rows; its name at `j`."""
+        name = self.w.fresh(stem)
+        self.w.line(f"{kind} {name}{f'[{self.columns}]' if self.columns > 1 else ''};")
+        return f"{name}[j]" if self.columns > 1 else name
+
+    def store_row(self, results: Sequence[tuple[Node, Expr, int]]) -> None:
+        """The results of a thread's rows, all made before the first is stored: (node, address, number) each."""
+        w = self.w
+        outs = [self.array(computed_type(w.request.results[k].dtype), "out") for _, _, k in results]
+        known = self._chunks_of([node for node, _, _ in results], {})
+        with self.each():
+            point = self.point(known=known, each=True)
+            for name, (node, _, _) in zip(outs, results):
+                w.line(f"{name} = {point.stored(node).text};")
+        for name, (_, address, k) in zip(outs, results):
+            self.store(w.result(k).name, address, name, w.request.result_aligned(k))
+
+    def store(self, to: str, address: Expr, values: str, aligned: bool) -> None:
+        """A value of each of a thread's rows, by one access where they are neighbours in memory."""
+        if self.columns > 1 and aligned and chunked(address, self.along, self.columns):
+            self.w.line(f"store<{self.columns}>({to} + {self.point().index(address)}, {values.removesuffix('[j]')});")
+            return
+        with self.each():
+            self.w.line(f"store({to} + {self.point(each=True).index(address)}, {values});")
+
+    def _chunks_of(self, nodes: Sequence[Node], known: dict[int, Val]) -> dict[int, Val]:
+        """`known` and what these values of the row read at neighbouring rows, at `j`."""
+        if self.columns == 1:
+            return known
+        base, known = self.point(known=known), dict(known)
+        for read in survey(self.rows.trace, nodes).reads:
+            if id(read) not in known and self._in_chunks(read):
+                known[id(read)] = Val(f"{load_chunk(self.w, base, self.memory, read, self.columns)}[j]", read.dtype)
+        return known
 
     # ---- ahead
 
@@ -125,17 +188,19 @@ class RowWriter:
         last = self.sizes[-1] if self.reduced else 0
         reads = [r for r in survey(self.rows.trace, self.roots[0] + self.roots[-1]).reads if self._in_chunks(r) and not symbols_of(r.address)]
         bytes_of = {r.operand: w.request.operands[r.operand].size * r.dtype.bytes for r in reads if r.operand < len(w.request.operands)}
-        total = sum(bytes_of.values())
-        wanted = [r for r in reads if r.operand in bytes_of and not r.tests and (total <= SMALL or bytes_of[r.operand] > 15 / 16 * total)]
+        total, product = sum(bytes_of.values()), isinstance(self.roots[0][0], Product)
+        wanted = [
+            r for r in reads if r.operand in bytes_of and not r.tests and (total <= SMALL or (product and bytes_of[r.operand] > 15 / 16 * total))
+        ]
         if not (last and layout.across and wanted and w.request.arch.launches_overlap):
             return
         chunks, early = self.points // layout.width, w.request.arch.sms * 2048 // layout.block
-        with w.block(f"if (blockIdx.x < {early})") if blocks > early else nullcontext():
-            with w.block(f"for ({self.integer} c = lane; c < {chunks}; c += {layout.threads})"):
-                place = delinearized(w, "c", [*self.reduced[:-1], self.reduced[-1] // layout.width], layout.width, "r")
-                point = self.point(place)
-                for read in wanted:
-                    w.prefetch(f"{self.memory(read.operand).name} + {point.index(read.address)}")
+        early_blocks = w.block(f"if (blockIdx.x < {early})") if blocks > early else nullcontext()
+        with early_blocks, w.block(f"for ({self.integer} c = lane; c < {chunks}; c += {layout.threads})"):
+            place = delinearized(w, "c", [*self.reduced[:-1], self.reduced[-1] // layout.width], layout.width, "r")
+            point = self.point(place)
+            for read in wanted:
+                w.prefetch(f"{self.memory(read.operand).name} + {point.index(read.address)}")
         w.ahead_ends()
 
     # ---- passes
@@ -147,30 +212,65 @@ class RowWriter:
         s = Arithmetic(self.w)
         states = []
         for fold in level:
-            names = tuple(self.w.fresh("s") for _ in fold.parts)
-            for name, t, v in zip(names, fold.parts, start_of(s, fold)):
-                self.w.line(f"{computed_type(t)} {name} = {v.text};")
+            names = tuple(self.array(computed_type(t), "s") for t in fold.parts)
+            with self.each():
+                for name, v in zip(names, start_of(s, fold)):
+                    self.w.line(f"{name} = {v.text};")
             states.append(State(fold, names))
-        fixed = self.point(["0"] * len(self.reduced))
-        moving = set(range(self.rows.kept, len(self.sizes)))
-        known = {id(n): fixed.value(n) for n in invariant(self.rows.trace, self.roots[p], moving)}
+        known = self._fixed(p)
         for node in keep:
             if self._first_pass(node) == p:
-                name = self.held[id(node)] = self.w.fresh("h")
-                if self._packed(node):
-                    self.w.line(f"Chunk<{node.dtype.bytes * self.layout.width}>::type {name}[{self.layout.turns}];")
-                else:
-                    self.w.line(f"{computed_type(node.dtype)} {name}[{self.layout.turns * self.layout.width}];")
+                self._hold(node)
         self._loop(p, states, known, keep, low, high)
         return states
+
+    def _fixed(self, p: int) -> dict[int, Val]:
+        """What does not change from point to point of a row."""
+        nodes = invariant(self.rows.trace, self.roots[p], set(range(self.rows.kept, len(self.sizes))))
+        under = dims_under(self.rows.trace, nodes)
+        fixed = self.point()
+        alike = [n for n in nodes if self.columns == 1 or self.along not in under[id(n)]]
+        known = {id(n): fixed.value(n) for n in alike}
+        others = [n for n in nodes if id(n) not in known]
+        inside = self._chunks_of(others, known)
+        made = [(n, self.array(computed_type(n.dtype), "f")) for n in others if id(n) not in inside]
+        if made:
+            with self.each():
+                point = self.point(known=inside, each=True)
+                for n, name in made:
+                    self.w.line(f"{name} = {point.value(n).text};")
+        return {**known, **{id(n): inside[id(n)] for n in others if id(n) in inside}, **{id(n): Val(name, n.dtype) for n, name in made}}
+
+    def _hold(self, node: Node) -> None:
+        """Declares the array of what is kept of a node. In shared memory a thread's elements lie `threads` apart, so that lanes are neighbours."""
+        w, layout, packed = self.w, self.layout, self._packed(node)
+        name = self.held[id(node)] = w.fresh("h")
+        kind = f"Chunk<{node.dtype.bytes * layout.width}>::type" if packed else computed_type(node.dtype)
+        count = layout.turns if packed else layout.turns * layout.width
+        if not layout.shared:
+            w.line(f"{kind} {name}[{count}];")
+            return
+        if not self.shared_bytes:
+            w.line("extern __shared__ __align__(16) unsigned char memory[];")
+        w.line(f"{kind}* const {name} = reinterpret_cast<{kind}*>(memory + {self.shared_bytes}) + lane;")
+        self.shared_bytes += count * layout.threads * self._bytes(node)
+
+    def _bytes(self, node: Node) -> int:
+        """Of an element of its array."""
+        return node.dtype.bytes * self.layout.width if self._packed(node) else 8 if node.dtype.bits == 64 else 4
+
+    def _place(self, node: Node, slot: str) -> str:
+        """Where a thread keeps a node of a point, or of a chunk where it is packed."""
+        return f"{self.held[id(node)]}[{f'({slot}) * {self.layout.threads}' if self.layout.shared else slot}]"
 
     def _loop(self, p: int, states: list[State], known: dict[int, Val], keep: Sequence[Node], low: str, high: str | None) -> None:
         """The loop of one pass over this thread's chunks."""
         w, layout = self.w, self.layout
-        chunks = self.points // layout.width
+        chunks = self.chunks
         lane = "lane" if layout.across else "share"
         if layout.turns:
-            with w.unrolled("k", layout.turns):
+            w.line(f"#pragma unroll {SHARED_UNROLLED}" if layout.shared else "#pragma unroll")
+            with w.block(f"for (int k = 0; k < {layout.turns}; ++k)"):
                 w.line(f"const {self.integer} c = {lane} + k * {layout.threads};")
                 if chunks % layout.threads:
                     with w.block(f"if (c < {chunks})"):
@@ -183,30 +283,38 @@ class RowWriter:
         if self.batch:
             self._batches(p, states, known, keep, first, bound)
             return
+        if self.columns > 1:
+            w.line(f"#pragma unroll {chunks if layout.threads == 1 and chunks <= MOST_UNROLLED else BATCH}")
         with w.block(f"for ({self.integer} c = {first}; c < {bound}; c += {layout.threads})"):
             self._chunk(p, states, known, keep)
 
     def _batches(self, p: int, states: list[State], known: dict[int, Val], keep: Sequence[Node], first: str, bound: str) -> None:
         """The loop with outputs: a few points are read before any of their outputs is stored, which might be where others are read."""
-        w, step = self.w, self.layout.threads
-        with w.block(f"for ({self.integer} start = {first}; start < {bound}; start += {step * BATCH})"):
+        w, step, batch = self.w, self.layout.threads, BATCH if self.columns == 1 else BATCH // 2
+        with w.block(f"for ({self.integer} start = {first}; start < {bound}; start += {step * batch})"):
             for name, node, _, _ in self.batch:
-                w.line(f"{computed_type(node.dtype)} {name}[{BATCH}];")
+                w.line(f"{computed_type(node.dtype)} {name}[{batch}]{f'[{self.columns}]' if self.columns > 1 else ''};")
             for stores in (False, True):
-                with w.unrolled("u", BATCH):
+                with w.unrolled("u", batch):
                     w.line(f"const {self.integer} c = start + u * {step};")
                     with w.block(f"if (c < {bound}{f' && {self.live}' if stores and self.live else ''})"):
                         if not stores:
                             self._chunk(p, states, known, keep)
                             continue
-                        base = self.point(delinearized(w, "c", self.reduced, stem="r"))
+                        place = delinearized(w, "c", self.reduced, stem="r")
                         for name, _, address, k in self.batch:
-                            w.line(f"store({w.result(k).name} + {base.index(address)}, {name}[u]);")
+                            if self.columns > 1:
+                                w.line(f"store<{self.columns}>({w.result(k).name} + {self.point(place).index(address)}, {name}[u]);")
+                            else:
+                                w.line(f"store({w.result(k).name} + {self.point(place).index(address)}, {name}[u]);")
 
     def _chunk(self, p: int, states: list[State], known: dict[int, Val], keep: Sequence[Node]) -> None:
         """Chunk `c` of the row: its points, one after the other."""
         w, width = self.w, self.layout.width
-        place = delinearized(w, "c", [*self.reduced[:-1], self.reduced[-1] // width] if self.reduced else [], width, "r")
+        if self.layout.across:
+            place = delinearized(w, "c", [*self.reduced[:-1], self.reduced[-1] // width] if self.reduced else [], width, "r")
+        else:
+            place = delinearized(w, "c", self.reduced, stem="r")
         known = dict(known)
         base = self.point(place, dict(known))
         earlier = {id(n) for n in keep if p > self._first_pass(n)}
@@ -222,7 +330,8 @@ class RowWriter:
             for name, node, _, _ in outs:
                 w.line(f"{computed_type(node.dtype)} {name}[{width}];")
             with w.unrolled("j", width):
-                self._at(p, [*place[:-1], f"({place[-1]} + j)"], "j", states, known, keep, earlier, outs)
+                at = [*place[:-1], f"({place[-1]} + j)"] if self.layout.across else place
+                self._at(p, at, "j", states, known, keep, earlier, outs)
         else:
             self._at(p, place, "0", states, known, keep, earlier, outs)
         for name, _, address, k in outs:
@@ -235,8 +344,8 @@ class RowWriter:
         w, width = self.w, self.layout.width
         slot = f"k * {width} + {j}" if width > 1 else "k"
         open_ = [n for n in keep if not self._packed(n)]
-        known = {**known, **{id(n): Val(f"{self.held[id(n)]}[{slot}]", n.dtype) for n in open_ if id(n) in earlier}}
-        point = self.point(place, known)
+        known = {**known, **{id(n): Val(self._place(n, slot), n.dtype) for n in open_ if id(n) in earlier}}
+        point = self.point(place, known, each=True)
         for state in states:
             x = point.value(state.fold.node)
             element = [point.s.cast(x, x.dtype, state.fold.parts[0])]
@@ -247,18 +356,16 @@ class RowWriter:
                 w.line(f"{name} = {v.text};")
         values = [(name, point.value(node), address, k) for name, node, address, k in outs]
         for name, value in [(name, point.value(node)) for name, node, _, _ in self.batch]:
-            w.line(f"{name}[u] = {value.text};")
+            w.line(f"{name}[u]{'[j]' if self.columns > 1 else ''} = {value.text};")
         for name, value, address, k in values:
             w.line(f"{name}[j] = {value.text};" if width > 1 else f"store({w.result(k).name} + {point.index(address)}, {value.text});")
         for node in open_:
             if self._first_pass(node) == self.p:
-                w.line(f"{self.held[id(node)]}[{slot}] = {point.value(node).text};")
+                w.line(f"{self._place(node, slot)} = {point.value(node).text};")
 
     def _in_chunks(self, read: Read) -> bool:
         """Whether a chunk's points are loaded at once."""
-        last = len(self.sizes) - 1
-        still = not any(moves_with(self.rows.trace, t.expr, last) for t in read.tests)
-        return still and self.w.request.operand_aligned(read.operand) and chunked(read.address, last, self.layout.width)
+        return in_chunks(self.rows, self.w.request, read, self.along, self.layout.width)
 
     def _packed(self, node: Node) -> bool:
         """Whether a kept node is kept as it lies in memory: 16-bit elements take half the registers then."""
@@ -267,12 +374,12 @@ class RowWriter:
 
     def _unpacked(self, read: Read, base: Point, again: bool) -> Val:
         """A chunk that is kept as it lies in memory, loaded unless it is there `again`; its element at `j`."""
-        w, width, held = self.w, self.layout.width, self.held[id(read)]
+        w, width, held = self.w, self.layout.width, self._place(read, "k")
         if not again:
-            w.line(f"{held}[k] = load_packed<{width}>({self.memory(read.operand).name} + {base.index(read.address)});")
+            w.line(f"{held} = load_packed<{width}>({self.memory(read.operand).name} + {base.index(read.address)});")
         name = w.fresh("x")
         w.line(f"{computed_type(read.dtype)} {name}[{width}];")
-        w.line(f"unpack<{memory_type(read.dtype)}>({held}[k], {name});")
+        w.line(f"unpack<{memory_type(read.dtype)}>({held}, {name});")
         return Val(f"{name}[j]", read.dtype)
 
     # ---- a group's states become one
@@ -282,16 +389,19 @@ class RowWriter:
         if not states:
             return
         if self.layout.across:
-            self._butterfly(states, min(self.layout.threads, 32))
-            if self.layout.threads > 32:
-                self._through_shared(states, self.layout.threads // 32, "lane / 32", "lane % 32 == 0", "0")
+            self._butterfly(states, min(self.layout.threads, WARP) // 2, 1)
+            if self.layout.threads > WARP:
+                self._through_shared(states, 1)
         elif self.layout.threads > 1:
-            self._through_shared(states, self.layout.threads, "share", "true", "column")
+            if self.layout.rows < WARP:
+                self._butterfly(states, WARP // 2, self.layout.rows)
+            self._through_shared(states, self.layout.rows)
 
-    def _butterfly(self, states: Sequence[State], lanes: int) -> None:
+    def _butterfly(self, states: Sequence[State], first: int, last: int) -> None:
+        """The states of lanes at distances of `first`, half of that, down to `last`."""
         w = self.w
         w.line("#pragma unroll")
-        with w.block(f"for (int offset = {lanes // 2}; offset > 0; offset /= 2)"):
+        with w.block(f"for (int offset = {first}; offset >= {last}; offset /= 2)"), self.each():
             s = Arithmetic(w)
             for state in states:
                 other = []
@@ -300,32 +410,44 @@ class RowWriter:
                 for name, v in zip(state.names, combined(s, state.fold, state.values, other)):
                     w.line(f"{name} = {v.text};")
 
-    def _through_shared(self, states: Sequence[State], parts: int, part: str, writes: str, column: str) -> None:
-        """Every part of a row writes its state to shared memory; all threads fold them in the order of the parts."""
-        w = self.w
-        columns = 1 if column == "0" else self.layout.rows
+    def _through_shared(self, states: Sequence[State], lanes: int) -> None:
+        """The first `lanes` lanes of every warp write their states to shared memory; those of each row are folded in the order of the warps, by a
+        thread for each row, and read by all."""
+        w, warps, rows = self.w, self.layout.block // WARP, lanes * self.columns
+        if warps == 1:
+            return
         arrays = []
         for state in states:
-            names = []
-            for v in state.values:
-                name = w.fresh("shared")
-                w.line(f"__shared__ {computed_type(v.dtype)} {name}[{parts * columns}];")
-                names.append(name)
-            arrays.append(names)
-        with w.block(f"if ({writes})") if writes != "true" else w.block(""):
+            arrays.append([w.fresh("shared") for _ in state.values])
+            for name, v in zip(arrays[-1], state.values):
+                w.line(f"__shared__ {computed_type(v.dtype)} {name}[{warps * rows}];")
+        column = "0" if lanes == 1 else f"threadIdx.x % {lanes}u"
+        mine = f"{column} * {self.columns} + j" if self.columns > 1 else column
+        with w.block(f"if (threadIdx.x % {WARP}u < {lanes})"), self.each():
             for state, names in zip(states, arrays):
                 for name, v in zip(names, state.values):
-                    w.line(f"{name}[{_place_of(part, columns, column)}] = {v.text};")
+                    w.line(f"{name}[threadIdx.x / {WARP}u * {rows} + {mine}] = {v.text};")
         w.line("__syncthreads();")
-        s = Arithmetic(w)
-        for state, names in zip(states, arrays):
-            for name, array in zip(state.names, names):
-                w.line(f"{name} = {array}[{_place_of('0', columns, column)}];")
-        with w.block(f"for (int part = 1; part < {parts}; ++part)"):
+        with w.block(f"for (int r = threadIdx.x; r < {rows}; r += {self.layout.block})"):
+            s = Arithmetic(w)
+            totals = []
             for state, names in zip(states, arrays):
-                other = [s.made(f"{array}[{_place_of('part', columns, column)}]", v.dtype) for array, v in zip(names, state.values)]
-                for name, v in zip(state.names, combined(s, state.fold, state.values, other)):
-                    w.line(f"{name} = {v.text};")
+                totals.append(State(state.fold, tuple(w.fresh("total") for _ in names)))
+                for name, array, v in zip(totals[-1].names, names, state.values):
+                    w.line(f"{computed_type(v.dtype)} {name} = {array}[r];")
+            with w.block(f"for (int warp = 1; warp < {warps}; ++warp)"):
+                for total, names in zip(totals, arrays):
+                    other = [s.made(f"{array}[warp * {rows} + r]", v.dtype) for array, v in zip(names, total.values)]
+                    for name, v in zip(total.names, combined(s, total.fold, total.values, other)):
+                        w.line(f"{name} = {v.text};")
+            for total, names in zip(totals, arrays):
+                for array, name in zip(names, total.names):
+                    w.line(f"{array}[r] = {name};")
+        w.line("__syncthreads();")
+        with self.each():
+            for state, names in zip(states, arrays):
+                for name, array in zip(state.names, names):
+                    w.line(f"{name} = {array}[{mine}];")
 
     # ---- what is kept between passes
 
@@ -351,11 +473,11 @@ class RowWriter:
         return found
 
     def kept(self) -> list[Node]:
-        """The nodes that stay in registers from their first pass on: those next to what later passes compute that cost much to make again."""
+        """The nodes that are kept from their first pass on: those next to what later passes compute that cost much to make again."""
         if not self.layout.turns:
             return []
         out: dict[int, Node] = {}
-        room = MOST_HELD
+        room = self.w.request.arch.shared_bytes - STATIC_SHARED if self.layout.shared else MOST_HELD
         earlier: set[int] = set()
         for p in range(len(self.roots)):
             stack, seen = list(self.roots[p]), set()
@@ -366,7 +488,7 @@ class RowWriter:
                     continue
                 seen.add(id(node))
                 if id(node) in earlier and (id(node) in out or _cost(node, out) >= KEEP):
-                    taken = 0 if id(node) in out else self._registers(node)
+                    taken = 0 if id(node) in out else self._taken(node)
                     if taken <= room:
                         room -= taken
                         out[id(node)] = node
@@ -375,13 +497,18 @@ class RowWriter:
             earlier |= set(reach)
         return list(out.values())
 
-    def _registers(self, node: Node) -> int:
-        """That a thread needs to keep a node."""
+    def _taken(self, node: Node) -> int:
+        """Registers of a thread, or bytes of shared memory, that it takes to keep a node."""
+        if self.layout.shared:
+            return self.layout.turns * (1 if self._packed(node) else self.layout.width) * self.layout.threads * self._bytes(node)
         return self.layout.turns * self.layout.width // (2 if self._packed(node) else 1)
 
 
-def _place_of(part: str, columns: int, column: str) -> str:
-    return part if columns == 1 else f"{column}" if part == "0" else f"{part} * {columns} + {column}"
+def in_chunks(rows: Rows, request: Request, read: Read, dim: int, width: int) -> bool:
+    """Whether one access reads `width` neighbouring points along a dim of the nest."""
+    moving = any(moves_with(rows.trace, t.expr, dim) for t in read.tests)
+    scattered = any(dim in dims_under(rows.trace, [rows.trace.symbols[n]])[id(rows.trace.symbols[n])] for n in symbols_of(read.address))
+    return not moving and not scattered and request.operand_aligned(read.operand) and chunked(read.address, dim, width)
 
 
 def _cost(node: Node, kept: Container[int]) -> int:

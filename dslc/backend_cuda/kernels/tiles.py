@@ -16,7 +16,7 @@ from dslc.core.dtypes import BFLOAT16, FLOAT16, DType
 from dslc.ir.contractions import TERMS
 from dslc.ir.trace import Read, survey
 
-from ..gemm_schedule import Sizes, TileSchedule
+from ..gemm_schedule import MMA_RATE, Sizes, TileSchedule
 from ..pull import Point
 from ..stage import Function, FunctionWriter, Generated
 from ..types import computed_type, memory_type
@@ -45,7 +45,7 @@ class TileProduct:
     @property
     def rate(self) -> int:
         """Products a cycle of a multiprocessor."""
-        return 1024 // self.element.bytes if self.mma else 64
+        return MMA_RATE // self.element.bytes if self.mma else 64
 
     @property
     def padding(self) -> int:

@@ -199,7 +199,7 @@ FAULTS = {
     "of_another_kernel": r"out of bounds: a write of 4 bytes at byte 4 of count, which has 4 bytes",
     "at_no_address": r"out of bounds: a read of 4 bytes at an address that lies in none of the kernel's buffers",
     "too_early": r"a wait for the launches before, behind an access of thread \d+ .*to global memory",
-    "asked_outside": r"out of bounds: a read of 1 bytes at an address that lies in none of the kernel's buffers",
+    "asked_outside": r"out of bounds: a read of 1 bytes at (byte \d+ of .*, which has|an address that lies in none)",
 }
 
 

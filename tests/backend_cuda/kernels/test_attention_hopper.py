@@ -41,6 +41,7 @@ train:
     steps      1
     precision  {precision}
 """
+TOLERANCES = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float32": 2.0**-10}  # in tf32 both sides round each factor to 11 bits, weights at two places
 GRADIENT = """    along = sum(float32(o) * float32(g))
     output  dq = grad(along, q)
     output  dk = grad(along, k)
@@ -60,7 +61,8 @@ class Case:
     gradient: bool = False
 
     def text(self) -> str:
-        text = TEXT.format(**vars(self) | {"group": self.heads // 2, "precision": self.dtype, "gradient": GRADIENT if self.gradient else ""})
+        precision = "tf32" if self.dtype == "float32" else self.dtype
+        text = TEXT.format(**vars(self) | {"group": self.heads // 2, "precision": precision, "gradient": GRADIENT if self.gradient else ""})
         return text if self.rounded else text.replace("float32(", "(").replace(f"    precision  {self.dtype}\n", "")
 
 
@@ -75,7 +77,17 @@ CASES = {
     "not_rounded": Case(CAUSAL, 200, 200, 64, rounded=False),
     "gradient": Case(CAUSAL, 200, 200, 64, gradient=True),
     "gradient_wide": Case("s[b, h, i, j] + bias[h, i, j]", 150, 210, 128, "float16", gradient=True),
+    "tf32_grouped": Case("where(j <= i, 30 * tanh(s[b, h, i, j] / 30), -inf)", 131, 131, 36, "float32", 4),
+    "tf32_bias": Case("s[b, h, i, j] + bias[h, i, j]", 140, 268, 96, "float32"),
+    "tf32_gradient": Case(CAUSAL, 140, 140, 64, "float32", gradient=True),
+    "tf32_gradient_wide": Case("s[b, h, i, j]", 130, 140, 128, "float32", gradient=True),
 }
+
+
+@pytest.fixture
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hopper's kernels in tf32 however small they are."""
+    monkeypatch.setattr(attention_hopper, "pays", lambda *_: True)
 
 
 @contextmanager
@@ -92,12 +104,14 @@ def check(cases: Mapping[str, Case], order: str = "forward") -> None:
     wanted = []
     with ExitStack() as modules:
         for name, case in cases.items():
-            for n, kernel in enumerate(modules.enter_context(kernels_of(case.text()))):
+            kernels = modules.enter_context(kernels_of(case.text()))
+            assert len(kernels) == (3 if case.gradient else 1)
+            for n, kernel in enumerate(kernels):
                 request = request_of(Body.of(kernel.regions[0].blocks[0]), HOPPER, f"{name}{n}")
                 operands = [some(t.dtype, t.shape, k) for k, t in enumerate(request.operands[: len(kernel.operands)])]
                 units.append((request, attention_hopper.generate(request)))
                 expected = run_region(kernel.regions[0], [widen(a) for a in operands])
-                wanted.append((operands + list(request.body.tables), expected, 2.0 ** (-8 if case.dtype == "bfloat16" else -11)))
+                wanted.append((operands + list(request.body.tables), expected, TOLERANCES[case.dtype]))
         code = emulated.build(bundle(text_of(units, HOPPER).whole), checked=True)
     for (request, generated), (operands, expected, tolerance) in zip(units, wanted):
         for got, want in zip(products.run(code, generated, request, operands, order), expected):
@@ -107,6 +121,7 @@ def check(cases: Mapping[str, Case], order: str = "forward") -> None:
 
 
 @needs_emulator
+@pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("name", CASES)
 def test_against_float64(name: str) -> None:
     """Lengths that do not fill tiles, masks at both ends, data in scores, grouped heads, head sizes that do not fill slabs."""
@@ -114,15 +129,25 @@ def test_against_float64(name: str) -> None:
 
 
 @needs_emulator
+@pytest.mark.usefixtures("always")
 @pytest.mark.parametrize("order", emulator.ORDERS)
 def test_orders(order: str) -> None:
     """Copies that land late or at once, warpgroups that run ahead."""
-    check({name: CASES[name] for name in ("causal", "gradient")}, order)
+    check({name: CASES[name] for name in ("causal", "gradient", "tf32_gradient")}, order)
 
 
 def test_dispatch() -> None:
-    """Hopper's kernels where its copy engine reads the operands as they lie, those for every GPU elsewhere."""
-    for case, hopper in ((CASES["causal"], True), (replace(CASES["causal"], d=60), False), (replace(CASES["causal"], n=64), False)):
+    """Hopper's kernels where its copy engine reads the operands as they lie, others elsewhere; in tf32 where there are queries enough for
+    each key and value that is turned."""
+    tf32 = Case(CAUSAL, 1024, 1024, 64, "float32")
+    cases = [(CASES["causal"], True), (replace(CASES["causal"], d=60), False), (replace(CASES["causal"], n=64), False)]
+    cases += [
+        (tf32, True),
+        (replace(tf32, n=128, m=4096, heads=16), True),
+        (replace(tf32, n=66, m=4096), False),
+        (replace(tf32, n=128, m=128), False),
+    ]
+    for case, hopper in cases:
         with kernels_of(case.text()) as kernels:
             made = generate("attention", request_of(Body.of(kernels[0].regions[0].blocks[0]), HOPPER, "k"))
         assert (made.includes == attention_hopper.INCLUDES) == hopper
@@ -135,12 +160,13 @@ DROPPED = "where(j <= i, dropout(s, 0.1)[b, h, i, j], -inf)"
 
 
 @needs_nvrtc
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("scores", [CAUSAL, CAPPED, BIASED, DROPPED])
-def test_compiles_without_spills(scores: str) -> None:
+def test_compiles_without_spills(scores: str, dtype: str) -> None:
     """Forward and backward: NVRTC's build refuses spills and products that are made one after the other."""
     texts = []
     for d in (64, 96, 128):
-        with kernels_of(Case(scores, 1024, 1024, d, gradient=True).text()) as kernels:
+        with kernels_of(Case(scores, 1024, 1024, d, dtype, gradient=True).text()) as kernels:
             requests = [request_of(Body.of(k.regions[0].blocks[0]), HOPPER, f"k{n}") for n, k in enumerate(kernels)]
             units = [(r, attention_hopper.generate(r)) for r in requests]
             assert all(f.shared_bytes <= HOPPER.shared_bytes for _, g in units for f in g.functions)

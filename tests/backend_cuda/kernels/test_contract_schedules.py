@@ -17,7 +17,7 @@ from dslc.backend_cuda.source import bundle
 from dslc.core.dtypes import BFLOAT16, FLOAT16, FLOAT32, FLOAT64
 from dslc.ir import op as nn
 from dslc.ir.mlir import ir
-from dslc.ir.ops import Contract
+from dslc.ir.ops import Add, Contract, broadcast, cast
 from dslc.runtime.drivers import emulator
 
 from .products import AMPERE, HOPPER, Case, built, check, expected, run
@@ -25,6 +25,7 @@ from .products import AMPERE, HOPPER, Case, built, check, expected, run
 SIZES = (200, 584, 448)  # rows, columns, terms: more tiles than blocks, edges that overhang
 SMALL = (136, 200, 144)
 TF32 = (136, 264, 96)
+RESIDUAL = (264, 136, 64)
 compiles = pytest.mark.skipif(nvrtc.missing() is not None, reason="needs NVRTC and NVIDIA's headers")
 
 
@@ -96,6 +97,32 @@ def test_hopper_on_the_emulator(layout):
 
 def test_hopper_on_the_emulator_in_tf32():
     check_all(on_hopper("nt", FLOAT32, tf32=True), TF32[2])
+
+
+@pytest.mark.parametrize("dtype", [BFLOAT16, FLOAT32])
+def test_hopper_loads_a_residual_ahead(dtype):
+    """Every tile, in two orders; rows and columns overhang, so that some pieces have no place."""
+    m, n, k = RESIDUAL
+
+    def build(x, w, bias, residual):
+        y = Contract.of(x, w, lhs=[0, 2], rhs=[1, 2], out=[0, 1], dtype=FLOAT32)
+        return cast(Add.of(Add.of(y, broadcast(bias, (m, n), [1])), cast(residual, FLOAT32)), BFLOAT16)
+
+    c = Case("residual", [(BFLOAT16, (m, k)), (BFLOAT16, (n, k)), (FLOAT32, (n,)), (dtype, (m, n))], build)
+    b = built(c, HOPPER)
+    (op,) = {op for op, _ in b.request.body.makers.values() if op.structure == "contract"}
+    product = contract.hopper_product(contract.epilogue_of(b.request, op))
+    every = [s for s in hopper_schedules(product.sizes, HOPPER, product.depth, functools.partial(hopper.fits, product)) if s.splits == 1]
+    kernels = []
+    for number, schedule in enumerate(every):
+        epilogue = contract.epilogue_of(replace(b.request, name=f"residual_{dtype.name}_{number}"), op)
+        kernels.append((schedule, hopper.generate(contract.hopper_product(epilogue), schedule)))
+        assert "ahead0[2][4]" in kernels[-1][1].functions[0].text
+    arrays, code = c.arrays(), emulated.build(whole_text(b, kernels), checked=True)
+    wanted = expected(b, arrays)
+    for schedule, generated in kernels:
+        for order in ("forward", "shuffled"):
+            check(run(code, generated, b.request, arrays, order), wanted, k, f"{schedule}, {order}")
 
 
 @pytest.mark.parametrize(("dtype", "layout"), [(BFLOAT16, "nn"), (FLOAT16, "tt"), (FLOAT32, "nn"), (FLOAT32, "tt"), (FLOAT64, "nt")])

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from dslc.core.dtypes import BFLOAT16, FLOAT32, INT32, INT64
-from dslc.ir.ops import Mul, Neg, Reduce, Softmax, Sub, broadcast, transpose
+from dslc.ir.ops import ArgReduce, Compare, Mul, Neg, Reduce, Softmax, Sub, broadcast, cast, transpose, view
+from dslc.ir.types import type_of
 from tests.backend_cpu.kernels import test_composite, test_contract, test_elementwise, test_movement, test_reduce, test_whole
 from tests.backend_cpu.kernels.harness import Case, check
 from tests.backend_cpu.kernels.test_whole import fourier, running, scatter, sort
@@ -38,6 +39,23 @@ def both(x: Any, y: Any) -> list[Any]:
     return [z, total("sum", [0])(z), Neg.of(total("sum", [0])(x))]
 
 
+def pooled(x: Any) -> list[Any]:
+    """Maxima of windows of 3 x 3 in steps of 2, channels last, and how many are equal to it."""
+    n, h, w, c = type_of(x).shape
+    rows = [[1, 0, 0, 0, 0, 0], [0, 2, 0, 0, 1, 0], [0, 0, 2, 0, 0, 1], [0, 0, 0, 1, 0, 0]]
+    windows = view(x, rows, [0, -1, -1, 0], (n, h // 2, w // 2, c, 3, 3), outside=float("-inf"))
+    best = total("max", [4, 5])(windows)
+    hits = Compare.of(windows, broadcast(best, type_of(windows).shape, [0, 1, 2, 3]), predicate="eq")
+    return [best, total("sum", [4, 5])(cast(hits, F))]
+
+
+def centred(x: Any) -> list[Any]:
+    """Columns less their greatest, the sums of that, and that again less those: two levels, and results of all points."""
+    less = Sub.of(x, broadcast(total("max", [0])(x), type_of(x).shape, [1]))
+    sums = total("sum", [0])(less)
+    return [sums, Sub.of(less, broadcast(sums, type_of(x).shape, [1]))]
+
+
 # Sizes at which schedules differ: lines past a tile, rows that are split, lists of points, chunks of elements.
 LARGE = [
     Case("scan_block", "scan", [(F, (3, 700))], running("sum", 1), 1e-6),
@@ -52,6 +70,12 @@ LARGE = [
     Case("columns", "reduce", [(F, (3000, 40))], total("sum", [0]), 2e-5),
     Case("columns_max", "reduce", [(F, (3000, 3))], lambda x: [total("max", [0])(x), Neg.of(x)]),
     Case("columns_and_points", "reduce", [(F, (17000, 40)), (F, (17000, 40))], both, 5e-5),
+    Case("columns_narrow", "reduce", [(BFLOAT16, (700, 72))], lambda x: total("sum", [0])(cast(x, F)), 2e-5),
+    Case("columns_narrow_and_points", "reduce", [(BFLOAT16, (17000, 64)), (BFLOAT16, (17000, 64))], both),
+    Case("columns_centred", "reduce", [(F, (900, 48))], centred, 2e-5),
+    Case("columns_centred_long", "reduce", [(F, (17000, 8))], centred, 2e-5),
+    Case("windows", "reduce", [(BFLOAT16, (2, 8, 10, 24))], pooled),
+    Case("windows_first_place", "reduce", [(F, (40, 12))], lambda x: ArgReduce.of(x, kind="max", axis=0)),
     Case("softmax_long", "reduce", [(F, (2, 20000))], test_reduce.expanded(Softmax, 1), 1e-5),
     Case("softmax_packed", "reduce", [(BFLOAT16, (3, 4104))], test_reduce.expanded(Softmax, 1)),
     Case("deviation_packed", "reduce", [(BFLOAT16, (5, 2056)), (BFLOAT16, (5, 2056))], deviation),

@@ -7,7 +7,7 @@
 #include <string.h>
 
 typedef unsigned long long u64;
-enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NO_BINARY = 209, NOT_FOUND = 500, ILLEGAL_ADDRESS = 700 };
+enum { OK = 0, INVALID = 1, OUT_OF_MEMORY = 2, NO_DEVICE = 100, NO_BINARY = 209, NOT_FOUND = 500, NOT_SUPPORTED = 801, ILLEGAL_ADDRESS = 700 };
 
 static size_t limit_bytes = 1 << 20, used;
 static int faulted, capturing, depth;
@@ -106,6 +106,7 @@ typedef struct { int id; char pad[4]; union { char pad[64]; int value; } value; 
 typedef struct { unsigned gx, gy, gz, bx, by, bz, shared; void* stream; Attribute* attributes; unsigned count; } Config;
 API(cuLaunchKernelEx)(const Config* c, void* f, void** parameters, void** extra) {
     if (!capturing || c->count != 1 || c->attributes->id != 6 || c->attributes->value.value != 1) return INVALID;  // 6: programmatic stream serialization
+    if (getenv("STUB_NO_OVERLAP")) return NOT_SUPPORTED;
     say("early", c->shared);
     return cuLaunchKernel(f, c->gx, c->gy, c->gz, c->bx, c->by, c->bz, c->shared, c->stream, parameters, extra);
 }

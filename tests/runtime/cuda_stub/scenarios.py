@@ -12,7 +12,7 @@ import numpy as np
 from dslc.core import dtypes
 from dslc.core.errors import BudgetError, TargetError
 from dslc.core.executable import Executable, Kernel, Launch, Module, Port, TensorMap, pack_modules
-from dslc.runtime.drivers.cuda import CudaDriver, cuda_driver
+from dslc.runtime.drivers.cuda import CudaDriver, cuda_driver, pieces
 from dslc.runtime.drivers.device_program import DeviceProgram, copy_padded
 from dslc.runtime.store import ParameterStore
 
@@ -63,6 +63,23 @@ def one_graph() -> None:
     assert [e for e in said if e.startswith(("captured", "launch", "graph"))] == ["captured 2064", "captured 3064", *["graph 2"] * 3], said
     assert said.count("shared 65536") == 2 and said.count("upload 24") == 1
     assert [said[k - 1] == "early 65536" for k, e in enumerate(said) if e.startswith("captured")] == [False, True], said
+
+
+def no_overlap() -> None:
+    """A driver whose graphs know no launches that overlap starts them one after the other."""
+    made = program("scaled", "total")
+    assert made({})["loss"] == 30
+    assert [e for e in log() if e.startswith(("captured", "early", "graph"))] == ["captured 2064", "captured 2064", "captured 3064", "graph 2"]
+
+
+def several_graphs() -> None:
+    """Of many launches the first few are a graph of their own, which runs while the host starts the next."""
+    made = program(*["scaled", "total"] * 25)
+    assert made({})["loss"] == 30
+    assert [e for e in log() if e.startswith("graph")] == ["graph 16", "graph 34"]
+    assert [list(pieces(n)) for n in (0, 1, 32, 33, 112)] == [
+        [(0, 0)], [(0, 1)], [(0, 32)], [(0, 16), (16, 33)], [(0, 16), (16, 48), (48, 112)]
+    ]  # fmt: skip
 
 
 def without_graph() -> None:

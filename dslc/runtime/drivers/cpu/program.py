@@ -23,6 +23,7 @@ from ....core.executable import Executable, Port
 from ...binding import described, fit_input, fit_inputs
 from ...program import check_out, written_ports
 from . import pool
+from .address import address_of
 from .loader import LoadedObject
 
 ALIGNMENT = 128  # of the arena's three parts; the compiler's figure
@@ -48,20 +49,23 @@ class _Input:
     dtype: np.dtype
     below: int | None
     unsigned: np.dtype | None
+    free: bool  # of bounds
 
     @staticmethod
     def of(port: Port) -> _Input:
         dtype, below, unsigned = port.dtype.numpy, None, None
         if port.bounds is not None and port.bounds[0] == 0 and port.dtype.is_integer and port.dtype.bits >= 8:
             below, unsigned = port.bounds[1], np.dtype(f"uint{port.dtype.bits}")  # one maximum finds negative values too
-        return _Input(port, port.name, port.slot, port.shape, dtype, below, unsigned)
+        return _Input(port, port.name, port.slot, port.shape, dtype, below, unsigned, port.bounds is None)
 
     def fits(self, value: Any) -> bool:
         """True where the array can be read as it lies and holds no index out of bounds."""
         if type(value) is not np.ndarray or value.dtype != self.dtype or value.shape != self.shape or not value.flags.c_contiguous:
             return False
         if self.below is None:
-            return self.port.bounds is None
+            return self.free
+        if value.size == 1:
+            return 0 <= value.item() < self.below
         return bool(np.maximum.reduce(value.view(self.unsigned or self.dtype), axis=None, initial=0) < self.below)
 
 
@@ -69,7 +73,6 @@ class _Input:
 class _Result:
     """A result's port. `spare`: large blocks that it was written to, for when nobody holds an array on them: new pages cost more than the writing."""
 
-    name: str
     slot: int
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -78,14 +81,19 @@ class _Result:
 
     def fresh(self) -> tuple[np.ndarray, int]:
         """An array on a cache line's border that nobody else holds, and its address."""
-        raw = self._block()
-        address = raw.__array_interface__["data"][0]
+        large = self.bytes >= LARGE_RESULT
+        raw = self._block() if large else np.empty(self.bytes + RESULT_ALIGNMENT, np.uint8)
+        address = address_of(raw)
         skip = -address % RESULT_ALIGNMENT
         array = np.ndarray(self.shape, self.dtype, raw, skip)
-        if self.bytes >= LARGE_RESULT:
+        if large:
             self.spare.append(raw)
             del self.spare[:-SPARE_BLOCKS]
         return array, address + skip
+
+    def fits(self, array: Any) -> bool:
+        """True where the result can be written to an array of the caller's, or copied to it."""
+        return type(array) is np.ndarray and array.dtype == self.dtype and array.shape == self.shape and array.flags.carray
 
     def _block(self) -> np.ndarray:
         for _ in range(len(self.spare)):
@@ -118,10 +126,9 @@ class CpuProgram:
         ports = executable.ports
         self._table = (ctypes.c_uint64 * (1 + max((p.slot for p in ports), default=0)))()
         self._table_address = ctypes.addressof(self._table)
-        self._fed = [p for p in ports if p.role == "input" or (p.role == "scalar" and p.name not in _HOST)]
-        self._inputs = [_Input.of(p) for p in self._fed]
-        self._result_ports = executable.ports_of("output", "loss", "metric")
-        self._results = [_Result(p.name, p.slot, p.shape, p.dtype.numpy, p.bytes) for p in self._result_ports]
+        self._inputs = [_Input.of(p) for p in ports if p.role == "input" or (p.role == "scalar" and p.name not in _HOST)]
+        results = executable.ports_of("output", "loss", "metric")
+        self._results = {p.name: _Result(p.slot, p.shape, p.dtype.numpy, p.bytes) for p in results}
         self._host = self._host_scalars()
         self._kept = executable.ports_of("param", "state", "prepared")
         self._written = written_ports(executable)
@@ -168,55 +175,61 @@ class CpuProgram:
         """
         if self._kept and self._store is None:
             raise DataError("the program has parameters or states: bind a ParameterStore first")
-        values = self._read(inputs)
-        if self._kept and hasattr(self._store, "gather"):
+        held, places = self._read(inputs)
+        if self._kept:
             self._store.gather()  # what a device wrote meanwhile
-        memory, results, given = self._make_results(out)
+        results, given = self._make_results(out, places)
         host = self._host
         with self._lock:
             table = self._table
-            for slot, address in values[1]:
-                table[slot] = address
-            for slot, address in memory:
+            for slot, address in places:
                 table[slot] = address
             host["seed"].value, host["step"].value, host["microbatch"].value = seed, step, microbatch
             self._run()
+        del held  # the inputs had to stay alive
         for name, array in given.items():
             np.copyto(array, results[name])
             results[name] = array
-        if self._written and hasattr(self._store, "touch"):
+        if self._written:
             self._store.touch(*self._written)
         return results
 
-    def _read(self, inputs: Mapping[str, Any]) -> tuple[list[Any], list[tuple[int, int]]]:
-        """The arrays (to keep alive) and (slot, address) of each."""
-        if len(inputs) != len(self._inputs) or not all(i.name in inputs for i in self._inputs):
-            fit_inputs(self._fed, inputs)  # says which is missing or unknown
-        kept, addresses = [], []
+    def _read(self, inputs: Mapping[str, Any]) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
+        """The arrays and (slot, address) of each."""
+        kept: list[np.ndarray] = []
+        places: list[tuple[int, int]] = []
         for item in self._inputs:
-            value = inputs[item.name]
+            value: Any = inputs.get(item.name)
             if not item.fits(value):
+                self._check_names(inputs)
                 value = np.ascontiguousarray(fit_input(item.port, value))
             kept.append(value)
-            addresses.append((item.slot, value.__array_interface__["data"][0]))
-        return kept, addresses
+            places.append((item.slot, address_of(value)))
+        if len(inputs) != len(kept):
+            self._check_names(inputs)
+        return kept, places
 
-    def _make_results(self, out: Mapping[str, Any] | None) -> tuple[list[tuple[int, int]], dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """(slot, address) of each result, the arrays by name, and those of `out` that a fresh array stands in for, since they do not lie well."""
-        memory, results, given = [], {}, {}
-        if out:
-            check_out(self._result_ports, out)
-        for item in self._results:
-            array = out.get(item.name) if out else None
-            if array is not None and array.__array_interface__["data"][0] % RESULT_ALIGNMENT == 0:
-                address = array.__array_interface__["data"][0]
-            else:
+    def _check_names(self, inputs: Mapping[str, Any]) -> None:
+        """DataError where an input is unknown or missing."""
+        if inputs.keys() != {i.name for i in self._inputs}:
+            fit_inputs([i.port for i in self._inputs], inputs)  # says which
+
+    def _make_results(self, out: Mapping[str, Any] | None, places: list[tuple[int, int]]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """The arrays by name, and those of `out` that a fresh array stands in for, since they do not lie well. Adds to `places`."""
+        results: dict[str, np.ndarray] = {}
+        given: dict[str, np.ndarray] = {}
+        if out and not all(name in self._results and self._results[name].fits(array) for name, array in out.items()):
+            check_out(self.executable.ports_of("output", "loss", "metric"), out)
+        for name, item in self._results.items():
+            array: Any = out.get(name) if out else None
+            address = address_of(array) if array is not None else 1
+            if address % RESULT_ALIGNMENT:
                 if array is not None:
-                    given[item.name] = array
+                    given[name] = array
                 array, address = item.fresh()
-            results[item.name] = array
-            memory.append((item.slot, address))
-        return memory, results, given
+            results[name] = array
+            places.append((item.slot, address))
+        return results, given
 
     def _run(self) -> None:
         state = pool.state
