@@ -29,8 +29,9 @@ def training_loop(
     start: bool = True,
     tune: float | None = None,
 ) -> TrainingLoop:
-    """The loop of a model's train block, ready to run; `start=False` leaves out the weights that the block starts from; `tune`: seconds in which the
-    schedules of its kernels are measured, first, or of bounded dimensions when a program is made. Raises dslc errors for what is missing or does not fit."""
+    """The loop of a model's train block, ready to run; `start=False` leaves out the weights that the block starts from; `tune`: seconds in which
+    the schedules of its kernels are measured, first or, of bounded dimensions, when a program is made. Raises dslc errors for what is missing or
+    does not fit."""
     block = _block(model)
     data = run_data(model)
     settings = settings_of(block, folder)
