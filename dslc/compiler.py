@@ -148,10 +148,9 @@ def _first(budget: int, made: Callable[[int], tuple[Executable, int]]) -> tuple[
                 return low, most, found
             aside, told = _bytes(found[0]) - refusal.least, True
             continue
-        over = _bytes(found[0]) - budget
-        if over <= 0:
+        if _bytes(found[0]) <= budget:
             return low, aside, found
-        low, aside = aside, aside + over
+        low, aside = aside, found[1]
 
 
 def _bytes(executable: Executable) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 import dslc
 from dslc import compiler
-from dslc.compiler import NEAR, compile_anew, fitting
+from dslc.compiler import NEAR, TRIES, compile_anew, fitting
 from dslc.core.errors import BudgetError
 from dslc.passes import chunk, searched
 from dslc.passes.rematerialize import Choice
@@ -114,6 +114,17 @@ def test_kernels_of_one_plan_do_not_count_for_another(needs):
 
 def test_what_is_set_aside_grows_until_it_fits():
     assert within(1000, Plan(950, 100), Plan(890, 200), Plan(800, 300), Plan(700, 250), Plan(400, 10)) == Plan(700, 250)
+
+
+def test_what_kernels_need_is_set_aside_at_once():
+    """Not only what a plan was over, which fills what it is given."""
+    tries = []
+
+    def made(aside):
+        tries.append(aside)
+        return Plan(900 - 2 * aside, 200 + aside // 100).made
+
+    assert fitting(1000, made).arena_bytes <= 1000 and tries[:2] == [0, 200] and len(tries) <= 2 + TRIES
 
 
 def test_what_none_leaves_free_is_an_error():
