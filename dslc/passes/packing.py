@@ -35,7 +35,7 @@ ORDERS: tuple[Callable[[Interval], tuple[int, ...]], ...] = (
     lambda i: (i.first - i.last, -i.bytes),
     lambda i: (-i.last, -i.bytes),
 )
-WORK = 6_000_000  # meetings of two buffers that a search looks at
+WORK = 8_000_000  # meetings of two buffers that a search looks at
 CLOSE = 1.002  # of the bound: no nearer packing is looked for
 SMALL = 1 / 500  # of the bound: buffers that find room between the others at the end
 SPILL = 0.1  # bytes of height that a byte of a buffer's end above the goal is worth
