@@ -1,4 +1,4 @@
-"""Rows that no multiprocessor's registers hold stay in shared memory between the passes of a reduction: on the emulator, with every access checked."""
+"""Rows that no registers hold stay in shared memory between the passes of a reduction: on the emulator, with every access checked."""
 
 from __future__ import annotations
 
