@@ -68,6 +68,7 @@ def planned(step: Step) -> list[dict[str, Any]]:
     from dslc.passes.chunk import cheapest, choices, losses, timeline
     from dslc.passes.packing import pack
     from dslc.passes.rematerialize import greedy, least
+    from dslc.passes.searched import Searched
     from dslc.targets import target_of
 
     elaborated = lower(dslc.load(str(MODELS / f"{step.model}.dsl"), **step.sizes), "step", target_of("cpu"), after="attention")
@@ -81,7 +82,7 @@ def planned(step: Step) -> list[dict[str, Any]]:
     rows = []
     for room in sorted(rooms):
         start, start_cpu = time.perf_counter(), time.process_time()
-        turns, line, choice = cheapest(lines, whole.slots + room)
+        turns, line, choice = cheapest(lines, whole.slots + room, Searched())
         seconds, cpu = time.perf_counter() - start, time.process_time() - start_cpu
         by_greed = greedy(whole, room)
         assert choice is not None

@@ -307,7 +307,7 @@ def compile(
     seconds = duration(tune)
     model, default = prepared(spec, overrides(set))
     target = target or default
-    tune_first(model, [known_program(program)], target, seconds, listener(json))
+    tune_first(model, [known_program(program)], target, seconds, listener(json), at_bounds=False)
     _written(json, Path(out), build(model, program, target, Path(out), weights, map))
 
 

@@ -48,6 +48,8 @@ def _of_any_length(model: Model, program: str, target: str, fetch: Sequence[str]
 
     def make(sizes: Sizes) -> Program:
         sized = Member(family, sizes) if dict(sizes.exact) != family.bounds else None
+        if model.tuner is not None:
+            return load_executable(model.tuner.compiled(program, fetch, sized))
         return load_executable(compile_program(model, program, target, fetch, sized=sized))
 
     made = BoundedProgram(inputs, family.bounds, family.sizes_for, make)

@@ -16,6 +16,7 @@ from .targets import Target, target_of
 if TYPE_CHECKING:
     from .family import Family, Sizes
     from .model import Model
+    from .passes.searched import Searched
 
 
 @dataclass(frozen=True)
@@ -56,15 +57,16 @@ def lower(
     tuned: Mapping[str, str] | None = None,
     aside: int = 0,
     sized: Member | None = None,
+    searched: Searched | None = None,
 ) -> Any:
     """The model's module after every pass, or after the one named `after`; a fresh module each time. `tuned`, by default what is known of the device,
-    and `aside` as in `pipeline`, `sized` as in `compile_program`."""
+    `aside` and `searched` as in `pipeline`, `sized` as in `compile_program`."""
     tuned = schedules_for(model, target) if tuned is None else tuned
     elaborated = sized.family.elaborated(sized.sizes) if sized is not None else model.elaborate(RECIPES[program].training, fetch)
     from .pipeline import pass_names, pipeline
 
     with elaborated.context, elaborated.location:
-        passes = pipeline(model, elaborated, program, target, tuned, aside)
+        passes = pipeline(model, elaborated, program, target, tuned, aside, searched)
         names = pass_names(passes)
         known = ["elaborate", *names]
         if after is not None and after not in known:
@@ -87,35 +89,72 @@ def schedules_for(model: Model, target: Target) -> Mapping[str, str]:
 
 
 def _within_budget(model: Model, program: str, target: Target, fetch: Sequence[str], tuned: Mapping[str, str], sized: Member | None) -> Executable:
-    """The executable; where what its kernels need behind the arena is too much for the budget, once more with that set aside. Raises BudgetError,
-    with what the least plan that was found takes, its kernels' part too."""
+    """The executable; under a budget the one that `fitting` finds."""
     settings = model.checked.settings
     budget = settings.memory if settings is not None and RECIPES[program].steps and target.lowered else None
-    aside, told = 0, False
+    if budget is None:
+        return _made(lower(model, program, target, fetch=fetch, tuned=tuned, sized=sized), program, target)
+    from .passes.searched import Searched
 
-    def made(aside: int) -> Executable:
-        elaborated = lower(model, program, target, fetch=fetch, tuned=tuned, aside=aside, sized=sized)
-        with elaborated.context, elaborated.location:
-            return _compiled(elaborated.module, program, target)
+    searched = Searched()
 
-    def bytes_of(executable: Executable) -> int:
-        return executable.arena_bytes + sum(p.bytes for p in executable.ports)
+    def made(aside: int) -> tuple[Executable, int]:
+        executable = _made(lower(model, program, target, None, None, fetch, tuned, aside, sized, searched), program, target)
+        return executable, _bytes(executable) - searched.planned
 
+    return fitting(budget, made)
+
+
+def _made(elaborated: Any, program: str, target: Target) -> Executable:
+    with elaborated.context, elaborated.location:
+        return _compiled(elaborated.module, program, target)
+
+
+NEAR = 1 / 64  # of a budget: what may be left of it though plans have more repeats than with fewer bytes set aside
+TRIES = 4  # at a plan with fewer bytes set aside
+
+
+def fitting(budget: int, made: Callable[[int], tuple[Executable, int]]) -> Executable:
+    """The executable with the least time that was found of those that stay under a budget. `made` gives the fastest one that leaves so many bytes to
+    what kernels need behind the arena, and what its own need, which only compiling them tells. So first more and more is set aside until one fits,
+    then less, but for what did not suffice: the kernels of the one that fits may need less than those of the others. BudgetError where none fits,
+    with what the least plan that was found takes, its kernels' part too."""
+    low, high, (best, needed) = _first(budget, made)
+    for _ in range(TRIES):
+        if min(budget - _bytes(best), high - low) <= budget * NEAR:
+            break
+        aside = needed if low < needed < high else (low + high) // 2
+        executable, needed = made(aside)
+        if _bytes(executable) <= budget:
+            high, best = aside, executable
+        else:
+            low = aside
+    return best
+
+
+def _first(budget: int, made: Callable[[int], tuple[Executable, int]]) -> tuple[int, int, tuple[Executable, int]]:
+    """Bytes set aside that do not suffice, more that do, and what was made with these."""
+    low = aside = 0
+    told = False
     while True:
         try:
-            executable = made(aside)
+            found = made(aside)
         except BudgetError as refusal:
-            if budget is None or told:
+            if told:
                 raise
-            needed = bytes_of(made(budget - refusal.least)) - refusal.least  # by the kernels of the least plan: it can be told with them
-            if refusal.least + needed <= budget:
-                return made(budget - refusal.least)
-            aside, told = needed, True
+            most = budget - refusal.least  # to set aside: of the least plan the kernels are compiled, so that it can be told with them
+            found = made(most)
+            if _bytes(found[0]) <= budget:
+                return low, most, found
+            aside, told = _bytes(found[0]) - refusal.least, True
             continue
-        over = bytes_of(executable) - budget if budget is not None else 0
-        if over <= 0:
-            return executable
-        aside += over
+        if _bytes(found[0]) <= budget:
+            return low, aside, found
+        low, aside = aside, found[1]
+
+
+def _bytes(executable: Executable) -> int:
+    return executable.arena_bytes + sum(p.bytes for p in executable.ports)
 
 
 def _compiled(module: Any, program: str, target: Target) -> Executable:

@@ -94,6 +94,15 @@ class Family:
             size *= 2
         return min(size, self.bounds[dim])
 
+    def programs(self) -> list[Sizes]:
+        """The programs that lengths share, and the one at the bounds, the longest first. Those of single lengths below are left out."""
+        found: dict[Sizes, None] = {}
+        for lengths in product(*(sorted({n for size in self.windows(dim) for n in (size, max(size - 1, 1))}) for dim in self.bounds)):
+            sizes = self.sizes_for(dict(zip(self.bounds, lengths)))
+            if all(n == self.bounds[dim] for dim, n in sizes.exact):
+                found[sizes] = None
+        return list(found)[::-1]
+
     def windows(self, dim: str) -> list[int]:
         """The sizes that a dimension's programs are made for, ascending."""
         return sorted({self._bucket(dim, n) for n in range(1, self.bounds[dim] + 1)})

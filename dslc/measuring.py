@@ -7,14 +7,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from .compiled import load_executable
-from .compiler import compile_program
+from .compiler import Member, compile_program
 from .core.errors import TargetError
 from .core.executable import TIMES, Executable, Port
 from .model import Model
+from .runtime.bounded import longest
 from .runtime.program import Program
 from .targets import TARGETS, target_of
 
@@ -33,12 +35,13 @@ def drawn(port: Port, rng: np.random.Generator) -> np.ndarray:
 
 def caller(model: Model, program: Program, seed: int = 0, aside: bool = False) -> Callable[[], dict[str, np.ndarray]]:
     """A function that runs the program once, bound to the model's parameters (what else it keeps lies beside them), on the same drawn inputs.
-    `aside`: to copies of the parameters, so that a training step leaves the model's own as they are."""
+    Lengths are as long as they may be. `aside`: to copies of the parameters, so that a training step leaves the model's own as they are."""
     store = model.params.copy() if aside else model.params.beside()
     store.extend(program.executable.ports)
     program.bind(store)
     rng = np.random.default_rng(seed)
-    inputs = {p.name: drawn(p, rng) for p in program.executable.ports_of("input")}
+    inputs: dict[str, Any] = {p.name: drawn(p, rng) for p in program.executable.ports_of("input")}
+    inputs |= {name: np.int32(n) for name, n in longest(program.executable).items()}
     return lambda: program(inputs, seed=seed)
 
 
@@ -90,10 +93,11 @@ def _check(target: str) -> None:
 
 
 def launch_times(
-    model: Model, program: str, target: str, seconds: float, fewest: int = FEWEST, aside: bool = False
+    model: Model, program: str, target: str, seconds: float, fewest: int = FEWEST, aside: bool = False, sized: Member | None = None
 ) -> tuple[Executable, tuple[LaunchTime, ...], float]:
-    """A program with the times of its launches, and seconds of a call: medians over at least so many calls. `aside` as of `caller`."""
-    executable = compile_program(model, program, target, timed=True)
+    """A program with the times of its launches, and seconds of a call: medians over at least so many calls. `aside` as of `caller`, `sized` as of
+    `compile_program`."""
+    executable = compile_program(model, program, target, timed=True, sized=sized)
     loaded = load_executable(executable)
     call = caller(model, loaded, aside=aside)
     if not TARGETS[target].compile_timed:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .passes.incrementalize import Incrementalize
     from .passes.train_step import TrainStep
     from .runtime.program import Program
+    from .tuning import Tuner
 
 
 def _fill(make: Callable[[], np.ndarray], array: np.ndarray) -> None:
@@ -45,6 +46,7 @@ class Model:
         self._steps: int | None = None
         self.data_folder: Path | None = None
         self.schedules: Mapping[str, str] | None = None  # by kernel, of a run that goes on; None: what was measured on the device that compiles
+        self.tuner: Tuner | None = None  # measures programs of bounded dimensions when they are first made
         self.source = load_program(spec, self.overrides)
         self.checked = self.elaborate(training=True)  # the first error of the file ends here
         settings = self.checked.settings

@@ -13,6 +13,7 @@ from .recipes import RECIPES, Recipe
 
 if TYPE_CHECKING:
     from .model import Model
+    from .passes.searched import Searched
     from .targets import Target
 
 
@@ -22,9 +23,11 @@ class Pass(Protocol):
     def run(self, module: Any) -> None: ...
 
 
-def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned: Mapping[str, str], aside: int = 0) -> list[Pass]:
+def pipeline(
+    model: Model, elaborated: Any, program: str, target: Target, tuned: Mapping[str, str], aside: int = 0, searched: Searched | None = None
+) -> list[Pass]:
     """The passes from the elaborated module to what the target compiles. `tuned`: schedules that were measured on the target's device, by kernel;
-    `aside`: bytes that a budget must leave to the target's kernels."""
+    `aside`: bytes that a budget must leave to the target's kernels; `searched`: what was found for this program with other bytes set aside."""
     recipe = RECIPES[program]
     passes: list[Pass] = [Prune(recipe.roles), Simplify(), Hoist()]
     if target.lowered and not recipe.decodes:  # a decoder knows convolutions of single steps
@@ -35,7 +38,7 @@ def pipeline(model: Model, elaborated: Any, program: str, target: Target, tuned:
     passes += _program(recipe, model, elaborated, program, target)
     if target.lowered:
         passes += _layouts(recipe, model, target)
-        passes += _kernels(recipe, elaborated, target, tuned, aside)
+        passes += _kernels(recipe, elaborated, target, tuned, aside, searched)
     return passes
 
 
@@ -110,7 +113,7 @@ def _layouts(recipe: Recipe, model: Model, target: Target) -> list[Pass]:
     return passes
 
 
-def _kernels(recipe: Recipe, elaborated: Any, target: Target, tuned: Mapping[str, str], aside: int) -> list[Pass]:
+def _kernels(recipe: Recipe, elaborated: Any, target: Target, tuned: Mapping[str, str], aside: int, searched: Searched | None) -> list[Pass]:
     """Kernels, within the budget of a step where it has one, with their schedules."""
     from .passes.attention import Attention
     from .passes.fuse import Fuse
@@ -118,20 +121,23 @@ def _kernels(recipe: Recipe, elaborated: Any, target: Target, tuned: Mapping[str
 
     settings = elaborated.settings
     budget = settings.memory if recipe.steps and settings is not None else None
-    fusing: list[Pass] = [Attention(target.workers(), target.few_rows and recipe.prepares)]
-    if recipe.steps or elaborated.builder.has_gradients:
-        from .passes.chunk import Chunk
-        from .passes.recompute import Recompute
+    attention = Attention(target.workers(), target.few_rows and recipe.prepares)
+    if not recipe.steps and not elaborated.builder.has_gradients:
+        return [attention, Fuse(), Tile(tuned)]
+    from .passes.chunk import Chunk
+    from .passes.recompute import Recompute
+    from .passes.searched import Searched
 
-        fusing += [Chunk(budget, aside, target.workers() > 0), Recompute()]
-    fusing.append(Fuse())
+    searched = searched or Searched()
+    chunk = Chunk(budget, aside, target.workers() > 0, searched)
+    fusing: list[Pass] = [attention, chunk, Recompute(), Fuse()]
     if budget is None:
         return [*fusing, Tile(tuned)]
     from .passes.checkpoint import Checkpoint
     from .passes.scan_schedules import ScanSchedules
 
-    checkpoint = Checkpoint(budget, aside, settings.memory_span or settings.span)
-    return [ScanSchedules(budget, aside, tuple(fusing)), *fusing, checkpoint, Tile(tuned)]
+    checkpoint = Checkpoint(budget, aside, settings.memory_span or settings.span, searched)
+    return [ScanSchedules(chunk, (attention,)), *fusing, checkpoint, Tile(tuned)]
 
 
 def pass_names(passes: Sequence[Pass]) -> list[str]:

@@ -13,7 +13,7 @@ from .core.errors import DataError, Span, TrainingError, UnsupportedOp
 from .frontend.settings import Invocation, TrainBlock
 from .frontend.syntax import Train
 from .model import Model
-from .runfolder import weights_file
+from .runfolder import describe, weights_file
 from .runtime.averaging import Ema
 from .runtime.data.sources import Call, Data, prepare
 from .runtime.events import Listener, silent
@@ -29,8 +29,9 @@ def training_loop(
     start: bool = True,
     tune: float | None = None,
 ) -> TrainingLoop:
-    """The loop of a model's train block, ready to run; `start=False` leaves out the weights that the block starts from; `tune`: seconds in which the
-    schedules of its kernels are measured first. Raises dslc errors for what is missing or does not fit."""
+    """The loop of a model's train block, ready to run; `start=False` leaves out the weights that the block starts from; `tune`: seconds in which
+    the schedules of its kernels are measured, first or, of bounded dimensions, when a program is made. Raises dslc errors for what is missing or
+    does not fit."""
     block = _block(model)
     data = run_data(model)
     settings = settings_of(block, folder)
@@ -42,10 +43,8 @@ def training_loop(
     if start:
         _start(model, block)  # while the store has no optimizer's states, so that the file's own are left out
     if tune is not None:
-        from .tuning import tune as measure
-
         programs = ["step", *(["accumulate"] if settings.accumulate > 1 else []), *(["eval"] if data.held_out is not None else [])]
-        measure(model, tune, target, programs, listener)
+        _measure(model, tune, target, programs, folder, listener)
     step = program_of(model, "step", target)
     accumulate = program_of(model, "accumulate", target) if settings.accumulate > 1 else None
     evaluation, shorter = None, None
@@ -64,6 +63,16 @@ def training_loop(
         listener=listener,
         diagnose=diagnose(model),
     )
+
+
+def _measure(model: Model, seconds: float, target: str, programs: list[str], folder: Path | None, listener: Listener) -> None:
+    """Schedules of the programs' kernels: now, or, where bounded dimensions leave open which programs there will be, when each is made."""
+    from .tuning import Tuner, tune
+
+    if not model.checked.bounds:
+        tune(model, seconds, target, programs, listener)
+        return
+    Tuner(model, seconds, target, listener, (lambda: describe(folder, model, target)) if folder is not None else (lambda: None))
 
 
 def _block(model: Model) -> TrainBlock:

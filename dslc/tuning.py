@@ -8,23 +8,25 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 
-from .compiler import lower
+from .compiler import Member, compile_program, family_of, lower, schedules_for
 from .core import dtypes
 from .core.errors import DataError, Error, TargetError, UnsupportedOp
-from .core.executable import TIMES, Kernel
-from .core.measured import Entry, read, write
+from .core.executable import TIMES, Executable, Kernel
+from .core.measured import Entry, read, schedules, write
 from .ir.bodies import kernel_hash, kernels_in
 from .ir.schedules import BY_COST
 from .ir.trace import Body
 from .measuring import drawn, launch_times
 from .model import Model
 from .passes.tile import alone
+from .recipes import OF_ANY_LENGTH
+from .runtime.bounded import longest
 from .runtime.events import Listener, Tuned, Warned, silent
 from .targets import Target, target_of
 
@@ -119,13 +121,22 @@ def _close(a: np.ndarray, b: np.ndarray) -> bool:
 # ---- the kernels of a model
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Programs that are measured together: for the same lengths of bounded dimensions, as text ("" where lengths are fixed)."""
+
+    lengths: str
+    programs: tuple[tuple[str, Member | None], ...]
+
+
 @dataclass
 class _Work:
-    """A kernel of the programs: seconds that it takes of a call of each, and the module that it lies in."""
+    """A kernel of the programs: seconds that it takes of a call of each, the module that it lies in, lengths that it is given (`bounded.longest`)."""
 
     info: Kernel
     op: Any
     elaborated: Any
+    lengths: Mapping[str, int]
     seconds: float
     texts: list[str] = field(default_factory=list)
 
@@ -137,28 +148,107 @@ def tune(
     programs: Sequence[str] = ("run",),
     listener: Listener = silent,
     clock: Clock = time.monotonic,
+    at_bounds: bool = False,
 ) -> list[Tuned]:
     """Measures schedules of the kernels of some programs for so many seconds; what is compiled afterwards for this device uses what was found.
-    Bounded dimensions are at their bounds meanwhile. Kernels that were measured before are gone on with. What was measured is kept kernel by kernel,
-    also where it is interrupted. `listener` is told of each kernel.
+    Kernels that were measured before are gone on with. What was measured is kept kernel by kernel, also where it is interrupted. `listener` is told
+    of each kernel.
+
+    Of bounded dimensions the programs for any lengths up to each power of two, and those at the bounds, are measured at the longest that they take,
+    the longest first, each in an equal part of the time that is left; `at_bounds`: the last alone.
 
     DataError where there is no time; TargetError for a target whose kernels cannot be timed here.
     """
+    chosen, device = _device(seconds, target)
+    end = clock() + seconds
+    parts = _parts(model, programs, at_bounds)
+    found: list[Tuned] = []
+    waiting = 0
+    for n, part in enumerate(parts):
+        now = clock()
+        if n and now >= end:
+            told = ", ".join(p.lengths for p in parts[n:])
+            listener(Warned(f"the time was over before programs for {told} were measured: give more"))
+            break
+        made, open_kernels = _measured(model, part, target, chosen, device, now + (end - now) / (len(parts) - n), listener, clock)
+        found, waiting = found + made, waiting + open_kernels
+    if not found:
+        nothing_left = "no kernel that takes time has a schedule left to try"
+        why = "the time was over before a schedule was tried: give more" if waiting else nothing_left
+        listener(Warned(f"nothing was tuned: {why}"))
+    return found
+
+
+class Tuner:
+    """Measures the programs of a model with bounded dimensions, each when it is first made (`Model.tuner`), in half of what is left of some seconds.
+
+    The model keeps to the schedules known when it began and to those that are found here. Kernels that a program made before has as well stay as they
+    are there, so that a run which goes on (`kept`, called after each program, may write the schedules down) makes the same programs.
+    """
+
+    def __init__(self, model: Model, seconds: float, target: str, listener: Listener, kept: Callable[[], None], clock: Clock = time.monotonic):
+        self._chosen, self._device = _device(seconds, target)
+        self._model, self._target, self._left = model, target, seconds
+        self._listener, self._kept, self._clock = listener, kept, clock
+        self._settled: set[str] = set()
+        self._schedules = dict(schedules_for(model, self._chosen))
+        model.schedules, model.tuner = self._schedules, self
+
+    def compiled(self, program: str, fetch: Sequence[str], sized: Member | None) -> Executable:
+        """The program, after its kernels were measured."""
+        began = self._clock()
+        if self._left > 0:
+            part = _Part(_lengths(self._model, sized), ((program, sized),))
+            until = began + self._left / 2
+            _measured(self._model, part, self._target, self._chosen, self._device, until, self._listener, self._clock, self._settled)
+            for key, schedule in schedules(self._device).items():
+                if key not in self._settled:
+                    self._schedules[key] = schedule
+            self._left -= self._clock() - began
+            self._kept()
+        made = compile_program(self._model, program, self._target, fetch, sized=sized)
+        self._settled |= {kernel.key for kernel in made.kernels}
+        return made
+
+
+def _device(seconds: float, target: str) -> tuple[Target, str]:
     if not seconds > 0:
         raise DataError(f"{seconds:g} seconds are no time to tune in")
-    end = clock() + seconds
     chosen = target_of(target)
     device = chosen.device()
     if device is None:
         raise TargetError(f"schedules of target '{target}' cannot be measured: it is no device of this machine", help="tune for cpu, or for cuda")
-    if model.checked.bounds:
-        names = " and ".join(f"'{dim}'" for dim in model.checked.bounds)
-        listener(Warned(f"kernels are measured with {names} at the bound: those of programs for other lengths keep the cost model's schedules"))
+    return chosen, device
+
+
+def _parts(model: Model, programs: Sequence[str], at_bounds: bool) -> list[_Part]:
+    """What is measured together, the longest first."""
+    found: dict[str, list[tuple[str, Member | None]]] = {_lengths(model, None): []}
+    for program in programs:
+        found[_lengths(model, None)].append((program, None))
+        if model.checked.bounds and program in OF_ANY_LENGTH and not at_bounds:
+            family = family_of(model, program)
+            for sizes in family.programs():
+                if dict(sizes.exact) != family.bounds:
+                    member = Member(family, sizes)
+                    found.setdefault(_lengths(model, member), []).append((program, member))
+    return [_Part(lengths, tuple(of_these)) for lengths, of_these in found.items()]
+
+
+def _lengths(model: Model, sized: Member | None) -> str:
+    """The lengths that a program is for."""
+    return str(sized.sizes) if sized is not None else ", ".join(f"{dim}={n}" for dim, n in model.checked.bounds.items())
+
+
+def _measured(
+    model: Model, part: _Part, target: str, chosen: Target, device: str, end: float, listener: Listener, clock: Clock, but: Container[str] = ()
+) -> tuple[list[Tuned], int]:
+    """What was found of the kernels of some programs until the time is over, and how many waited to be measured. `but`: kernels that are left."""
     known = read(device)
-    work = _work(model, programs, target, chosen)
+    work = _work(model, part, target, chosen)
     total = sum(w.seconds for w in work.values())
     found = []
-    waiting = [w for key, w in work.items() if w.seconds >= LEAST_SHARE * total and _open(w, known.get(key), chosen)]
+    waiting = [w for key, w in work.items() if key not in but and w.seconds >= LEAST_SHARE * total and _open(w, known.get(key), chosen)]
     waiting.sort(key=lambda w: -w.seconds)
     for n, item in enumerate(waiting):
         now = clock()
@@ -169,13 +259,9 @@ def tune(
         if made is not None:
             entry, told = made
             write(device, item.info.key, entry)
-            found.append(replace(told, share=item.seconds / total))
+            found.append(replace(told, share=item.seconds / total, lengths=part.lengths))
             listener(found[-1])
-    if not found:
-        nothing_left = "no kernel that takes time has a schedule left to try"
-        why = "the time was over before a schedule was tried: give more" if waiting else nothing_left
-        listener(Warned(f"nothing was tuned: {why}"))
-    return found
+    return found, len(waiting)
 
 
 def _open(work: _Work, entry: Entry | None, target: Target) -> bool:
@@ -185,23 +271,23 @@ def _open(work: _Work, entry: Entry | None, target: Target) -> bool:
     return len(work.texts) - 1 > (entry.tried if entry else 0)
 
 
-def _work(model: Model, programs: Sequence[str], target: str, chosen: Target) -> dict[str, _Work]:
+def _work(model: Model, part: _Part, target: str, chosen: Target) -> dict[str, _Work]:
     """The distinct kernels of the programs, by key, as long as they take now."""
     found: dict[str, _Work] = {}
-    for program in programs:
-        executable, launches, _ = launch_times(model, program, target, PROFILE_SECONDS, 1, aside=True)
+    for program, sized in part.programs:
+        executable, launches, _ = launch_times(model, program, target, PROFILE_SECONDS, 1, aside=True, sized=sized)
         seconds: dict[str, float] = {}
         infos: dict[str, Kernel] = {}
         for launch, taken in zip(executable.launches, launches):
             info = executable.kernels[launch.kernel]
             seconds[info.key] = seconds.get(info.key, 0.0) + taken.seconds
             infos.setdefault(info.key, info)
-        elaborated = lower(model, program, chosen)
+        elaborated = lower(model, program, chosen, sized=sized)
         with elaborated.context:
             for op in kernels_in(elaborated.module):
                 key = kernel_hash(op.kind, Body.of(op.regions[0].blocks[0]))
                 if key in seconds:
-                    work = found.setdefault(key, _Work(infos[key], op, elaborated, 0.0))
+                    work = found.setdefault(key, _Work(infos[key], op, elaborated, longest(executable), 0.0))
                     work.seconds += seconds.pop(key)
     return found
 
@@ -226,7 +312,7 @@ def _builder(work: _Work, target: Target) -> Build:
 
     def build(schedule: str) -> Trial:
         with work.elaborated.context, work.elaborated.location:
-            executable = (target.compile_timed or target.compile)(alone(work.op, schedule), "kernel")
+            executable = (target.compile_timed or target.compile)(alone(work.op, schedule, work.lengths), "kernel")
         if schedule not in (BY_COST, *(k.schedule for k in executable.kernels)):
             raise UnsupportedOp(f"{work.info.name} cannot be made with the schedule {schedule}")  # one that spills is replaced
         if not inputs:

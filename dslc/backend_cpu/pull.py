@@ -139,6 +139,18 @@ class Point:
             found = self._scalars[e] = self._scalar(e)
         return found
 
+    def near(self, e: Expr) -> Value:
+        """A bound of a stream (`Stream.bound`) as an index whose neighbours and negative are none that overflow: a number that was read may be the
+        greatest or the least of its type."""
+        for number in symbols_of(e):
+            v = self.value(self.trace.symbols[number])
+            if v.dtype.bits > 32:
+                b, limits = self.b, (self.b.const("i64", -(2**62)), self.b.const("i64", 2**62))
+                unsigned = v.dtype.kind == "uint"
+                cut = b.same("arith.minui" if unsigned else "arith.minsi", v.ssa, limits[1])
+                self._scalars[Symbol(number)] = b.to("arith.index_cast", cut if unsigned else b.same("arith.maxsi", cut, limits[0]), "index", 1)
+        return self.scalar(e)
+
     def _scalar(self, e: Expr) -> Value:
         b = self.b
         match e:

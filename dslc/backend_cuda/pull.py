@@ -112,30 +112,52 @@ class Point:
                     return read.text
                 return f"near_index({read.text})" if read.dtype.bits > 32 else f"({self.index_type}){read.text}"
             case Sum(terms, constant):
-                parts = [self.index(t) if f == 1 else f"{f} * {self.index(t)}" for t, f in terms]
+                wide = "(long long)" if self.index_type == "int" and self._is_large(e) else ""
+                parts = [wide + self.index(t) if f == 1 else f"{f} * {wide}{self.index(t)}" for t, f in terms]
                 if constant:
                     parts.append(str(constant))
                 return "(" + " + ".join(parts).replace("+ -", "- ") + ")"
             case FloorDiv(dividend, divisor) | Mod(dividend, divisor):
                 found = self._parts.get(e)
                 if found is None:
-                    found = self._parts[e] = self.writer.value("q", self.index_type, self._divided(e, dividend, divisor))
+                    integer = "long long" if self._is_large(e) else self.index_type
+                    found = self._parts[e] = self.writer.value("q", integer, self._divided(e, dividend, divisor))
                 return found
         raise TypeError(e)
 
     def _divided(self, e: Expr, dividend: Expr, divisor: int) -> str:
         x = self.index(dividend)
-        negative = index.bounds(dividend, self.trace.sizes)[0] < 0
-        if negative or self.index_type != "int":
-            wide = "LL" if self.index_type != "int" else ""
+        negative, large = index.bounds(dividend, self.trace.sizes)[0] < 0, self.index_type != "int" or self._is_large(dividend)
+        if negative or large:
+            wide = "LL" if large else ""
             if not negative:
                 return f"{x} {'/' if isinstance(e, FloorDiv) else '%'} {divisor}"
             return f"{'divide_down' if isinstance(e, FloorDiv) else 'modulo_down'}({x}, {divisor}{wide})"
         return f"{x} {'/' if isinstance(e, FloorDiv) else '%'} {divisor}u"  # unsigned: a multiplication and a shift
 
+    def near(self, e: Expr) -> str:
+        """A bound of a stream (`Stream.bound`) as an int whose neighbours and negative are ints too: a number that was read may be the greatest or
+        the least of its type."""
+        if not symbols_of(e):
+            return f"(int){self.index(e)}"
+        terms, constant = (e.terms, e.constant) if isinstance(e, Sum) else (((e, 1),), 0)
+        return f"near_index({' + '.join([*(f'{f}LL * {self._near_term(t)}' for t, f in terms), f'{constant}LL'])})"
+
+    def _near_term(self, e: Expr) -> str:
+        if not isinstance(e, Symbol):
+            return self.index(e)
+        read = self.value(self.trace.symbols[e.operand])
+        return f"near_index({read.text})" if read.dtype.bits > 32 else read.text
+
+    def _is_large(self, e: Expr) -> bool:
+        """Whether 32 bits do not hold an expression: a position in a value that no memory holds, as the draws over an attention's scores."""
+        low, high = index.bounds(e, self.trace.sizes, (0, 0))
+        return low < -(2**31) or high >= 2**31
+
     def integer(self, e: Expr) -> Val:
         """An index expression as a value."""
-        dtype = INT64 if self.index_type != "int" or any(self.trace.symbols[n].dtype.bits > 32 for n in symbols_of(e)) else INT32
+        wide = self.index_type != "int" or self._is_large(e) or any(self.trace.symbols[n].dtype.bits > 32 for n in symbols_of(e))
+        dtype = INT64 if wide else INT32
         text = self.index(e)
         return Val(text if text.isidentifier() or text.isdigit() else self.writer.value("n", computed_type(dtype), text), dtype)
 
@@ -153,7 +175,8 @@ class Point:
             elif high < t.size:
                 text = f"{x} >= 0"
             else:
-                text = f"(unsigned{'' if self.index_type == 'int' else ' long long'}){x} < {t.size}u"
+                large = self.index_type != "int" or self._is_large(t.expr)
+                text = f"(unsigned{' long long' if large else ''}){x} < {t.size}u"
             found = self._tests[t] = self.writer.value("inside", "bool", text)
         return found
 

@@ -173,7 +173,8 @@ def _tensor(request: Request, contraction: Contraction, op: Any, maps: Any, numb
         strides = {left.get(d, 0) / f for d, f in moving.items()}
         if place is None or len(strides) != 1 or (stride := strides.pop()) < 1 or stride != int(stride):
             return None
-        axes.append(Axis(test.size, int(stride), place[1], tuple(moving.items())))
+        reached = index.bounds(test.expr, maps.domain)[1] + 1  # a box that hangs over the windows reads zeros there, as 0 times infinity is NaN
+        axes.append(Axis(max(1, min(test.size, reached)), int(stride), place[1], tuple(moving.items())))
         offset -= int(stride) * place[1]
         left = {d: f for d, f in left.items() if d not in moving}
     for stride, group in _by_memory_axis(left, request.operands[node.operand].shape if node.operand < len(request.operands) else ()):

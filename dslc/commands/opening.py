@@ -10,7 +10,7 @@ from ..model import Model
 from ..recipes import RECIPES
 from ..runfolder import is_run, open_run, weights_file
 from ..runfolder import load as load_run
-from ..runtime.events import Listener
+from ..runtime.events import Listener, Warned
 
 
 def open_spec(spec: str | Path, overrides: dict[str, Any] | None = None) -> tuple[Model, str]:
@@ -53,12 +53,15 @@ def with_length(model: Model) -> Model:
     return model
 
 
-def tune_first(model: Model, programs: list[str], target: str, seconds: float | None, listener: Listener) -> None:
-    """Measures schedules of the programs' kernels for so long; None: not at all."""
+def tune_first(model: Model, programs: list[str], target: str, seconds: float | None, listener: Listener, at_bounds: bool = True) -> None:
+    """Measures schedules of the programs' kernels for so long; None: not at all. `at_bounds`: of bounded dimensions those at the bounds alone."""
     if seconds is not None:
         from ..tuning import tune
 
-        tune(model, seconds, target, programs, listener)
+        if model.checked.bounds and at_bounds:
+            names = " and ".join(f"{dim}={n}" for dim, n in model.checked.bounds.items())
+            listener(Warned(f"kernels are measured with {names}, the bounds, as in the calls that are timed"))
+        tune(model, seconds, target, programs, listener, at_bounds=at_bounds)
 
 
 def bring_in(model: Model, weights: str | Path | None, map: str | Path | None = None) -> None:

@@ -48,7 +48,8 @@ def tuned_line(event: Tuned) -> str:
     found = f"{event.gain:.2f} times as fast" if event.schedule else "the cost model's schedule stays"
     refused = f", {event.refused} refused" if event.refused else ""
     lines = ", ".join(Path(x).name for x in event.lines[:3])
-    return f"tuned {event.kernel} ({event.share:.0%} of the time; {lines}): {found}, {event.tried} of {event.schedules} schedules tried{refused}"
+    at = f" for {event.lengths}" if event.lengths else ""
+    return f"tuned {event.kernel}{at} ({event.share:.0%} of the time; {lines}): {found}, {event.tried} of {event.schedules} schedules tried{refused}"
 
 
 class JsonListener:

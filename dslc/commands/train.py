@@ -30,7 +30,7 @@ def train(
 ) -> Result:
     """Trains until the end, an early stop or Ctrl-C. The run folder (default: runs/NAME, numbered where it exists) gets checkpoints, log.jsonl,
     loss.png, report.html. With `resume`, `spec` may be the run folder itself, and the target is the run's where none is given. `fit` says how the
-    graph of an .onnx file is trained. `tune`: seconds in which the kernels' schedules are measured before; a run that is resumed keeps its own."""
+    graph of an .onnx file is trained. `tune`: seconds in which the kernels' schedules are measured; a run that is resumed keeps its own."""
     if resume:
         if tune is not None:
             raise DataError("--resume goes on with the run's own schedules", help="leave --tune out, or train into a new folder")

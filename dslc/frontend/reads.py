@@ -206,9 +206,17 @@ def _gather(eq: Equation, base: ir.Value, entries: list[index.Expr | Point], out
     looked_up = [k for k, e in enumerate(place) if isinstance(e, Point)]
     moved = ops.transpose(base, [*batch, *looked_up, *rest])
     id_axes = [alone_vars[k] for k in batch] + [v for v in data if v not in {alone_vars[k] for k in batch}]
-    ids = [ops.cast(aligned(place[k], id_axes), dtypes.INT32) for k in looked_up]  # type: ignore[arg-type]
+    ids = [_in_32_bits(aligned(place[k], id_axes)) for k in looked_up]  # type: ignore[arg-type]
     value = ops.Gather.of(moved, *ids, batch=len(batch), outside=outside)
     return Point(value, tuple(id_axes + [alone_vars[k] for k in rest]))
+
+
+def _in_32_bits(ids: ir.Value) -> ir.Value:
+    """Indices as int32; what is far outside stays outside. Inputs are checked when they are given."""
+    t = type_of(ids)
+    if t.dtype.bits == 64 and not isinstance(ids.owner, ir.Block):
+        ids = ops.Max.of(ops.Min.of(ids, ops.full(t, 2**31 - 1)), ops.full(t, -1))
+    return ops.cast(ids, dtypes.INT32)
 
 
 def _uses(e: index.Expr, axis: int) -> bool:

@@ -153,12 +153,20 @@ class Stream:
         return self.trace.sizes
 
     def bound(self, e: Expr) -> tuple[int, int] | None:
-        """(factor of x, factor of y) of an expression that moves by whole steps with both and by one with y; None where it does not."""
+        """(factor of x, factor of y) of an expression that moves by whole steps with both and by one with y; None where it does not, or where its
+        sign could change if what is read of 64 bits were cut to what an index can be."""
         a, b = factor_of(e, self.x), factor_of(e, self.y)
         terms = [t for t, _ in e.terms] if isinstance(e, index.Sum) else [e]
         if a is None or b not in (1, -1) or any(not isinstance(t, (Const, Dim, Symbol)) for t in terms):
             return None
         read = [self.trace.symbols[t.operand] for t in terms if isinstance(t, Symbol)]
+        wide = [
+            f
+            for t, f in (e.terms if isinstance(e, index.Sum) else ((e, 1),))
+            if isinstance(t, Symbol) and self.trace.symbols[t.operand].dtype.bits > 32
+        ]
+        if len(wide) > 1 or any(abs(f) != 1 for f in wide):
+            return None
         moving = dims_under(self.trace, read)
         return None if any(moving[id(node)] & {self.x, self.y} for node in read) else (a, b)
 

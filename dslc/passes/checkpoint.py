@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dslc.core.errors import BudgetError, Span
@@ -12,9 +12,10 @@ from dslc.ir.program import program_of
 
 from .certificate import certify
 from .plan import ROOM
-from .rematerialize import Choice, choose, least
+from .rematerialize import Choice
 from .scan_schedules import KEPT_ALL
 from .scan_schedules import NOTE as SCANS
+from .searched import Searched
 from .timeline import Timeline
 
 LINES = 5  # that an error names
@@ -25,8 +26,8 @@ NOTE = "nn.checkpoint"  # the module's attribute with what reports tell
 class Checkpoint:
     """The budget counts all that a program's call touches: its ports (parameters, states, the optimizer's among them, inputs and results), the
     arena, and `aside`: what a backend puts behind the arena for its kernels. A repeat is a clone of a whole kernel, so it is the same code and gives
-    the same bits, random draws too; what it writes beside what is wanted of it goes nowhere. Raises BudgetError, with the least budget that was
-    found, where no plan fits.
+    the same bits, random draws too; what it writes beside what is wanted of it goes nowhere. `searched`: what was found of this program before.
+    Raises BudgetError, with the least budget that was found, where no plan fits.
 
     before: %1 = kernel A; %2 = kernel B %1; ...; %9 = kernel Z %1, %8
     after:  %1 = kernel A; %2 = kernel B %1; ...; %1b = kernel A; %9 = kernel Z %1b, %8
@@ -35,21 +36,23 @@ class Checkpoint:
     budget: int
     aside: int = 0
     span: Span | None = None
+    searched: Searched = field(default_factory=Searched)
 
     def run(self, module: ir.Module) -> None:
         program = program_of(module)
         line = Timeline.of(program)
         room = self.budget - self.aside - line.slots
-        choice = choose(line, room)
+        choice = self.searched.choose(line, room)
         if choice is None:
             raise self._refusal(line)
+        self.searched.planned = line.slots + choice.packing.total
         certify(line, choice.plan, choice.packing)
         rewrite(program, line, choice.plan)
         module.operation.attributes[ROOM] = ir.IntegerAttr.get(ir.IntegerType.get_signless(64), room)
         _note(module, self.budget, line, choice)
 
     def _refusal(self, line: Timeline) -> BudgetError:
-        plan, packing = least(line)
+        plan, packing = self.searched.least(line)
         held = line.held(plan)
         fullest = max(range(len(held)), key=held.__getitem__)
         by_line: dict[str, int] = {}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from math import inf
 from typing import Any
 
 from dslc.ir import ops
@@ -21,7 +23,8 @@ from .notes import note
 from .prune import remove_dead
 from .recompute import Recompute
 from .regions import sort
-from .rematerialize import Choice, choose, least
+from .rematerialize import Choice
+from .searched import Scans, Searched
 from .tile_space import line_of
 from .timeline import Timeline
 
@@ -42,7 +45,7 @@ class Chunk:
 
     A turn reads the weights and their gradient once more. `freely`: whether the target loses no time by that, so that large products are made in
     chunks without a budget too, of so many tokens that the product is no larger than the weights. Under a `budget` the number of tokens is the one
-    that costs least by the cost model, with what `Checkpoint` has to run again. `aside`: as of `Checkpoint`.
+    that costs least by the cost model, with what `Checkpoint` has to run again. `aside` and `searched`: as of `Checkpoint`.
 
     before: %l = contract %h, %w; ...; %dl = ...; %dh = contract %dl, %w; %dw = contract %dl, %h
     after:  %dw, %dh = scan (carry %dw) over chunks of %h { %l = contract %h, %w; ...; %dw + contract %dl, %h }
@@ -51,30 +54,56 @@ class Chunk:
     budget: int | None = None
     aside: int = 0
     freely: bool = False
+    searched: Searched = field(default_factory=Searched)
 
     def run(self, module: ir.Module) -> None:
         program = program_of(module)
         notes: list[str] = []
         if not _largest(program.entry_block):
             return
-        trial = _copy(program)
-        narrow(program_of(trial).entry_block)
-        found = losses(program_of(trial).entry_block, notes)
-        turns = self._turns(program, found) if found else 1
+        numbers = self._numbers(program, notes)
+        turns = numbers[0]
+        if self.budget is not None and len(numbers) > 1:
+            self.searched.turns[self.searched.scans] = numbers
+            turns, _, _ = self.planned(self.searched.scans, lambda: program)
         told = [chunk(program.entry_block, turns)] if turns > 1 else []
         note(module, "chunk", [*(line for lines in told for line in lines), *notes])
 
-    def _turns(self, program: func.FuncOp, found: Sequence[Loss]) -> int:
+    def planned(self, scans: Scans, program: Callable[[], func.FuncOp]) -> tuple[int, Timeline, Choice | None]:
+        """The number of turns that takes least time within the budget, of a program with these schedules of scans, and its plan (`cheapest`). It is
+        looked for from the one before on, where there was one."""
+        assert self.budget is not None
+        known, budget = self.searched, self.budget - self.aside
+        if scans not in known.turns:
+            known.turns[scans] = self._numbers(program(), [])
+        numbers = known.turns[scans]
+
+        def line(turns: int) -> Timeline:
+            return known.line(scans, turns, lambda: timeline(program(), turns))
+
+        if known.chosen in numbers:
+            found = descended(numbers, numbers.index(known.chosen), line, budget, known)
+        else:
+            found = cheapest(((turns, line(turns)) for turns in numbers), budget, known)
+        known.chosen = found[0]
+        return found
+
+    def _numbers(self, program: func.FuncOp, notes: list[str]) -> list[int]:
+        """Numbers of turns that are worth a trial; the first one is for a program without a budget."""
+        if not _largest(program.entry_block):
+            return [1]
+        trial = _copy(program)
+        narrow(program_of(trial).entry_block)
+        found = losses(program_of(trial).entry_block, notes)
+        if not found:
+            return [1]
         numbers = list(choices(found))
         large = self.freely and any(loss.root.type.bytes >= LARGE for loss in found)
         first = next((k for k, turns in enumerate(numbers) if _is_modest(found, turns)), 0) if large else 0
-        first = first if numbers[first] >= FEWEST else 0
-        if self.budget is None:
-            return numbers[first]
-        return cheapest(((turns, timeline(program, turns)) for turns in numbers[first:]), self.budget - self.aside)[0]
+        return numbers[first if numbers[first] >= FEWEST else 0 :]
 
 
-def cheapest(lines: Iterable[tuple[int, Timeline]], budget: int) -> tuple[int, Timeline, Choice | None]:
+def cheapest(lines: Iterable[tuple[int, Timeline]], budget: int, searched: Searched) -> tuple[int, Timeline, Choice | None]:
     """The number of turns, of those given with their timelines, that takes least time within a budget, with its plan; where none fits, the one that
     comes nearest."""
     best: tuple[int, Timeline, Choice] | None = None
@@ -82,7 +111,7 @@ def cheapest(lines: Iterable[tuple[int, Timeline]], budget: int) -> tuple[int, T
     for turns, line in lines:
         if best is not None and line.seconds >= best[1].seconds + best[2].extra:
             continue
-        plan = choose(line, budget - line.slots)
+        plan = searched.choose(line, budget - line.slots)
         if plan is None:
             tight.append((turns, line))
             continue
@@ -92,7 +121,30 @@ def cheapest(lines: Iterable[tuple[int, Timeline]], budget: int) -> tuple[int, T
             break
     if best is not None:
         return best
-    return (*min(tight[-2:], key=lambda tried: least(tried[1])[1].total), None)
+    return (*min(tight[-2:], key=lambda tried: searched.least(tried[1])[1].total), None)
+
+
+def descended(
+    numbers: Sequence[int], at: int, line: Callable[[int], Timeline], budget: int, searched: Searched
+) -> tuple[int, Timeline, Choice | None]:
+    """As `cheapest`, from one of the numbers on to the next one as long as that takes less time, or holds less where nothing fits."""
+
+    @cache
+    def tried(k: int) -> tuple[Timeline, Choice | None]:
+        made = line(numbers[k])
+        return made, searched.choose(made, budget - made.slots)
+
+    def rank(k: int) -> tuple[float, int]:
+        made, choice = tried(k)
+        return (made.seconds + choice.extra, 0) if choice is not None else (inf, -k)
+
+    while True:
+        choice = tried(at)[1]
+        more = [] if choice is not None and choice.extra == 0 else [at + 1]
+        better = next((k for k in (*more, at - 1) if 0 <= k < len(numbers) and rank(k) < rank(at)), None)
+        if better is None:
+            return numbers[at], *tried(at)
+        at = better
 
 
 def choices(found: Sequence[Loss]) -> Iterator[int]:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache, lru_cache
 from math import comb, inf
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dslc.ir.mlir import ir
 from dslc.ir.program import program_of
 from dslc.ir.types import spans_of
 
-from .rematerialize import Choice, choose, least, lower_bound
+from .rematerialize import Choice, lower_bound
 from .scans import emits_of
+from .searched import Searched
 from .segments import Levels, Pair, Schedule, pairs_of, segment
 from .timeline import Timeline
+
+if TYPE_CHECKING:
+    from .chunk import Chunk
 
 NOTE = "nn.scans"  # the module's attribute with what reports tell of scans in segments
 KEPT_ALL = "nn.kept_all"  # and with the seconds of the program without segments, and the least that any plan of the tried schedules takes
@@ -29,13 +33,12 @@ MOST_PAIRS = 8  # that have a schedule each; of more all have alike ones
 @dataclass(frozen=True)
 class ScanSchedules:
     """Puts pairs of scans into segments (`segments`) where the program does not fit without, or fits at a greater cost. Each choice of schedules is
-    a program of its own, which is fused (`then`) and planned like any: the one that takes the least time with its repeats stays. A schedule is a nest
-    of segments of equal lengths but for the last: of all such nests with so many starts and so many turns kept, the one with the fewest turns made
-    again. Where nothing fits, the one that needs the fewest bytes stays.
+    a program of its own, which is fused (after the passes `then`, in as many turns of chunks as `chunk` finds cheapest) and planned like any: the one
+    that takes the least time with its repeats stays. A schedule is a nest of segments of equal lengths but for the last: of all such nests with so
+    many starts and so many turns kept, the one with the fewest turns made again. Where nothing fits, the one that needs the fewest bytes stays.
     """
 
-    budget: int
-    aside: int = 0
+    chunk: Chunk
     then: tuple[Any, ...] = ()
 
     def run(self, module: ir.Module) -> None:
@@ -44,13 +47,14 @@ class ScanSchedules:
             return
         search = _Search(self, module, [menu(p) for p in pairs])
         best = search.best()
-        base = search.tried[(0,) * len(pairs)]
+        base = self.chunk.searched.fastest((0,) * len(pairs))
         bound = min(t.bound for t in search.tried.values())
-        module.operation.attributes[KEPT_ALL] = ir.DenseF64ArrayAttr.get([base.line.seconds, bound])
+        module.operation.attributes[KEPT_ALL] = ir.DenseF64ArrayAttr.get([base, bound])
         told = [_told(p, menu[n - 1]) for p, menu, n in zip(pairs, search.menus, best) if n]
         if told:
             module.operation.attributes[NOTE] = ir.StringAttr.get("; ".join(told))
         _apply(module, search.menus, best)
+        self.chunk.searched.scans = best
 
 
 def _apply(module: Any, menus: Sequence[Sequence[Schedule]], numbers: Sequence[int]) -> None:
@@ -91,7 +95,7 @@ class _Search:
         self.bisect(alike)
         best = min(self.tried, key=lambda n: self.tried[n].seconds)
         if self.tried[best].choice is None:
-            return min(self.tried, key=lambda n: least(self.tried[n].line)[1].total + self.tried[n].line.slots)
+            return min(self.tried, key=lambda n: self.searched.least(self.tried[n].line)[1].total + self.tried[n].line.slots)
         for _ in range(SWEEPS if 1 < len(self.menus) <= MOST_PAIRS else 0):
             for k, m in enumerate(self.menus):
                 for n in {0, best[k] - 1, best[k] + 1} & set(range(len(m) + 1)):
@@ -112,19 +116,29 @@ class _Search:
             choice = self.attempt(ways[middle]).choice
             low, high = (low, middle) if choice is not None and choice.extra <= last.extra else (middle, high)
 
+    @property
+    def searched(self) -> Searched:
+        return self.options.chunk.searched
+
     def attempt(self, numbers: tuple[int, ...]) -> _Tried:
         if numbers not in self.tried:
-            copy = self.module.operation.clone().opview
-            _apply(copy, self.menus, numbers)
-            for one in self.options.then:
-                one.run(copy)
-            line = Timeline.of(program_of(copy))
-            copy.operation.erase()
-            room = self.options.budget - self.options.aside - line.slots
-            choice = choose(line, room)
+            copy = cache(lambda: self.copy(numbers))  # made only where something of it is not known
+            _, line, choice = self.options.chunk.planned(numbers, lambda: program_of(copy()))
+            if copy.cache_info().currsize:
+                copy().operation.erase()
+            assert self.options.chunk.budget is not None
+            room = self.options.chunk.budget - self.options.chunk.aside - line.slots
             bound = choice.bound if choice is not None else lower_bound(line, room)
             self.tried[numbers] = _Tried(line, choice, line.seconds + bound)
         return self.tried[numbers]
+
+    def copy(self, numbers: tuple[int, ...]) -> ir.Module:
+        """The module with these schedules."""
+        copy = self.module.operation.clone().opview
+        _apply(copy, self.menus, numbers)
+        for one in self.options.then:
+            one.run(copy)
+        return copy
 
 
 def _told(pair: Pair, schedule: Schedule) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dslc.ir.bodies import kernel_hash, kernels_in
-from dslc.ir.mlir import ir
-from dslc.ir.ops import Kernel
-from dslc.ir.program import Slot, finish_program, start_program
+from dslc.ir.mlir import func, ir
+from dslc.ir.ops import Kernel, Scan
+from dslc.ir.program import Slot, arguments_of, finish_program, start_program
 from dslc.ir.trace import Body
 from dslc.ir.types import type_of
 
@@ -30,10 +30,10 @@ class Tile:
                 kernel.operation.attributes["schedule"] = ir.StringAttr.get(found)
 
 
-def alone(kernel: Kernel, schedule: str) -> ir.Module:
+def alone(kernel: Kernel, schedule: str, lengths: Mapping[str, int]) -> ir.Module:
     """A program of one kernel with that schedule, in a module of its own: the operands are its inputs, the results its outputs. Integers are told to
-    be 0, which is in range of whatever they may index."""
-    bounds = [(0, 1) if type_of(v).dtype.is_integer and not type_of(v).dtype.is_bool else None for v in kernel.operands]
+    be 0, which is in range of whatever they may index, but for lengths of the run (`longest`)."""
+    bounds = [_bounds(v, lengths) for v in kernel.operands]
     module = ir.Module.create(ir.Location.unknown())
     program = start_program(module, "kernel", [Slot(f"x{k}", "input", type_of(v), 0, b) for k, (v, b) in enumerate(zip(kernel.operands, bounds))])
     with ir.InsertionPoint(program.entry_block):
@@ -43,3 +43,17 @@ def alone(kernel: Kernel, schedule: str) -> ir.Module:
     copy.attributes["schedule"] = ir.StringAttr.get(schedule)
     finish_program(program, [(Slot(f"y{k}", "output", type_of(v)), v) for k, v in enumerate(copy.results)])
     return module
+
+
+def _bounds(operand: ir.Value, lengths: Mapping[str, int]) -> tuple[int, int] | None:
+    if not type_of(operand).dtype.is_integer or type_of(operand).dtype.is_bool:
+        return None
+    while isinstance(operand.owner, ir.Block) and isinstance(operand.owner.owner.opview, Scan):  # what a scan is given stands before it
+        scan, number = operand.owner.owner.opview, ir.BlockArgument(operand).arg_number - 1
+        if not 0 <= number < scan.constants:
+            return 0, 1
+        operand = scan.operands[number]
+    if isinstance(operand.owner, ir.Block) and isinstance(operand.owner.owner.opview, func.FuncOp):
+        n = lengths.get(arguments_of(operand.owner.owner.opview)[ir.BlockArgument(operand).arg_number].name, 0)
+        return n, n + 1
+    return 0, 1

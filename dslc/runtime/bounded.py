@@ -76,6 +76,11 @@ class BoundedProgram:
         """What was made so far: the sizes of each program, `time<=64`."""
         return [str(key) for key in self._made]
 
+    @property
+    def made(self) -> Program | None:
+        """The program of fixed ports that was made first."""
+        return next((made.program for made in self._made.values()), None)
+
     def told(self) -> str:
         """How many programs were made, and for which lengths."""
         count = len(self._made)
@@ -219,6 +224,13 @@ def of_any_length(program: Program) -> Program:
     return BoundedProgram(inputs, made.sizes, lambda lengths: told, lambda key: program, least)
 
 
+def longest(executable: Executable) -> dict[str, int]:
+    """The lengths that a program for any lengths takes as inputs, by name, as long as they may be; none of one for fixed lengths."""
+    note = json.loads(executable.notes.get(NOTE, '{"sizes": {}}'))
+    inputs = {p.name for p in executable.ports_of("input")}
+    return {extent_name(dim): n for dim, n in note["sizes"].items() if extent_name(dim) in inputs}
+
+
 def _shape(value: Any) -> tuple[int, ...]:
     """The shape of anything that is fed; none for lists that have no shape, of which the program tells more."""
     try:
@@ -244,6 +256,11 @@ def attach(program: Program, store: ParameterStore) -> None:
 def that_ran(program: Program) -> Program:
     """The program of fixed ports that a call of this one ran."""
     return program.last or program if isinstance(program, BoundedProgram) else program
+
+
+def that_is_made(program: Program) -> Program:
+    """One of the programs that this one stands for, if it has made any: of the same model as all of them."""
+    return program.made or program if isinstance(program, BoundedProgram) else program
 
 
 def takes_fewer_rows(program: Program) -> bool:

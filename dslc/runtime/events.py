@@ -53,7 +53,8 @@ class Saved:
 @dataclass(frozen=True)
 class Tuned:
     """Schedules of a kernel were measured: its share of the time of a call of every program, how many schedules were tried so far of those that there
-    are beside the cost model's, how many of them were refused, and by how much a run got shorter (1: the cost model's stays, `schedule` is "")."""
+    are beside the cost model's, how many of them were refused, and by how much a run got shorter (1: the cost model's stays, `schedule` is "").
+    `lengths`: for which lengths of bounded dimensions its programs are, `time<=64`; it was measured at the longest of them."""
 
     kernel: str
     kind: str
@@ -64,6 +65,7 @@ class Tuned:
     refused: int
     gain: float
     schedule: str
+    lengths: str = ""
 
 
 @dataclass(frozen=True)

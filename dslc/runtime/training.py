@@ -13,7 +13,7 @@ from ..core.errors import TrainingError
 from . import checkpoint as checkpoints
 from .averaging import Average, Ema
 from .binding import batch_of, bind
-from .bounded import attach, ports_for
+from .bounded import attach, ports_for, that_is_made
 from .checkpoint import Progress
 from .data.dataset import Dataset, Feed
 from .data.sources import Data
@@ -272,7 +272,7 @@ class TrainingLoop:
         self._saved_step = self.progress.step
 
     def _save(self, path: Path) -> None:
-        executable = self.stepper.train.executable
+        executable = that_is_made(self.stepper.train).executable
         average = self.average.values if self.average else None
         checkpoints.save(path, self.store, self.progress, model=executable.model, signature=executable.signature, average=average)
         self.listener(Saved(self.progress.step, path))

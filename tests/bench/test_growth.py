@@ -1,5 +1,9 @@
 """The benchmark of growth: what one process tells, and the table's exponents."""
 
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
 from benchmarks import growth
@@ -28,3 +32,26 @@ def test_a_process_tells_its_figures(what, monkeypatch):
 def test_layers_of_a_program_differ():
     text = growth.program_of(3)
     assert [f"linear(rmsnorm(h), {n})" in text for n in (64, 72, 80, 88)] == [True, True, True, False]
+
+
+def test_warm_processes_have_the_cache_that_the_cold_one_filled(monkeypatch):
+    """Each program twice, in a new folder that its first process finds empty and its second one not."""
+    seen = []
+
+    def process(arguments, environment):
+        folder = Path(environment["DSLC_CACHE"])
+        seen.append((arguments[-1], json.loads(arguments[-2]), environment["DSLC_THREADS"], sorted(p.name for p in folder.iterdir())))
+        (folder / arguments[-1]).touch()
+        return json.dumps({"ms": len(seen)})
+
+    monkeypatch.setattr(growth, "_process", process)
+    row = growth.measure({"layers": 2}, 3)
+    assert [row[name]["ms"] for name in ("run_cold", "run_warm", "step_cold", "step_warm")] == [1, 2, 3, 4] and row["sizes"] == {"layers": 2}
+    assert seen == [(what, {"layers": 2}, "3", kept) for what in ("run", "step") for kept in ([], [what])]
+
+
+def test_memory_is_what_came_behind_the_import(monkeypatch):
+    monkeypatch.setattr(growth, "LEAST_SECONDS", 0.0)
+    peaks = iter([700 << 10, 703 << 10])
+    monkeypatch.setattr(growth.resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=next(peaks)))
+    assert growth.child({"layers": 1}, "run")["memory_mb"] == 3

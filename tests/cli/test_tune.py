@@ -1,7 +1,9 @@
 """`--tune`: durations, what is said and kept, where reports say which schedules are tuned, runs that go on with their own."""
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dslc import tuning
@@ -160,3 +162,53 @@ def test_training_tunes_first(cli, small, monkeypatch, tmp_path):
     assert outcome.status == 0 and kinds[0] == "tuned" and kinds.index("started") == kinds.count("tuned")
     assert schedules_of(tmp_path / "r") == measured.schedules(TARGETS["cpu"].device()) != {}
     assert "tuned: <code>" in (tmp_path / "r" / "report.html").read_text()
+
+
+BOUNDED = """
+model Bounded:
+    dims batch<=8, time<=24
+    input x[batch, time, 8], target[batch]
+    h[b, t, k] = tanh(linear(x, 8)[b, t, k])
+    output y[b] = mean[t, k](h[b, t, k])
+    loss mean((y - target) ** 2)
+train:
+    data table("rows.npz")
+    steps 2
+    optimizer sgd(lr=0.1)
+"""
+
+
+@pytest.fixture
+def bounded(tmp_path):
+    """A model of any length, and rows of 10 steps."""
+    (tmp_path / "bounded.dsl").write_text(BOUNDED)
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "rows.npz", x=rng.standard_normal((20, 10, 8)).astype(np.float32), target=np.zeros(20, np.float32))
+    return tmp_path / "bounded.dsl"
+
+
+def test_compile_tunes_the_programs_of_all_lengths(cli, bounded, monkeypatch):
+    quick(monkeypatch)
+    outcome = cli("compile", bounded, "-o", "out", "--tune", "1m", "--json")
+    told = [e["lengths"] for e in outcome.events if e["event"] == "tuned"]
+    assert set(told) == {"batch=8, time=24", "batch=8, time<=24", "batch=8, time<=16"}  # fewer rows are the same kernels, which were measured
+    assert told[0] == "batch=8, time=24" and any(k["schedule"] for k in json.loads(Path("out/plan.json").read_text())["kernels"])
+
+
+def test_training_tunes_programs_when_it_makes_them(cli, bounded, monkeypatch, tmp_path):
+    """The run keeps the schedules that it found, and goes on with them."""
+    quick(monkeypatch)
+    outcome = cli("train", bounded, "--run", "r", "--tune", "30s", "--json")
+    told = {e["lengths"] for e in outcome.events if e["event"] == "tuned"}
+    assert outcome.status == 0 and told == {"batch=8, time<=16"}, outcome.err
+    begun = schedules_of(tmp_path / "r")
+    assert begun and begun == measured.schedules(TARGETS["cpu"].device())
+    assert cli("train", "r", "--resume", "--steps", 4).status == 0 and schedules_of(tmp_path / "r") == begun
+
+
+@pytest.mark.parametrize("command", ["bench", "profile"])
+def test_calls_that_are_timed_are_tuned_at_the_bounds(cli, bounded, monkeypatch, command):
+    quick(monkeypatch)
+    outcome = cli(command, bounded, "--tune", "1m", "--program", "run", "--seconds", 0)
+    assert "note: kernels are measured with batch=8 and time=24, the bounds, as in the calls that are timed" in outcome.err
+    assert outcome.status == 0 and " for batch=8, time=24 (" in outcome.err and "<=" not in outcome.err

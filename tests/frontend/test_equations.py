@@ -250,3 +250,11 @@ def test_equation(equation):
     left = equation[: equation.index("=")].split("[", 1)[1].rstrip(" ]")
     bounded = ", ".join(f"{n} < {names[n]}" if n in names and "logits" not in n else n for n in left.split(", ")) if "..." not in left else left
     check(f"{HEAD}    output o[{bounded}] = {equation[equation.index('=') + 2 :]}\n")
+
+
+@pytest.mark.parametrize("target", ["reference", "cpu"])
+def test_indices_that_32_bits_do_not_hold_are_outside(target):
+    model = dslc.load("model M:\n    input ids[4]: int64, x[5]\n    far = ids * 1\n    y[n] = x[far[n]]\n    output y\n")
+    ids = np.array([1, 0, (1 << 32) + 1, -(1 << 32)])
+    x = np.arange(1, 6, dtype=np.float32)
+    assert dslc.compile(model, target=target)(ids=ids, x=x)["y"].tolist() == [2, 1, 0, 0]

@@ -68,7 +68,7 @@ INTEGERS = [
     "divide_down(a, 7)", "modulo_down(a, 7)", "draw_integer(philox(a, b, i, 3u, i), -5, 11u)", "better_argmax(a, i, b, i ^ 1)",
 ]  # fmt: skip
 LONG = ["wrapping_add(a, b)", "wrapping_subtract(a, b)", "wrapping_multiply(a, b)", "floor_divide(a, b)", "floor_modulo(a, b)",
-        "shift_right<64>(a, b % 70)", "(long long)near_index(a)", "modulo_down(a, 9LL)"]  # fmt: skip
+        "shift_right<64>(a, b % 70)", "(long long)near_index(a)", "(long long)near_index((unsigned long long)a)", "modulo_down(a, 9LL)"]  # fmt: skip
 NARROW = ("__half", "__nv_bfloat16", "__nv_fp8_e4m3", "__nv_fp8_e5m2", "float")
 MOVED = r"""
 template <typename T> __device__ __forceinline__ void moved(const T* x, T* y, int have) {
@@ -244,6 +244,7 @@ TILES = Kernels(
 HOPPER_PARTS = r"""
 #include "device/memory.cuh"
 #include "device/stream_wgmma.cuh"
+#include "device/launch.cuh"
 template <typename T> __device__ __forceinline__ const T* tiles_of(const uint4* x, int rows) {
     extern __shared__ __align__(1024) unsigned char memory[];
     for (int p = threadIdx.x; p < 8 * rows; p += 128) reinterpret_cast<uint4*>(memory)[p] = x[p];
@@ -302,6 +303,12 @@ template <int RANK> __device__ __forceinline__ void boxed(const TensorMap* map, 
     mbarrier_wait(full, 0);
     for (int k = threadIdx.x; k < 512; k += 64) y[k] = reinterpret_cast<float*>(memory)[k];
 }
+extern "C" __global__ void behind_others(const float* x, float* y) {
+    prefetch(x + threadIdx.x);
+    wait_for_launches_before();
+    let_next_launch_start();
+    y[threadIdx.x] = 2.0f * x[threadIdx.x];
+}
 extern "C" __global__ void __launch_bounds__(384, 1) handed_over(const float* x, float* y) {
     __shared__ float values[256];
     if (threadIdx.x < 128) {
@@ -335,6 +342,7 @@ HOPPER = Kernels(
     )
     + "".join(kernel(f"boxed{n}", "const __grid_constant__ TensorMap map, float* y", f"    boxed<{n}>(&map, y);") for n in (2, 3, 4, 5)),
     (
+        "behind_others",
         "handed_over",
         *(m for m, *_ in (*PRODUCTS, *FROM_REGISTERS)),
         *(f"boxed{n}" for n in (2, 3, 4, 5)),
@@ -416,6 +424,7 @@ CASES = {
                                   zeros(24, 32)), 2e-5)
         for n, t in STREAMED
     },
+    "the order of launches": Case(HOPPER, "behind_others", 1, 64, (drawn(np.float32, 64), zeros(64)), 0.0, 0, True),
     "registers and named barriers": Case(HOPPER, "handed_over", 1, 384, (drawn(np.float32, 256), zeros(256)), 0.0, 0, True),
     **boxes(),
     **{m: wgmma(m, TYPES[t], n) for m, t, n, _ in PRODUCTS},

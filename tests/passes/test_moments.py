@@ -158,3 +158,26 @@ def test_an_outline_has_fewer_buffers_and_bounds_the_same_plans(seed):
 def test_an_outline_of_what_has_nothing_small_is_the_same():
     line = chain(8)
     assert outline(line) == line
+
+
+def test_what_is_held_beyond_the_place_counts_while_a_task_runs_again():
+    """1 runs again before task 4, with 16 MB inside, 3 beside it, and 0, which is read after task 4."""
+    again, full = Task((), (1,), 16 * MB, 0, 3.0, (True,)), Task((2,), (3,), 10 * MB, 0, 1.0, (True,))
+    line = program(((), 100.0), again, ((), 1.0), full, ((1, 3), 1.0), ((0, 4), 1.0))
+    assert under(line, 46, [3, 4], [(4, 1)]) == 3 and under(line, 45, [3, 4]) == 3
+    assert solve(line, 45 * MB, [3, 4], {(4, 1): False}).bound > 3.5
+
+
+def test_tasks_run_again_after_the_moment_that_is_told():
+    first, second = (Task((), (n,), 20 * MB, 0, 1.0, (True,)) for n in (1, 3))
+    line = program(((), 4.0), first, ((0,), 1.0), second, ((0, 3), 1.0))
+    assert solve(line, 39 * MB, [1, 3], {}).runs == [{0}, {0}]
+    assert solve(late_uses(), 40 * MB, [0, 3], {}).runs == [set(), {1}]
+
+
+def test_buffers_of_one_task_with_different_readers_stay_apart():
+    line = late_uses()
+    first, reader = dataclasses.replace(line.tasks[0], writes=(0, 9)), dataclasses.replace(line.tasks[2], reads=(1, 9))
+    tasks = (first, line.tasks[1], reader, *line.tasks[3:])
+    line = dataclasses.replace(line, tasks=tasks, sizes={**line.sizes, 9: 10 * MB}, maker={**line.maker, 9: 0})
+    assert outline(line).sizes == line.sizes

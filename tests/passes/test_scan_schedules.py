@@ -19,6 +19,7 @@ from dslc.ir.plan import Call, Copy, Loop
 from dslc.ir.program import arguments_of, program_of
 from dslc.ir.types import type_of
 from dslc.ir.verify import verify
+from dslc.passes import turn_blocks
 from dslc.passes.differentiate import Differentiate
 from dslc.passes.fuse import Fuse
 from dslc.passes.plan import make_plan
@@ -173,6 +174,45 @@ def test_blocks_sum_in_an_order_that_segments_keep(body, terms):
         assert equal(blocks, results(body, terms, [schedule] * len(turns))[0])
 
 
+def block_turns(turns, batch, width):
+    """Turns of a block of a program, and bytes of its least plan."""
+    model = model_of("lstm", batch=batch, time=turns, width=width, memory="8 KiB")
+    with pytest.raises(BudgetError) as raised:
+        lower(model, "step", target_of("cpu"))
+    elaborated = lower(model_of("lstm", batch=batch, time=turns, width=width), "step", target_of("cpu"), after="turn_blocks")
+    with elaborated.context, elaborated.location:
+        return turns // pairs_of(program_of(elaborated.module).entry_block)[0].turns, raised.value.least
+
+
+def test_blocks_are_as_long_as_costs_little_of_what_a_budget_saves(monkeypatch):
+    """Products of 512 terms instead of 256, and the least budget grows by less than a PARTth of what is saved."""
+    sizes = {"turns": 512, "batch": 32, "width": 16}
+    long, most = block_turns(**sizes)
+    monkeypatch.setattr(turn_blocks, "FULL", 1)
+    short, least = block_turns(**sizes)
+    assert (short, long) == (8, 16)
+    free = compile_anew(model_of("lstm", batch=32, time=512, width=16), "step", "cpu")
+    saved = free.arena_bytes + sum(p.bytes for p in free.ports) - least
+    assert 0 <= most - least <= saved / turn_blocks.PART
+
+
+@pytest.mark.parametrize(
+    "turns, terms_a_turn, cheap, length",
+    [
+        (512, 32, 24, 32),  # a divisor near
+        (512, 32, 2, 8),  # the buffers count: no more than the least
+        (512, 32, 500, 32),  # more than 1,024 terms gain nothing
+        (512, 512, 100, 2),
+        (509, 32, 24, 24),  # a prime
+        (100, 1, 100, 0),  # too short for two blocks
+        (40, 13, 1, 20),
+        (20, 32, 9, 10),
+    ],
+)
+def test_turns_of_a_block(turns, terms_a_turn, cheap, length):
+    assert turn_blocks.length_of(turns, terms_a_turn, 256, cheap) == length
+
+
 def test_sums_of_16_bit_products_are_carried_in_32():
     elaborated = lower(model_of("lstm", batch=32, time=64, precision="bfloat16"), "step", target_of("cpu"), after="turn_blocks")
     with elaborated.context, elaborated.location:
@@ -223,6 +263,11 @@ def test_budgets_of_long_scans_keep_the_bits_on_the_cpu(body, share):
 def test_budgets_of_long_scans_keep_the_bits_on_the_emulator(body, share):
     """Two blocks of 20 turns and one turn behind them. Logits no larger than what they are made of are not made in chunks, which add up otherwise."""
     assert "scans:" in same_steps(body, "cuda-emulated", share, batch=13, time=41, width=5)
+
+
+def test_budgets_of_blocks_longer_than_need_be_keep_the_bits():
+    """16 turns, 512 terms."""
+    assert "scans:" in same_steps("lstm", "cpu", 0.65, batch=32, time=256, width=8)
 
 
 def test_the_least_budget_knows_of_segments():

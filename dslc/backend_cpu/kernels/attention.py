@@ -183,7 +183,7 @@ class _Kernel:
                 continue
             best = emit.iadd(self.x0, emit.isub(self.width, 1)) if factors[0] > 0 else self.x0
             dims = [*self.place, emit.idx(best), self.b.index(0), *(self.b.index(0) for _ in self.sizes[self.s.y + 1 :])]
-            rest = Point(self.b, self.trace, self.f.operands, dims).scalar(e)
+            rest = Point(self.b, self.trace, self.f.operands, dims).near(e)
             if factors[1] < 0:
                 high = emit.imin(high, emit.iadd(rest, 1))
             else:

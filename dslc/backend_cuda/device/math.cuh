@@ -18,7 +18,7 @@ __device__ __forceinline__ signed char wrap_int4(int x) { return (signed char)((
 // The lesser and the greater of two; NaN where either is NaN.
 template <typename T> __device__ __forceinline__ T minimum(T a, T b) { return a != a ? a : (a < b ? a : b); }
 template <typename T> __device__ __forceinline__ T maximum(T a, T b) { return a != a ? a : (a > b ? a : b); }
-#if !defined(DSLC_EMULATED)
+#ifndef DSLC_EMULATED
 __device__ __forceinline__ float minimum(float a, float b) {
     float y;
     asm("min.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
@@ -83,6 +83,7 @@ __device__ __forceinline__ int near_index(long long i) {
     const long long most = 0x7ff00000;
     return (int)(i > most ? most : i < -most ? -most : i);
 }
+__device__ __forceinline__ int near_index(unsigned long long i) { return (int)(i > 0x7ff00000 ? 0x7ff00000 : i); }
 // Integer division by a positive constant where the dividend may be negative.
 template <typename T> __device__ __forceinline__ T divide_down(T a, T b) { return (a >= 0 ? a : a - (b - 1)) / b; }
 template <typename T> __device__ __forceinline__ T modulo_down(T a, T b) { return a - divide_down(a, b) * b; }

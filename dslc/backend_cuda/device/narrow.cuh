@@ -20,15 +20,15 @@ template <typename T> __device__ __forceinline__ float rounded_to(float x) {
     return decode(narrow);
 }
 __device__ __forceinline__ float round_to_float16(float x) { return rounded_to<__half>(x); }
-#if defined(DSLC_EMULATED)
-__device__ __forceinline__ float round_to_bfloat16(float x) { return rounded_to<__nv_bfloat16>(x); }
-#else
+#ifndef DSLC_EMULATED
 // Of a pair whose lower half is 0 the bits are those of the float32 value; conversions of pairs run at four times the rate of single ones (sm_90).
 __device__ __forceinline__ float round_to_bfloat16(float x) {
     unsigned pair;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(x), "f"(0.0f));
     return __uint_as_float(pair);
 }
+#else
+__device__ __forceinline__ float round_to_bfloat16(float x) { return rounded_to<__nv_bfloat16>(x); }
 #endif
 __device__ __forceinline__ float round_to_float8_e4m3(float x) { return rounded_to<__nv_fp8_e4m3>(x); }
 __device__ __forceinline__ float round_to_float8_e5m2(float x) { return rounded_to<__nv_fp8_e5m2>(x); }

@@ -104,7 +104,7 @@ class _Kernel(Folds):
             if factors is None:
                 continue
             best = f"(min(first_row + {self.l.tile.x}, {n}) - 1)" if factors[0] > 0 else "first_row"
-            rest = w.value("rest", "int", f"(int){self._point(self._dims(best, '0')).index(e)}")
+            rest = w.value("rest", "int", self._point(self._dims(best, "0")).near(e))
             if factors[1] < 0:
                 high = w.value("high", "int", f"min({high}, {rest} + 1)")
             else:

@@ -121,7 +121,7 @@ class StreamWriter:
             if factors is None:
                 continue
             edge = "first_x" if factors[0] <= 0 else f"min(first_x + {self.plan.bx - 1}, {last})"
-            rest = self.point(edge, "0").index(e)
+            rest = self.point(edge, "0").near(e)
             if factors[1] < 0:
                 highs.append(f"{rest} + 1")
             else:
@@ -312,7 +312,7 @@ class StreamWriter:
             assert bound is not None
             x = "first_x" if bound[0] >= 0 else f"(first_x + {self.plan.bx - 1})"
             y = "first_y" if bound[1] >= 0 else f"(first_y + {self.plan.by - 1})"
-            tests.append(f"{self.point(x, y).index(e)} >= 0")
+            tests.append(f"{self.point(x, y).near(e)} >= 0")
         return " && ".join(tests) or None
 
     def _all_true(self) -> dict[int, Val]:

@@ -285,7 +285,7 @@ class _Kernel(_Meeting):
             if factors is None:
                 continue
             best = str(self.rows - 1) if factors[0] > 0 else "0"
-            rest = w.value("rest", "int", f"(int){self._point(self._dims(best, '0')).index(e)}")
+            rest = w.value("rest", "int", self._point(self._dims(best, "0")).near(e))
             if factors[1] < 0:
                 high = w.value("high", "int", f"min({high}, {rest} + 1)")
             else:

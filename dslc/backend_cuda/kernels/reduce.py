@@ -87,7 +87,7 @@ def _in_shared(layout: Layout, points: int, chunks: int, rows: Rows, request: Re
     reads = [r for r in survey(rows.trace, rows.roots()).reads if chunked(r.address, len(rows.nest.sizes) - 1, max(layout.width, 2))]
     size = points * (2 if layout.width > 1 and reads and all(r.dtype.bits == 16 for r in reads) else 4)
     room = request.arch.shared_bytes - STATIC_SHARED
-    if _passes(rows) < 2 or layout.rows > 1 or -(-chunks // layout.threads) * layout.width <= MOST_HELD or size > room:
+    if _passes(rows) < 2 or layout.rows > 1 or 0 < layout.turns * layout.width <= MOST_HELD or size > room:
         return layout
     threads = 512 if 2 * size <= room else 1024
     return replace(layout, threads=threads, turns=-(-chunks // threads), shared=True)

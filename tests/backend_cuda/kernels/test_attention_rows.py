@@ -170,3 +170,35 @@ def test_training_keeps_scores_of_few_rows() -> None:
     trained = "    param scale ~ ones()\n    loss mean(o * scale)\n\ntrain:\n    optimizer sgd(lr=1.0)\n    steps 1\n"
     symbols = [s for s, _ in lowered(text_of("of_a_length").replace("    output  o\n", trained), "step", "sm_90a").text.functions]
     assert symbols and not any("attention" in s for s in symbols)
+
+
+LIMITED = """model Limited:
+    input q[2, 1, 16], x[2, 80, 16], k[2, 96, 16], n[2]: {integer}, y[2, 80, 16]: bfloat16, z[2, 96, 16]: bfloat16
+    s[b, i, j] = where(j + i <= n[b], sum[c](q[b, i, c] * k[b, j, c]), -inf)
+    p[b, i, j] = softmax[j](s[b, i, j])
+    output few[b, i, c] = sum[j](p[b, i, j] * k[b, j, c])
+    t[b, i, j] = where(n[b] + i >= j, sum[c](x[b, i, c] * k[b, j, c]), -inf)
+    u[b, i, j] = softmax[j](t[b, i, j])
+    output many[b, i, c] = sum[j](u[b, i, j] * k[b, j, c])
+    v[b, i, j] = where(j + i <= n[b], sum[c](float32(y[b, i, c]) * float32(z[b, j, c])), -inf)
+    w[b, i, j] = softmax[j](v[b, i, j])
+    output narrow[b, i, c] = sum[j](w[b, i, j] * float32(z[b, j, c]))
+"""
+
+
+@pytest.mark.parametrize("integer", ["int32", "int64"])
+def test_limits_that_are_the_greatest_and_the_least_of_their_type(integer: str) -> None:
+    """The end of the keys is a number that is read: where it is the greatest there is, no key is left out, and where it is the least, none is left
+    and the results are 0."""
+    model = dslc.load(LIMITED.format(integer=integer))
+    random = np.random.default_rng(0)
+    given = {p.name: random.standard_normal(p.shape).astype(p.dtype.numpy) for p in compile_program(model, "run", "reference").ports_of("input")}
+    compiled = {target: dslc.compile(model, target=target) for target in ("reference", "cpu", "cuda-emulated")}
+    most = np.iinfo(integer)
+    for limits in ((most.max, 150), (most.min, 7)):
+        given["n"] = np.array(limits, integer)
+        expected, *found = (program(**given) for program in compiled.values())
+        for name, value in expected.items():
+            for one in found:
+                np.testing.assert_allclose(one[name].astype(np.float64), value, rtol=1e-5, atol=1e-5, err_msg=f"{name} {limits}")
+        assert expected["few"][0].any() == (limits[0] > 0)

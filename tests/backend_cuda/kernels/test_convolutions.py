@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
 import pytest
 
 from dslc.backend_cuda import emulated, nvrtc
@@ -24,7 +25,7 @@ from dslc.ir.ops.movement import reverse
 from dslc.ir.types import type_of
 from dslc.runtime.drivers import emulator
 
-from .products import AMPERE, HOPPER, Case, built, check, expected, run
+from .products import AMPERE, HOPPER, Case, built, check, expected, run, text_of
 
 BF, H16, F = BFLOAT16, FLOAT16, FLOAT32
 
@@ -210,6 +211,20 @@ def hopper():
 @pytest.mark.parametrize("which", IN_BOXES, ids=named)
 def test_on_hopper(which):
     check_case(hopper(), which)
+
+
+def test_pixels_that_no_window_has_are_not_read():
+    """The last row and column, which steps of 3 leave out: boxes hang over the windows, and 0 times infinity would be NaN."""
+    shape = Shape(1, 64, 64, (33, 33), stride=3)
+    with nn.context(), ir.Location.unknown():
+        b = built(case("weights", "left_out", BF, shape), HOPPER)
+        generated = on_hopper(b.request)
+        code = emulated.build(text_of(generated, b.request), checked=True)
+    arrays = case("weights", "left_out", BF, shape).arrays()
+    arrays[0][:, 32] = arrays[0][:, :, 32] = np.inf
+    wanted = expected(b, arrays)
+    assert np.isfinite(wanted[0]).all()
+    check(run(code, generated, b.request, arrays, emulator.ORDERS[0]), wanted, 121, "left_out")
 
 
 RESNET = {
