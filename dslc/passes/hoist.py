@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from dslc.ir import ops
@@ -60,12 +60,26 @@ def _hoist_scan(scan: ops.Scan) -> None:
             else:
                 continue
             moved.append(op)
+    moved = _without_repeats(moved, arguments, new_constants)
     gone = {op.operation for op in moved}
     if any(_used_elsewhere(op, gone) for op in moved):
         _rebuild(scan, moved, new_constants, new_slices)
     else:
         for value in reversed([*new_constants.values(), *new_slices.values()]):
             value.owner.erase()
+
+
+def _without_repeats(moved: list[Op], arguments: list[ir.Value], new_constants: dict[ir.Value, ir.Value]) -> list[Op]:
+    """Less the views that only repeat a constant of the scan, a bias for each row say: the body's kernels read the constant at less cost."""
+    left = []
+    for op in moved:
+        if isinstance(op, ops.View) and op.operands[0] in arguments and type_of(op.operands[0]).size < op.type.size:
+            outside = new_constants.pop(op.results[0])
+            if not list(outside.uses):
+                outside.owner.erase()
+        else:
+            left.append(op)
+    return left
 
 
 def _is_constant(value: ir.Value) -> bool:
@@ -112,29 +126,26 @@ def _kept(moved: list[Op], outside: dict[ir.Value, ir.Value]) -> Iterator[tuple[
             yield value, outside[value]
 
 
+def _read(values: Iterable[tuple[ir.Value, ir.Value]], gone: set[ir.Operation]) -> list[tuple[ir.Value, ir.Value]]:
+    """Those of (inner value, outer value) that something reads which stays in the body."""
+    return [(inner, outer) for inner, outer in values if any(use.owner.operation not in gone for use in inner.uses)]
+
+
 def _rebuild(scan: ops.Scan, moved: list[Op], new_constants: dict[ir.Value, ir.Value], new_slices: dict[ir.Value, ir.Value]) -> None:
-    """The scan with the moved values as further constants and slices."""
+    """The scan with the moved values as further constants and slices, and without those that only these have read."""
     c, k = scan.constants, scan.carries
     operands, old = list(scan.operands), scan.regions[0].blocks[0]
-    constants, slices = list(_kept(moved, new_constants)), list(_kept(moved, new_slices))
+    turn, *arguments = list(old.arguments)
+    gone = {m.operation for m in moved}
+    constants = [*_read(zip(arguments[:c], operands[:c]), gone), *_kept(moved, new_constants)]
+    slices = [*_read(zip(arguments[c + k :], operands[c + k :]), gone), *_kept(moved, new_slices)]
     emits = [type_of(v).with_shape(type_of(v).shape[1:]) for v in list(scan.results)[k:]]
     with ir.InsertionPoint(scan), scan.location:
-        made = ops.Scan.build(
-            [*operands[:c], *(v for _, v in constants)],
-            operands[c : c + k],
-            [*operands[c + k :], *(v for _, v in slices)],
-            emits,
-            scan.trip,
-            scan.backward,
-        )
+        carried = operands[c : c + k]
+        made = ops.Scan.build([v for _, v in constants], carried, [v for _, v in slices], emits, scan.trip, scan.backward)
     new = made.regions[0].blocks[0]
-    given, more = list(new.arguments), len(constants)
-    old_arguments = list(old.arguments)
-    swap = dict(zip(old_arguments[: 1 + c], given))
-    swap |= dict(zip([v for v, _ in constants], given[1 + c : 1 + c + more]))
-    swap |= dict(zip(old_arguments[1 + c :], given[1 + c + more :]))
-    swap |= dict(zip([v for v, _ in slices], given[len(old_arguments) + more :]))
-    gone = {m.operation for m in moved}
+    inner = [turn, *(v for v, _ in constants), *arguments[c : c + k], *(v for v, _ in slices)]
+    swap = dict(zip(inner, new.arguments))
     for op in list(old.operations):
         if op.operation in gone:
             continue
