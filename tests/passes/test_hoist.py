@@ -61,7 +61,7 @@ def taken_in(text, program="run"):
 
 
 def test_a_scan_is_given_what_its_body_reads_alone():
-    """Not the inputs, nor their weights, once the product of both is made outside; of the bias what there is of it, not a row for each of the batch."""
+    """Not the inputs, nor their weights, once the product of both is made outside; of the bias what there is, not a row for each of the batch."""
     (lstm, leaky) = taken_in(TEXT)
     assert sorted(lstm) == sorted([(4, 4, 4), (4, 4), (2, 4), (2, 4), (5, 2, 4, 4)])
     assert (4,) in leaky or (2, 4) in leaky
