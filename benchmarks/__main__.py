@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from .driver import all_workloads, measure, table
+from .driver import all_workloads, as_installed, measure, table
 from .gpu_contest import Place
 from .plot import plot
 from .workloads import WORKLOADS
@@ -95,6 +95,7 @@ def main() -> None:
     missing = [p for p in asked if p not in peers]
     if missing:
         print(f"not installed, left out: {', '.join(missing)}", file=sys.stderr)
+    as_installed()
     rows = []
     for name in only:
         rows.append(measure(WORKLOADS[name], ["dslc", *peers], options.threads, options.rounds, options.seconds))

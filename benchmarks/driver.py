@@ -6,6 +6,7 @@ ratios are always of times taken side by side. Where too few rounds are quiet th
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import random
@@ -45,10 +46,19 @@ class Contestant:
         return json.loads(line) if line else {"skip": "the process died"}
 
 
-def start(name: str, threads: int) -> Contestant:
+def start(name: str, threads: int, caches: str) -> Contestant:
+    """`caches`: a folder for what contestants keep from process to process; an empty one makes first calls cold."""
     env = {**os.environ, **{k: str(threads) for k in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "DSLC_THREADS")}}
+    env |= {"DSLC_CACHE": f"{caches}/dslc", "TORCHINDUCTOR_CACHE_DIR": f"{caches}/inductor"}
     command = [sys.executable, "-m", "benchmarks.contestant", name, str(threads)]
     return Contestant(name, subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env))
+
+
+def as_installed() -> None:
+    """Python's bytecode of dslc, which installing the peers has made of theirs: else a first call would compile the compiler."""
+    import dslc
+
+    compileall.compile_dir(Path(dslc.__file__).parent, quiet=1)
 
 
 def _busy_ticks() -> int:
@@ -83,14 +93,14 @@ def measure(workload: Workload, names: list[str], threads: int, rounds: int, sec
     left_out: dict[str, str] = {}
     players: list[Contestant] = []
     try:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             file = f"{folder}/weights.npz"
             np.savez(file, **weights(shapes(workload)))
             for name in names:
                 if name in workload.unrolled_by:
                     left_out[name] = "it unrolls the loop"
                     continue
-                player = start(name, threads)
+                player = start(name, threads, folder)
                 reply = player.ask({"prepare": workload.name, "weights": file})
                 if "skip" in reply:
                     left_out[name] = reply["skip"]

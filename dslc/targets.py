@@ -21,8 +21,8 @@ class Target:
     program; `missing()` says in one sentence what is not there, or gives None. `compile_timed`: as `compile`, a program that times its launches
     itself (`core.executable.TIMES`). `device()` names what schedules are measured on, None where that is not this machine's; `schedules(kernel)` are
     those that a kernel may have, the cost model's first. `workers()` and `few_rows`: those of the pass `Attention`; `channels_last`: convolutions
-    want values so; `phases`: and spaced ones be products; `lines`: products want weights so; `repeats`: its programs run again without the host
-    (`DeviceProgram.again`)."""
+    want values so; `phases`: spaced ones are to be products; `lines`: products want weights so; `repeats`: its programs run again without the
+    host (`DeviceProgram.again`)."""
 
     name: str
     about: str

@@ -62,7 +62,8 @@ Store = Callable[[Value, Index, Index, Index, Value], None]
 @dataclass(frozen=True)
 class Product:
     """One product to emit. `packed_b`: the packed B of one batch after the other, where `b.side.packed`; in panels of the schedule's columns, or
-    where `b.side.lines` of LINE."""
+    where `b.side.lines` of LINE. `ahead(b, m, n)` has what `store` will read for columns n, n + 1, ... of row m, as far as one line has it, brought
+    near while the sums are made."""
 
     shape: Shape
     schedule: Schedule
@@ -70,6 +71,7 @@ class Product:
     b: Operand
     store: Store
     packed_b: e.Memory | None = None
+    ahead: Callable[[Index, Index, Index], None] | None = None
 
 
 def emit(product: Product, tid: Value, nt: Value, scratch: Value, offset: int = 0) -> None:
@@ -201,10 +203,23 @@ class _Outer:
         load_a, load_b = self.a_loader(batch, strip, local_strip, k0), self.b_loader(batch, panel, local_panel, k0)
         places = [self.sum_at(local_strip, local_panel, i, j * s.lanes) for i in range(s.mr) for j in range(s.nv)]
         sums = [self.sums.load(at, s.lanes) if self.blocked else const(0.0, self.type) for at in places]
+        if self.p.ahead is not None and not self.blocked:
+            self.fetch_ahead(self.p.ahead, batch, strip, panel)
         for value, at in zip(multiply(load_a, load_b, s.mr, s.nv, terms, sums, self.a_fetcher(batch, strip, k0)), places):
             self.sums.store(value, at)
         if not self.blocked:
             self.finish(batch, strip, local_strip, panel, local_panel)
+
+    def fetch_ahead(self, fetch: Callable[[Index, Index, Index], None], batch: Index, strip: Index, panel: Index) -> None:
+        """What the tile's epilogue reads; a row that is not there is the last one."""
+        n, line = self.first_column(panel), 64 // self.shape.dtype.bytes
+
+        def row(i: Value) -> None:
+            m = e.imin(e.iadd(self.first_row(strip), i), self.shape.m - 1)
+            for j in range(0, self.s.nr, line):
+                fetch(batch, m, e.imin(e.iadd(n, j), self.shape.n - 1))
+
+        e.loop(0, self.s.mr, 1, row)
 
     def sum_at(self, local_strip: Index, local_panel: Index, row: Index, column: Index) -> list[Index]:
         """Where a sum of a tile is kept until its epilogue: there is one tile, or a block of them between blocks of k."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dslc.core.dtypes import DType
-from dslc.ir.mlir import func, ir
+from dslc.ir.mlir import func, ir, load_dialects
 from dslc.ir.plan import Branch, Copy, Loop, Place
 
 from . import support
@@ -109,7 +109,8 @@ def build_object(
             codegen.add_once(text, entry)
         codegen.add_text(plan_text(plan, unique, layout, times), "dslc_plan", [*unique, "dslc_barrier", *native])
         for part in _parts(list(unique.values()), codegen.threads):
-            with ir.Context(load_on_create_dialects=DIALECTS), ir.Location.unknown():
+            with ir.Context(load_on_create_dialects=[]) as context, ir.Location.unknown():
+                load_dialects(context, DIALECTS)
                 module = ir.Module.create()
                 for kernel in part:
                     with ir.Location.name(kernel.label):

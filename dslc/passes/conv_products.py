@@ -17,8 +17,7 @@ from dslc.ir.types import type_of
 class Taps:
     """Which taps of one axis of a filter reach the places `phase`, `phase + spacing`, ... of the result, and where each reads: tap `first + step * t`
     of `count` reads element `i + advance * t + offset` at the i-th such place (`i * stride + ...` where the spacing is 1). Phases that differ in
-    where they begin alone may be one: the p-th of `turns` has the taps from `first + first_by * p` on, which read from `offset + offset_by * p` on.
-    """
+    where they begin alone may be one: of the p-th of `turns` first is by `first_by * p`, offset by `offset_by * p` larger."""
 
     first: int
     step: int

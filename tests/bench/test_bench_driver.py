@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import dslc
 from benchmarks import driver
 from benchmarks.driver import Contestant, compare, row, table, time_rounds
 from benchmarks.plot import mean_of_best, plot
@@ -93,3 +94,18 @@ def test_the_plot_shows_every_measured_workload(tmp_path):
     plot({"machine": "m", "date": "d", "rows": rows}, tmp_path / "p.png")
     assert (tmp_path / "p.png").stat().st_size > 5000
     plot({"machine": "m", "date": "d", "rows": rows[2:]}, tmp_path / "none.png")
+
+
+def test_first_calls_are_cold_and_python_s_bytecode_is_there(monkeypatch, tmp_path):
+    """Contestants find empty caches of compiled programs, but do not compile the compiler's own source."""
+    started = []
+    monkeypatch.setattr(driver.subprocess, "Popen", lambda command, env, **_: started.append(env))
+    monkeypatch.setenv("DSLC_CACHE", "/elsewhere")
+    driver.start("dslc", 2, str(tmp_path))
+    assert started[0]["DSLC_CACHE"] == f"{tmp_path}/dslc" and started[0]["TORCHINDUCTOR_CACHE_DIR"].startswith(str(tmp_path))
+    module = tmp_path / "package" / "__init__.py"
+    module.parent.mkdir()
+    module.write_text("x = 1\n")
+    monkeypatch.setattr(dslc, "__file__", str(module))
+    driver.as_installed()
+    assert list(module.parent.glob("__pycache__/__init__.*.pyc"))

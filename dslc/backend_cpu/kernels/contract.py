@@ -28,6 +28,7 @@ from .whole import Whole
 
 Value = Any  # an ir.Value
 
+LONG_TERMS = 64  # terms of sums, beside which fetching a line for each vector of results costs nothing that shows
 STREAM_BYTES = 8 << 20  # results that are larger go past the caches, which operands are read from again and again
 
 
@@ -196,7 +197,22 @@ class _Product(Contraction):
             self._store(frame, schedule.lanes, memories, vector, [emit.idx(batch), emit.idx(m), emit.idx(n), frame.b.index(0)], mask)
 
         packed_b = self._packed(frame, schedule) if b.side.packed else None
-        gemm.emit(gemm.Product(self.shape, schedule, a, b, store, packed_b), frame.tid, frame.threads, frame.scratch)
+        product = gemm.Product(self.shape, schedule, a, b, store, packed_b, self._ahead(frame))
+        gemm.emit(product, frame.tid, frame.threads, frame.scratch)
+
+    def _ahead(self, frame: Frame) -> Any:
+        """Of what the epilogue reads row by row beside the sums, where these take long enough to make; None where there is nothing of that."""
+        reads = survey(self.trace, [node for node, _ in self.results]).reads
+        rows = [r for r in reads if factor_of(r.address, COLUMNS) == 1 and factor_of(r.address, ROWS) != 0 and not symbols_of(r.address)]
+        if not rows or self.shape.k < LONG_TERMS:
+            return None
+
+        def fetch(batch: Any, m: Any, n: Any) -> None:
+            point = Point(frame.b, self.trace, frame.operands, [emit.idx(batch), emit.idx(m), emit.idx(n), frame.b.index(0)])
+            for read in rows:
+                frame.operands[read.operand].fetch([point.scalar(read.address)])
+
+        return fetch
 
     def lays_out_rows(self) -> bool:
         """Whether A is small, scattered in memory, and read for many blocks of columns: filters of a convolution's gradient."""

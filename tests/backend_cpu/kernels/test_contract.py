@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dslc.backend_cpu import emit
 from dslc.backend_cpu.kernels import generate, places
 from dslc.backend_cpu.machine import Machine
 from dslc.backend_cpu.stage import request_of
@@ -15,7 +16,7 @@ from dslc.ir.ops import Add, Contract, Conv, Iota, Max, Mul, Neg, Sub, broadcast
 from dslc.ir.trace import Body
 from dslc.ir.types import type_of
 
-from .harness import Case, cached, check, plan_of, sample
+from .harness import Case, cached, check, plan_of, run, sample
 
 F = FLOAT32
 I, J, K, B, H = range(5)
@@ -55,6 +56,10 @@ def generated(x):
 def linear(x, w, bias):
     y = Add.of(product([I, K], [K, J], [I, J])(x, w), broadcast(bias, (7, 20), [1]))
     return [y, Max.of(y, full_like(y, 0))]
+
+
+def with_rest(x, w, rest):
+    return Add.of(product([I, K], [K, J], [I, J])(x, w), rest)
 
 
 CASES = [
@@ -110,6 +115,9 @@ CASES = [
     Case("conv_weights_in_runs", "contract", [(F, (2, 3, 8, 32)), (F, (2, 5, 8, 32))], weights_in_runs, 1e-4),
     Case("conv_filters_laid_out", "contract", [(F, (2, 1, 16, 12, 64)), (F, (16, 40, 3, 3))], filters_laid_out, 5e-5),
     Case("epilogue", "contract", [(F, (7, 33)), (F, (33, 20)), (F, (20,))], linear, 1e-5),
+    Case("epilogue_rest", "contract", [(F, (37, 70)), (F, (70, 83)), (F, (37, 83))], with_rest, 2e-5),
+    Case("epilogue_rest_narrow", "contract", [(F, (3, 200)), (F, (200, 150)), (BFLOAT16, (3, 150))],
+         lambda a, b, r: with_rest(a, b, cast(r, F)), 5e-5),
     Case("epilogue_moved", "contract", [(F, (7, 33)), (F, (33, 20))],
          lambda a, b: (lambda y: [Neg.of(transpose(y, [1, 0])), y])(product([I, K], [K, J], [I, J])(a, b)), 1e-5),
     Case("epilogue_reshaped", "contract", [(F, (6, 33)), (F, (33, 20))],
@@ -149,3 +157,24 @@ def test_rows_of_places_are_packed_one_by_one(name, monkeypatch):
     monkeypatch.setattr(places, "of", lambda *args, of=places.of: found.append(of(*args)) or found[-1])
     stages(next(replace(case) for case in CASES if case.name == name))
     assert found[0] is not None and found[0].step == (1 if name == "conv_rows_valid" else 2)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "rest", "asked"),
+    [
+        ((40, 96, 64), True, True),
+        ((40, 96, 64), False, False),  # a bias is near
+        ((40, 30, 64), True, False),  # the sums are done before it could come
+    ],
+)
+def test_what_an_epilogue_reads_is_asked_for_while_the_sums_are_made(shapes, rest, asked, monkeypatch):
+    m, k, n = shapes
+    size, real = m * n if rest else n, emit.Memory.fetch
+    found: set[int] = set()
+    monkeypatch.setattr(emit.Memory, "fetch", lambda memory, at: (found.add(memory.ref.type.shape[0]), real(memory, at)))
+
+    def with_more(x, w, more):
+        return with_rest(x, w, more if rest else broadcast(more, (m, n), [1]))
+
+    check(run([Case("rest", "contract", [(F, (m, k)), (F, (k, n)), (F, (m, n) if rest else (n,))], with_more, 5e-5)])[0])
+    assert (size in found) == asked

@@ -3,7 +3,12 @@
 import numpy as np
 import pytest
 
+import dslc
+from dslc.backend_cpu.kernels.reduce import choose_layout
+from dslc.backend_cpu.machine import host
+from dslc.compiler import lower
 from dslc.core.dtypes import BFLOAT16, BOOL, FLOAT32, FLOAT64, INT32, INT64
+from dslc.ir.bodies import kernels_in
 from dslc.ir.ops import (
     Add,
     ArgReduce,
@@ -28,7 +33,10 @@ from dslc.ir.ops import (
     reshape,
     view,
 )  # fmt: skip
+from dslc.ir.rows import Rows, levels_of, nest_of, space_of
+from dslc.ir.trace import Body
 from dslc.ir.types import TensorType, type_of
+from dslc.targets import TARGETS
 
 from .harness import Case, cached, check
 
@@ -87,6 +95,15 @@ def batch_statistics(x):
     return [total, Sub.of(x, broadcast(total, type_of(x).shape, [1]))]
 
 
+def running_statistics(x, mean, variance):
+    """Those of a batch's channels, and what they make of running ones: only the batch is read at every point."""
+    n = type_of(x).size // type_of(mean).size
+    mu = Mul.of(Reduce.of(x, kind="sum", axes=[0, 2]), full_like(mean, 1 / n))
+    d = Sub.of(x, broadcast(mu, type_of(x).shape, [1]))
+    square = Mul.of(Reduce.of(Mul.of(d, d), kind="sum", axes=[0, 2]), full_like(mean, 1 / n))
+    return [Add.of(mean, mu), Add.of(variance, square), Rsqrt.of(Add.of(square, full_like(square, 1e-5)))]
+
+
 def swapped_rows(x):
     """Each row less the sum of another row: a row value that is read elsewhere."""
     total = Reduce.of(x, kind="sum", axes=[1])
@@ -139,6 +156,8 @@ CASES = [
     Case("gelu_add_layernorm", "reduce", [(F, (20, 37)), (F, (20, 37)), (F, (37,)), (F, (37,))],
          lambda x, r, w, b: layernorm(Add.of(gelu(x), r), w, b), 1e-5),
     Case("batch_statistics", "reduce", [(F, (4, 8, 50))], batch_statistics, 2e-5),
+    Case("running_statistics", "reduce", [(F, (3, 40, 90)), (F, (40,)), (F, (40,))], running_statistics, 2e-5),
+    Case("running_statistics_odd", "reduce", [(F, (2, 33, 7)), (F, (33,)), (F, (33,))], running_statistics, 2e-5),
     Case("other_row", "reduce", [(F, (7, 50))], swapped_rows, 1e-5),
     Case("reshaped_rows", "reduce", [(F, (6, 50))], lambda x: reshape(Reduce.of(x, kind="sum", axes=[1]), (2, 3)), 1e-5),
     Case("weighted", "reduce", [(F, (40, 33)), (F, (33,))],
@@ -154,3 +173,25 @@ def cases():
 @pytest.mark.parametrize("name", [case.name for case in CASES])
 def test_reduce(name):
     check(cases()[name])
+
+
+def layout_of(body):
+    """How the reduce kernel of a layer in training runs, and the sizes of its nest."""
+    lowered = lower(dslc.load(f"model M:\n    {body}\n    output y\n"), "train", TARGETS["cpu"])
+    kernel = next(k for k in kernels_in(lowered.module) if k.kind == "reduce")
+    traced = Body.of(kernel.regions[0].blocks[0])
+    levels = levels_of(traced)
+    space = space_of(levels)
+    rows = Rows(traced, space, levels, nest_of(traced, space, levels))
+    return choose_layout(rows, host()), rows.nest.sizes
+
+
+def test_vectors_lie_along_what_is_read_at_every_point():
+    """Statistics of channels read four vectors of the channels once each, and pictures at every point: the latter decide."""
+    layout, sizes = layout_of("input x[2, 64, 12, 20]\n    y = batchnorm(x)")
+    assert layout.across and sizes[layout.dim] == 240
+
+
+def test_vectors_lie_along_channels_where_pictures_do():
+    layout, sizes = layout_of("input x[300, 64]\n    y = batchnorm(x)")
+    assert not layout.across and sizes[layout.dim] == 64
