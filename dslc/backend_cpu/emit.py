@@ -116,7 +116,8 @@ def vector_loop(low: Index, high: Index, lanes: int, body: Callable[..., Sequenc
     if lanes == 1:
         return loop(low, high, 1, lambda i, *c: body(i, 1, None, *c), carried)
     whole = iadd(low, imul(idiv(isub(high, low), lanes), lanes))
-    values = loop(low, whole, lanes, lambda i, *c: body(i, lanes, None, *c), carried)
+    none = isinstance(whole, int) and whole == low  # then the body for whole vectors would be made for nothing
+    values = list(carried) if none else loop(low, whole, lanes, lambda i, *c: body(i, lanes, None, *c), carried)
     if isinstance(whole, int) and whole == high:
         return values
 

@@ -1,6 +1,7 @@
-"""Convolutions of each channel with a filter of its own: a vector of neighbouring places in a row, the taps unrolled.
+"""Convolutions of each channel with a filter of its own: a vector of neighbouring places in some rows at once, the taps unrolled.
 
-A vector whose taps all lie inside the operand is computed without their tests; those at a border read under masks.
+What several rows read is loaded once. Vectors whose taps all lie inside the operand are computed without their tests; those at a border read under
+masks.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from typing import Any
 
 from dslc.core.dtypes import FLOAT32, FLOAT64
 from dslc.ir import index
-from dslc.ir.contractions import COLUMNS, TERMS, Contraction, Roles, roles_of
-from dslc.ir.index import Const, Dim
+from dslc.ir.contractions import BATCH, COLUMNS, ROWS, TERMS, Contraction, Roles, roles_of
+from dslc.ir.index import Const, Dim, Expr
 from dslc.ir.rows import Unsuited
-from dslc.ir.trace import Node, Read, Test, factor_of, symbols_of
+from dslc.ir.trace import Node, Read, Test, factor_of, symbols_of, tidy
 
 from .. import emit
 from ..gemm_schedule import lanes_for
@@ -27,6 +28,7 @@ from ..stage import Frame, Generated, Request, Stage
 Value = Any  # an ir.Value
 
 MOST_TAPS = 49  # that are unrolled
+MOST_SUMS = 72  # products that are unrolled, in the code of a vector: with tests and without, there are two
 
 
 def generate(request: Request, op: Any) -> Generated:
@@ -37,21 +39,31 @@ def generate(request: Request, op: Any) -> Generated:
         raise Unsuited
     if 0 in sizes or any(t.dtype.kind != "float" or t.dtype.bits < 32 for t in (*op.types(), op.type)):
         raise Unsuited
-    kernel = _Depthwise(request, op, replace(roles, classes=(tuple(sorted([*batch, *columns[:-1]])), rows, columns[-1:], terms)))
+    down, along = columns[-2:-1], columns[-1:]
+    outer = [d for d in (*batch, *rows, *columns) if d not in (*down, *along)]
+    kernel = _Depthwise(request, op, replace(roles, classes=(tuple(sorted(outer)), down, along, terms)))
     if kernel.scattered or not all(map(kernel.by_rows, kernel.operands)):
         raise Unsuited
     return Generated([Stage(kernel.build)])
 
 
 class _Depthwise(Contraction):
+    """`together`: rows that are done at once; `taps[r]`: for each tap the operands' reads for the r-th of them, `inside[r]` those without tests. In
+    these reads ROWS is the number of the group, and what rows share is one node."""
+
     def __init__(self, request: Request, op: Any, roles: Roles) -> None:
         super().__init__(request.body, op, roles, request.body.results)
         self.dtype = FLOAT64 if op.type.dtype == FLOAT64 else FLOAT32
         self.lanes = lanes_of_axis(self.sizes[COLUMNS], lanes_for(request.machine, self.dtype))
-        reads = [node for node in self.operands if isinstance(node, Read)]
-        self.inside = [replace(node, tests=()) for node in reads]
-        self.tests = list(dict.fromkeys(t for node in reads for t in node.tests))
+        self.tests = list(dict.fromkeys(t for node in self.operands if isinstance(node, Read) for t in node.tests))
+        versions = 2 if self.tests and self.sizes[COLUMNS] >= self.lanes else 1
+        most = max(1, MOST_SUMS // (versions * self.sizes[TERMS]))
+        self.together = next(n for n in range(most, 0, -1) if self.sizes[ROWS] % n == 0)
+        self.groups = (self.sizes[BATCH], self.sizes[ROWS] // self.together, self.sizes[COLUMNS], 1)
         self.corners = [self.corner(last) for last in (False, True)]
+        known: dict[Any, Read] = {}
+        self.taps, self.inside = ([[[self.read(known, node, r, tap, tests) for node in self.operands] for tap in range(self.sizes[TERMS])]
+                                   for r in range(self.together)] for tests in (True, False))  # fmt: skip
 
     def by_rows(self, node: Node) -> bool:
         """Whether an operand is read along the row, with tests that fail at its ends alone."""
@@ -60,12 +72,23 @@ class _Depthwise(Contraction):
         step = step_of(node.address, COLUMNS, self.lanes, lambda e: COLUMNS in index.dims_of(e))
         return step in (0, 1, 2) and all((factor_of(t.expr, COLUMNS) or 0) >= 0 and factor_of(t.expr, COLUMNS) is not None for t in node.tests)
 
+    def at(self, e: Expr, r: int, tap: int) -> Expr:
+        """An expression at a tap of the r-th row of a group."""
+        return tidy(index.substitute(e, [Dim(0), Dim(1) * self.together + r, Dim(2), Const(tap)]), self.groups)
+
+    def read(self, known: dict[Any, Read], node: Node, r: int, tap: int, tested: bool) -> Read:
+        if not isinstance(node, Read):
+            raise Unsuited
+        tests = tuple(Test(self.at(t.expr, r, tap), t.size) for t in node.tests) if tested else ()
+        address = self.at(node.address, r, tap)
+        return known.setdefault((node.operand, address, tests), Read(node.dtype, node.operand, address, tests))
+
     def corner(self, last: bool) -> list[Test]:
-        """The tests at the tap where each is first, or last, to fail as the row goes on."""
+        """The tests at the row and the tap where each is first, or last, to fail as the row goes on."""
         found = []
         for t in self.tests:
-            at = [self.trace.tidy(index.substitute(t.expr, [Dim(0), Dim(1), Dim(2), Const(tap)])) for tap in range(self.sizes[TERMS])]
-            offsets = [self.trace.tidy(e - at[0]) for e in at]
+            at = [self.at(t.expr, r, tap) for r in range(self.together) for tap in range(self.sizes[TERMS])]
+            offsets = [tidy(e - at[0], self.groups) for e in at]
             if not all(isinstance(o, Const) for o in offsets):
                 raise Unsuited
             key = [o.value for o in offsets]  # type: ignore[attr-defined]
@@ -73,41 +96,51 @@ class _Depthwise(Contraction):
         return found
 
     def build(self, frame: Frame) -> None:
-        """The threads share the rows."""
-        low, high = emit.share(self.sizes[0], frame.tid, frame.threads)
-        width = self.sizes[COLUMNS]
+        """The threads share the groups of rows."""
+        low, high = emit.share(self.groups[BATCH] * self.groups[ROWS], frame.tid, frame.threads)
 
-        def row(batch: Value) -> None:
+        def group(t: Value) -> None:
+            batch, rows = emit.idiv(t, self.groups[ROWS]), emit.irem(t, self.groups[ROWS])
+
             def part(n: Value, lanes: int, mask: Value) -> None:
-                self.vector(frame, batch, n, lanes, mask)
+                self.vector(frame, [emit.idx(batch), emit.idx(rows), emit.idx(n), frame.b.index(0)], lanes, mask)
 
-            emit.vector_loop(0, width, self.lanes, part)
+            emit.vector_loop(0, self.sizes[COLUMNS], self.lanes, part)
 
-        emit.loop(low, high, 1, row)
+        emit.loop(low, high, 1, group)
 
-    def point(self, frame: Frame, batch: Value, n: Any, tap: int, lanes: int, mask: Value = None) -> Point:
-        dims = [emit.idx(batch), frame.b.index(0), emit.idx(n), frame.b.index(tap)]
+    def point(self, frame: Frame, dims: list[Value], lanes: int, mask: Value = None) -> Point:
         return Point(frame.b, self.trace, frame.operands, dims, COLUMNS, lanes, mask)
 
-    def vector(self, frame: Frame, batch: Value, n: Value, lanes: int, mask: Value) -> None:
-        def sums(nodes: list[Any]) -> list[Value]:
-            total = frame.b.const(computed(self.dtype), 0.0, lanes)
+    def vector(self, frame: Frame, dims: list[Value], lanes: int, mask: Value) -> None:
+        """The rows of a group at `lanes` places."""
+        zero = frame.b.const(computed(self.dtype), 0.0, lanes)
+
+        def sums(taps: list[list[list[Read]]]) -> list[Value]:
+            point, totals = self.point(frame, dims, lanes, mask), [zero] * self.together
+            loaded: dict[int, Value] = {}
             for tap in range(self.sizes[TERMS]):
-                point = self.point(frame, batch, n, tap, lanes, mask)
-                a, b = (self.spread(point, point.value(node), lanes) for node in nodes)
-                total = emit.fma(a, b, total)
-            return [total]
+                for r in range(self.together):
+                    for node in taps[r][tap]:
+                        if id(node) not in loaded:
+                            loaded[id(node)] = self.spread(point, point.value(node), lanes)
+                    a, b = (loaded[id(node)] for node in taps[r][tap])
+                    totals[r] = emit.fma(a, b, totals[r])
+            return totals
 
         if self.tests and mask is None:
-            total = emit.choose(self.all_inside(frame, batch, n, lanes), [frame.b.const(computed(self.dtype), 0.0, lanes).type],
-                                lambda: sums(self.inside), lambda: sums(list(self.operands)))[0]  # fmt: skip
+            inside = self.all_inside(frame, dims, lanes)
+            totals = emit.choose(inside, [zero.type] * self.together, lambda: sums(self.inside), lambda: sums(self.taps))
         else:
-            total = sums(list(self.operands))[0]
-        self.store(frame, Val(total, self.op.type.dtype, lanes), batch, n, mask)
+            totals = sums(self.taps)
+        for r, total in enumerate(totals):
+            row = emit.idx(emit.iadd(emit.imul(dims[ROWS], self.together), r))
+            self.store(frame, Val(total, self.op.type.dtype, lanes), [dims[BATCH], row, *dims[COLUMNS:]], mask)
 
-    def all_inside(self, frame: Frame, batch: Value, n: Value, lanes: int) -> Value:
-        """Whether every tap of every lane lies inside: the first lane's lowest and the last lane's highest tell."""
-        points = [self.point(frame, batch, at, 0, 1) for at in (n, emit.iadd(n, lanes - 1))]
+    def all_inside(self, frame: Frame, dims: list[Value], lanes: int) -> Value:
+        """Whether every tap of every row and lane lies inside: the first lane's lowest and the last lane's highest tell."""
+        ends = (dims[COLUMNS], emit.iadd(dims[COLUMNS], lanes - 1))
+        points = [self.point(frame, [*dims[:COLUMNS], at, dims[TERMS]], 1) for at in ends]
         first, last = (point.all_of(tests).ssa for point, tests in zip(points, self.corners))
         return frame.b.same("arith.andi", first, last)
 
@@ -116,11 +149,11 @@ class _Depthwise(Contraction):
         ssa = v.ssa if computed(v.dtype) == computed(self.dtype) else point.s.cast(v, v.dtype, self.dtype).ssa
         return ssa if v.lanes == lanes else point.b.spread(ssa, computed(self.dtype), lanes)
 
-    def store(self, frame: Frame, value: Val, batch: Value, n: Value, mask: Value) -> None:
+    def store(self, frame: Frame, value: Val, dims: list[Value], mask: Value) -> None:
         def given(_point: Point, _node: Node) -> Val:
             return value
 
-        point = self.point(frame, batch, n, 0, value.lanes, mask)
+        point = self.point(frame, dims, value.lanes, mask)
         point.given = given
         made = [point.value(node) for node, _ in self.results]
         for v, (_, address), memory in zip(made, self.results, frame.results):

@@ -27,7 +27,7 @@ def product(lhs, rhs, out, dtype=None, tf32=False):
 
 
 def conv(stride, pad, size, dilation=(1, 1), spacing=(1, 1), tf32=False):
-    return lambda x, w: Conv.of(x, w, stride=stride, dilation=dilation, spacing=spacing, low=pad, size=size, dtype=F, tf32=tf32)
+    return lambda x, w: Conv.of(x, w, stride=stride, dilation=dilation, spacing=spacing, low=pad, size=size, dtype=type_of(x).dtype, tf32=tf32)
 
 
 def weights_in_runs(x, w):
@@ -99,6 +99,17 @@ CASES = [
     Case("conv_depthwise", "contract", [(F, (2, 6, 1, 9, 20)), (F, (6, 1, 1, 3, 3))], conv([1, 1], [1, 1], [9, 20]), 1e-5),
     Case("conv_depthwise_wide", "contract", [(F, (1, 3, 1, 6, 70)), (F, (3, 1, 1, 3, 5))], conv([1, 1], [1, 2], [6, 70]), 1e-5),
     Case("conv_depthwise_strided", "contract", [(F, (2, 6, 1, 9, 72)), (F, (6, 1, 1, 3, 3))], conv([2, 2], [1, 1], [5, 36]), 1e-5),
+    *(Case(f"conv_depthwise_{name}", "contract", [(dtype, (2, 5, 1, *size)), (dtype, (5, 1, 1, *taps))], conv(stride, pad, made, dilation), 2e-5)
+      for name, dtype, size, taps, stride, pad, made, dilation in (
+          ("short", F, (7, 7), (3, 3), [1, 1], [1, 1], [7, 7], (1, 1)), ("short_twice", F, (14, 14), (3, 3), [1, 1], [1, 1], [14, 14], (1, 1)),
+          ("short_strided", F, (14, 13), (3, 3), [2, 2], [1, 1], [7, 7], (1, 1)), ("prime", F, (13, 37), (3, 3), [1, 1], [1, 1], [13, 37], (1, 1)),
+          ("dilated", F, (12, 40), (3, 3), [1, 1], [3, 2], [12, 40], (3, 2)), ("five", F, (8, 33), (5, 5), [1, 1], [2, 2], [8, 33], (1, 1)),
+          ("strided_dilated", F, (21, 50), (3, 3), [2, 2], [3, 3], [11, 25], (3, 3)), ("valid", F, (10, 34), (3, 3), [1, 1], [0, 0], [8, 32], (1, 1)),
+          ("double", FLOAT64, (8, 24), (3, 3), [1, 1], [1, 1], [8, 24], (1, 1)), ("flat", F, (1, 48), (1, 3), [1, 1], [0, 1], [1, 48], (1, 1)))),
+    Case("conv_depthwise_line", "contract", [(F, (2, 5, 1, 40)), (F, (5, 1, 1, 4))],
+         lambda x, w: Conv.of(x, w, stride=[1], dilation=[1], spacing=[1], low=[3], size=[40], dtype=F), 1e-5),
+    Case("conv_depthwise_volume", "contract", [(F, (1, 3, 1, 4, 6, 20)), (F, (3, 1, 1, 2, 3, 3))],
+         lambda x, w: Conv.of(x, w, stride=[1] * 3, dilation=[1] * 3, spacing=[1] * 3, low=[1] * 3, size=[5, 6, 20], dtype=F), 2e-5),
     Case("conv_depthwise_spaced", "contract", [(F, (2, 6, 1, 5, 20)), (F, (6, 1, 1, 3, 3))], conv([1, 1], [1, 1], [9, 39], spacing=(2, 2)), 1e-5),
     Case("conv_edge", "contract", [(F, (1, 1, 64, 7, 7)), (F, (1, 160, 64, 3, 3)), (F, (160,)), (F, (1, 160, 7, 7))], edge, 5e-5),
     Case("product_edge", "contract", [(F, (150, 300)), (F, (300, 100))], product([I, K], [K, J], [I, J]), 5e-5),
@@ -178,3 +189,19 @@ def test_what_an_epilogue_reads_is_asked_for_while_the_sums_are_made(shapes, res
 
     check(run([Case("rest", "contract", [(F, (m, k)), (F, (k, n)), (F, (m, n) if rest else (n,))], with_more, 5e-5)])[0])
     assert (size in found) == asked
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "loads"),
+    [
+        (7, 7, 27 + 9),  # nine rows of the picture, each at three places, for seven: 63 would be one by one
+        (4, 48, 2 * (18 + 9)),  # with tests and without
+        (11, 48, 2 * (9 + 9)),  # a prime
+    ],
+)
+def test_rows_of_a_depthwise_convolution_share_what_they_read(rows, width, loads, monkeypatch):
+    count, real = [], emit.Memory.load
+    monkeypatch.setattr(emit.Memory, "load", lambda memory, *args, **kw: (count.append(1), real(memory, *args, **kw))[1])
+    operands = [(F, (2, 5, 1, rows, width)), (F, (5, 1, 1, 3, 3))]
+    check(run([Case("shared", "contract", operands, conv([1, 1], [1, 1], [rows, width]), 1e-5)])[0])
+    assert len(count) == loads
