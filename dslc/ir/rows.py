@@ -243,12 +243,11 @@ def nest_of(body: Body, space: RowSpace, levels: Sequence[Level]) -> Space:
 
 def vector_dim(rows: Rows, lanes: int) -> int | None:
     """The dim of the nest along which most memory is contiguous, or every second element is read, for vectors of so many lanes; the last one where
-    they tie. What is read once a row counts as often as that is."""
+    they tie. What is the same along some dims counts as often as it is another one."""
     found = survey(rows.trace, rows.roots())
     addresses = [r.address for r in found.reads] + [address for _, address, row in rows.results if not row]
     sizes = rows.nest.sizes
-    once = 1 / max(1, prod(sizes[rows.kept :]))
-    weights = [1.0 if any(d >= rows.kept for d in index.dims_of(e)) or symbols_of(e) else once for e in addresses]
+    weights = [1.0 if symbols_of(e) else 1 / max(1, prod(n for d, n in enumerate(sizes) if d not in index.dims_of(e))) for e in addresses]
     best, most = None, -1.0
     for dim, n in enumerate(sizes):
         score = 0.0
