@@ -25,7 +25,7 @@ from .machine import Machine
 from .native import KernelArguments, KernelCall, KernelFunction, NativeStep, Times, aligned, build_object
 from .stage import STREAM_BYTES, Generated, Request, Stage, frame_of, request_of
 
-VERSION = 4  # of the generated code, for caches
+VERSION = 5  # of the generated code, for caches
 OPT_LEVEL = 0  # of LLVM's passes over its IR: higher ones double the time to compile and gain little on kernels that are built this way
 _DEPTH = 20_000  # Python frames that a long chain of ops in one kernel may take while it is traced
 

@@ -275,3 +275,13 @@ def call_libm(name: str, *operands: Value) -> Value:
     for lane in range(lanes_of(result)):
         result = insert(func.CallOp([element], callee, [extract(x, lane) for x in operands]).results[0], result, lane)
     return result
+
+
+def instruction(name: str, *operands: Value, of: Value = None) -> Value:
+    """A processor's instruction by LLVM's name for it; the result has the type of `of`, or of the first operand."""
+    attributes = {
+        "intrin": ir.StringAttr.get(name),
+        "op_bundle_sizes": ir.DenseI32ArrayAttr.get([]),
+        "operandSegmentSizes": ir.DenseI32ArrayAttr.get([len(operands), 0]),
+    }
+    return ir.Operation.create("llvm.call_intrinsic", [(operands[0] if of is None else of).type], list(operands), attributes).result

@@ -15,8 +15,9 @@ from typing import Any
 
 from dslc.ir.mlir import arith, ir, math, vector
 
-from .emit import call_libm, choose, fcmp, fma, icmp
-from .types import const, element_of, f32, f64, i1, i32, i64, is_vector, like
+from .emit import call_libm, choose, fcmp, fma, icmp, instruction
+from .machine import host
+from .types import const, element_of, f32, f64, i1, i32, i64, is_vector, lanes_of, like
 
 Value = Any
 
@@ -84,11 +85,22 @@ _EXP_HIGH, _EXP_LOW = 88.72284, -87.33655  # beyond: infinity, zero
 
 
 def _exp32(x: Value) -> Value:
+    if is_vector(x) and lanes_of(x) == host().lanes == 16:
+        return _exp_scaled(x)
     t, r = _reduced(x)
     p = fma(fma(horner(r, _EXP), r, _k(1.0, x)), r, _k(1.0, x))
     value = _times_power_of_two(p, t)
     value = arith.select(fcmp("lt", x, _k(_EXP_LOW, x)), _k(0.0, x), value)
     return arith.select(fcmp("ugt", x, _k(_EXP_HIGH, x)), arith.addf(x, _k(inf, x)), value)
+
+
+def _exp_scaled(x: Value) -> Value:
+    """exp by AVX-512's product with a power of two, which knows both ends of the range and NaN: six instructions fewer than by bits."""
+    t, r = _reduced(clamp(x, -150.0, 150.0))  # e^-150 is zero, e^150 infinity
+    p = fma(fma(horner(r, _EXP), r, _k(1.0, x)), r, _k(1.0, x))
+    n = arith.subf(t, _k(_MAGIC, x))
+    every, rounding = const(-1, ir.IntegerType.get_signless(16)), const(4, i32())  # all lanes; as the processor is set
+    return instruction("llvm.x86.avx512.mask.scalef.ps.512", p, n, x, every, rounding)
 
 
 def exp_nonpositive(x: Value) -> Value:

@@ -6,6 +6,7 @@ from typing import Any
 
 from dslc.ir.mlir import ir, vector
 
+from .emit import instruction
 from .machine import Machine
 from .types import const, i32, lanes_of, vec
 
@@ -35,17 +36,7 @@ def dot(machine: Machine, total: Value, a: Value, b: Value) -> Value:
     bits = 32 * lanes
     if machine.vnni:
         a, b = (vector.bitcast(vec(4 * lanes, ir.IntegerType.get_signless(8)), v) for v in (a, b))
-        return _intrinsic(f"llvm.x86.avx512.vpdpbusd.{bits}", total, a, b)
+        return instruction(f"llvm.x86.avx512.vpdpbusd.{bits}", total, a, b)
     a, b = (vector.bitcast(vec(2 * lanes, ir.IntegerType.get_signless(16)), v) for v in (a, b))
     name = "llvm.x86.avx512.pmaddw.d.512" if bits == 512 else "llvm.x86.avx2.pmadd.wd"
-    return ir.Operation.create("arith.addi", [total.type], [total, _intrinsic(name, a, b, of=total)]).result
-
-
-def _intrinsic(name: str, *operands: Value, of: Value = None) -> Value:
-    """A processor's instruction by LLVM's name for it; the result has the type of `of`, or of the first operand."""
-    attributes = {
-        "intrin": ir.StringAttr.get(name),
-        "op_bundle_sizes": ir.DenseI32ArrayAttr.get([]),
-        "operandSegmentSizes": ir.DenseI32ArrayAttr.get([len(operands), 0]),
-    }
-    return ir.Operation.create("llvm.call_intrinsic", [(operands[0] if of is None else of).type], list(operands), attributes).result
+    return ir.Operation.create("arith.addi", [total.type], [total, instruction(name, a, b, of=total)]).result
