@@ -22,6 +22,7 @@ from dslc.ir.types import TensorType, fuse_locations, type_of
 
 from .kernel_rules import AGAIN, CONTROL, POINTWISE, is_placement, is_read_along, kind_of, read_by_product, widens_bytes
 from .prune import remove_dead
+from .simplify import maker
 
 MAX_OPS = 60  # of a kernel: beyond, compile time grows and nothing is gained
 
@@ -57,14 +58,14 @@ def prepare(block: ir.Block) -> None:
         if isinstance(op, ops.Gather):
             _widen_last(op)
     for op in reversed(list(block.operations)):
-        if (isinstance(op, Op) and _widens(op)) or (isinstance(op, Op) and widens_bytes(op) and read_by_product(op)):
+        if isinstance(op, Op) and (_widens(op) or (widens_bytes(op) and read_by_product(op))):
             _one_a_reader(op)
 
 
 def _widen_last(op: ops.Gather) -> None:
     """Of 16-bit values that are gathered as float32, those that are gathered become float32."""
-    wide = None if isinstance(op.x.owner, ir.Block) else op.x.owner.opview
-    if isinstance(wide, ops.Cast) and type_of(wide.x).dtype.bits == 16 and wide.dtype == FLOAT32 and op.outside == 0:
+    wide = maker(op.x)
+    if wide is not None and _widens(wide) and op.outside == 0:
         with ir.InsertionPoint(op), op.location:
             found = ops.Gather.of(wide.x, *op.operands[1:], batch=op.batch, outside=op.outside)
             op.results[0].replace_all_uses_with(ops.cast(found, FLOAT32))

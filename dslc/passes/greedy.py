@@ -10,6 +10,8 @@ from dslc.ir.mlir import ir
 from dslc.ir.program import Slot, finish_program, program_of, results_of
 from dslc.ir.types import type_of
 
+from .simplify import maker
+
 
 @dataclass(frozen=True)
 class Greedy:
@@ -27,7 +29,8 @@ class Greedy:
         for slot, value in results:
             t = type_of(value)
             if slot.role == "output" and t.dtype.is_float and t.rank == 2 and t.shape[1]:
-                with ir.InsertionPoint(end), ir.Location.unknown() if isinstance(value.owner, ir.Block) else value.owner.location:
+                made = maker(value)
+                with ir.InsertionPoint(end), made.location if made is not None else ir.Location.unknown():
                     found = _greatest(value)
                 added += [(Slot(slot.name + name, "output", type_of(v), slot.line), v) for name, v in found.items()]
         finish_program(program, [*results, *added])
@@ -36,8 +39,8 @@ class Greedy:
 def _greatest(value: ir.Value) -> dict[str, ir.Value]:
     """Both, from the value as it was before it got the shape of the output: what is read again is not copied."""
     rows = type_of(value).shape[:1]
-    maker = None if isinstance(value.owner, ir.Block) else value.owner.opview
-    x = maker.x if isinstance(maker, ops.Reshape) and type_of(maker.x).shape[-1:] == type_of(value).shape[1:] else value
+    shaped = maker(value)
+    x = shaped.x if isinstance(shaped, ops.Reshape) and type_of(shaped.x).shape[-1:] == type_of(value).shape[1:] else value
     last = type_of(x).rank - 1
     best = ops.ArgReduce.of(x, kind="max", axis=last)
     return {BEST: ops.reshape(best, rows), GREATEST: ops.reshape(ops.Gather.of(x, best, batch=last, outside=0.0), rows)}

@@ -97,6 +97,7 @@ class CachedModel:
         self._at_end([list(s) for s in sequences], rows)
         best, greatest = self.output.name + BEST, self.output.name + GREATEST
         given = {self.tokens.name: self._token, "position": self._position}
+        self._held = [None] * self.batch  # where this fails nobody knows what the caches have seen
         found = self.step.again(given, turns, carried={self.tokens.name: best}, counted="position")  # type: ignore[attr-defined]
         for top in found[greatest]:
             check_finite(top[rows])

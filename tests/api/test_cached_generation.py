@@ -10,6 +10,7 @@ import pytest
 import dslc
 from dslc.compiled import decoder_of, program_of
 from dslc.core.errors import DataError
+from dslc.core.executable import GREATEST
 from dslc.runtime.cached import CachedModel
 from dslc.runtime.generation import Stop, WindowModel, generate
 from dslc.runtime.sampling import Sampling
@@ -136,3 +137,21 @@ def test_logits_that_are_not_finite_end_a_device_that_goes_on_by_itself() -> Non
     model.params[path] = np.full(29, np.nan, np.float32)
     with pytest.raises(DataError, match="the logits of row 0 are not finite"):
         generate(decoder, [[1, 2, 3, 4]], 5, Sampling(method="greedy"))
+
+
+def test_what_caches_have_seen_is_not_known_behind_a_failure() -> None:
+    """A carry has gone on with tokens that nobody was told: the sequence that goes on from there is filled anew."""
+    model = model_of("lstm")
+    ahead, single = decoder_of(model, "cuda-emulated"), decoder_of(model, "cuda-emulated")
+    assert isinstance(ahead, CachedModel) and isinstance(single, CachedModel)
+    ahead.logits([[1, 2, 3]])
+    again = ahead.step.again
+
+    def damaged(given, turns, **how):
+        found = again(given, turns, **how)
+        return found | {name: np.full_like(v, np.nan) for name, v in found.items() if name.endswith(GREATEST)}
+
+    ahead.step.again = damaged
+    with pytest.raises(DataError, match="not finite"):
+        ahead.greedy([[1, 2, 3, 4]], 4)
+    np.testing.assert_allclose(ahead.logits([[1, 2, 3, 4, 5]]), single.logits([[1, 2, 3, 4, 5]]), atol=TOLERANCE, rtol=TOLERANCE)

@@ -25,7 +25,7 @@ from ..stage import Function, FunctionWriter, Generated, Memory, Request, index_
 from ..types import accumulator, computed_type
 from . import columns
 from . import map as map_kernel
-from .rows import MOST_HELD, STATIC_SHARED, WARP, Layout, RowWriter, State, combined, in_chunks, start_of
+from .rows import MOST_HELD, WARP, Layout, RowWriter, State, combined, in_chunks, shared_room, start_of
 
 THREADS = 256
 MOST_SHARED = 40 << 10  # bytes of states in shared memory
@@ -86,10 +86,9 @@ def _in_shared(layout: Layout, points: int, chunks: int, rows: Rows, request: Re
     at once where they fit, so that one loads while the other computes."""
     reads = [r for r in survey(rows.trace, rows.roots()).reads if chunked(r.address, len(rows.nest.sizes) - 1, max(layout.width, 2))]
     size = points * (2 if layout.width > 1 and reads and all(r.dtype.bits == 16 for r in reads) else 4)
-    room = request.arch.shared_bytes - STATIC_SHARED
-    if _passes(rows) < 2 or layout.rows > 1 or 0 < layout.turns * layout.width <= MOST_HELD or size > room:
+    threads = next((n for n in (512, 1024) if size <= shared_room(request.arch, n)), None)
+    if _passes(rows) < 2 or layout.rows > 1 or 0 < layout.turns * layout.width <= MOST_HELD or threads is None:
         return layout
-    threads = 512 if 2 * size <= room else 1024
     return replace(layout, threads=threads, turns=-(-chunks // threads), shared=True)
 
 
@@ -208,7 +207,7 @@ def _rows_function(request: Request, rows: Rows, layout: Layout) -> Function:
     if writer.outputs:
         with w.block(f"if ({live})") if live else w.block(""):
             writer.run_pass(len(rows.folds), keep)
-    blocks = max(1, min(2048 // layout.block, request.arch.shared_bytes // writer.shared_bytes)) if writer.shared_bytes else 1
+    blocks = 1024 // layout.threads if layout.shared else 1
     words = _words(layout, writer.points)
     return w.function((grid,), (layout.block,), shared_bytes=writer.shared_bytes, blocks_per_sm=blocks, schedule=words)
 

@@ -18,6 +18,7 @@ from dslc.ir.ops.reduction import KINDS, identity
 from dslc.ir.rows import Fold, Rows
 from dslc.ir.trace import Apply, Given, Node, Product, Read, children, dims_under, invariant, survey, symbols_of
 
+from ..arch import Arch
 from ..pull import Point, chunked, moves_with
 from ..scalars import Arithmetic, Val
 from ..stage import FunctionWriter, Memory, Request
@@ -477,7 +478,7 @@ class RowWriter:
         if not self.layout.turns:
             return []
         out: dict[int, Node] = {}
-        room = self.w.request.arch.shared_bytes - STATIC_SHARED if self.layout.shared else MOST_HELD
+        room = shared_room(self.w.request.arch, self.layout.threads) if self.layout.shared else MOST_HELD
         earlier: set[int] = set()
         for p in range(len(self.roots)):
             stack, seen = list(self.roots[p]), set()
@@ -502,6 +503,11 @@ class RowWriter:
         if self.layout.shared:
             return self.layout.turns * (1 if self._packed(node) else self.layout.width) * self.layout.threads * self._bytes(node)
         return self.layout.turns * self.layout.width // (2 if self._packed(node) else 1)
+
+
+def shared_room(arch: Arch, threads: int) -> int:
+    """Bytes of shared memory for what a block of so many threads keeps of its row: a multiprocessor has 1024 of them."""
+    return arch.shared_bytes * threads // 1024 - STATIC_SHARED
 
 
 def in_chunks(rows: Rows, request: Request, read: Read, dim: int, width: int) -> bool:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import dslc
+from dslc.backend_cuda.arch import EMULATED
 from dslc.targets import TARGETS
 
 pytestmark = pytest.mark.skipif(TARGETS["cuda-emulated:checked"].missing() is not None, reason="needs g++ and NVIDIA's headers")
@@ -25,6 +26,9 @@ def test_long_rows_are_kept_in_shared_memory(points: int, dtype: str, threads: i
     program = dslc.compile(model, target="cuda-emulated:checked")
     assert f"reduce: {threads} threads a row of {points} points" in program.executable.source
     assert "kept in shared memory" in program.executable.source
+    assert f"__launch_bounds__({threads}, {1024 // threads})" in program.executable.source
+    (launch,) = program.executable.launches
+    assert 0 < launch.shared_bytes <= EMULATED.shared_bytes * threads // 1024  # so that so many blocks fit
     x = np.random.default_rng(0).standard_normal((ROWS, points)).astype(np.float32)
     given = x.astype(ml_dtypes.bfloat16) if dtype == "bfloat16" else x
     exact = np.exp(given.astype(np.float64))
