@@ -173,7 +173,7 @@ def _categorical(eq: Equation, node: s.Call, logits: Point, removed: list[IndexV
 def along(eq: Equation, node: s.Call, name: str, env: Env) -> Point:
     """`softmax[j](e)` and its kin: j stays."""
     entries = node.function.entries  # type: ignore[union-attr]
-    if len(entries) != 1 or len(node.arguments) != 1:
+    if len(entries) != 1 or len(node.arguments) != 1 or node.keywords:
         raise TypeError_(f"{name}[j](...) takes one index and one argument", node.span)
     var = env[entries[0].name]
     value = eq.value(node.arguments[0], env)

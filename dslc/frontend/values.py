@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,7 +56,6 @@ class LayerValue:
     """A layer or a model, as a value: it can be called, used, and passed as an option."""
 
     definition: syntax.Layer | syntax.Model
-    scope: Mapping[str, Any]
 
     @property
     def name(self) -> str:
@@ -68,19 +67,17 @@ class Function:
     """A built-in function."""
 
     name: str
-    apply: Callable[..., Any] = field(compare=False)
 
 
 @dataclass(eq=False)
 class Instance:
-    """A layer with parameters of its own. `frame` is what its first call made; later calls share its parameters."""
+    """A layer with parameters of its own, which its first call makes and later calls share."""
 
     layer: LayerValue
     path: str
     options: dict[str, Any]
     parameters: dict[str, Tensor] = field(default_factory=dict)
     names: dict[str, int] = field(default_factory=dict)  # how often a name was given to an instance below
-    children: dict[str, Instance] = field(default_factory=dict)
     absent: dict[str, tuple[str, Span]] = field(default_factory=dict)  # parameters whose condition was false: (condition, its place)
 
 
@@ -173,7 +170,7 @@ def materialize(value: Any, like: TensorType, dtype: DType) -> ir.Value:
     return ops.full(TensorType(dtype, like.shape), value)
 
 
-def broadcast_whole(values: list[Any], spans: list[Span], name: str) -> tuple[list[Any], TensorType]:
+def broadcast_whole(values: list[Any], name: str) -> tuple[list[Any], TensorType]:
     """Tensors and numbers of a bare expression brought to one shape as numpy does."""
     tensors = [v for v in values if isinstance(v, Tensor)]
     rank = max(t.type.rank for t in tensors)
@@ -181,7 +178,7 @@ def broadcast_whole(values: list[Any], spans: list[Span], name: str) -> tuple[li
     for t in tensors:
         for k, n in enumerate(t.type.shape, rank - t.type.rank):
             if n != 1 and shape[k] not in (1, n):
-                raise ShapeError(f"{name} of {' and '.join(str(x.type) for x in tensors)}", spans)
+                raise ShapeError(f"{name} of {' and '.join(str(x.type) for x in tensors)}")
             shape[k] = n if n != 1 else shape[k]
     out: list[Any] = []
     for v in values:
