@@ -12,7 +12,7 @@ from . import syntax as s
 from .signatures import by_name
 from .statics import DYNAMIC, static_value
 from .unparse import unparse
-from .values import Results, Tensor, Turn, axis_text, described
+from .values import Results, Tensor, Turn, axis_text, described, number
 
 if TYPE_CHECKING:
     from .frame import Frame
@@ -66,7 +66,7 @@ def _port(frame: Frame, formal: s.Formal, value: Any, node: s.Call) -> None:
     if isinstance(value, Turn):
         value = Tensor(value.scan.turn)
     if isinstance(value, (int, float)):
-        value = Tensor(ops.constant(value))
+        value = Tensor(number(value))
     if not isinstance(value, Tensor):
         raise TypeError_(f"'{formal.name}' of {frame.definition.name} is a tensor, given {described(value)}", node.span)
     if formal.type is not None:

@@ -21,7 +21,7 @@ from .products import IndexVar, aligned, index_value, ordered
 from .reads import read_tensor
 from .signatures import bound
 from .unparse import unparse
-from .values import Function, LayerValue, Point, Tensor, Turn, common_dtype, described, is_static, located, materialize
+from .values import Function, LayerValue, Point, Tensor, Turn, as_point, common_dtype, described, is_static, located, materialize
 
 if TYPE_CHECKING:
     from .elaborate import Frame
@@ -86,10 +86,7 @@ class Equation:
         value = self.value(expr, self.env)
         if not isinstance(value, (Point, int, float)):
             raise TypeError_(f"an element is a number, this is {described(value)}", expr.span)
-        if not isinstance(value, Point):
-            value = Point(
-                ops.full(TensorType(dtypes.INT32 if isinstance(value, int) and not isinstance(value, bool) else _dtype(value), ()), value), ()
-            )
+        value = as_point(value)
         if any(v not in axes for v in value.axes):
             raise ShapeError(f"'...' stands on the right of {unparse_target(self.target)}, neither on the left nor in a reduction", expr.span)
         if size_of(axes) > 2**40:
@@ -509,10 +506,6 @@ def unparse_target(target: s.Target | None) -> str:
         return "the value"
     axes = [a.name + (f" < {unparse(a.bound)}" if a.bound is not None else "") if isinstance(a, s.Index) else "..." for a in target.axes or ()]
     return f"{target.name}[{', '.join(axes)}]"
-
-
-def _dtype(value: Any) -> dtypes.DType:
-    return dtypes.BOOL if isinstance(value, bool) else dtypes.FLOAT32
 
 
 def _reads(node: Any, env: Env) -> list[s.Read]:

@@ -23,7 +23,7 @@ from .signatures import by_name
 from .source import FileScope, library_layer, library_names
 from .statics import DYNAMIC, static_value
 from .unparse import unparse
-from .values import Function, Instance, LayerValue, Results, Tensor, Turn, as_size, axis_text, described, is_static
+from .values import Function, Instance, LayerValue, Results, Tensor, Turn, as_size, axis_text, described, is_static, number
 from .wholes import WholeValues
 
 if TYPE_CHECKING:
@@ -334,7 +334,7 @@ class Frame(WholeValues):
         if isinstance(value, Turn):
             value = Tensor(value.scan.turn)
         if isinstance(value, (int, float)):
-            return Tensor(ops.constant(value))
+            return Tensor(number(value))
         if not isinstance(value, Tensor):
             raise TypeError_(f"a tensor is needed, this is {described(value)}", span)
         return value

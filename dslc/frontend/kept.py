@@ -14,7 +14,7 @@ from . import trees, wraps
 from .initializers import Initializer, initializer
 from .statics import DYNAMIC, static_value
 from .unparse import unparse
-from .values import Instance, Tensor, Tree, axis_text, described
+from .values import Instance, Tensor, Tree, axis_text, described, number
 
 if TYPE_CHECKING:
     from .frame import Frame
@@ -92,7 +92,7 @@ def update(frame: Frame, node: s.Update) -> None:
     old = frame.names[name]
     value = frame.item(node, node.target, node.value)  # type: ignore[arg-type]
     if not isinstance(value, Tensor):
-        value = Tensor(ops.full(old.type, value))
+        value = Tensor(number(value, old.type.dtype, old.type.shape))
     if value.type.shape != old.type.shape:
         raise ShapeError(f"state '{name}' is {old.type}, its new value {value.type}", node.span)
     value = Tensor(ops.cast(value.value, old.type.dtype))

@@ -14,7 +14,7 @@ from dslc.ir.types import TensorType, type_of
 
 from . import syntax as s
 from .equations import Equation
-from .values import Tensor, Turn, axis_text
+from .values import Tensor, Turn, axis_text, number
 
 if TYPE_CHECKING:
     from .frame import Frame
@@ -170,10 +170,12 @@ def scan(frame: Frame, node: s.Scan) -> None:
 
 def _carry_start(frame: Frame, c: s.Carry) -> ir.Value:
     value = frame.whole(c.start)
-    if c.axes is None:
-        tensor = frame._tensor(value, c.start.span)
-        return ops.cast(tensor.value, dtypes.BY_NAME[c.type]) if c.type else tensor.value
     dtype = frame._dtype(c)
+    if c.axes is None:
+        if c.type and isinstance(value, (int, float)):
+            return number(value, dtype)
+        tensor = frame._tensor(value, c.start.span)
+        return ops.cast(tensor.value, dtype) if c.type else tensor.value
     t = TensorType(dtype, frame.shape(c.axes))
     if isinstance(value, Tensor):
         if value.type.rank == 0:
@@ -181,7 +183,7 @@ def _carry_start(frame: Frame, c: s.Carry) -> ir.Value:
         if value.type.shape != t.shape:
             raise ShapeError(f"the carry '{c.name}' is {t}, its start {value.type}", c.span)
         return ops.cast(value.value, dtype)
-    return ops.full(t, value)
+    return number(value, dtype, t.shape)
 
 
 def _next_carry(frame: Frame, c: s.Carry, old: ir.Value) -> ir.Value:
