@@ -1,12 +1,20 @@
-"""dslc as a contestant, and the source of the weights' names and shapes."""
+"""dslc as a contestant, given the model file or the graph that onnxruntime is given, and the source of the weights' names and shapes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 
 from ..workloads import DECODED, Workload
+from .onnx_graph import graph_input
+
+
+def libraries() -> None:
+    """Imports what dslc imports when it first compiles."""
+    import dslc.compiler
+    import dslc.ir.mlir  # noqa: F401
 
 
 def shapes(workload: Workload) -> dict[str, tuple[int, ...]]:
@@ -40,3 +48,15 @@ def prepare(
         return lambda: np.array(generate(decoder, prompt, DECODED, Sampling("greedy"))[0])
     trainer = dslc.Trainer(model, target="cpu")
     return lambda: np.float32(trainer.step(**inputs))
+
+
+def prepare_graph(workload: Workload, graph: Path, inputs: Mapping[str, np.ndarray], threads: int) -> Callable[[], np.ndarray]:
+    """A function that runs an imported ONNX graph."""
+    import dslc
+
+    try:
+        program = dslc.compile(dslc.load(graph), target="cpu")
+    except dslc.Error.UnsupportedOp as error:
+        raise NotImplementedError(error.message) from error
+    x = graph_input(inputs["x"])
+    return lambda: program(x=x)["y"]
