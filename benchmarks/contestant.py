@@ -17,33 +17,37 @@ from pathlib import Path
 
 import numpy as np
 
-from .peers.onnx_graph import made
+from .peers import onnx_graph
 from .workloads import WORKLOADS, Workload, inputs
 
 
 @dataclass(frozen=True)
 class Peer:
-    """`prepare` (workload, weights or the file of a graph, inputs) gives the function that is timed. `graph`: starts from an ONNX graph, in these
-    modes alone. `libraries` imports what the module of the peer does not: memory is counted from behind it, the first call's time from before."""
+    """`prepare` (workload, weights, inputs) gives the function that is timed. `given` makes what it is given for weights, a file of its own form; in
+    these `modes` alone. `libraries` imports what the module of the peer does not: memory is counted from behind it, the first call's time from
+    before."""
 
     prepare: Callable[..., Callable[[], np.ndarray]]
-    graph: tuple[str, ...] = ()
+    given: Callable[[Workload, str], Path] | None = None
+    modes: tuple[str, ...] = ("forward", "train", "decode")
     libraries: Callable[[], None] = lambda: None
 
 
 def _peer(name: str, threads: int) -> Peer:
     """`NAME@BUDGET`: under a budget of memory, of dslc in bytes, of torch a share of what it keeps for the backward pass otherwise."""
     name, _, budget = name.partition("@")
-    if name in ("dslc", "dslc.onnx"):
+    if name.startswith("dslc"):
         from .peers import dslc_peer
 
-        if name == "dslc.onnx":
-            return Peer(partial(dslc_peer.prepare_graph, threads=threads), ("forward",), dslc_peer.libraries)
-        return Peer(partial(dslc_peer.prepare, threads=threads, memory=budget), libraries=dslc_peer.libraries)
+        return {
+            "dslc": Peer(partial(dslc_peer.prepare, threads=threads, memory=budget), libraries=dslc_peer.libraries),
+            "dslc.onnx": Peer(partial(dslc_peer.prepare_graph, threads=threads), onnx_graph.made, ("forward",), dslc_peer.libraries),
+            "dslc.package": Peer(partial(dslc_peer.prepare_package, threads=threads), dslc_peer.package, ("forward",)),
+        }[name]
     if name == "onnxruntime":
         from .peers import onnxruntime_peer
 
-        return Peer(partial(onnxruntime_peer.prepare, threads=threads), ("forward", "decode"))
+        return Peer(partial(onnxruntime_peer.prepare, threads=threads), onnx_graph.made, ("forward", "decode"))
     if name == "jax":
         from .peers import jax_peer
 
@@ -60,14 +64,14 @@ def _peak() -> int:
 
 def _prepared(peer: Peer, workload: Workload, weights: str) -> tuple[Callable[[], np.ndarray], dict]:
     """The function that is timed, and the reply of its first call."""
-    if peer.graph and workload.mode not in peer.graph:
-        raise NotImplementedError(f"a graph is not made for {workload.mode}")
-    graph = made(workload, weights) if peer.graph else None
+    if workload.mode not in peer.modes:
+        raise NotImplementedError(f"it has no form for {workload.mode}")
+    file = peer.given(workload, weights) if peer.given else None
     start = time.perf_counter()
     peer.libraries()
     before = _peak()
-    if graph:
-        run = peer.prepare(workload, graph, inputs=inputs(workload))
+    if file:
+        run = peer.prepare(workload, file, inputs=inputs(workload))
     else:
         with np.load(weights) as stored:
             run = peer.prepare(workload, dict(stored), inputs=inputs(workload))
