@@ -155,7 +155,6 @@ def _argument(frame: Frame, run: Run, name: str, literal: Literal, role: str, gr
     value = builder.parameter(path, t, Initializer("file", values=literal.array), span, role)
     run.known.arguments[value] = literal.array
     if role == "state":
-        run.state_paths[value] = path
         value = builder.next_states.get(path, value)
         run.state_paths[value] = path
     tensor = Tensor(value)
