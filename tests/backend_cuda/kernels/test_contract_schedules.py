@@ -170,6 +170,8 @@ MISTAKES = {
     "sums read before the products are done": (r"wgmma_wait<0>\(\);", "", "no wait for the product between them"),
     "a wrong stride of the operand": (r", 1024\);", ", 512);", WRONG_SUMS),
     "a wrong swizzle": (r"(?<=wgmma)", "", WRONG_SUMS),  # in the tensor maps
+    "products without a fence": (r"wgmma_fence\(\);", "", "no fence between what threads may have done"),
+    "more registers than there are": ("take_registers<232>", "take_registers<240>", "one waits for ever"),
     "too few bytes expected": (r"mbarrier_arrive_expect\(full \+ stage, (\d+)\)", "mbarrier_arrive_expect(full + stage, 1024)", "deadlock"),
 }  # fmt: skip
 
