@@ -1,4 +1,4 @@
-"""What whole warps and warpgroups must do together: named barriers, registers passed on, fences before products. Hardware would hang or, worse, not."""
+"""What whole warps and warpgroups do together: named barriers, registers passed on, fences before products. A GPU hangs, or sums are others."""
 
 from __future__ import annotations
 
