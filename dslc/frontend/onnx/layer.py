@@ -49,7 +49,8 @@ def load_graph(path: Path, shown: str, source: Source, options: Mapping[str, tup
     from .reader import read
 
     graph = read(path, shown)
-    source.texts[shown] = hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        source.texts[shown] = hashlib.file_digest(file, "sha256").hexdigest()
     return model_of(graph, path.stem, options)
 
 
