@@ -1,5 +1,5 @@
 """`python -m benchmarks cpu [--only NAME,...] [--against torch,torch.compile,onnxruntime,jax] [--threads N]`: one table, one JSON file, one picture;
-`dslc.onnx` is dslc with the graph that onnxruntime is given.
+`dslc.onnx` is dslc with the graph that onnxruntime is given, `dslc.package` what `dslc compile` made before, run without the compiler.
 `python -m benchmarks gpu [--only GROUP,...] [--out FOLDER]`: groups of a few minutes, each a process of its own and one JSON file in the folder."""
 
 from __future__ import annotations
@@ -21,7 +21,14 @@ from .plot import plot
 from .workloads import WORKLOADS
 
 RESULTS = Path(__file__).parent / "results"
-PEERS = {"torch": "torch", "torch.compile": "torch", "onnxruntime": "onnxruntime", "jax": "jax", "dslc.onnx": "torch"}  # contestant: package
+PEERS = {  # contestant: the package that it needs
+    "torch": "torch",
+    "torch.compile": "torch",
+    "onnxruntime": "onnxruntime",
+    "jax": "jax",
+    "dslc.onnx": "torch",
+    "dslc.package": "dslc",
+}
 
 
 def _machine() -> str:
