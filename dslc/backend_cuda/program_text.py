@@ -70,7 +70,8 @@ def function_text(unit: Unit, function: Function, first: bool, arch: Arch) -> st
     head = f'extern "C" __global__ void {bounds} {function.symbol}({parameters}) {{'
     body = [function.ahead, function.text]
     if arch.launches_overlap:
-        body = ["    let_next_launch_start();", function.ahead, "    wait_for_launches_before();", function.text]
+        waiting = "" if function.waits else "    wait_for_launches_before();"
+        body = ["    let_next_launch_start();", function.ahead, waiting, function.text]
     return "\n".join([*comment, head, *filter(None, body), "}"])
 
 
