@@ -31,19 +31,20 @@ def joined(symbol: str, functions: Sequence[Function], arch: Arch) -> tuple[Func
         alike.setdefault(f.symbol, []).append(k)
     w = Writer()
     parameters: list[Parameter] = []
-    first = 0
+    first, blocks = 0, sum(f.grid[0] for f in functions)
     for members in alike.values():
         f, names = functions[members[0]], []
         for k in members:
             names.append([f"f{k}_{p.name}" for p in f.parameters])
             parameters += [replace(p, name=name) for p, name in zip(functions[k].parameters, names[-1])]
         end = first + len(members) * f.grid[0]
-        with w.block(f"{'if' if first == 0 else 'else if'} (blockIdx.x < {end}u)" if end < sum(g.grid[0] for g in functions) else "else"):
+        test = f"if (blockIdx.x < {end}u)" if end < blocks else ""
+        with w.block(" ".join(filter(None, ("else" if first else "", test)))):
             _part(w, f, names, first, arch)
         first = end
     words = " beside ".join(f"{len(members)} x {functions[members[0]].symbol}: {functions[members[0]].schedule}" for members in alike.values())
-    shared, blocks = max(f.shared_bytes for f in functions), min(f.blocks_per_sm for f in functions)
-    whole = Function(symbol, tuple(parameters), w.text(), (first, 1, 1), functions[0].block, shared, blocks, words, waits=True)
+    shared, beside = max(f.shared_bytes for f in functions), min(f.blocks_per_sm for f in functions)
+    whole = Function(symbol, tuple(parameters), w.text(), (blocks, 1, 1), functions[0].block, shared, beside, words, waits=True)
     return whole, [k for members in alike.values() for k in members]
 
 
