@@ -205,9 +205,10 @@ class _Writer:
             form = self.instead.of(f"beside {[r.unit.key for r in runs]}", BY_COST)
             function, order = joined(name, [r.function for r in runs], self.arch)
             units = [r.unit for r in runs]
-            kinds = dict.fromkeys(u.kind for u in units)
-            unit = Unit(name, "+".join(kinds), " beside ".join(u.role for u in units), lines, None, sum(u.flops for u in units),
-                        sum(u.bytes for u in units), [i for u in units for i in u.includes])  # fmt: skip
+            main = [r.unit for r in runs if r.function.symbol == r.unit.first]
+            kind, role = "+".join(dict.fromkeys(u.kind for u in units)), " beside ".join(u.role for u in units)
+            flops, moved = sum(u.flops for u in main), sum(u.bytes for u in main)
+            unit = Unit(name, kind, role, lines, None, flops, moved, [i for u in units for i in u.includes], first=name)
             generated = form.apply(Generated((function,), choice=Choice(behind=lambda: [APART])))
             self.made.append(Made(f"beside {[u.key for u in units]}", BY_COST, form, generated, unit, runs[0].spans))
             self.joined[key] = (unit, generated.functions[0], order) if form.schedule != APART else None
@@ -261,7 +262,7 @@ class _Writer:
         counts = [type_of(part.body.results[0]).size for part, _ in members]
         generated = update.stacked(name, flat, counts, [len(set(places)) == 1 for places in found])
         flops, moved = (sum(work) for work in zip(*(work_of(part.body) for part, _ in members)))
-        unit = Unit(name, "update", kernel.role, lines_of(kernel), members[0][0].body, flops, moved, generated.includes)
+        unit = Unit(name, "update", kernel.role, lines_of(kernel), members[0][0].body, flops, moved, generated.includes, first=name)
         tables = [self._constant(t) for t in generated.tables]
         self.compiled[name] = _Compiled(generated, tables, unit)
         (function,) = generated.functions
@@ -293,6 +294,7 @@ class _Writer:
             generated = made.apply(generate(kind, request_of(body, self.arch, name, aligned, made.schedule)))
             flops, moved = work_of(body)
             unit = Unit(name, kind, kernel.role, lines_of(kernel), body, flops, moved, generated.includes)
+            unit.first = next((f.symbol for f in generated.functions), "")
             unit.key, unit.replaced = number, made.schedule != kernel.schedule
             unit.tuned = "" if generated.choice.made == BY_COST or unit.replaced else generated.choice.made
             self.made.append(Made(which, kernel.schedule, made, generated, unit, spans_of(kernel.location)))
@@ -359,8 +361,7 @@ class _Writer:
         number = self.symbols.get(guarded.symbol)
         if number is None:
             number = self.symbols[guarded.symbol] = len(self.kernels)
-            main = not any(f.symbol in self.symbols for f in unit.functions)
-            flops, moved = (unit.flops, unit.bytes) if main else (0, 0)
+            flops, moved = (unit.flops, unit.bytes) if function.symbol == unit.first else (0, 0)
             self.kernels.append(executable.Kernel(guarded.symbol, unit.kind, lines, flops, moved, guarded.symbol, unit.key, unit.tuned))
             unit.functions.append(guarded)
             self.units.setdefault(unit.name, unit)

@@ -33,6 +33,7 @@ class Unit:
     key: str = ""  # as of `core.executable.Kernel`
     tuned: str = ""
     replaced: bool = False  # its schedule stands for one that spills
+    first: str = ""  # the function that its work is said to be done by
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from dslc.ir.trace import Body, factor_of, survey
 from dslc.ir.types import fuse_locations, type_of
 
 from .fuse import MAX_OPS, role_of
+from .kernel_rules import is_placement
 from .regions import clone_into, sort
 
 LAUNCH = 8 << 20  # bytes that go from the second cache to the multiprocessors while a kernel is started
@@ -95,26 +96,92 @@ def _puts(block: ir.Block) -> None:
 
 
 def _factors(block: ir.Block) -> None:
-    """What makes the rows that products alone are multiplied with: each of them makes them again."""
+    """What makes the rows that products wait for, to be multiplied with: each product makes them again. What others read stays, and may run beside the
+    products."""
     for made in reversed(_kernels(block)):
-        readers = [r for v in made.results for r in _readers(v)]
-        if made.kind not in ("map", "reduce") or not readers or not all(isinstance(r, ops.Kernel) and r.kind in ALIKE for r in readers):
+        readers = [r for r in dict.fromkeys(r for v in made.results for r in _readers(v)) if _waits_for(r, made)]
+        if made.kind not in ("map", "reduce") or not readers:
             continue
-        found: list[tuple[Op, ops.Kernel]] = []
-        for reader in dict.fromkeys(readers):
-            joined = _joined(made, reader, made.results)
+        found: list[tuple[ops.Kernel, ops.Kernel]] = []
+        for reader in readers:
+            joined = _joined(made, reader, again=True)
             if joined is None:
                 break
             found.append((reader, joined))
-        if len(found) < len(set(readers)):
-            for reader, joined in reversed(found):
-                for new, old in zip(joined.results, reader.results):
-                    new.replace_all_uses_with(old)
-                joined.operation.erase()
-            continue
-        for reader, _ in found:
-            reader.operation.erase()
-        made.operation.erase()
+        joins = len(found) == len(readers)
+        for reader, joined in reversed(found):
+            old, new = (reader, joined) if joins else (joined, reader)
+            for was, now in zip(old.results, new.results):
+                was.replace_all_uses_with(now)
+            old.operation.erase()
+        if joins:
+            _keep_read(made)
+
+
+def _waits_for(reader: Op, made: ops.Kernel) -> bool:
+    """Whether a product needs a kernel for its rows, and nothing else that comes later."""
+    others = [v for v in reader.operands if v not in made.results]
+    return not _factors_of(reader).isdisjoint(made.results) and not any(_depends(v, made) for v in others)
+
+
+def _factors_of(kernel: Op) -> set[ir.Value]:
+    """The operands that the rows are made of that products are multiplied with."""
+    if not isinstance(kernel, ops.Kernel) or not _of_few_rows(kernel):
+        return set()
+    block = kernel.regions[0].blocks[0]
+    stack = [op.operands[row_side(op)] for op in block.operations if isinstance(op, ops.Contract)]
+    seen = set(stack)
+    while stack:
+        owner = stack.pop().owner
+        more = set() if isinstance(owner, ir.Block) else set(owner.operands) - seen
+        stack += more
+        seen |= more
+    return {v for a, v in zip(block.arguments, kernel.operands) if a in seen}
+
+
+def _keep_read(kernel: ops.Kernel) -> None:
+    """Takes the results away that nothing reads, with what makes them alone; or the kernel."""
+    read = [k for k, v in enumerate(kernel.results) if list(v.uses)]
+    if len(read) == len(list(kernel.results)):
+        return
+    if read:
+        block = kernel.regions[0].blocks[0]
+        ends = [list(block.operations)[-1].operands[k] for k in read]
+        kept, inner = _cone(block, ends)
+        kind = "reduce" if any(op.structure == "reduce" for op in kept) else "map"
+        with ir.InsertionPoint(kernel), kernel.location:
+            outer = [kernel.operands[v.arg_number] for v in inner]
+            less = ops.Kernel.build(outer, [type_of(v) for v in ends], kind, role_of(kind, kept))
+        swap: dict[ir.Value, ir.Value] = dict(zip(inner, less.regions[0].blocks[0].arguments))
+        with ir.InsertionPoint(less.regions[0].blocks[0]), kernel.location:
+            _clone(kept, swap)
+            ops.Yield.of(*(swap[v] for v in ends))
+        for k, v in zip(read, less.results):
+            kernel.results[k].replace_all_uses_with(v)
+    kernel.operation.erase()
+
+
+def _cone(block: ir.Block, ends: Sequence[ir.Value]) -> tuple[list[Op], list[ir.BlockArgument]]:
+    """The ops of a block that some of its values are made by, and the arguments that they read."""
+    needed = set(ends)
+    kept: list[Op] = []
+    for op in reversed(list(block.operations)[:-1]):
+        if not needed.isdisjoint(op.results):
+            kept.append(op)
+            needed.update(op.operands)
+    return kept[::-1], [v for v in block.arguments if v in needed]
+
+
+def _clone(body: Sequence[Op], swap: dict[ir.Value, ir.Value]) -> list[Op]:
+    """Copies ops to the insertion point; `swap`: what to read instead of some values, and what is made in place of the ops' results."""
+    out: list[Op] = []
+    for op in body:
+        copy = op.operation.clone()
+        for k, operand in enumerate(op.operands):
+            copy.operands[k] = swap[operand]
+        swap.update(zip(op.results, copy.results))
+        out.append(copy.opview)
+    return out
 
 
 def _depends(value: ir.Value, on: ops.Kernel) -> bool:
@@ -130,32 +197,40 @@ def _depends(value: ir.Value, on: ops.Kernel) -> bool:
     return False
 
 
-def _joined(first: ops.Kernel, second: ops.Kernel, again: Sequence[ir.Value] = ()) -> ops.Kernel | None:
-    """Two kernels as one, which takes over their uses; None where that is no kernel, or costs more than a launch. `again`: results of the first that
-    the second alone is to have, for the first stays as long as others read it."""
-    shown = [v for v in first.results if v not in again and any(r != second for r in _readers(v))]
-    operands = list(dict.fromkeys([*first.operands, *(v for v in second.operands if v not in list(first.results))]))
-    types = [type_of(v) for v in (*shown, *second.results)]
+def _joined(first: ops.Kernel, second: ops.Kernel, again: bool = False) -> ops.Kernel | None:
+    """Two kernels as one, which takes over their uses; None where that is no kernel, or costs more than a launch. `again`: the first stays for those
+    that read it besides."""
+    shown = [k for k, v in enumerate(first.results) if not again and any(r != second for r in _readers(v))]
+    wanted = [k for k, v in enumerate(first.results) if k in shown or v in second.operands]
+    source = first.regions[0].blocks[0]
+    ends = {k: list(source.operations)[-1].operands[k] for k in wanted}
+    ahead, inner = _cone(source, list(ends.values()))
+    others = [v for v in second.operands if v not in list(first.results)]
+    operands = list(dict.fromkeys([*(first.operands[v.arg_number] for v in inner), *others]))
+    types = [*(type_of(ends[k]) for k in shown), *map(type_of, second.results)]
     with ir.InsertionPoint(second), fuse_locations([first.location, second.location]):
         joined = ops.Kernel.build(operands, types, "product", "product")
     block = joined.regions[0].blocks[0]
     inside = dict(zip(operands, block.arguments))
+    swap = {v: inside[first.operands[v.arg_number]] for v in inner}
     with ir.InsertionPoint(block), first.location:
-        made = dict(zip(first.results, clone_into(first.regions[0].blocks[0], [inside[v] for v in first.operands])))
+        ahead = _clone(ahead, swap)
+    inside |= {first.results[k]: swap[v] for k, v in ends.items()}
     with ir.InsertionPoint(block), second.location:
-        ends = clone_into(second.regions[0].blocks[0], [made[v] if v in made else inside[v] for v in second.operands])
-        ops.Yield.of(*(made[v] for v in shown), *ends)
-    if len(list(block.operations)) > MAX_OPS or not _pays(joined, [first] if again else []):
+        last = clone_into(second.regions[0].blocks[0], [inside[v] for v in second.operands])
+        ops.Yield.of(*(swap[ends[k]] for k in shown), *last)
+    if len(list(block.operations)) > MAX_OPS or not _pays(joined, (first, ahead) if again else None):
         joined.operation.erase()
         return None
     joined.attributes["role"] = ir.StringAttr.get(role_of("product", list(block.operations)[:-1]))
-    for old, new in zip((*shown, *second.results), joined.results):
+    for old, new in zip((*(first.results[k] for k in shown), *second.results), joined.results):
         old.replace_all_uses_with(new)
     return joined
 
 
-def _pays(joined: ops.Kernel, again: Sequence[ops.Kernel]) -> bool:
-    """Whether a kernel is one of products of few rows, whose blocks read no more for what they do `again` than a launch is worth."""
+def _pays(joined: ops.Kernel, again: tuple[ops.Kernel, Sequence[Op]] | None) -> bool:
+    """Whether a kernel is one of products of few rows, whose blocks read no more for what they do again than a launch is worth. `again`: the kernel
+    that did it, and its ops in the joined one."""
     body = Body.of(joined.regions[0].blocks[0])
     products = [op for op, _ in body.makers.values() if isinstance(op, ops.Contract)]
     if not products or not all(map(is_few, products)):
@@ -163,6 +238,9 @@ def _pays(joined: ops.Kernel, again: Sequence[ops.Kernel]) -> bool:
     try:
         rows = few_rows_of(body)
     except Unsuited:
+        return False
+    made = {v for stage in rows.stages for v in stage.rows.body.makers}
+    if again is not None and not all(is_placement(op) or made.issuperset(op.results) for op in again[1]):
         return False
     sizes = rows.nest.sizes
     sums, neighbours = prod(sizes[: rows.kept]), sizes[rows.kept - 1] if rows.kept else 1
@@ -172,7 +250,7 @@ def _pays(joined: ops.Kernel, again: Sequence[ops.Kernel]) -> bool:
     if row_by_row and neighbours % 8:
         return False
     blocks = sums // LEAST_SUMS if not row_by_row else min(sums // LEAST_SUMS, max(sums // SUMS, BLOCKS))
-    return blocks * sum(map(_row_bytes, again)) <= LAUNCH
+    return again is None or blocks * _row_bytes(again[0]) <= LAUNCH
 
 
 def _lies_row_by_row(rows: FewRows) -> bool:
@@ -182,10 +260,9 @@ def _lies_row_by_row(rows: FewRows) -> bool:
 
 
 def _row_bytes(kernel: ops.Kernel) -> int:
-    """What it takes to make a row of a kernel's results."""
-    made = sum(type_of(v).bytes for v in kernel.results)
+    """What it takes to read what a row of a kernel's results is made of."""
     rows = max(prod(type_of(v).shape[:-1]) for v in kernel.results)
-    return sum(min(type_of(v).bytes, made) for v in kernel.operands) // max(rows, 1)
+    return sum(_read(kernel).values()) // max(rows, 1)
 
 
 # --- what runs beside each other
@@ -224,23 +301,36 @@ def _runs_beside(op: Op, others: Sequence[Op], olds: dict[ir.Value, ir.Value]) -
         return False
     if any(olds[v] in list(o.operands) for a, b in ((op, others), *((o, [op]) for o in others)) for v in a.results if v in olds for o in b):
         return False
-    return all(_alike(op, o) or max(_moved(op), _moved(o)) < LAUNCH for o in others)
+    return all(_suits(op, o) for o in others)
 
 
-def _alike(a: Op, b: Op) -> bool:
-    return all(o.kind in ALIKE and all(is_few(p) for p in o.regions[0].blocks[0].operations if isinstance(p, ops.Contract)) for o in (a, b))
+def _suits(a: Op, b: Op) -> bool:
+    """Whether two kernels lose nothing in one launch: what is large is bound by memory, as products of few rows are, and needs no more threads."""
+    few = [_of_few_rows(k) for k in (a, b)]
+    large = [_moved(k) >= LAUNCH for k in (a, b)]
+    return all(few) or not any(large) or (not all(large) and few[large.index(True)])
+
+
+def _of_few_rows(kernel: Op) -> bool:
+    """Whether a kernel is of products of few rows, which read memory and do little else."""
+    return kernel.kind in ALIKE and all(is_few(op) for op in kernel.regions[0].blocks[0].operations if isinstance(op, ops.Contract))
 
 
 def _moved(kernel: Op) -> int:
-    """The bytes that a kernel reads and writes; of what rows are gathered from, or put into, no more than is given."""
+    """The bytes that a kernel reads and writes; of what it puts rows into those of the rows."""
     block = kernel.regions[0].blocks[0]
-    weights = {a: type_of(a).bytes for a in block.arguments}
-    end = list(block.operations)[-1]
-    written = {v: type_of(v).bytes for v in end.operands}
+    written = {v: type_of(v).bytes for v in list(block.operations)[-1].operands}
+    written |= {op.results[0]: type_of(op.row).bytes for op in block.operations if isinstance(op, ops.Put)}
+    return sum(_read(kernel).values()) + sum(written.values())
+
+
+def _read(kernel: Op) -> dict[ir.Value, int]:
+    """The bytes that a kernel reads of each operand: of what it gathers from, those that it gathers; of what it puts rows into, none."""
+    block = kernel.regions[0].blocks[0]
+    bytes_of = {a: type_of(a).bytes for a in block.arguments}
     for op in block.operations:
         if isinstance(op, ops.Put):
-            weights[op.base] = 0
-            written[op.results[0]] = type_of(op.row).bytes
-        elif isinstance(op, ops.Gather) and op.x in weights:
-            weights[op.x] = min(weights[op.x], type_of(op.results[0]).bytes)
-    return sum(weights.values()) + sum(written.values())
+            bytes_of[op.base] = 0
+        elif isinstance(op, ops.Gather) and op.x in bytes_of:
+            bytes_of[op.x] = min(bytes_of[op.x], type_of(op.results[0]).bytes)
+    return bytes_of

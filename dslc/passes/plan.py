@@ -9,6 +9,7 @@ from typing import Any
 from dslc.core.executable import Port
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
+from dslc.ir.op import Op
 from dslc.ir.plan import BESIDE, Branch, Buffer, Call, Copy, Loop, Place, Plan, Step
 from dslc.ir.program import Slot, arguments_of, program_of, results_of
 from dslc.ir.streams import permutation
@@ -361,13 +362,16 @@ def _same_in_memory(value: ir.Value) -> ir.Value | None:
     kernel = _kernel_of(value)
     if kernel is None or len(kernel.operands) != 1:
         return None
-    shown, *more = kernel.regions[0].blocks[0].operations
-    if len(more) != 1 or not isinstance(shown, (ops.View, ops.Reshape)):
-        return None
-    order = permutation(shown) if isinstance(shown, ops.View) else []
-    if order is None or (axes := [a for a in order if a is not None]) != sorted(axes):
-        return None
-    return kernel.operands[0]
+    *shown, _ = kernel.regions[0].blocks[0].operations
+    return kernel.operands[0] if shown and all(map(_keeps_order, shown)) else None
+
+
+def _keeps_order(op: Op) -> bool:
+    """Whether the elements of a view's result lie as those of its operand."""
+    if isinstance(op, ops.Reshape):
+        return True
+    order = permutation(op) if isinstance(op, ops.View) else None
+    return order is not None and (axes := [a for a in order if a is not None]) == sorted(axes)
 
 
 def _joins_stacks(kernel: ops.Kernel) -> bool:
