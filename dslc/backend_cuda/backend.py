@@ -6,9 +6,8 @@ its kernels read. A turn's number is a constant in memory, so that a program is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -136,7 +135,7 @@ class _Writer:
                 case Call(beside=True):
                     pass
                 case Call():
-                    self._calls([step, *takewhile(_is_beside, steps[n + 1 :])], scope)
+                    self._calls([step, *_beside(steps[n + 1 :])], scope)
                 case Copy():
                     if step.bytes:
                         self._copy(step.source, step.target, step.bytes, scope)
@@ -393,8 +392,12 @@ class _Writer:
         return (place.space, place.index + offset)
 
 
-def _is_beside(step: Step) -> bool:
-    return isinstance(step, Call) and step.beside
+def _beside(steps: Sequence[Step]) -> Iterator[Call]:
+    """The calls at the beginning that may run at once with the one before."""
+    for step in steps:
+        if not (isinstance(step, Call) and step.beside):
+            return
+        yield step
 
 
 def _is_aligned(place: Place) -> bool:

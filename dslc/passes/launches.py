@@ -78,7 +78,7 @@ def _second_sums(block: ir.Block) -> None:
                 if joined is not None:
                     second.operation.erase()
                     first.operation.erase()
-                    second = joined  # noqa: PLW2901
+                    second = joined
 
 
 def _puts(block: ir.Block) -> None:
@@ -96,8 +96,8 @@ def _puts(block: ir.Block) -> None:
 
 
 def _factors(block: ir.Block) -> None:
-    """What makes the rows that products wait for, to be multiplied with: each product makes them again. What others read stays, and may run beside the
-    products."""
+    """What makes the rows that products wait for, to be multiplied with: each product makes them again. What others read stays, and may run beside
+    the products."""
     for made in reversed(_kernels(block)):
         readers = [r for r in dict.fromkeys(r for v in made.results for r in _readers(v)) if _waits_for(r, made)]
         if made.kind not in ("map", "reduce") or not readers:

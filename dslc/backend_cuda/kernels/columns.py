@@ -47,7 +47,7 @@ Prepare = Callable[[FunctionWriter, Callable[[int], Memory], Callable[[Expr], st
 
 def columns_function(request: Request, rows: Rows, width: int, memory: Callable[[FunctionWriter], Callable[[int], Memory]],
                      prepare: Prepare | None = None) -> Function:  # fmt: skip
-    """The kernel's one function. `prepare(w, memory, index, threads)` writes what a block does first for its row, and gives the memory to go on with."""
+    """The kernel's one function. `prepare(w, memory, index, threads)` writes what a block does first for its row, and gives the memory from then on."""
     w = FunctionWriter(request)
     kept, reduced = rows.nest.sizes[: rows.kept], rows.nest.sizes[rows.kept :]
     points, chunks, folds = prod(reduced), kept[-1] // width, rows.folds[0]
@@ -76,9 +76,10 @@ def columns_function(request: Request, rows: Rows, width: int, memory: Callable[
         w.line(f"const int mine = {group} * {lanes * width} + threadIdx.x;")
         found = []
         for fold, name in zip(folds, totals):
-            found.append(Val(w.fresh("sum"), fold.dtype))
-            w.line(f"{computed_type(fold.parts[0])} {found[-1].text} = {name}[threadIdx.x];")
-            w.line(f"for (int part = 1; part < {threads // 32}; ++part) {found[-1].text} = {found[-1].text} + {name}[part * {lanes * width} + threadIdx.x];")
+            total = w.fresh("sum")
+            w.line(f"{computed_type(fold.parts[0])} {total} = {name}[threadIdx.x];")
+            w.line(f"for (int part = 1; part < {threads // 32}; ++part) {total} = {total} + {name}[part * {lanes * width} + threadIdx.x];")
+            found.append(Val(total, fold.dtype))
         dims = [*outer[:-1], "mine", *["0"] * len(reduced)]
         store_results(w, rows, lambda: Point(w, rows.trace, here, dims, lambda node: found[node.key], integer=integer))
     words = f"{lanes} x {width} columns a block, {shares} threads share the {points} rows of each"

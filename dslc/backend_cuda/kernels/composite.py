@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from dslc.core.errors import UnsupportedOp
 from dslc.ir import index
 from dslc.ir.trace import Body, Coordinates, Node, Read, Test, Trace
-from dslc.ir.types import TensorType, type_of
+from dslc.ir.types import TensorType, spans_of, type_of
 
 from ..stage import Function, FunctionWriter, Generated, Generator, Memory, Parameter, Request
 from ..types import accumulator
@@ -20,6 +21,9 @@ POINTWISE = ("elementwise", "generator", "view", "gather", "join")
 def generate(request: Request, generator_of: Callable[[Any], Generator]) -> Generated:
     """Functions of every op that is not pointwise, in order, then sweeps for the results. `generator_of(op)` gives the generator of a single op."""
     heavy = [op for op in dict.fromkeys(op for op, _ in request.body.makers.values()) if op.structure not in POINTWISE]
+    put = next((op for op in heavy if op.operation.name == "nn.put"), None)
+    if put is not None:
+        raise UnsupportedOp("put behind an op that no kernel has with it", spans_of(put.location))
     values: list[Any] = []
     offsets: list[int] = []
     functions: list[Function] = []

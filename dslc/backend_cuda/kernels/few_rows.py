@@ -17,7 +17,7 @@ from dslc.ir.rows import Unsuited
 from dslc.ir.trace import survey
 from dslc.ir.types import type_of
 
-from ..pull import Point, chunked
+from ..pull import chunked
 from ..stage import Function, FunctionWriter, Generated, Memory, Request
 from ..types import memory_type
 from . import columns, reduce
@@ -55,7 +55,9 @@ def _across(request: Request, rows: FewRows, layout: Layout) -> Function:
     return w.function((grid,), (layout.block,), schedule=reduce.in_words(layout, writer.points))
 
 
-def _prepared(rows: FewRows, w: FunctionWriter, memory: Callable[[int], Memory], where: Callable[[Expr], str], threads: int) -> Callable[[int], Memory]:
+def _prepared(
+    rows: FewRows, w: FunctionWriter, memory: Callable[[int], Memory], where: Callable[[Expr], str], threads: int
+) -> Callable[[int], Memory]:
     """Writes how a block makes its row of each factor; the memory of a body's operands and of these rows."""
     staged: list[Memory] = []
     for stage, (at,) in zip(rows.stages, rows.needed):

@@ -191,9 +191,7 @@ class RowWriter:
         reads = [r for r in survey(self.rows.trace, self.roots[0] + self.roots[-1]).reads if self._in_chunks(r) and not symbols_of(r.address)]
         bytes_of = {r.operand: w.request.operands[r.operand].size * r.dtype.bytes for r in reads if r.operand < len(w.request.operands)}
         total, product = sum(bytes_of.values()), isinstance(self.roots[0][0], Product)
-        wanted = [
-            r for r in reads if r.operand in bytes_of and not r.tests and (total <= SMALL or (product and bytes_of[r.operand] > total / 16))
-        ]
+        wanted = [r for r in reads if r.operand in bytes_of and not r.tests and (total <= SMALL or (product and bytes_of[r.operand] > total / 16))]
         if not (last and layout.across and wanted and w.request.arch.launches_overlap):
             return
         chunks, early = self.points // layout.width, w.request.arch.sms * 2048 // layout.block
