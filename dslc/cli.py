@@ -299,16 +299,15 @@ def compile(
     tune: Tune = None,
     json: Json = False,
 ) -> None:
-    """Compile a program into a folder: the executable, plan.json, report.html, kernels of a GPU; with --weights a package that runs alone."""
+    """Compile a program into a folder: the executable, plan.json, report.html, kernels of a GPU; with the weights of a run, of an ONNX file or of
+    --weights it is a package that runs alone."""
     from .commands.build import build
-    from .commands.inspect import prepared
-    from .commands.opening import known_program, tune_first
+    from .commands.opening import has_weights, known_program, open_model, tune_first, with_length
 
     seconds = duration(tune)
-    model, default = prepared(spec, overrides(set))
-    target = target or default
-    tune_first(model, [known_program(program)], target, seconds, listener(json), at_bounds=False)
-    _written(json, Path(out), build(model, program, target, Path(out), weights, map))
+    model, target = open_model(spec, overrides(set), target, weights, map)
+    tune_first(with_length(model), [known_program(program)], target, seconds, listener(json), at_bounds=False)
+    _written(json, Path(out), build(model, program, target, Path(out), has_weights(spec, weights)))
 
 
 @app.command()

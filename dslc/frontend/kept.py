@@ -29,7 +29,7 @@ def state(frame: Frame, node: s.State) -> None:
 
 
 def _kept(frame: Frame, node: s.Param | s.State, role: str) -> None:
-    if node.condition is not None and not frame._static(node.condition, "the condition of a parameter"):
+    if node.condition is not None and not frame.static(node.condition, "the condition of a parameter"):
         for d in node.declarations:
             frame.instance.absent[d.name] = (unparse(node.condition), node.span)
         return
@@ -38,7 +38,7 @@ def _kept(frame: Frame, node: s.Param | s.State, role: str) -> None:
             tree = frame.whole(node.start)
             _tree_state(frame, d, tree, tree.of)
             continue
-        t = TensorType(frame._dtype(d), frame.shape(d.axes))
+        t = TensorType(frame.dtype_of(d), frame.shape(d.axes))
         path = frame.path(d.name)
         frame.declare(path, d.span)
         if role == "param" and not t.dtype.is_float:

@@ -170,11 +170,11 @@ def scan(frame: Frame, node: s.Scan) -> None:
 
 def _carry_start(frame: Frame, c: s.Carry) -> ir.Value:
     value = frame.whole(c.start)
-    dtype = frame._dtype(c)
+    dtype = frame.dtype_of(c)
     if c.axes is None:
         if c.type and isinstance(value, (int, float)):
             return number(value, dtype)
-        tensor = frame._tensor(value, c.start.span)
+        tensor = frame.tensor_of(value, c.start.span)
         return ops.cast(tensor.value, dtype) if c.type else tensor.value
     t = TensorType(dtype, frame.shape(c.axes))
     if isinstance(value, Tensor):
@@ -187,7 +187,7 @@ def _carry_start(frame: Frame, c: s.Carry) -> ir.Value:
 
 
 def _next_carry(frame: Frame, c: s.Carry, old: ir.Value) -> ir.Value:
-    value = frame._tensor(frame.names[c.name], c.span)
+    value = frame.tensor_of(frame.names[c.name], c.span)
     if value.type.shape != type_of(old).shape:
         raise ShapeError(f"the carry '{c.name}' starts as {type_of(old)} and becomes {value.type}", c.span)
     return ops.cast(value.value, type_of(old).dtype)

@@ -499,7 +499,7 @@ def _kernel(graph: Graph, members: list[int], end: Op, replaced: dict[ir.Value, 
     types: list[TensorType] = [type_of(v) for v in outputs]
     location = fuse_locations([op.location for op in body])
     with ir.InsertionPoint(end), location:
-        kernel = ops.Kernel.build([replaced.get(v, v) for v in operands], types, kind, _role(kind, body))
+        kernel = ops.Kernel.build([replaced.get(v, v) for v in operands], types, kind, role_of(kind, body))
         block = kernel.regions[0].blocks[0]
         swap: dict[ir.Value, ir.Value] = dict(zip(operands, block.arguments))
         with ir.InsertionPoint(block):
@@ -540,7 +540,7 @@ def _body(graph: Graph, members: list[int], outputs: list[ir.Value]) -> tuple[li
     return list(order), list(operands)
 
 
-def _role(kind: str, body: Iterable[Op]) -> str:
+def role_of(kind: str, body: Iterable[Op]) -> str:
     """A readable name: the kind and the ops that say most."""
     telling = [op._op_name for op in body if not is_placement(op) and op._op_name not in ("cast", "select", "compare", "add", "mul", "sub", "neg")]
     names = list(dict.fromkeys(telling)) or list(dict.fromkeys(op._op_name for op in body if not is_placement(op)))

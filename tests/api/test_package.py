@@ -52,11 +52,11 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def package(tmp_path):
-    """A package of a model whose weights came from a file, and the results that the model gives with them."""
+    """A package of a model with these weights, and the results that the model gives with them."""
     model = dslc.load(MODEL)
     values = {e.path: np.full(e.shape, 0.25, np.float32) for e in model.params.entries("param")}
-    np.savez(tmp_path / "weights.npz", **values)
-    files = build(model, "run", "cpu", tmp_path / "package", str(tmp_path / "weights.npz"))
+    model.params.assign(values)
+    files = build(model, "run", "cpu", tmp_path / "package", weights=True)
     assert [f.name for f in files] == ["program.dslx", "plan.json", "report.html", "weights.safetensors"]
     return tmp_path / "package", dslc.compile(model)(x=X)["y"]
 
@@ -197,8 +197,8 @@ def wide(tmp_path):
     model = dslc.load(text)
     rng = np.random.default_rng(0)
     values = {e.path: rng.standard_normal(e.shape, np.float32) for e in model.params.entries("param")}
-    np.savez(tmp_path / "weights.npz", **values)
-    build(model, "run", "cpu", tmp_path / "wide", str(tmp_path / "weights.npz"))
+    model.params.assign(values)
+    build(model, "run", "cpu", tmp_path / "wide", weights=True)
     x = rng.standard_normal((64, 48), np.float32)
     return tmp_path / "wide", values, x, dslc.compile(model)(x=x)["y"]
 

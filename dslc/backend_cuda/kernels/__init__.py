@@ -13,7 +13,7 @@ from dslc.ir.schedules import BY_COST
 from dslc.ir.types import spans_of
 
 from ..stage import Generated, Generator, Request
-from . import attention, attention_hopper, attention_mma, attention_rows, composite, contract, fft, map, put, reduce, scan, scatter, sort
+from . import attention, attention_hopper, attention_mma, attention_rows, composite, contract, few_rows, fft, map, put, reduce, scan, scatter, sort
 
 OP_BY_OP = '{"OpByOp": {}}'  # the schedule of a kernel that `composite` makes though its own generator could
 
@@ -46,6 +46,7 @@ GENERATORS: dict[str, Generator] = {
     "contract": contract.generate,
     "fft": fft.generate,
     "map": map.generate,
+    "product": few_rows.generate,
     "put": put.generate,
     "reduce": reduce.generate,
     "scan": scan.generate,
@@ -60,7 +61,7 @@ def generate(kind: str, request: Request) -> Generated:
     if not heavy:
         kind = "map" if len({t.shape for t in request.results}) == 1 else "several"
     alone = all(k == kind for k in heavy.values()) and (kind in ("map", "reduce") or len(heavy) == 1) and kind in GENERATORS
-    if (alone or kind == "attention") and request.schedule != OP_BY_OP:
+    if (alone or kind in ("attention", "product")) and request.schedule != OP_BY_OP:
         try:
             made = GENERATORS[kind](request)
         except Unsuited:

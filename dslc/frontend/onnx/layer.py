@@ -49,7 +49,8 @@ def load_graph(path: Path, shown: str, source: Source, options: Mapping[str, tup
     from .reader import read
 
     graph = read(path, shown)
-    source.texts[shown] = hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        source.texts[shown] = hashlib.file_digest(file, "sha256").hexdigest()
     return model_of(graph, path.stem, options)
 
 
@@ -118,9 +119,9 @@ def _output(frame: Frame, port: Port, name: str, item: Any) -> None:
         raise UnsupportedOp(f"the output '{name}' is a text", port.span)
     tensor = Tensor(item.value)
     if frame.top:
-        frame._result("output", name, tensor, port.span)
+        frame.add_result("output", name, tensor, port.span)
     frame.define(name, tensor)
-    frame._give(name, tensor)
+    frame.give(name, tensor)
 
 
 def _kept(frame: Frame, node: s.Graph, run: Run) -> Mapping[str, Any]:
@@ -221,13 +222,13 @@ def _size(frame: Frame, name: str, span: Span) -> int:
     """What `--set` or the caller gives for a dim, else 1."""
     from ..values import as_size
 
-    return as_size(frame._overridden(name, s.Number(1, "1", span=span)), span)
+    return as_size(frame.setting(name, s.Number(1, "1", span=span)), span)
 
 
 def _bound(frame: Frame, port: Port, given: Any) -> Value:
     """An input whose value is given at compile time."""
     assert port.elem is not None
-    value = frame._overridden(identifier(port.name), s.Number(0, "0", span=port.span)) if isinstance(given, str) else given
+    value = frame.setting(identifier(port.name), s.Number(0, "0", span=port.span)) if isinstance(given, str) else given
     frame.settable.add(identifier(port.name))
     try:
         return constant(np.asarray(value), port.elem)
