@@ -267,7 +267,7 @@ class Frame(WholeValues):
             self.define(d.name, Tensor(value))
 
     def dtype_of(self, d: Any) -> dtypes.DType:
-        """The type that a declaration names, float32 where it names none. TypeError_ for a name that is no type."""
+        """The type that a declaration names, float32 where it names none. NameError_ for a name that is no type."""
         if d.type is None:
             return dtypes.FLOAT32
         if d.type not in dtypes.BY_NAME:
