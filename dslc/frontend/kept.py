@@ -14,7 +14,7 @@ from . import trees, wraps
 from .initializers import Initializer, initializer
 from .statics import DYNAMIC, static_value
 from .unparse import unparse
-from .values import Instance, Tensor, Tree, axis_text, described, number
+from .values import Instance, Tensor, Tree, axis_text, described, number, stored
 
 if TYPE_CHECKING:
     from .frame import Frame
@@ -95,7 +95,7 @@ def update(frame: Frame, node: s.Update) -> None:
         value = Tensor(number(value, old.type.dtype, old.type.shape))
     if value.type.shape != old.type.shape:
         raise ShapeError(f"state '{name}' is {old.type}, its new value {value.type}", node.span)
-    value = Tensor(ops.cast(value.value, old.type.dtype))
+    value = Tensor(stored(value, old.type.dtype, f"state '{name}'", node.span))
     frame.define(name, value)
     frame.builder.next_states[frame.state_paths[name]] = value.value
 

@@ -15,7 +15,7 @@ from dslc.ir.types import TensorType, type_of
 from . import syntax as s
 from .equations import Equation
 from .unparse import unparse
-from .values import Tensor, Turn, axis_text, number
+from .values import Tensor, Turn, axis_text, number, stored
 
 if TYPE_CHECKING:
     from .frame import Frame
@@ -249,4 +249,4 @@ def _next_carry(frame: Frame, c: s.Carry, old: ir.Value) -> ir.Value:
     value = frame.tensor_of(frame.names[c.name], c.span)
     if value.type.shape != type_of(old).shape:
         raise ShapeError(f"the carry '{c.name}' starts as {type_of(old)} and becomes {value.type}", c.span)
-    return ops.cast(value.value, type_of(old).dtype)
+    return stored(value, type_of(old).dtype, f"the carry '{c.name}'", c.span)
