@@ -37,20 +37,20 @@ def functions(text: str, program: str = "run") -> dict[str, list[str]]:
 
 def test_powers_and_factors_leave_the_program() -> None:
     found = functions(NORM)
-    assert "nn.pow" not in found["main"] and "nn.rsqrt" not in found["main"]
-    assert "nn.exp" in found["main"] and "nn.exp" not in found["prepare"]
+    assert "nn.pow" not in found["run"] and "nn.rsqrt" not in found["run"]
+    assert "nn.exp" in found["run"] and "nn.exp" not in found["prepare"]
     assert "nn.rsqrt" in found["prepare"]
 
 
 def test_views_of_parameters_stay_where_they_are() -> None:
-    assert list(functions(TIED)) == ["main"]
+    assert list(functions(TIED)) == ["run"]
     assert compile_program(dslc.load(TIED), "run", "cpu").prepare == b""
 
 
 def test_a_broadcast_is_not_kept() -> None:
     """An outer product of two vectors is far larger than they are."""
     text = "model M:\n    input x[64, 64]\n    param a[64], b[64] ~ ones()\n    y[i, j] = x[i, j] * (a[i] * b[j])\n    output y\n"
-    assert list(functions(text)) == ["main"]
+    assert list(functions(text)) == ["run"]
 
 
 @pytest.mark.parametrize("target", ["cpu", "cuda-emulated:checked"])
