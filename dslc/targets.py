@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Target:
-    """`compile(module, name)` gives an Executable, `load(executable)` a Program; `fingerprint()` names what compiled code depends on besides the
+    """`compile(module)` gives an Executable, `load(executable)` a Program; `fingerprint()` names what compiled code depends on besides the
     program; `missing()` says in one sentence what is not there, or gives None. `compile_timed`: as `compile`, a program that times its launches
     itself (`core.executable.TIMES`). `device()` names what schedules are measured on, None where that is not this machine's; `schedules(kernel)` are
     those that a kernel may have, the cost model's first. `workers()` and `few_rows`: those of the pass `Attention`; `channels_last`: convolutions
@@ -27,11 +27,11 @@ class Target:
     name: str
     about: str
     lowered: bool  # takes kernels (after fuse), not single ops
-    compile: Callable[[Any, str], Executable]
+    compile: Callable[[Any], Executable]
     load: Callable[[Executable], Program]
     fingerprint: Callable[[], str]
     missing: Callable[[], str | None]
-    compile_timed: Callable[[Any, str], Executable] | None = None
+    compile_timed: Callable[[Any], Executable] | None = None
     device: Callable[[], str | None] = lambda: None
     schedules: Callable[[Any], list[str]] = lambda kernel: []
     workers: Callable[[], int] = lambda: 0
@@ -43,7 +43,7 @@ class Target:
     launches: bool = False
 
 
-def _compile_cpu(module: Any, name: str, timed: bool = False) -> Executable:
+def _compile_cpu(module: Any, timed: bool = False) -> Executable:
     from .backend_cpu.backend import compile_plan
     from .backend_cpu.machine import host
     from .passes.plan import make_plan
@@ -91,10 +91,10 @@ def _cpu_missing() -> str | None:
     return None
 
 
-def _compile_reference(module: Any, name: str) -> Executable:
+def _compile_reference(module: Any) -> Executable:
     from .reference_program import compile_reference
 
-    return compile_reference(module, name)
+    return compile_reference(module)
 
 
 def _load_reference(executable: Executable) -> Program:
@@ -107,7 +107,7 @@ def _cuda_target(name: str, about: str, arch: Callable[[], str], missing: Callab
                  device: Callable[[], str | None] = lambda: None) -> Target:  # fmt: skip
     """A target of the CUDA backend for the architecture that `arch()` names."""
 
-    def compile(module: Any, program: str) -> Executable:
+    def compile(module: Any) -> Executable:
         from .backend_cuda.arch import arch_of
         from .backend_cuda.backend import compile_plan
         from .passes.plan import make_plan

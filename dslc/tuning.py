@@ -312,7 +312,7 @@ def _builder(work: _Work, target: Target) -> Build:
 
     def build(schedule: str) -> Trial:
         with work.elaborated.context, work.elaborated.location:
-            executable = (target.compile_timed or target.compile)(alone(work.op, schedule, work.lengths), "kernel")
+            executable = (target.compile_timed or target.compile)(alone(work.op, schedule, work.lengths))
         if schedule not in (BY_COST, *(k.schedule for k in executable.kernels)):
             raise UnsupportedOp(f"{work.info.name} cannot be made with the schedule {schedule}")  # one that spills is replaced
         if not inputs:

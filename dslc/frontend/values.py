@@ -242,3 +242,10 @@ def as_size(value: Any, span: Span, text: str = "", names: str = "") -> int:
     if value > 2**40:
         raise ShapeError(f"a size of {value} is absurd", span)
     return value
+
+
+def stored(value: Tensor, dtype: DType, what: str, span: Span) -> ir.Value:
+    """What is kept of a value in a state or carry of a type. TypeError_ where that would cut off fractions."""
+    if value.type.dtype.is_float and not dtype.is_float:
+        raise TypeError_(f"{what} is {dtype}, its new value {value.type.dtype}", span, help=f"declare it as float32, or cast the value: {dtype}(...)")
+    return ops.cast(value.value, dtype)
