@@ -161,8 +161,9 @@ train:
     optimizer adam(lr=0.1)
 
 generate:
-    over time from logits sample(temperature=0.5)
+    over time from logits sample(temperature=9)
     length 10
+    seed 7
 """
 
 
@@ -180,6 +181,7 @@ def test_generate(cli, writer):
     outcome = cli("generate", writer, "--prompt", "a", "--length", 5, "--greedy")
     assert (outcome.status, outcome.out, outcome.err) == (0, "abcabc\n", "")
     assert len(cli("generate", writer, "--prompt", "a").out) == 12  # the file's length, the prompt, a line end
+    assert cli("generate", writer).out == cli("generate", writer, "--seed", 7).out != cli("generate", writer, "--seed", 0).out  # and its seed
     (event,) = cli("generate", writer, "--prompt", "b", "--length", 3, "--greedy", "--json").events
     assert event == {"event": "generated", "prompt": "b", "text": "cab"}
     hot = ["generate", writer, "--length", 30, "--temperature", 9]

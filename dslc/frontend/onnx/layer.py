@@ -75,7 +75,7 @@ def imported(frame: Frame, node: s.Import, name: str) -> Instance:
     if key not in source.graphs:
         source.graphs[key] = load_graph(path, str(frame.file.folder / node.path), source, options)
         source.scopes[id(source.graphs[key])] = frame.file
-    return Instance(LayerValue(source.graphs[key], {}), frame.instance_name(name), {})
+    return Instance(LayerValue(source.graphs[key]), frame.instance_name(name), {})
 
 
 def _patterns(option: s.Keyword) -> tuple[str, tuple[str, ...]]:
