@@ -15,6 +15,7 @@ from .ops import Kernel
 
 BESIDE = "nn.beside"  # marks a kernel that needs nothing of those before it, back to the first without the mark: they may run at once
 
+
 @dataclass(frozen=True)
 class Place:
     """Where a tensor is. `strides`: bytes that the address moves with each enclosing loop's turn, outermost first."""
