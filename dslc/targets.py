@@ -188,13 +188,17 @@ TARGETS = {
 }  # fmt: skip
 
 
+_OTHER_NAMES = {"gpu": "cuda", "numpy": "reference"}  # what people say
+
+
 def target_of(name: str) -> Target:
     """The target of that name, there to be used; TargetError where it is unknown or something is missing."""
     if name not in TARGETS:
         number = re.fullmatch(r"cuda:sm_(\d+)[af]?", name)
         if number and int(number[1]) < OLDEST:
             raise TargetError(f"{name.removeprefix('cuda:')} is too old", help=f"kernels are made for sm_{OLDEST} and newer: {', '.join(ARCHS)}")
-        raise TargetError(f"unknown target '{name}'{did_you_mean(name, TARGETS)}", help=f"the targets are {', '.join(TARGETS)}")
+        meant = did_you_mean(_OTHER_NAMES.get(name, name), TARGETS)
+        raise TargetError(f"unknown target '{name}'{meant}", help=f"the targets are {', '.join(TARGETS)}")
     missing = TARGETS[name].missing()
     if missing:
         raise TargetError(f"target '{name}' cannot be used here: {missing}")

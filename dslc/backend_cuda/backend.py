@@ -465,6 +465,7 @@ def compile_plan(plan: Plan, arch: Arch) -> Executable:
             instead.replace(lowered.made, error)
     instead.keep()
     target = f"cuda-{arch.name}" if arch in (EMULATED, CHECKED) else f"cuda:{arch.name}"
+    notes = {"arch": arch.name} | ({executable.WAITS: "yes"} if arch.launches_overlap else {})
     return Executable(target, plan.name, "", "", plan.ports, lowered.kernels, lowered.launches, lowered.arena_bytes, 0, lowered.constants,
                       code, lowered.text.whole, lowered.tensor_maps, lowered.pointers,
-                      {"arch": arch.name})  # fmt: skip
+                      notes)  # fmt: skip

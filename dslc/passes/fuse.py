@@ -15,12 +15,12 @@ from itertools import pairwise
 
 from dslc.core.dtypes import FLOAT32
 from dslc.ir import ops
-from dslc.ir.mlir import func, ir
-from dslc.ir.op import Op
-from dslc.ir.program import arguments_of, results_of
+from dslc.ir.mlir import ir
+from dslc.ir.op import POINTWISE, Op
+from dslc.ir.program import arguments_of, functions_of, results_of
 from dslc.ir.types import TensorType, fuse_locations, type_of
 
-from .kernel_rules import AGAIN, CONTROL, POINTWISE, is_placement, is_read_along, kind_of, read_by_product, widens_bytes
+from .kernel_rules import AGAIN, CONTROL, is_placement, is_read_along, kind_of, read_by_product, widens_bytes
 from .prune import remove_dead
 from .simplify import maker
 
@@ -35,12 +35,11 @@ class Fuse:
     """
 
     def run(self, module: ir.Module) -> None:
-        for op in module.body.operations:
-            if isinstance(op, func.FuncOp):
-                prepare(op.entry_block)
-                arguments = {slot.name: v for slot, v in zip(arguments_of(op), op.entry_block.arguments)}
-                updated = {v: arguments.get(slot.name) for slot, v in results_of(op) if slot.role in ("param", "state")}
-                _fuse_block(op.entry_block, updated)
+        for program in functions_of(module):
+            prepare(program.entry_block)
+            arguments = {slot.name: v for slot, v in zip(arguments_of(program), program.entry_block.arguments)}
+            updated = {v: arguments.get(slot.name) for slot, v in results_of(program) if slot.role in ("param", "state")}
+            _fuse_block(program.entry_block, updated)
 
 
 def prepare(block: ir.Block) -> None:
