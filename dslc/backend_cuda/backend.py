@@ -207,7 +207,8 @@ class _Writer:
             main = [r.unit for r in runs if r.function.symbol == r.unit.first]
             kind, role = "+".join(dict.fromkeys(u.kind for u in units)), " beside ".join(u.role for u in units)
             flops, moved = sum(u.flops for u in main), sum(u.bytes for u in main)
-            unit = Unit(name, kind, role, lines, None, flops, moved, [i for u in units for i in u.includes], first=name)
+            unit = Unit(name, kind, role, lines, None, flops, moved, [i for u in units for i in u.includes], first=name,
+                        members=[(r.unit, r.function) for r in runs])  # fmt: skip
             generated = form.apply(Generated((function,), choice=Choice(behind=lambda: [APART])))
             self.made.append(Made(f"beside {[u.key for u in units]}", BY_COST, form, generated, unit, runs[0].spans))
             self.joined[key] = (unit, generated.functions[0], order) if form.schedule != APART else None
