@@ -210,6 +210,16 @@ def test_rows_that_lie_together_are_packed_for_many_columns() -> None:
         assert all(s.mr == 8 for s in chosen)  # one line has them all: more rows cost nothing, fewer vectors less
 
 
+def test_long_sums_are_cut_where_less_is_packed_or_read_again() -> None:
+    """Rows that share lines are cut last, unless they are packed: then as often as half as many columns."""
+    machine = Machine(16, 32, 48 << 10, 1 << 20, 2, "any")
+    blocks = {}
+    for m, n in ((200, 96), (512, 512), (128, 2048)):
+        s = choose(Shape(m, n, 4096), Side("x", stride=m), Side("x", stride=n), machine)
+        blocks[m, n] = (s.kc, s.pack_a, -(-m // s.mc), -(-n // s.nc))
+    assert blocks == {(200, 96): (256, False, 4, 3), (512, 512): (256, True, 4, 2), (128, 2048): (256, True, 1, 8)}
+
+
 def test_long_sums_of_rows_that_share_lines_go_by_blocks() -> None:
     """Also where B is packed before: the lines of a strip's terms are near when the strips beside it read them."""
     machine = Machine(16, 32, 32 << 10, 1 << 20, 2, "any")
