@@ -177,3 +177,12 @@ def _arena(call: Call, places: Sequence[Place]) -> Iterator[int]:
         if place.space == "arena":
             start = (place.index + place.offset) // 64
             yield from range(start, start + max(1, type_of(values[known.index(place)]).bytes // 64))
+
+
+def test_all_that_shares_a_launch_waits_for_the_launches_before() -> None:
+    found = planned(LLAMA, "decode", depth=2)[1]
+    joined = [unit for unit in found.units if unit.members]
+    texts = dict(found.text.functions)
+    assert joined and all(texts[symbol].count("wait_for_launches_before();") == 1 for symbol in texts if symbol not in {u.name for u in joined})
+    for unit in joined:
+        assert texts[unit.name].count("wait_for_launches_before();") == len({f.symbol for _, f in unit.members})
