@@ -142,6 +142,11 @@ def tile_of(shape: Shape, a: Side, machine: Machine) -> tuple[int, int]:
     return min(_tiles_of(shape, a, machine), key=lambda t: _tile_cost(shape, t[0], t[1], lanes_for(machine, shape.dtype), machine))
 
 
+def cycles(shape: Shape, a: Side, machine: Machine) -> float:
+    """What a product costs with the cheapest tile."""
+    return shape.batch * shape.k * _tile_cost(shape, *tile_of(shape, a, machine), lanes_for(machine, shape.dtype), machine)
+
+
 def choose_whole(shape: Shape, a: Side, b: Side, machine: Machine) -> Schedule:
     """As `choose`, with B packed as a whole where a product is large enough for that and would pack the same columns again and again, or each turn of
     a loop would and has few rows, or few columns to keep."""

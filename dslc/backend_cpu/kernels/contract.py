@@ -23,7 +23,7 @@ from ..pull import Point, step_of
 from ..scalars import Val
 from ..ssa import computed
 from ..stage import Frame, Generated, Request, Stage
-from . import depthwise, integers, places, reduce, winograd
+from . import depthwise, integers, places, reduce, winograd, winograd_channels
 from .whole import Whole
 
 Value = Any  # an ir.Value
@@ -36,7 +36,7 @@ def generate(request: Request) -> Generated:
     """A blocked product, taps one by one where one side has no extent of its own (depthwise convolutions), Winograd's products where they pay, or a
     fold of products of integers."""
     ops = list(dict.fromkeys(op for op, _ in request.body.makers.values() if op.operation.name in CONTRACTIONS))
-    for special in (integers, depthwise, winograd):
+    for special in (integers, depthwise, winograd, winograd_channels):
         try:
             return special.generate(request, ops[0])
         except Unsuited:

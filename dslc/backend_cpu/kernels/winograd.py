@@ -138,7 +138,7 @@ class _Winograd(Places):
         tasks = n.outer * -(-n.high * n.wide // (4 * self.lanes))
         return s.cycles + FILTER * n.filters * n.channels < GAIN * plain * gemm_schedule.idling(max(tasks, gemm_schedule.TASKS))
 
-    def _place(self, found: _Windows, domain: Sequence[int]) -> None:
+    def _place(self, found: Windows, domain: Sequence[int]) -> None:
         """The axes of the result, and what the operands read, over this kernel's dims."""
         axes: list[Expr] = [Const(0)] * len(domain)
         for k, members in enumerate(found.classes):
@@ -175,7 +175,7 @@ class _Winograd(Places):
         def row(o: Value) -> None:
             def part(c: Value, lanes: int, mask: Value) -> None:
                 taps = self._taps_apart(frame, o, c) if mask is None and self._taps_together() else self._taps(frame, o, c, lanes, mask)
-                for p, value in enumerate(_both_ways(_of_filter, taps)):
+                for p, value in enumerate(both_ways(of_filter, taps)):
                     made.store(value, [self._filter_at(p, o, c)])
 
             emit.vector_loop(0, self.of.channels, self.lanes, part)
@@ -251,7 +251,7 @@ class _Winograd(Places):
                     pairs = [(load(a, skip), load(a, skip + lanes)) for skip in (0, 2)]
                     rows.append([vector.shuffle(p, q, list(range(odd, 2 * lanes, 2))) for p, q in pairs for odd in (0, 1)])
                 at = emit.iadd(emit.imul(c, s.stride), emit.imul(r, s.wide), x)
-                for p, value in enumerate(_both_ways(_of_places, rows)):
+                for p, value in enumerate(both_ways(of_places, rows)):
                     tiles.store(value, [emit.iadd(at, p * s.channels * s.stride)])
 
             emit.loop(0, s.channels, 1, channel)
@@ -288,7 +288,7 @@ class _Winograd(Places):
         def part(o: Value, r: Value, x: Value) -> None:
             at = emit.iadd(emit.imul(o, s.columns), emit.imul(r, s.wide), x)
             made = [sums.load([emit.iadd(at, p * s.filters * s.columns)], lanes) for p in range(POINTS)]
-            y = _both_ways(_of_sums, [made[4 * a : 4 * a + 4] for a in range(4)])
+            y = both_ways(of_sums, [made[4 * a : 4 * a + 4] for a in range(4)])
             for a in (0, 1):
                 high = emit.iadd(emit.imul(emit.iadd(top, r), 2), a)
 
@@ -311,7 +311,7 @@ class _Winograd(Places):
 
 
 @dataclass(frozen=True)
-class _Windows:
+class Windows:
     """The axes of the op's domain as outer, filters, high, wide, channels and the two taps, and what the operands read over them."""
 
     classes: tuple[tuple[int, ...], ...]
@@ -319,7 +319,7 @@ class _Windows:
     filters: Read
 
 
-def _windows(request: Request, op: Any) -> _Windows:
+def _windows(request: Request, op: Any) -> Windows:
     maps, roles = op.maps(), roles_of(op)
     batch, rows, columns, terms = roles.classes
     domain = maps.domain
@@ -340,27 +340,27 @@ def _windows(request: Request, op: Any) -> _Windows:
         raise Unsuited
     outer = tuple(sorted([*batch, *(d for d in columns if d not in (high, wide))]))
     channels = tuple(d for d in terms if d not in (tap_high, tap_wide))
-    return _Windows((outer, rows, (high,), (wide,), channels, (tap_high,), (tap_wide,)), places, filters)
+    return Windows((outer, rows, (high,), (wide,), channels, (tap_high,), (tap_wide,)), places, filters)
 
 
 # ---- the transforms, of one axis; each is applied along both
 
 
-def _both_ways(transform: Any, m: Sequence[Sequence[Value]]) -> list[Value]:
+def both_ways(transform: Any, m: Sequence[Sequence[Value]]) -> list[Value]:
     """The transform along the columns of a matrix, then along its rows; row by row."""
     rows = [transform(*column) for column in zip(*m)]
     return [value for column in zip(*rows) for value in transform(*column)]
 
 
-def _of_filter(a: Value, b: Value, c: Value) -> list[Value]:
+def of_filter(a: Value, b: Value, c: Value) -> list[Value]:
     half = const(0.5, a.type)
     outer, inner = arith.mulf(arith.addf(a, c), half), arith.mulf(b, half)
     return [a, arith.addf(outer, inner), arith.subf(outer, inner), c]
 
 
-def _of_places(a: Value, b: Value, c: Value, d: Value) -> list[Value]:
+def of_places(a: Value, b: Value, c: Value, d: Value) -> list[Value]:
     return [arith.subf(a, c), arith.addf(b, c), arith.subf(c, b), arith.subf(b, d)]
 
 
-def _of_sums(a: Value, b: Value, c: Value, d: Value) -> list[Value]:
+def of_sums(a: Value, b: Value, c: Value, d: Value) -> list[Value]:
     return [arith.addf(arith.addf(a, b), c), arith.subf(arith.subf(b, c), d)]
