@@ -38,13 +38,25 @@ class RowsOfColumns:
 
 
 @dataclass(frozen=True)
+class RunsOfTerms:
+    """Terms in `count` runs of `length`, and `load(b, x, run, k, lanes, mask, inside)`: values of a run of row x from its k-th term on. `inside(b, x)`
+    tells whether no load of a row needs a test; None: none ever does."""
+
+    count: int
+    length: int
+    load: Callable[[Index, Index, Index, Index, int, Value, bool], Value]
+    inside: Callable[[Index, Index], Value] | None
+
+
+@dataclass(frozen=True)
 class Operand:
     """An operand: its `Side`, and `load(b, x, k, axis, lanes, mask)`: `lanes` values from (x, k) on along `axis`, "x" or "k", as a vector.
 
     x is the row of A, the column of B. With one lane the result is a scalar and the axis does not matter. Lanes outside the mask (None: all) must not
     be read and may have any finite value. `axis` is the side's `along`, or "x" where that is "none"; scalars may be asked of any operand.
     `place(b, x, k)`, where an operand is read in place: the memory and the element's index in it. `rows`: B only: how its
-    columns are packed, where they are the places of rows that are loaded better one by one. `enter(b)`, where an operand has it, is called before
+    columns are packed, where they are the places of rows that are loaded better one by one. `runs`: A only: how its rows are packed, where their
+    terms are runs of neighbours. `enter(b)`, where an operand has it, is called before
     the loads of a batch: what these have in common is made there.
     """
 
@@ -52,6 +64,7 @@ class Operand:
     load: Callable[[Index, Index, Index, str, int, Value], Value]
     place: Callable[[Index, Index, Index], tuple[e.Memory, Index]] | None = None
     rows: RowsOfColumns | None = None
+    runs: RunsOfTerms | None = None
     enter: Callable[[Index], None] | None = None
 
 

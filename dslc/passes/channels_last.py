@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from math import gcd, prod
 
 from dslc.core.dtypes import FLOAT32, FLOAT64
-from dslc.ir import ops
+from dslc.ir import index, ops
 from dslc.ir.mlir import func, ir
 from dslc.ir.op import PRECISION, Op
 from dslc.ir.program import arguments_of
@@ -222,7 +222,7 @@ def _through(value: ir.Value, axis: int) -> list[Axis]:
 
 def _channels_behind(conv: ops.Conv) -> list[Axis]:
     """The result's channels, where it is put back together from groups too."""
-    y, out = conv.results[0], [(conv.results[0], 2)]
+    y, out = conv.results[0], [(conv.results[0], 1 if _is_alone(conv) else 2)]
     for use in y.uses:
         op = use.owner.opview
         if isinstance(op, ops.Reshape) and type_of(op.results[0]).shape[:2] == (conv.type.shape[0], conv.type.shape[1] * conv.type.shape[2]):
@@ -357,7 +357,9 @@ class _Rewrite:
         """Made as [n, ..., channels]."""
         n, g, o, *size = op.type.shape
         space = len(size)
-        new = as_product(op, [0, *range(3, 3 + space), *([1] if g > 1 else []), 2], joined=self.found.lanes > 0)
+        vectors = self.found.lanes > 0
+        inner = vectors and innermost(op.x) not in (None, 2)
+        new = as_product(op, [0, *range(3, 3 + space), *([1] if g > 1 else []), 2], joined=vectors, taps_inner=inner)
         keep_precision(op, new)
         new = ops.reshape(new, (n, *size, g * o))
         return ops.reshape(ops.transpose(new, [0, space + 1, *range(1, space + 1)]), op.type.shape)
@@ -399,6 +401,21 @@ class _Rewrite:
         strides = [op.matrix[a][k] for a in order for k in inner]
         offsets, shape = ([values[a] for a in order] for values in (op.offsets, op.shape))
         return ops.Fold.of(ops.transpose(op.g, inner), strides=strides, offsets=offsets, shape=shape)
+
+
+def innermost(value: ir.Value) -> int | None:
+    """The axis along which a value's elements are neighbours in memory, seen through views; None where that is no axis."""
+    op, t = maker(value), type_of(value)
+    if not isinstance(op, VIEWS):
+        return t.rank - 1
+    axis = innermost(op.x)
+    if axis is None or axis < 0:
+        return None
+    if isinstance(op, ops.View):
+        read = op.maps().reads[0][axis]
+        return read.axis if isinstance(read, index.Dim) else None
+    behind = prod(type_of(op.x).shape[axis + 1 :])  # elements of axes behind it, which stay behind
+    return next((k for k, n in enumerate(t.shape) if n > 1 and prod(t.shape[k + 1 :]) == behind), None)
 
 
 def _last(rank: int, axis: int) -> list[int]:

@@ -23,7 +23,7 @@ from ..pull import Point, step_of
 from ..scalars import Val
 from ..ssa import computed
 from ..stage import Frame, Generated, Request, Stage
-from . import depthwise, integers, places, reduce, winograd, winograd_channels
+from . import depthwise, integers, places, reduce, runs, winograd, winograd_channels
 from .whole import Whole
 
 Value = Any  # an ir.Value
@@ -61,6 +61,7 @@ def generate(request: Request) -> Generated:
         product.sides[0], product.rows_at = replace(product.sides[0], along="k", direct=True, stride=product.row_length), workspace
         workspace += product.shape.m * product.row_length * product.shape.dtype.bytes
         packing.append(Stage(product.lay_out_rows))
+    product.find_runs()
     if large and product.has_edge():
         product.split_edge(workspace)
         workspace += product.edge * product.row_length * product.shape.dtype.bytes
@@ -142,6 +143,7 @@ class _Product(Contraction):
         self.packed_at = 0  # where in the workspace, or in what is kept, a packed B lies
         self.rows_at: int | None = None  # and rows of A, each `row_length` elements, where they are laid out first
         self.row_length = self.shape.k + self.lanes
+        self.body, self.runs = request.body, None
         self.entered: dict[int, tuple[Any, Point, list[Node], list[Test]]] = {}  # by side: the batch that code is made for, and its point
         self.machine, self.edge, self.edge_at = request.machine, 0, 0  # columns that are done apart, and where they lie in the workspace
 
@@ -213,6 +215,14 @@ class _Product(Contraction):
                 frame.operands[read.operand].fetch([point.scalar(read.address)])
 
         return fetch
+
+    def find_runs(self) -> None:
+        """Of rows that are to be packed along their terms; those that lie in place are not."""
+        side = self.sides[0]
+        if self.rows_at is None and not side.direct or side.along == "none":
+            self.runs = runs.of(self.body, self.op, self.roles, self.operands[0])
+        if self.runs:
+            self.sides[0] = replace(side, along="k", direct=False)
 
     def lays_out_rows(self) -> bool:
         """Whether A is small, scattered in memory, and read for many blocks of columns: filters of a convolution's gradient."""
@@ -296,6 +306,8 @@ class _Product(Contraction):
                 for side, node, dim in zip(self.sides, self.operands, (ROWS, COLUMNS)))  # fmt: skip
         if self.places:
             b = replace(b, rows=self.places.packed(frame))
+        if self.runs:
+            a = replace(a, runs=self.runs.packed(frame, self.shape.dtype))
         if self.rows_at is None:
             return [replace(a, place=self._placer(frame)), b]
         rows = self._rows(frame)

@@ -32,7 +32,7 @@ Value = Any  # an ir.Value
 TRANSFORM = 32  # cycles for a vector of channels of one tile, there, or of filters, back
 FILTERS = 24  # cycles for a vector of filters of one channel
 GATHERED = 150  # the same where their taps lie apart
-NEAR, BANDWIDTH = 64, 32  # bytes a cycle from the second cache, and from behind it
+NEAR, FAR = 64, 16  # bytes a cycle from the second cache, and from behind it
 PACKED = 1.0  # cycles for a vector of a plain product's windows
 GAIN = 0.95  # of the plain product's cycles, at most, to be worth it
 
@@ -121,8 +121,8 @@ def _schedules(s: _Sizes, lanes: int, machine: Machine) -> Iterator[_Schedule]:
                     each = -(-panels // parts)
                     product = POINTS * each * -(-tiles // mr) * (s.channels * gemm_schedule.strip_cost(mr, nv, machine) + 2 * mr * nv)
                     there = tiles * (-(-s.channels // lanes) + each * nv) * TRANSFORM
-                    moved = made / parts / (BANDWIDTH if made > machine.l2 // 2 else NEAR)
-                    moved += 2 * max(0, FLOAT32.bytes * found.scratch_elements - machine.l2 // 2) / BANDWIDTH
+                    moved = made / parts / (FAR if made > machine.l2 // 2 else NEAR)
+                    moved += 2 * max(0, FLOAT32.bytes * found.scratch_elements - machine.l2 // 2) / FAR
                     tasks = blocks * parts
                     yield _costing(found, tasks * (product + there + moved) * gemm_schedule.idling(tasks))
 
@@ -158,7 +158,7 @@ class _Winograd(Places):
         plain = gemm_schedule.cycles(shape, gemm_schedule.Side("k"), self.machine) + shape.m * shape.k / self.lanes * PACKED
         filters = s.lines * n.channels * (GATHERED if self.gathered else FILTERS)
         made = self.filter_bytes_of(s)
-        return s.cycles + filters + (made / BANDWIDTH if made > self.machine.l2 // 2 else 0) < GAIN * plain
+        return s.cycles + filters + (2 * made / FAR if made > self.machine.l2 // 2 else 0) < GAIN * plain
 
     def _place(self, found: Windows, domain: Sequence[int]) -> None:
         """The axes of the result, and what the operands read, over this kernel's dims."""
