@@ -14,7 +14,7 @@ from typing import Any
 
 from dslc.core.dtypes import FLOAT32
 from dslc.ir import index
-from dslc.ir.contractions import roles_of
+from dslc.ir.contractions import LINE, roles_of
 from dslc.ir.index import Const, Dim, Expr
 from dslc.ir.rows import Unsuited
 from dslc.ir.trace import Read, Test, Trace, factor_of
@@ -290,7 +290,18 @@ class _Winograd(Places):
             def load_a(i: int, k: Any) -> Value:
                 return tiles.load([emit.iadd(start, k, i * s.row)])
 
-            made = gemm.multiply(load_a, load_b, s.mr, s.nv, s.channels, [zero] * (s.mr * s.nv))
+            def fetch(k: Any) -> None:
+                """Lines of the next point, shared by the strips."""
+                following = emit.iadd(emit.imul(emit.imin(emit.iadd(point, 1), POINTS - 1), self.filter_point(s)), emit.imul(line, s.channels * s.lanes))
+
+                def one(j: Value) -> None:
+                    at = emit.iadd(following, emit.imul(j, s.channels * s.lanes), emit.imul(k, s.lanes))
+                    emit.loop(0, gemm.FETCHED * s.lanes, LINE, lambda t: filters.fetch([emit.iadd(at, t)]))
+
+                emit.loop(q, s.nv, -(-s.tiles // s.mr), one)
+
+            far = self.filter_bytes > self.machine.l2 // 2
+            made = gemm.multiply(load_a, load_b, s.mr, s.nv, s.channels, [zero] * (s.mr * s.nv), [fetch] if far else [])
             at = emit.iadd(emit.imul(point, s.sums_point), emit.imul(row, s.columns))
             for n, value in enumerate(made):
                 sums.store(value, [emit.iadd(at, n // s.nv * s.columns + n % s.nv * s.lanes)])
