@@ -29,7 +29,7 @@ def pack_a_rows(a: Operand, area: e.Memory, batch: Index, first: Index, strips: 
     def row(r: Value) -> None:
         source = e.imin(e.iadd(first, r), m - 1)
         if a.runs:
-            _pack_runs(a.runs, area, e.imul(r, row_length(s)), batch, source, k0, terms, s)
+            pack_runs(a.runs, area, e.imul(r, row_length(s)), batch, source, k0, terms, s.lanes)
             return
 
         def part(k: Value, lanes: int, mask: Value) -> None:
@@ -40,7 +40,7 @@ def pack_a_rows(a: Operand, area: e.Memory, batch: Index, first: Index, strips: 
     e.loop(0, e.imul(strips, s.mr), 1, row)
 
 
-def _pack_runs(runs: RunsOfTerms, area: e.Memory, at: Index, batch: Index, source: Index, k0: Index, terms: Index, s: Schedule) -> None:
+def pack_runs(runs: RunsOfTerms, area: e.Memory, at: Index, batch: Index, source: Index, k0: Index, terms: Index, lanes: int) -> None:
     """The terms of a row from k0 on, run by run: what the last vector of one writes too much the next one writes over."""
     whole = isinstance(terms, int) and terms == runs.count * runs.length
 
@@ -48,10 +48,10 @@ def _pack_runs(runs: RunsOfTerms, area: e.Memory, at: Index, batch: Index, sourc
         start = e.isub(e.imul(number, runs.length), k0)  # in the row that is packed
         low, high = (0, runs.length) if whole else (e.imax(e.isub(0, start), 0), e.imin(e.isub(terms, start), runs.length))
 
-        def part(x: Value, lanes: int, mask: Value) -> None:
-            area.store(runs.load(batch, source, number, x, lanes, mask, inside), [e.iadd(at, e.iadd(start, x))])
+        def part(x: Value, width: int, mask: Value) -> None:
+            area.store(runs.load(batch, source, number, x, width, mask, inside), [e.iadd(at, e.iadd(start, x))])
 
-        e.vector_loop(low, high, s.lanes, part)
+        e.vector_loop(low, high, lanes, part)
 
     def all_runs(inside: bool) -> list[Value]:
         if whole and inside and runs.count <= MOST_RUNS:

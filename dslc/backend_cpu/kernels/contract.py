@@ -18,6 +18,7 @@ from dslc.ir.trace import Apply, Node, Read, Test, dims_under, factor_of, survey
 from dslc.ir.types import type_of
 
 from .. import emit, gemm, gemm_schedule
+from ..gemm_pack import pack_runs
 from ..gemm_schedule import Shape, Side
 from ..pull import Point, step_of
 from ..scalars import Val
@@ -57,11 +58,11 @@ def generate(request: Request) -> Generated:
         whole, finish, workspace = None, [], 0  # type: ignore[assignment]
     packing: list[Stage] = []
     large = gemm_schedule.is_large(product.shape)
+    product.find_runs()
     if large and product.lays_out_rows():
         product.sides[0], product.rows_at = replace(product.sides[0], along="k", direct=True, stride=product.row_length), workspace
         workspace += product.shape.m * product.row_length * product.shape.dtype.bytes
         packing.append(Stage(product.lay_out_rows))
-    product.find_runs()
     if large and product.has_edge():
         product.split_edge(workspace)
         workspace += product.edge * product.row_length * product.shape.dtype.bytes
@@ -217,25 +218,33 @@ class _Product(Contraction):
         return fetch
 
     def find_runs(self) -> None:
-        """Of rows that are to be packed along their terms; those that lie in place are not."""
+        """Of rows that do not lie in place along their terms, or along themselves."""
         side = self.sides[0]
-        if self.rows_at is None and not side.direct or side.along == "none":
+        if not side.direct and side.along != "x":
             self.runs = runs.of(self.body, self.op, self.roles, self.operands[0])
         if self.runs:
-            self.sides[0] = replace(side, along="k", direct=False)
+            self.sides[0] = replace(side, along="k")
 
     def lays_out_rows(self) -> bool:
-        """Whether A is small, scattered in memory, and read for many blocks of columns: filters of a convolution's gradient."""
+        """Whether A is small, scattered in memory, and read for many blocks of columns, as filters of a convolution's gradient are, or B so much
+        larger that it would rather be read once."""
         shape, side = self.shape, self.sides[0]
         small = shape.m * self.row_length * shape.dtype.bytes <= gemm_schedule.MOST_PACKED
-        return side.along == "none" and side.shared and small and shape.batch * shape.n >= 8 * gemm_schedule.MOST_NR
+        repeated = shape.batch * shape.n >= 8 * gemm_schedule.MOST_NR or (shape.m < shape.n and shape.n * shape.k * shape.dtype.bytes >= gemm.FAR)
+        return (side.along == "none" or self.runs is not None) and side.shared and small and repeated
 
     def lay_out_rows(self, frame: Frame) -> None:
         """A into the workspace, row by row, k by k."""
         load, rows = self._loader(frame, self.operands[0], ROWS), self._rows(frame)
         low, high = emit.share(self.shape.m, frame.tid, frame.threads)
 
+        runs = self.runs.packed(frame, self.shape.dtype) if self.runs else None
+
         def row(m: Value) -> None:
+            if runs:
+                pack_runs(runs, rows, emit.imul(m, self.row_length), 0, m, 0, self.shape.k, self.lanes)
+                return
+
             def part(k: Value, lanes: int, mask: Value) -> None:
                 rows.store(load(0, m, k, "k", lanes, mask), [emit.iadd(emit.imul(m, self.row_length), k)])
 
@@ -306,7 +315,7 @@ class _Product(Contraction):
                 for side, node, dim in zip(self.sides, self.operands, (ROWS, COLUMNS)))  # fmt: skip
         if self.places:
             b = replace(b, rows=self.places.packed(frame))
-        if self.runs:
+        if self.runs and self.rows_at is None:
             a = replace(a, runs=self.runs.packed(frame, self.shape.dtype))
         if self.rows_at is None:
             return [replace(a, place=self._placer(frame)), b]
