@@ -40,8 +40,8 @@ class RowsOfColumns:
 
 @dataclass(frozen=True)
 class RunsOfTerms:
-    """Terms in `count` runs of `length`, and `load(b, x, run, k, lanes, mask, inside)`: values of a run of row x from its k-th term on. `inside(b, x)`
-    tells whether no load of a row needs a test; None: none ever does."""
+    """Terms in `count` runs of `length`, and `load(b, x, run, k, lanes, mask, inside)`: values of a run of row x from its k-th term on.
+    `inside(b, x)`: whether no load of a row needs a test; None: none ever does."""
 
     count: int
     length: int
@@ -324,8 +324,8 @@ class _Outer:
         return next_terms
 
     def b_fetcher(self, batch: Index, panel: Index, local_strip: Index, k0: Index) -> Callable[[Index], None] | None:
-        """Large weights come from memory, in more streams than a processor sees coming: while the strips of a block meet a panel, each asks for a line
-        of vectors of the next one."""
+        """Large weights come from memory, in more streams than a processor sees coming: while the strips of a block meet a panel, each asks for a
+        line of vectors of the next one."""
         s, shape = self.s, self.shape
         if not self.p.b.side.lines or self.panels == 1 or shape.n * shape.k * shape.dtype.bytes < FAR:
             return None

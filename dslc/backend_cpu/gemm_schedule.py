@@ -183,6 +183,8 @@ def _outer(shape: Shape, a: Side, b: Side, machine: Machine, way: _Way) -> Sched
     pack_b = not b.packed and (b.along != "x" or not b.direct or pays != way.other_b)
     depth = way.depth or ((2 * BLOCK_K if pack_a else BLOCK_K) if long else shape.k)
     blocks = -(-shape.k // depth) if pack_a or pack_b or (long and a.along == "x") else 1  # rows that share lines read them while they are near
+    if blocks == 1 and b.packed and strips > 1:  # a panel that all strips read stays in the second cache
+        blocks = -(-shape.k * nv * lanes * shape.dtype.bytes // (machine.l2 // 2))
     kc = shape.k if blocks == 1 else -(-shape.k // blocks // 16) * 16
     while kc < shape.k and shape.k % kc and shape.k % kc < lanes:  # a block has at least a vector of terms
         kc += 16

@@ -1,7 +1,7 @@
 """channels_last: where the elements of a convolutional network's values lie.
 
-Tensor cores take whole rows of channels, and channels fill the vectors of a CPU where the places of small pictures do not, so where it pays the values
-between convolutions are made with their channels as the last axis, whatever the order in which the model names them.
+Tensor cores take whole rows of channels, and channels fill the vectors of a CPU where the places of small pictures do not, so where it pays the
+values between convolutions are made with their channels as the last axis, whatever the order in which the model names them.
 """
 
 from __future__ import annotations
@@ -358,7 +358,9 @@ class _Rewrite:
         n, g, o, *size = op.type.shape
         space = len(size)
         vectors = self.found.lanes > 0
-        inner = vectors and innermost(op.x) not in (None, 2)
+        inner = vectors and innermost(op.x) not in (None, 1 if _is_alone(op) else 2)
+        if inner and prod(type_of(op.x).shape[1:3]) >= self.found.lanes // 2:  # not so few that runs of taps are as long
+            op, inner = _turned(op), False
         new = as_product(op, [0, *range(3, 3 + space), *([1] if g > 1 else []), 2], joined=vectors, taps_inner=inner)
         keep_precision(op, new)
         new = ops.reshape(new, (n, *size, g * o))
@@ -401,6 +403,15 @@ class _Rewrite:
         strides = [op.matrix[a][k] for a in order for k in inner]
         offsets, shape = ([values[a] for a in order] for values in (op.offsets, op.shape))
         return ops.Fold.of(ops.transpose(op.g, inner), strides=strides, offsets=offsets, shape=shape)
+
+
+def _turned(conv: ops.Conv) -> ops.Conv:
+    """The convolution of pictures that are laid out with their channels last."""
+    order = [0, *range(3, type_of(conv.x).rank), 1, 2]
+    x = ops.transpose(ops.StopGradient.of(ops.transpose(conv.x, order)), _inverse(order))
+    made = maker(ops.Conv.of(x, conv.w, **conv.values()))
+    assert isinstance(made, ops.Conv)
+    return made
 
 
 def innermost(value: ir.Value) -> int | None:

@@ -262,8 +262,8 @@ def only_units(op: Op) -> bool:
     shape = type_of(op.operands[0]).shape
     wide = [k for k, n in enumerate(op.shape) if n != 1]
     rows = [[row[k] for k in wide] for row, n in zip(op.matrix, shape) if n != 1]
-    one_to_one = [n for n in shape if n != 1] == [op.shape[k] for k in wide] and all(row[k] == 1 and sum(map(bool, row)) == 1 for k, row in enumerate(rows))
-    return one_to_one and not any(op.offsets)
+    same = [n for n in shape if n != 1] == [op.shape[k] for k in wide] and not any(op.offsets)
+    return same and all(row[k] == 1 and sum(map(bool, row)) == 1 for k, row in enumerate(rows))
 
 
 def _without_units(outer: ops.View, inner: ops.Reshape) -> ir.Value:

@@ -144,7 +144,8 @@ class _Product(Contraction):
         self.packed_at = 0  # where in the workspace, or in what is kept, a packed B lies
         self.rows_at: int | None = None  # and rows of A, each `row_length` elements, where they are laid out first
         self.row_length = self.shape.k + self.lanes
-        self.body, self.runs = request.body, None
+        self.body = request.body
+        self.runs: runs.Runs | None = None
         self.entered: dict[int, tuple[Any, Point, list[Node], list[Test]]] = {}  # by side: the batch that code is made for, and its point
         self.machine, self.edge, self.edge_at = request.machine, 0, 0  # columns that are done apart, and where they lie in the workspace
 
@@ -238,11 +239,11 @@ class _Product(Contraction):
         load, rows = self._loader(frame, self.operands[0], ROWS), self._rows(frame)
         low, high = emit.share(self.shape.m, frame.tid, frame.threads)
 
-        runs = self.runs.packed(frame, self.shape.dtype) if self.runs else None
+        found = self.runs.packed(frame, self.shape.dtype) if self.runs else None
 
         def row(m: Value) -> None:
-            if runs:
-                pack_runs(runs, rows, emit.imul(m, self.row_length), 0, m, 0, self.shape.k, self.lanes)
+            if found:
+                pack_runs(found, rows, emit.imul(m, self.row_length), 0, m, 0, self.shape.k, self.lanes)
                 return
 
             def part(k: Value, lanes: int, mask: Value) -> None:

@@ -62,9 +62,9 @@ def generate(request: Request, op: Any) -> Generated:
 
 
 class _Depthwise(Contraction):
-    """`together`: rows, or places of a row, that are done at once, from the row `first` on; `rest`: how many are left behind the last group. `taps[r]`:
-    for each tap the operands' reads for the r-th of them, `inside[r]` those without tests. In these reads ROWS is the number of the group, and what
-    rows share is one node. `before`: the kernel whose rest this one does."""
+    """`together`: rows, or places of a row, that are done at once, from the row `first` on; `rest`: how many are left behind the last group.
+    `taps[r]`: for each tap the operands' reads for the r-th of them, `inside[r]` those without tests. In these reads ROWS is the number of the group,
+    and what rows share is one node. `before`: the kernel whose rest this one does."""
 
     def __init__(self, request: Request, op: Any, roles: Roles, by_channels: bool, before: _Depthwise | None = None) -> None:
         super().__init__(request.body, op, roles, request.body.results)

@@ -63,8 +63,8 @@ class _Sizes:
 
 @dataclass(frozen=True)
 class _Schedule:
-    """Blocks of `tiles` tiles; in a product `mr` of them by `nv` vectors of filters; the filters' panels in `parts` tasks of a block. `lines`: vectors
-    of filters; `cycles`: what all costs."""
+    """Blocks of `tiles` tiles; in a product `mr` of them by `nv` vectors of filters; the filters' panels in `parts` tasks of a block. `lines`:
+    vectors of filters; `cycles`: what all costs."""
 
     tiles: int
     mr: int
@@ -292,7 +292,7 @@ class _Winograd(Places):
 
             def fetch(k: Any) -> None:
                 """Lines of the next point, shared by the strips."""
-                following = emit.iadd(emit.imul(emit.imin(emit.iadd(point, 1), POINTS - 1), self.filter_point(s)), emit.imul(line, s.channels * s.lanes))
+                following = emit.imin(emit.iadd(first, self.filter_point(s)), (POINTS - 1) * self.filter_point(s))
 
                 def one(j: Value) -> None:
                     at = emit.iadd(following, emit.imul(j, s.channels * s.lanes), emit.imul(k, s.lanes))
