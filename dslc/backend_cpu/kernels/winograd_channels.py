@@ -119,7 +119,7 @@ def _schedules(s: _Sizes, lanes: int, machine: Machine) -> Iterator[_Schedule]:
                         continue
                     found = _Schedule(tiles, mr, nv, lanes, parts, lines, s.channels)
                     each = -(-panels // parts)
-                    product = POINTS * each * -(-tiles // mr) * (s.channels * gemm_schedule.strip_cost(mr, nv, machine) + 2 * mr * nv)
+                    product = POINTS * each * -(-tiles // mr) * (s.channels * gemm_schedule.strip_cost(mr, nv, machine) + 30 + 3 * mr * nv)
                     there = tiles * (-(-s.channels // lanes) + each * nv) * TRANSFORM
                     moved = made / parts / (FAR if made > machine.l2 // 2 else NEAR)
                     moved += 2 * max(0, FLOAT32.bytes * found.scratch_elements - machine.l2 // 2) / FAR
