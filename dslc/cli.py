@@ -155,16 +155,16 @@ def generate(
     run: Annotated[str, typer.Argument(help="a run folder")],
     prompt: Annotated[str, typer.Option(help="the text to go on from")] = "",
     length: Annotated[int | None, typer.Option(help="tokens to make")] = None,
-    temperature: Annotated[float | None, typer.Option()] = None,
-    top_k: Annotated[int | None, typer.Option()] = None,
-    top_p: Annotated[float | None, typer.Option()] = None,
+    temperature: Annotated[float | None, typer.Option(help="divides the logits: below 1 the likely becomes likelier")] = None,
+    top_k: Annotated[int | None, typer.Option(help="draw among the most probable so many")] = None,
+    top_p: Annotated[float | None, typer.Option(help="draw among the most probable that together have this probability")] = None,
     greedy: Annotated[bool, typer.Option(help="always the most probable token")] = False,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[int | None, typer.Option()] = None,
     set: Set = [],  # noqa: B006
     target: Target = None,
     json: Json = False,
 ) -> None:
-    """Text from a trained model, as it comes."""
+    """Text from a trained model, as it comes. What is not given is as the model's generate block says."""
     from .commands.generate import generate as command
 
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
@@ -299,16 +299,15 @@ def compile(
     tune: Tune = None,
     json: Json = False,
 ) -> None:
-    """Compile a program into a folder: the executable, plan.json, report.html, kernels of a GPU; with --weights a package that runs alone."""
+    """Compile a program into a folder: the executable, plan.json, report.html, kernels of a GPU; with the weights of a run, of an ONNX file or of
+    --weights it is a package that runs alone."""
     from .commands.build import build
-    from .commands.inspect import prepared
-    from .commands.opening import known_program, tune_first
+    from .commands.opening import has_weights, known_program, open_model, tune_first, with_length
 
     seconds = duration(tune)
-    model, default = prepared(spec, overrides(set))
-    target = target or default
-    tune_first(model, [known_program(program)], target, seconds, listener(json), at_bounds=False)
-    _written(json, Path(out), build(model, program, target, Path(out), weights, map))
+    model, target = open_model(spec, overrides(set), target, weights, map)
+    tune_first(with_length(model), [known_program(program)], target, seconds, listener(json), at_bounds=False)
+    _written(json, Path(out), build(model, program, target, Path(out), has_weights(spec, weights)))
 
 
 @app.command()

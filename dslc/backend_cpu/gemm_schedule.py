@@ -110,8 +110,7 @@ def strip_cost(rows: int, vectors: int, machine: Machine) -> float:
     """Cycles for one k of a tile: the products and a part of the loads, or the loads alone (B from the second cache), or the latency of a product:
     a tile of few accumulators waits for its own sums.
     """
-    rate = 1.0 if machine.lanes == 16 else 2.0
-    return max(rows * vectors / rate + 0.15 * vectors + 0.1 * rows, vectors * 1.5 + rows * 0.5, 4.0)
+    return max(rows * vectors / machine.fmas + 0.15 * vectors + 0.1 * rows, vectors * 1.5 + rows * 0.5, 4.0)
 
 
 def _tile_cost(shape: Shape, mr: int, nv: int, lanes: int, machine: Machine) -> float:

@@ -46,6 +46,11 @@ def open_model(
     return model, target or default
 
 
+def has_weights(spec: str | Path, weights: str | Path | None) -> bool:
+    """Whether the values of `open_model`'s parameters are given, by a file, the run or the graph itself, and not drawn."""
+    return weights is not None or is_run(spec) or Path(spec).suffix == ".onnx"
+
+
 def with_length(model: Model) -> Model:
     """The model; where its length is given in epochs, which data alone turns into steps, schedules see a length of 1,000 steps."""
     if model.steps is None:

@@ -129,6 +129,9 @@ class Kernel:
         return "tuned" if self.schedule else "cost model"
 
 
+READS = "reads"  # a note: the parameters and states that a program with `prepare` reads itself, one a line
+
+
 @dataclass(frozen=True)
 class Executable:
     """A program ready to run on one target.

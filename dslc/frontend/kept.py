@@ -14,7 +14,7 @@ from . import trees, wraps
 from .initializers import Initializer, initializer
 from .statics import DYNAMIC, static_value
 from .unparse import unparse
-from .values import Instance, Tensor, Tree, axis_text, described
+from .values import Instance, Tensor, Tree, axis_text, described, number
 
 if TYPE_CHECKING:
     from .frame import Frame
@@ -73,6 +73,9 @@ def _start(frame: Frame, node: s.Param | s.State, d: s.Declaration, t: TensorTyp
 
 
 def update(frame: Frame, node: s.Update) -> None:
+    if frame.builder.scans:
+        what = "parameters" if isinstance(node.target, s.Attribute) else "a state"
+        raise UnsupportedOp(f"{what} cannot be changed inside a scan", node.span, help="carry the value, and change the state after the scan")
     if isinstance(node.target, s.Attribute):
         owner = frame.whole(node.target.base)
         if not isinstance(owner, Instance) or node.target.name != "params":
@@ -86,12 +89,10 @@ def update(frame: Frame, node: s.Update) -> None:
     if name not in frame.state_paths:
         raise NameError_(f"'{name}' is no state of {frame.definition.name}{did_you_mean(name, frame.state_paths)}", node.target.span,
                          help=f"declare it: state {name} ~ zeros()")  # fmt: skip
-    if frame.builder.scans:
-        raise UnsupportedOp("a state cannot be changed inside a scan", node.span, help="carry the value, and change the state after the scan")
     old = frame.names[name]
     value = frame.item(node, node.target, node.value)  # type: ignore[arg-type]
     if not isinstance(value, Tensor):
-        value = Tensor(ops.full(old.type, value))
+        value = Tensor(number(value, old.type.dtype, old.type.shape))
     if value.type.shape != old.type.shape:
         raise ShapeError(f"state '{name}' is {old.type}, its new value {value.type}", node.span)
     value = Tensor(ops.cast(value.value, old.type.dtype))

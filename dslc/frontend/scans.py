@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dslc.core import dtypes
-from dslc.core.errors import ShapeError, SyntaxError_
+from dslc.core.errors import NameError_, ShapeError, SyntaxError_
 from dslc.ir import ops
 from dslc.ir.mlir import ir
 from dslc.ir.types import TensorType, type_of
 
 from . import syntax as s
 from .equations import Equation
-from .values import Tensor, Turn, axis_text
+from .values import Tensor, Turn, axis_text, number
 
 if TYPE_CHECKING:
     from .frame import Frame
@@ -118,6 +118,11 @@ def emit(frame: Frame, node: s.Emit) -> None:
     builder = frame.builder.scans[-1]
     for item in node.items:
         assert item.target is not None
+        if item.target.name in builder.emitted:
+            first = builder.emitted[item.target.name][-1]
+            raise NameError_(
+                f"'{item.target.name}' is emitted twice in one turn", [item.target.span, first], notes=[f"the first one stands at {first}"]
+            )
         axes = item.target.axes or ()
         places = [k for k, a in enumerate(axes) if isinstance(a, s.Index) and a.name == builder.index]
         if len(places) != 1:
@@ -133,6 +138,9 @@ def scan(frame: Frame, node: s.Scan) -> None:
     trip = frame.size(node.bound) if node.bound is not None else frame.named_size(node.index)
     if trip is None:
         raise ShapeError(f"nothing gives the scan index '{node.index}' a range", node.span, help=f"scan {node.index} < SIZE")
+    for k, c in enumerate(node.carries):
+        if c.name in [other.name for other in node.carries[:k]]:
+            raise NameError_(f"the scan carries '{c.name}' twice", c.span)
     starts = [_carry_start(frame, c) for c in node.carries]
     outer = frame.builder.scans[-1] if frame.builder.scans else None
     builder = ScanBuilder(node.index, trip, starts, outer.random_turn() if outer else None)
@@ -162,10 +170,12 @@ def scan(frame: Frame, node: s.Scan) -> None:
 
 def _carry_start(frame: Frame, c: s.Carry) -> ir.Value:
     value = frame.whole(c.start)
-    if c.axes is None:
-        tensor = frame._tensor(value, c.start.span)
-        return ops.cast(tensor.value, dtypes.BY_NAME[c.type]) if c.type else tensor.value
     dtype = frame._dtype(c)
+    if c.axes is None:
+        if c.type and isinstance(value, (int, float)):
+            return number(value, dtype)
+        tensor = frame._tensor(value, c.start.span)
+        return ops.cast(tensor.value, dtype) if c.type else tensor.value
     t = TensorType(dtype, frame.shape(c.axes))
     if isinstance(value, Tensor):
         if value.type.rank == 0:
@@ -173,7 +183,7 @@ def _carry_start(frame: Frame, c: s.Carry) -> ir.Value:
         if value.type.shape != t.shape:
             raise ShapeError(f"the carry '{c.name}' is {t}, its start {value.type}", c.span)
         return ops.cast(value.value, dtype)
-    return ops.full(t, value)
+    return number(value, dtype, t.shape)
 
 
 def _next_carry(frame: Frame, c: s.Carry, old: ir.Value) -> ir.Value:

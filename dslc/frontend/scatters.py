@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from dslc.core import dtypes
 from dslc.ir import ops
-from dslc.ir.types import TensorType
 
 from . import syntax as s
 from .products import IndexVar, aligned, ordered, scale, sum_out
-from .values import Point, common_dtype
+from .values import Point, as_point
 
 if TYPE_CHECKING:
     from .equations import Env, Equation
@@ -68,9 +67,7 @@ def _target(part: Any, env: Env, removed: set[str]) -> tuple[IndexVar, Any] | No
 
 
 def _value(eq: Equation, taken: Any, others: list[Any], env: Env) -> Point:
-    value = eq.value(taken, env)
-    if not isinstance(value, Point):
-        value = Point(ops.full(TensorType(common_dtype([], [value]), ()), value), ())
+    value = as_point(eq.value(taken, env))
     if value.type.dtype.is_bool:
         value = Point(ops.cast(value.value, dtypes.INT32), value.axes)
     for other in others:
@@ -95,7 +92,7 @@ def _build(value: Point, places: list[Point], goals: list[IndexVar], removed: Se
     points = [v for v in where if v in removed]
     rest = [v for v in ordered(value.axes) if v not in where]
     u = aligned(value, [*batch, *points, *rest])
-    ids = [ops.cast(aligned(p, [*batch, *points]), dtypes.INT32) for p in places]
+    ids = [ops.as_int32(aligned(p, [*batch, *points])) for p in places]
     made = ops.Scatter.of(u, *ids, kind=kind, batch=len(batch), sizes=[g.size for g in goals])
     axes = [*batch, *goals, *rest]
     final = ordered(axes)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from dslc.core import dtypes
+from dslc.core.errors import NameError_
 
 from .mlir import func, ir
 from .types import TensorType, type_of
@@ -66,6 +67,16 @@ def add_argument(op: func.FuncOp, slot: Slot) -> ir.Value:
     op.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get([*before.inputs, t], before.results))
     op.attributes["arg_attrs"] = ir.ArrayAttr.get([*op.attributes.get("arg_attrs", []), slot.attributes()])
     return op.entry_block.add_argument(t, ir.Location.unknown())
+
+
+def scalar(op: func.FuncOp, name: str) -> ir.Value:
+    """One of SCALARS, an argument from its first use on. NameError_ where another argument has its name."""
+    found = argument(op, name)
+    if found is None:
+        return add_argument(op, Slot(name, "scalar", SCALARS[name]))
+    if slot_of(found).role != "scalar":
+        raise NameError_(f"the {slot_of(found).role} '{name}' has the name of the {name} that this program counts or draws by", help="rename it")
+    return found
 
 
 def set_arguments(op: func.FuncOp, slots: Sequence[Slot]) -> None:

@@ -128,7 +128,7 @@ def block_rows(rows: int, choices: int) -> tuple[int, int]:
 def routes(ids: ir.Value, choices: int, b: int, blocks: int) -> _Routes:
     """Where rows go: those of one choice side by side in their order, from a multiple of b on."""
     count = type_of(ids).size
-    flat = ops.cast(ops.reshape(ids, (count,)), INT32)
+    flat = ops.as_int32(ops.reshape(ids, (count,)))
     shape = (count, choices)
     chosen = ops.cast(ops.Compare.of(ops.broadcast(flat, shape, [0]), ops.Iota.of(axis=1, shape=shape, dtype=INT32), predicate="eq"), INT32)
     running = _running(chosen, exclusive=False)

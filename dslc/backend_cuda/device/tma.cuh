@@ -164,7 +164,7 @@ inline void prefetch_map(const TensorMap*) {}
 inline void fence_shared_async() { emulator::proxy_fence(); }
 inline void named_barrier_sync(int number, int threads, EMULATOR_HERE) { emulator::named_barrier(number, threads, true, file, line); }
 inline void named_barrier_arrive(int number, int threads, EMULATOR_HERE) { emulator::named_barrier(number, threads, false, file, line); }
-template <int N> inline void give_registers() {}
-template <int N> inline void take_registers() {}
+template <int N> inline void give_registers(EMULATOR_HERE) { emulator::set_registers(N, false, file, line); }
+template <int N> inline void take_registers(EMULATOR_HERE) { emulator::set_registers(N, true, file, line); }
 
 #endif

@@ -19,7 +19,7 @@ import numpy as np
 from ...core.errors import BudgetError, TargetError
 from ...core.executable import TensorMap
 from . import tensor_maps
-from .cuda_context import Turn, arch_of, check_fits, waits_for_each
+from .cuda_context import Turn, arch_of, check_fits, dynamic_shared, waits_for_each
 from .device import PreparedLaunch
 
 # After these the context is dead: no call on it succeeds any more.
@@ -27,10 +27,12 @@ STICKY = frozenset(
     f"CUDA_ERROR_{e}"
     for e in (
         *("ILLEGAL_ADDRESS", "LAUNCH_FAILED", "LAUNCH_TIMEOUT", "MISALIGNED_ADDRESS", "ILLEGAL_INSTRUCTION", "INVALID_PC", "ASSERT"),
-        *("HARDWARE_STACK_ERROR", "INVALID_ADDRESS_SPACE", "ECC_UNCORRECTABLE", "CONTEXT_IS_DESTROYED", "UNKNOWN"),
+        *("HARDWARE_STACK_ERROR", "INVALID_ADDRESS_SPACE", "ECC_UNCORRECTABLE", "NVLINK_UNCORRECTABLE", "CONTAINED", "MPS_CLIENT_TERMINATED"),
+        *("CONTEXT_IS_DESTROYED", "UNKNOWN"),
     )
 )
 FIRST_GRAPH = 16  # launches
+IN_USE = frozenset({"cuMemFree", "cuMemFreeHost", "cuModuleUnload"})  # calls that give back what work on the stream may still use
 WRONG_IMAGE = frozenset({"CUDA_ERROR_NO_BINARY_FOR_GPU", "CUDA_ERROR_INVALID_IMAGE", "CUDA_ERROR_UNSUPPORTED_PTX_VERSION"})
 
 
@@ -107,10 +109,13 @@ class CudaDriver:
         return self._turn.entered()
 
     def _do(self, call: str, *arguments: Any, doing: str = "") -> Any:
-        """A call of the driver API: its results. TargetError with the error's name and text."""
+        """A call of the driver API: its results. TargetError with the error's name and text, or where the driver is too old to have the call."""
         if self._dead:
             raise TargetError(f"{self.device} failed before: {self._dead}", help="this process cannot use it any more: start again")
-        status, *values = getattr(self._api, call)(*arguments)
+        try:
+            status, *values = getattr(self._api, call)(*arguments)
+        except (RuntimeError, AttributeError) as error:  # cuda-bindings: the driver lacks it, or these bindings do
+            raise TargetError(f"the CUDA driver has no {call}: {error}", help="a newer driver of NVIDIA, or a newer cuda-bindings") from None
         if status != self._api.CUresult.CUDA_SUCCESS:
             self._fail(status, doing or call)
         return values[0] if len(values) == 1 else values
@@ -133,6 +138,8 @@ class CudaDriver:
         self._garbage.append((call, handle))
 
     def _clean(self) -> None:
+        if not self._dead and any(call in IN_USE for call, _ in self._garbage):
+            self._api.cuStreamSynchronize(self._stream)
         while self._garbage and not self._dead:
             call, handle = self._garbage.popleft()
             getattr(self._api, call)(handle)
@@ -181,7 +188,13 @@ class CudaDriver:
         rectangle.dstMemoryType, rectangle.dstDevice, rectangle.dstPitch = device, self._api.CUdeviceptr(target), target_pitch
         rectangle.WidthInBytes, rectangle.Height = width, rows
         with self.lock:
-            self._do("cuMemcpy2DAsync", rectangle, self._stream, doing=f"a copy of {rows:,} rows of {width:,} bytes")
+            try:
+                self._do("cuMemcpy2DAsync", rectangle, self._stream, doing=f"a copy of {rows:,} rows of {width:,} bytes")
+            except TargetError:  # between places of one device it may refuse pitches that are not cuMemAllocPitch's
+                if self._dead:
+                    raise
+                for k in range(rows):
+                    self.copy(target + k * target_pitch, source + k * source_pitch, width)
 
     # ---- kernels
 
@@ -206,8 +219,9 @@ class CudaDriver:
             static = self._do("cuFuncGetAttribute", attributes.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, function.handle)
             check_fits(self.device, launch, most, static, self.shared_bytes)
             dynamic = attributes.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            if launch.shared_bytes > self._do("cuFuncGetAttribute", dynamic, function.handle):
-                self._do("cuFuncSetAttribute", function.handle, dynamic, launch.shared_bytes)
+            wanted = dynamic_shared(launch, static, self._do("cuFuncGetAttribute", dynamic, function.handle))
+            if wanted is not None:
+                self._do("cuFuncSetAttribute", function.handle, dynamic, wanted)
 
     def launch(self, launch: PreparedLaunch) -> None:
         with self.lock:
