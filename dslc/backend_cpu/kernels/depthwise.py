@@ -40,10 +40,13 @@ def generate(request: Request, op: Any) -> Generated:
     batch, rows, columns, terms = roles.classes
     if 0 in sizes or any(t.dtype.kind != "float" or t.dtype.bits < 32 for t in (*op.types(), op.type)) or prod(sizes[d] for d in terms) > MOST_TAPS:
         raise Unsuited
-    if columns and columns[-1] == op.type.rank - 1 and all(sizes[d] == 1 for d in rows):
-        outer, down, along = [*batch, *rows, *columns[:-2]], columns[-2:-1], columns[-1:]
-    elif rows and all(sizes[d] == 1 for d in columns) and batch and batch[-1] > rows[-1]:
-        outer, down, along = [*batch[:-1], *rows[:-1], *columns], rows[-1:], batch[-1:]
+    alone, places = sorted((rows, columns), key=lambda side: prod(sizes[d] for d in side))
+    if prod(sizes[d] for d in alone) != 1 or not places:
+        raise Unsuited
+    if places[-1] == op.type.rank - 1:
+        outer, down, along = [*batch, *alone, *places[:-2]], places[-2:-1], places[-1:]
+    elif batch and batch[-1] > places[-1]:
+        outer, down, along = [*batch[:-1], *alone, *places[:-1]], places[-1:], batch[-1:]
     else:
         raise Unsuited
     made = replace(roles, classes=(tuple(sorted(outer)), tuple(down), tuple(along), terms))
