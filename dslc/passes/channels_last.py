@@ -99,7 +99,7 @@ class Axes:
                 found.of_filters.add(op.results[0])
                 found._seed(op, [*_through(op.x, 0), *_through(op.w, 1)])
                 continue
-            pictures = [*_through(op.x, 2), *_channels_behind(op)]
+            pictures = [*_through(op.x, 2), *([] if lanes and _is_narrow(op, lanes) else _channels_behind(op))]
             for a in pictures:
                 found._join(a, pictures[-1])
             found._seed(op, pictures)
@@ -153,7 +153,7 @@ class Axes:
         if self.lanes and value in self.weights:
             return False
         if isinstance(op, ops.Conv):
-            return is_exact(op) and value not in self.of_filters and not (self.lanes and _is_narrow(op, self.lanes))
+            return is_exact(op) and value not in self.of_filters
         made = isinstance(op, (ops.Contract, ops.Reduce, ops.Fold, ops.Concat)) or (op is not None and op.structure == "elementwise")
         return made and type_of(value).rank > (1 if self.lanes else 2) and axis < type_of(value).rank - 1
 
@@ -367,8 +367,8 @@ class _Rewrite:
         return ops.reshape(ops.transpose(new, [0, space + 1, *range(1, space + 1)]), op.type.shape)
 
     def _narrow(self, op: ops.Conv) -> ir.Value | None:
-        """Of few channels, in their own order: the terms go by the channels of what is read."""
-        if _root(op.x) not in self.channels or not is_exact(op):
+        """Of few channels, in their own order: the terms go by the channels of what is read, where these lie last."""
+        if innermost(op.x) != 2 or not is_exact(op):
             return None
         new = as_product(op, range(op.type.rank), joined=True)
         keep_precision(op, new)
