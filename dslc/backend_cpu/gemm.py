@@ -335,8 +335,10 @@ class _Outer:
 
         def fetch(k: Index) -> None:
             def line(j: Value) -> None:
-                at = e.iadd(start, e.imul(j, size), e.imul(k, LINE))
-                e.loop(0, FETCHED, 1, lambda t: self.b_area.fetch([e.iadd(at, e.imul(t, LINE))]))
+                def term(t: Value) -> None:
+                    self.b_area.fetch([e.iadd(start, e.imul(j, size), e.imul(e.iadd(k, t), LINE))])
+
+                e.loop(0, FETCHED, 1, term)
 
             e.loop(local_strip, s.nr // LINE, strips, line)
 

@@ -71,13 +71,16 @@ def _lay_out(op: ops.Contract, behind: Behind, laid: dict[tuple[object, ...], ir
 
 def _lay_abreast(op: ops.Contract, behind: Behind, laid: dict[tuple[object, ...], ir.Value]) -> None:
     roles = roles_of(op)
-    side = 1 - roles.rows_of
-    weights, (batch, columns, terms) = op.operands[side], _axes(op, roles, side)
-    shape = type_of(weights).shape
-    alone = prod(shape[a] for a in columns) == 1 and prod(shape[a] for a in batch) > 1 and prod(shape[a] for a in terms) > 1
-    if not alone or not type_of(weights).dtype.is_float or not behind.get(weights) or behind.get(op.results[0]) or _innermost(weights) in batch:
+    side = next((side for side in (0, 1) if behind.get(op.operands[side])), None)
+    places = prod(op.maps().domain[d] for c in (1, 2) for d in roles.classes[c])
+    if side is None or behind.get(op.results[0]) or places < ROWS:
         return
-    order = [*terms, *columns, *batch]
+    weights, (batch, own, terms) = op.operands[side], _axes(op, roles, side)
+    shape = type_of(weights).shape
+    alone = prod(shape[a] for a in own) == 1 and prod(shape[a] for a in batch) > 1 and prod(shape[a] for a in terms) > 1
+    if not alone or not type_of(weights).dtype.is_float or _innermost(weights) in batch:
+        return
+    order = [*terms, *own, *batch]
     key = weights, tuple(order)
     with ir.InsertionPoint(op), op.location:
         if key not in laid:
@@ -103,6 +106,6 @@ def _innermost(value: ir.Value) -> int | None:
 
 
 def _axes(op: ops.Contract, roles: Roles, side: int) -> list[list[int]]:
-    """An operand's axes that are the product's batches, columns and terms."""
+    """An operand's axes that are the product's batches, its own (columns or rows), and terms."""
     place = {e.axis: k for k, e in enumerate(op.maps().reads[side]) if isinstance(e, index.Dim)}
-    return [[place[d] for d in roles.classes[c] if d in place] for c in (0, 2, 3)]
+    return [[place[d] for d in roles.classes[c] if d in place] for c in (0, 1 if side == roles.rows_of else 2, 3)]

@@ -89,6 +89,8 @@ def test_random_products(seed: int) -> None:
         (Shape(500, 32, 300), TA, False),  # the processor sees these coming
         (Shape(64, 32, 300), PLAIN, True),  # the next strip
         (Shape(1, 32, 300), PLAIN, False),  # there is none
+        (Shape(1, 640, 512), Layout(lines=True), True),  # the next panel of large weights
+        (Shape(1, 320, 512), Layout(lines=True), False),
     ],
     ids=str,
 )

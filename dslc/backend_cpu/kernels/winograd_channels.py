@@ -294,11 +294,13 @@ class _Winograd(Places):
                 """Lines of the next point, shared by the strips."""
                 following = emit.imin(emit.iadd(first, self.filter_point(s)), (POINTS - 1) * self.filter_point(s))
 
-                def one(j: Value) -> None:
-                    at = emit.iadd(following, emit.imul(j, s.channels * s.lanes), emit.imul(k, s.lanes))
-                    emit.loop(0, gemm.FETCHED * s.lanes, LINE, lambda t: filters.fetch([emit.iadd(at, t)]))
+                def some(j: Value) -> None:
+                    def part(t: Value) -> None:
+                        filters.fetch([emit.iadd(following, emit.imul(j, s.channels * s.lanes), emit.imul(k, s.lanes), t)])
 
-                emit.loop(q, s.nv, -(-s.tiles // s.mr), one)
+                    emit.loop(0, gemm.FETCHED * s.lanes, LINE, part)
+
+                emit.loop(q, s.nv, -(-s.tiles // s.mr), some)
 
             far = self.filter_bytes > self.machine.l2 // 2
             made = gemm.multiply(load_a, load_b, s.mr, s.nv, s.channels, [zero] * (s.mr * s.nv), [fetch] if far else [])
