@@ -83,15 +83,21 @@ class _Schedule:
 
 
 @dataclass(frozen=True)
-class _Sizes:
+class Sizes:
+    """Of the classes of dims in which both kinds of vectors go: `outer` is pictures, and all that is like them."""
+
     outer: int
     filters: int
     high: int
     wide: int
     channels: int
 
+    @property
+    def tiles(self) -> int:
+        return self.outer * -(-self.high // 2) * -(-self.wide // 2)
 
-def _schedules(s: _Sizes, lanes: int, machine: Machine) -> Iterator[_Schedule]:
+
+def _schedules(s: Sizes, lanes: int, machine: Machine) -> Iterator[_Schedule]:
     high, wide = -(-s.high // 2), -(-s.wide // 2)  # tiles
     most = machine.registers // 4 * lanes  # columns that leave room for some rows
     blocks = [(r, wide) for r in range(1, high + 1) if r * wide <= most] + [(1, w) for w in range(lanes, min(most + 1, wide), lanes)]
@@ -111,33 +117,15 @@ def _schedules(s: _Sizes, lanes: int, machine: Machine) -> Iterator[_Schedule]:
                 yield _Schedule(r, w, mr, nv, lanes, stride, s.filters, s.channels, cycles)
 
 
-class _Winograd(Places):
-    """The convolution over finer dims than other contractions have, and its code."""
+class Tiles(Places):
+    """A convolution of 3 x 3 taps over finer dims than other contractions have. `filters`, `places`: what is read for a filter's tap, and at a place
+    of a tile."""
 
-    def __init__(self, request: Request, op: Any) -> None:
-        found = _windows(request, op)
-        self.op, self.machine = op, request.machine
-        self.lanes = gemm_schedule.lanes_for(request.machine, FLOAT32)
-        domain = op.maps().domain
-        self.of = _Sizes(*(prod(domain[d] for d in axes) for axes in found.classes[:5]))
-        s = min(_schedules(self.of, self.lanes, self.machine), key=lambda s: s.cycles, default=None)
-        if s is None or not self._pays(s):
-            raise Unsuited
-        self.schedule = s
-        self.tiles = (-(-self.of.high // 2), -(-self.of.wide // 2))
-        self.blocks = (-(-self.tiles[0] // s.high), -(-self.tiles[1] // s.wide))
-        places = (2 * self.blocks[0] * s.high + 2, 2 * self.blocks[1] * max(s.wide, -(-s.wide // self.lanes) * self.lanes) + 2)
-        self.over(request.body, (*vars(self.of).values(), *places, 3, 3))
-        self._place(found, domain)
-        self.results = [self._result(v) for v in request.body.results]
+    of: Sizes
+    filters: Read
+    places: Read
 
-    def _pays(self, s: _Schedule) -> bool:
-        n = self.of
-        plain = n.outer * n.filters * n.channels * 9 * n.high * n.wide / self.lanes / self.machine.fmas * PLAIN
-        tasks = n.outer * -(-n.high * n.wide // (4 * self.lanes))
-        return s.cycles + FILTER * n.filters * n.channels < GAIN * plain * gemm_schedule.idling(max(tasks, gemm_schedule.TASKS))
-
-    def _place(self, found: Windows, domain: Sequence[int]) -> None:
+    def place(self, found: Windows, domain: Sequence[int]) -> None:
         """The axes of the result, and what the operands read, over this kernel's dims."""
         axes: list[Expr] = [Const(0)] * len(domain)
         for k, members in enumerate(found.classes):
@@ -155,6 +143,33 @@ class _Winograd(Places):
         ends = [(PLACE_HIGH, self.of.high + 2), (PLACE_WIDE, self.of.wide + 2)]
         beyond = tuple(Test(Dim(d), n) for d, n in ends if self.sizes[d] > n)  # tiles that reach over the edge
         self.places = Read(places.dtype, places.operand, places.address, (*places.tests, *beyond))
+
+
+class _Winograd(Tiles):
+    """The code."""
+
+    def __init__(self, request: Request, op: Any) -> None:
+        found = _windows(request, op)
+        self.op, self.machine = op, request.machine
+        self.lanes = gemm_schedule.lanes_for(request.machine, FLOAT32)
+        domain = op.maps().domain
+        self.of = Sizes(*(prod(domain[d] for d in axes) for axes in found.classes[:5]))
+        s = min(_schedules(self.of, self.lanes, self.machine), key=lambda s: s.cycles, default=None)
+        if s is None or not self._pays(s):
+            raise Unsuited
+        self.schedule = s
+        self.tiles = (-(-self.of.high // 2), -(-self.of.wide // 2))
+        self.blocks = (-(-self.tiles[0] // s.high), -(-self.tiles[1] // s.wide))
+        places = (2 * self.blocks[0] * s.high + 2, 2 * self.blocks[1] * max(s.wide, -(-s.wide // self.lanes) * self.lanes) + 2)
+        self.over(request.body, (*vars(self.of).values(), *places, 3, 3))
+        self.place(found, domain)
+        self.results = [self._result(v) for v in request.body.results]
+
+    def _pays(self, s: _Schedule) -> bool:
+        n = self.of
+        plain = n.outer * n.filters * n.channels * 9 * n.high * n.wide / self.lanes / self.machine.fmas * PLAIN
+        tasks = n.outer * -(-n.high * n.wide // (4 * self.lanes))
+        return s.cycles + FILTER * n.filters * n.channels < GAIN * plain * gemm_schedule.idling(max(tasks, gemm_schedule.TASKS))
 
     # ---- the filters
 

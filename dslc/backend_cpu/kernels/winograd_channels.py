@@ -7,25 +7,24 @@ products (rows are tiles, columns filters) and from these the results.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
 from dslc.core.dtypes import FLOAT32
 from dslc.ir import index
 from dslc.ir.contractions import LINE, roles_of
-from dslc.ir.index import Const, Dim, Expr
 from dslc.ir.rows import Unsuited
-from dslc.ir.trace import Read, Test, Trace, factor_of
+from dslc.ir.trace import Read, Trace, factor_of
 
 from .. import emit, gemm, gemm_schedule
 from ..machine import Machine
 from ..pull import Point, step_of
 from ..stage import Frame, Generated, Request, Stage
 from ..types import const, register_type, vec
-from .places import CHANNELS, HIGH, OUTER, ROWS, WIDE, Places, read_of, replaced
-from .winograd import PLACE_HIGH, PLACE_WIDE, POINTS, TAP_HIGH, TAP_WIDE, Windows, both_ways, of_filter, of_places, of_sums
+from .places import CHANNELS, HIGH, OUTER, ROWS, WIDE, read_of
+from .winograd import PLACE_HIGH, PLACE_WIDE, POINTS, TAP_HIGH, TAP_WIDE, Sizes, Tiles, Windows, both_ways, of_filter, of_places, of_sums
 
 Value = Any  # an ir.Value
 
@@ -46,19 +45,6 @@ def generate(request: Request, op: Any) -> Generated:
         raise Unsuited
     scratch = kernel.schedule.scratch_elements * FLOAT32.bytes
     return Generated([Stage(kernel.transform_filters), Stage(kernel.build, scratch + 64)], kernel.filter_bytes)
-
-
-@dataclass(frozen=True)
-class _Sizes:
-    outer: int
-    filters: int
-    high: int
-    wide: int
-    channels: int
-
-    @property
-    def tiles(self) -> int:
-        return self.outer * -(-self.high // 2) * -(-self.wide // 2)
 
 
 @dataclass(frozen=True)
@@ -103,7 +89,7 @@ class _Schedule:
         return POINTS * (self.point + self.sums_point)
 
 
-def _schedules(s: _Sizes, lanes: int, machine: Machine) -> Iterator[_Schedule]:
+def _schedules(s: Sizes, lanes: int, machine: Machine) -> Iterator[_Schedule]:
     lines = -(-s.filters // lanes)
     made = POINTS * lines * lanes * s.channels * FLOAT32.bytes
     for blocks in sorted({-(-s.tiles // most) for most in range(1, min(s.tiles, 64) + 1)}):
@@ -124,25 +110,22 @@ def _schedules(s: _Sizes, lanes: int, machine: Machine) -> Iterator[_Schedule]:
                     moved = made / parts / (FAR if made > machine.l2 // 2 else NEAR)
                     moved += 2 * max(0, FLOAT32.bytes * found.scratch_elements - machine.l2 // 2) / FAR
                     tasks = blocks * parts
-                    yield _costing(found, tasks * (product + there + moved) * gemm_schedule.idling(tasks))
+                    yield replace(found, cycles=tasks * (product + there + moved) * gemm_schedule.idling(tasks))
 
 
-def _costing(s: _Schedule, cycles: float) -> _Schedule:
-    return _Schedule(s.tiles, s.mr, s.nv, s.lanes, s.parts, s.lines, s.channels, cycles)
-
-
-class _Winograd(Places):
-    """The convolution over finer dims than other contractions have, and its code."""
+class _Winograd(Tiles):
+    """The code."""
 
     def __init__(self, request: Request, op: Any) -> None:
         found = _windows(request, op)
         self.op, self.machine = op, request.machine
         self.lanes = gemm_schedule.lanes_for(request.machine, FLOAT32)
         domain = op.maps().domain
-        self.of = _Sizes(*(prod(domain[d] for d in axes) for axes in found.classes[:5]))
+        self.of = Sizes(*(prod(domain[d] for d in axes) for axes in found.classes[:5]))
         self.tiled = (-(-self.of.high // 2), -(-self.of.wide // 2))
         self.over(request.body, (*vars(self.of).values(), 2 * self.tiled[0] + 2, 2 * self.tiled[1] + 2, 3, 3))
-        self._place(found, domain)
+        self.place(found, domain)
+        self.filters = Read(self.filters.dtype, self.filters.operand, index.coarse(self.filters.address, self.sizes), ())
         self.gathered = step_of(self.filters.address, ROWS, self.lanes, lambda e: ROWS in index.dims_of(e)) != 1
         if factor_of(self.places.address, CHANNELS) != 1:
             raise Unsuited
@@ -159,26 +142,6 @@ class _Winograd(Places):
         filters = s.lines * n.channels * (GATHERED if self.gathered else FILTERS)
         made = self.filter_bytes_of(s)
         return s.cycles + filters + (2 * made / FAR if made > self.machine.l2 // 2 else 0) < GAIN * plain
-
-    def _place(self, found: Windows, domain: Sequence[int]) -> None:
-        """The axes of the result, and what the operands read, over this kernel's dims."""
-        axes: list[Expr] = [Const(0)] * len(domain)
-        for k, members in enumerate(found.classes):
-            dim = k if k <= CHANNELS else k + 2  # taps
-            for d, e in zip(members, index.delinearize(Dim(dim), [domain[d] for d in members])):
-                axes[d] = self.trace.tidy(e)
-        self.points = tuple(axes[: self.op.type.rank])
-        filters = replaced(found.filters, axes, self.trace)
-        self.filters = Read(filters.dtype, filters.operand, index.coarse(filters.address, self.sizes), ())
-        (high,), (wide,), taps = found.classes[HIGH], found.classes[WIDE], [d for c in found.classes[5:] for d in c]
-        at = list(axes)
-        at[high], at[wide] = Dim(PLACE_HIGH), Dim(PLACE_WIDE)
-        for d in taps:
-            at[d] = Const(0)
-        places = replaced(found.places, at, self.trace)
-        ends = [(PLACE_HIGH, self.of.high + 2), (PLACE_WIDE, self.of.wide + 2)]
-        beyond = tuple(Test(Dim(d), n) for d, n in ends if self.sizes[d] > n)  # tiles that reach over the edge
-        self.places = Read(places.dtype, places.operand, places.address, (*places.tests, *beyond))
 
     # ---- the filters
 

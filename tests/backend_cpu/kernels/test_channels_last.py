@@ -10,7 +10,7 @@ import pytest
 
 from dslc.backend_cpu import gemm, gemm_schedule
 from dslc.backend_cpu.kernels import contract, depthwise, winograd_channels
-from dslc.backend_cpu.machine import Machine
+from dslc.backend_cpu.machine import Machine, host
 from dslc.backend_cpu.stage import request_of
 from dslc.core.dtypes import FLOAT32, FLOAT64
 from dslc.ir import op as nn
@@ -26,6 +26,7 @@ F, D = FLOAT32, FLOAT64
 ANY = Machine(16, 32, 32 << 10, 1 << 20, 2, "any")
 NARROW = Machine(8, 16, 32 << 10, 1 << 20, 2, "any")
 INDICES = "nijuvco"  # picture, place, tap, channel, filter
+both = pytest.mark.parametrize("lanes", sorted({8, host().lanes}))
 
 
 def conv(size, stride=1, pad=1, pictures="nhwc", filters="ocuv", terms="uvc", alone=False):
@@ -92,15 +93,16 @@ PRODUCTS = [
 
 
 @functools.cache
-def results(kind):
-    cases = {"winograd": WINOGRAD, "alone": ALONE, "products": PRODUCTS}[kind]
+def results(kind, lanes):
+    cases = [replace(c) for c in {"winograd": WINOGRAD, "alone": ALONE, "products": PRODUCTS}[kind]]
+    machine = replace(host(), lanes=lanes, registers=2 * lanes)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(winograd_channels, "GAIN", np.inf if kind == "winograd" else 0)  # small sizes gain nothing
         patch.setattr(gemm_schedule, "LARGE", 1)
         patch.setattr(gemm, "FAR", 1 << 10)
         if kind != "products":
-            assert all(takes(winograd_channels if kind == "winograd" else depthwise, replace(c)) for c in cases)
-        return {c.name: c for c in run(cases)}
+            assert all(takes(winograd_channels if kind == "winograd" else depthwise, replace(c), machine) for c in cases)
+        return {c.name: c for c in run(cases, machine=machine)}
 
 
 @contextmanager
@@ -128,19 +130,22 @@ def stages(c, machine=ANY):
         return len(contract.generate(request).stages)
 
 
+@both
 @pytest.mark.parametrize("name", [c.name for c in WINOGRAD])
-def test_winograd(name):
-    check(results("winograd")[name])
+def test_winograd(name, lanes):
+    check(results("winograd", lanes)[name])
 
 
+@both
 @pytest.mark.parametrize("name", [c.name for c in ALONE])
-def test_filters_of_one_channel(name):
-    check(results("alone")[name])
+def test_filters_of_one_channel(name, lanes):
+    check(results("alone", lanes)[name])
 
 
+@both
 @pytest.mark.parametrize("name", [c.name for c in PRODUCTS])
-def test_rows_of_terms_in_runs(name):
-    check(results("products")[name])
+def test_rows_of_terms_in_runs(name, lanes):
+    check(results("products", lanes)[name])
 
 
 def test_a_tile_with_an_infinity_or_nan_leaves_the_others_as_they_are(monkeypatch):
