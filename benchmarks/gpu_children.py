@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,9 +30,17 @@ _lines: Path | None = None
 
 
 def tell_to(file: Path) -> None:
-    """This process is a child, and `tell` appends to a file from now on."""
+    """This process is a child: `tell` appends to a file from now on, and it does not outlive its parent."""
     global _lines
     _lines = file
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(DEAD)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def tell(**said: Any) -> None:
@@ -84,12 +93,16 @@ def _child(command: Command, names: Sequence[str], peers: Sequence[str], end: fl
         lines.touch()
         process = subprocess.Popen(command(names, peers, lines), start_new_session=True)
         size, since, why = 0, time.monotonic(), ""
-        while process.poll() is None:
-            time.sleep(0.05)
-            if lines.stat().st_size != size:
-                size, since = lines.stat().st_size, time.monotonic()
-            if time.monotonic() > min(since + stalled, end):
-                why = f"nothing for {stalled:.0f} s" if time.monotonic() < end else NO_TIME
+        try:
+            while process.poll() is None:
+                time.sleep(0.05)
+                if lines.stat().st_size != size:
+                    size, since = lines.stat().st_size, time.monotonic()
+                if time.monotonic() > min(since + stalled, end):
+                    why = f"nothing for {stalled:.0f} s" if time.monotonic() < end else NO_TIME
+                    break
+        finally:
+            if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         said = [json.loads(line) for line in lines.read_text().splitlines() if line.endswith("}")]

@@ -6,7 +6,7 @@ by name to the argument that they replace. The scalars `seed` (int64), `step` an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from dslc.core import dtypes
@@ -46,9 +46,26 @@ def _slot(attributes: ir.DictAttr, t: TensorType) -> Slot:
     return Slot(name, role, t, ir.IntegerAttr(attributes["nn.line"]).value, bounds)
 
 
+def functions_of(module: ir.Module) -> list[func.FuncOp]:
+    """The program, and behind it what prepares its parameters (passes/prepare.py), where it is not yet split off."""
+    return [op for op in module.body.operations if isinstance(op, func.FuncOp)]
+
+
 def program_of(module: ir.Module) -> func.FuncOp:
     """The program of a module, its first function."""
-    return next(op for op in module.body.operations if isinstance(op, func.FuncOp))
+    return functions_of(module)[0]
+
+
+def blocks_of(program: func.FuncOp) -> Iterator[ir.Block]:
+    """The bodies of loops and branches, inner ones first, then the function's own block. The block that is at hand may be changed."""
+    yield from _blocks_from(program.entry_block)
+
+
+def _blocks_from(block: ir.Block) -> Iterator[ir.Block]:
+    for op in list(block.operations):
+        for region in op.regions:
+            yield from _blocks_from(region.blocks[0])
+    yield block
 
 
 def start_program(module: ir.Module, name: str, arguments: Sequence[Slot]) -> func.FuncOp:
@@ -100,6 +117,11 @@ def arguments_of(op: func.FuncOp) -> list[Slot]:
     types = [type_of(v) for v in op.entry_block.arguments]
     given = op.attributes.get("arg_attrs", [])
     return [_slot(ir.DictAttr(a), t) for a, t in zip(given, types)]
+
+
+def stored_of(op: func.FuncOp) -> list[ir.Value]:
+    """The arguments that lie in the device's memory between runs: parameters, states, and what is prepared from them."""
+    return [v for slot, v in zip(arguments_of(op), op.entry_block.arguments) if slot.role in ("param", "state", "prepared")]
 
 
 def slot_of(value: ir.BlockArgument) -> Slot:

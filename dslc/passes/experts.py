@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from dslc.core.dtypes import INT32
 from dslc.ir import ops
-from dslc.ir.mlir import func, ir
+from dslc.ir.mlir import ir
+from dslc.ir.program import functions_of
 from dslc.ir.types import TensorType, type_of
 
 from .prune import remove_dead
@@ -30,9 +31,8 @@ class Experts:
     """
 
     def run(self, module: ir.Module) -> None:
-        for op in module.body.operations:
-            if isinstance(op, func.FuncOp):
-                _Walk().block(op.entry_block)
+        for program in functions_of(module):
+            _Walk().block(program.entry_block)
 
 
 class _Routes(NamedTuple):

@@ -14,6 +14,7 @@ from dslc.backend_cuda import nvrtc
 from dslc.backend_cuda.emulated import cuda_headers
 from dslc.backend_cuda.source import bundle
 from dslc.compiler import compile_program
+from dslc.core.executable import WAITS, from_bytes, to_bytes
 
 pytestmark = pytest.mark.skipif(nvrtc.missing() is not None, reason="needs NVRTC and NVIDIA's headers")
 TEXT = """model Order:
@@ -70,6 +71,7 @@ def early(ptx: str) -> list[str]:
 @pytest.mark.parametrize("precision", ["bfloat16", "tf32"])
 def test_nothing_is_read_before_the_wait(precision):
     made = compile_program(dslc.load(TEXT.format(precision=precision)), "train", "cuda:sm_90a")
+    assert WAITS in from_bytes(to_bytes(made)).notes
     ptx = ptx_of(bundle(made.source))
     assert len(kernels_of(ptx)) == len({k.symbol for k in made.kernels}) > 8
     assert early(ptx) == []

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -98,3 +102,19 @@ def test_a_dead_device_ends_the_child(monkeypatch, tmp_path):
         gpu_contest.measured({}, build, ["torch", "jax"], gpu_contest.Place("cpu", "cpu", backend="eager"), 0.1)
     assert ended.value.code == gpu_contest.DEAD
     assert json.loads(lines.read_text().splitlines()[-1]) == {"contestant": "torch", "died": "RuntimeError: CUDA error: an illegal access"}
+
+
+def test_a_child_does_not_outlive_its_parent(tmp_path):
+    """As where a group is ended from outside, or by Ctrl-C."""
+    lines = str(tmp_path / "lines")
+    child = f"import pathlib, time, benchmarks.gpu_children as c; c.tell_to(pathlib.Path({lines!r})); print('begun', flush=True); time.sleep(40)"
+    begun = f"c = subprocess.Popen([sys.executable, '-c', {child!r}], stdout=subprocess.PIPE); c.stdout.readline()"
+    parent = f"import subprocess, sys; {begun}; print(c.pid, flush=True)"
+    done = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, timeout=30)
+    pid = int(done.stdout)
+    for _ in range(100):
+        if not Path(f"/proc/{pid}").exists() or Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+            return
+        time.sleep(0.1)
+    os.kill(pid, signal.SIGKILL)
+    raise AssertionError("it lives on")

@@ -84,6 +84,14 @@ def test_run_gives_outputs(cli, trained, tmp_path):
     assert np.allclose(np.load(tmp_path / "two_out.npz")["logits"], logits[:2], atol=1e-6)
 
 
+def test_a_model_without_weights_is_noted(cli, small, trained, tmp_path):
+    np.savez(tmp_path / "in.npz", x=np.zeros((8, 4), np.float32))
+    for words in (["eval", small], ["run", small, "--input", "in.npz"], ["export", small, "-o", "small.onnx"]):
+        assert "comes without weights, so its parameters are as they start" in cli(*words).err
+        assert "without weights" not in cli(*words, "--weights", trained).err
+    assert cli("eval", trained).err == ""
+
+
 @pytest.mark.parametrize("spec", ["small", "trained"])
 def test_inspect(cli, request, spec):
     spec = request.getfixturevalue(spec)
@@ -198,7 +206,7 @@ def test_generate(cli, writer):
         (["--top-k", 0], "top_k=0 must be at least 1"),
         (["--top-p", 2], "top_p=2"),
         (["--greedy", "--top-p", 0.5], "--greedy takes the most probable token, --top-p would draw one"),
-        (["--target", "gpu"], "unknown target 'gpu'"),
+        (["--target", "gpu"], "unknown target 'gpu'; did you mean 'cuda'?"),
     ],
 )
 def test_generate_refuses(cli, writer, words, message):

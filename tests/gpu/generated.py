@@ -64,7 +64,8 @@ def results_of(driver: Driver, functions: dict[str, Any], request: Request, gene
         return ctypes.c_uint64(address)
 
     def launch(f: Function) -> PreparedLaunch:
-        made = PreparedLaunch(functions[f.symbol], f.grid, f.block, f.shared_bytes, tuple(map(parameter, f.parameters)), f.symbol)
+        made = PreparedLaunch(functions[f.symbol], f.grid, f.block, f.shared_bytes, tuple(map(parameter, f.parameters)), f.symbol,
+                              waits=request.arch.launches_overlap)  # fmt: skip
         driver.check(made)
         return made
 

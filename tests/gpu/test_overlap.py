@@ -43,7 +43,8 @@ def test_each_launch_sees_what_those_before_have_written(device):
     a, b = placed(driver, x), placed(driver, np.full(n, np.nan, np.float32))
     function = STEP.functions(driver)["next"]
     launches = [
-        prepared(driver, function, BLOCKS, 256, 0, *((a, b) if k % 2 == 0 else (b, a)), ctypes.c_int32(WORK[device])) for k in range(LAUNCHES)
+        prepared(driver, function, BLOCKS, 256, 0, *((a, b) if k % 2 == 0 else (b, a)), ctypes.c_int32(WORK[device]), waits=True)
+        for k in range(LAUNCHES)
     ]
     start = driver.graph(launches)
     for _ in range(3):
@@ -87,7 +88,7 @@ def test_graphs_of_this_driver_overlap():
         pytest.skip("Hopper alone can do it")
     x = placed(driver, np.zeros(BLOCKS * 256, np.float32))
     function = STEP.functions(driver)["next"]
-    driver.graph([prepared(driver, function, BLOCKS, 256, 0, x, x, ctypes.c_int32(0)) for _ in range(2)])
+    driver.graph([prepared(driver, function, BLOCKS, 256, 0, x, x, ctypes.c_int32(0), waits=True) for _ in range(2)])
     driver.release(x)
     if not driver._overlap:
         pytest.skip("the driver refuses them")

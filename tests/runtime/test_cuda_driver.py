@@ -13,7 +13,23 @@ import pytest
 pytest.importorskip("cuda.bindings.driver")
 STUB = Path(__file__).parent / "cuda_stub"
 ENVIRONMENTS = {
-    **{k: {} for k in ("one_graph", "several_graphs", "fault", "memory", "limits", "images", "tensor_map", "device_arrays", "rows", "marks", "fork")},
+    **{
+        k: {}
+        for k in (
+            "one_graph",
+            "without_waits",
+            "several_graphs",
+            "fault",
+            "memory",
+            "limits",
+            "images",
+            "tensor_map",
+            "device_arrays",
+            "rows",
+            "marks",
+            "fork",
+        )
+    },
     "without_graph": {"DSLC_CUDA_SYNC": "1"},
     "no_overlap": {"STUB_NO_OVERLAP": "1"},
     "no_call": {"STUB_LACKS": "cuEventElapsedTime"},

@@ -140,7 +140,7 @@ EMULATOR_CALLED inline void copy_box(void* shared, const TensorMap* map, unsigne
     if (emulator::checked) {
         int first = std::max(0, -places[0]), last = std::min((int)m.box[0], (int)m.dims[0] - places[0]);
         rows_of_box(m, places, [&](int, const char* from, bool inside) {
-            if (inside && first < last) emulator::reads(from + (int64_t)first * m.element, (size_t)(last - first) * m.element, code);
+            if (inside && first < last) emulator::tile_reads(from + (int64_t)first * m.element, (size_t)(last - first) * m.element, code);
         });
         emulator::barrier_used(barrier, file, line);
         emulator::tile_issued(shared, box_bytes(m), code);

@@ -197,6 +197,10 @@ void touch(Checker& c, const Region& r, size_t size, const Access& now, bool wri
             bad(now, text("%s of byte %zu of shared memory by %s, for which no fence makes visible what %s has written there", writes ? "a write" : "a read", k,
                           who(c, now).c_str(), who(c, wrote).c_str()));
         }
+        if (now.engine && r.buffer && wrote.block && !wrote.engine) {
+            block->fault->places[1] = wrote.place;
+            bad(now, text("a read of byte %zu of %s by the copy engine, which %s has written in this launch", k, r.buffer->name, who(c, wrote).c_str()));
+        }
         for (const Access& read : cell.reads)
             if (writes && !comes_behind(read) && !(now.atomic && read.atomic)) unordered(c, r, k, read, false, now, true);
         if (writes) cell.write = now;
@@ -306,6 +310,13 @@ void landed(Checker& c, void* to, size_t size, size_t thread, uint32_t clock) {
     });
 }
 }  // namespace
+
+void tile_reads(const void* place, size_t size, void* code) {
+    Checker& c = *block->checker;
+    Access now = by_thread(c, code);
+    now.engine = true;
+    touch(c, region(c, place, size, now, false), size, now, false, c.known[now.thread]);
+}
 
 void copy_issued(void* to, size_t size, void* code) { issued(to, size, false, code); }
 

@@ -41,6 +41,7 @@ EMULATOR_HOOK(void misaligned(const void* place, size_t size))  // an access by 
 EMULATOR_HOOK(void declared(const void* variable, size_t size, const char* name))  // in shared memory, by the kernel that runs
 // By the running thread, itself or as the copy engine; until it has landed nobody may touch the place.
 EMULATOR_HOOK(void copy_issued(void* to, size_t size, void* code))
+EMULATOR_HOOK(void tile_reads(const void* place, size_t size, void* code))
 EMULATOR_HOOK(void tile_issued(void* to, size_t size, void* code))
 EMULATOR_HOOK(void copy_landed(void* to, size_t size))
 EMULATOR_HOOK(void tile_landed(void* to, size_t size, const void* mbarrier))

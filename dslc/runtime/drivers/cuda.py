@@ -60,11 +60,13 @@ class _Packed:
     values: tuple[Any, ...]
     pointers: Any
     label: str
+    waits: bool
 
     @staticmethod
     def of(launch: PreparedLaunch) -> _Packed:
         pointers = (ctypes.c_void_p * max(len(launch.parameters), 1))(*(ctypes.addressof(p) for p in launch.parameters))
-        return _Packed(launch.function.handle, (*launch.grid, *launch.block), launch.shared_bytes, launch.parameters, pointers, launch.label)
+        shape, values = (*launch.grid, *launch.block), launch.parameters
+        return _Packed(launch.function.handle, shape, launch.shared_bytes, values, pointers, launch.label, launch.waits)
 
 
 def pieces(count: int) -> Iterator[tuple[int, int]]:
@@ -94,7 +96,7 @@ class CudaDriver:
         name = self._do("cuDeviceGetName", 100, self._device)
         self.device = f"{name.split(bytes(1))[0].decode()} (device {ordinal})"
         self.arch = arch_of(self.device, (self._attribute("COMPUTE_CAPABILITY_MAJOR"), self._attribute("COMPUTE_CAPABILITY_MINOR")))
-        self._overlap = self._attribute("COMPUTE_CAPABILITY_MAJOR") >= 9  # kernels for these wait for the launches before them
+        self._overlap = self._attribute("COMPUTE_CAPABILITY_MAJOR") >= 9  # which has launches that overlap
         self.shared_bytes = self._attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
         context = self._do("cuDevicePrimaryCtxRetain", self._device)
         self._turn = Turn(lambda: self._do("cuCtxPushCurrent", context), self._api.cuCtxPopCurrent, self._clean)
@@ -203,7 +205,9 @@ class CudaDriver:
             status, handle = self._api.cuModuleLoadData(code)
             if status != self._api.CUresult.CUDA_SUCCESS:
                 if status.name in WRONG_IMAGE:
-                    raise TargetError(f"{self.device} ({self.arch}) cannot run this machine code: {status.name}", help="compile the program for it")
+                    known = self._do("cuDriverGetVersion")
+                    help = f"compile the program for it; the driver knows CUDA {known // 1000}.{known % 1000 // 10}, and no code of a later compiler"
+                    raise TargetError(f"{self.device} ({self.arch}) cannot run this machine code: {status.name}", help=help)
                 self._fail(status, "loading kernels")
             module = _Module(self, handle)
             return {s: Function(self._do("cuModuleGetFunction", handle, s.encode(), doing=f"function {s}"), module, s) for s in symbols}
@@ -284,7 +288,7 @@ class CudaDriver:
         self._do("cuStreamBeginCapture", self._stream, self._api.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
         try:
             for k, one in enumerate(packed):
-                if k and self._overlap:
+                if k and self._overlap and one.waits:
                     self._start_early(one)
                 else:
                     self._start(one)

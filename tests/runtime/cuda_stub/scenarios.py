@@ -11,7 +11,7 @@ import numpy as np
 
 from dslc.core import dtypes
 from dslc.core.errors import BudgetError, TargetError
-from dslc.core.executable import Executable, Kernel, Launch, Module, Port, TensorMap, pack_modules
+from dslc.core.executable import WAITS, Executable, Kernel, Launch, Module, Port, TensorMap, pack_modules
 from dslc.runtime.drivers.cuda import CudaDriver, cuda_driver, pieces
 from dslc.runtime.drivers.device_program import DeviceProgram, copy_padded
 from dslc.runtime.store import ParameterStore
@@ -33,7 +33,7 @@ def executable(*symbols: str, role: str = "param", **changes: object) -> Executa
     code = pack_modules([Module(symbols, b"STUB")])
     fields = ("cuda:sm_90a", "run", "m", "s", ports, kernels, launches, 100, 0, b"", code)
     names = ("target", "program", "model", "signature", "ports", "kernels", "launches", "arena_bytes", "scratch_bytes", "constants", "code")
-    return Executable(**{**dict(zip(names, fields)), "notes": {"writes": ""}, **changes})
+    return Executable(**{**dict(zip(names, fields)), "notes": {"writes": "", WAITS: "yes"}, **changes})
 
 
 def program(*symbols: str, **changes: object) -> DeviceProgram:
@@ -63,6 +63,13 @@ def one_graph() -> None:
     assert [e for e in said if e.startswith(("captured", "launch", "graph"))] == ["captured 2064", "captured 3064", *["graph 2"] * 3], said
     assert said.count("shared 65536") == 2 and said.count("upload 24") == 1
     assert [said[k - 1] == "early 65536" for k, e in enumerate(said) if e.startswith("captured")] == [False, True], said
+
+
+def without_waits() -> None:
+    """Kernels that do not wait by themselves, as of a package that was made before launches overlapped."""
+    made = program("scaled", "total", notes={"writes": ""})
+    assert made({})["loss"] == 30
+    assert [e for e in log() if e.startswith(("captured", "early", "graph"))] == ["captured 2064", "captured 3064", "graph 2"]
 
 
 def no_overlap() -> None:
@@ -153,7 +160,7 @@ def no_pitches() -> None:
 
 def images() -> None:
     said = message(lambda: program("scaled", code=pack_modules([Module(("scaled",), b"another")])))
-    assert "(sm_90a) cannot run this machine code: CUDA_ERROR_NO_BINARY_FOR_GPU" in said, said
+    assert "(sm_90a) cannot run this machine code: CUDA_ERROR_NO_BINARY_FOR_GPU" in said and "the driver knows CUDA 13.0" in said, said
     said = message(lambda: program("scaled", target="cuda:sm_80"))
     assert "compiled for cuda:sm_80, Stub GPU (device 0) runs cuda:sm_90a" in said, said
 
