@@ -142,6 +142,11 @@ def tile_of(shape: Shape, a: Side, machine: Machine) -> tuple[int, int]:
     return min(_tiles_of(shape, a, machine), key=lambda t: _tile_cost(shape, a, t[0], t[1], lanes_for(machine, shape.dtype), machine))
 
 
+def cycles(shape: Shape, a: Side, machine: Machine) -> float:
+    """What a product costs with the cheapest tile."""
+    return shape.batch * shape.k * _tile_cost(shape, a, *tile_of(shape, a, machine), lanes_for(machine, shape.dtype), machine)
+
+
 def choose_whole(shape: Shape, a: Side, b: Side, machine: Machine) -> Schedule:
     """As `choose`, with B packed as a whole where a product is large enough for that and would pack the same columns again and again, or each turn of
     a loop would and has few rows, or few columns to keep."""
@@ -179,6 +184,8 @@ def _outer(shape: Shape, a: Side, b: Side, machine: Machine, way: _Way) -> Sched
     together = long and a.along == "x"  # rows that share lines, which are near while all read them: few terms of many rows
     depth = way.depth or ((BLOCK_K // 2 if together else 2 * BLOCK_K if pack_a else BLOCK_K) if long else shape.k)
     blocks = -(-shape.k // depth) if pack_a or pack_b or together else 1
+    if blocks == 1 and b.packed and strips > 1:  # a panel that all strips read stays in the second cache
+        blocks = -(-shape.k * nv * lanes * shape.dtype.bytes // (machine.l2 // 2))
     kc = shape.k if blocks == 1 else -(-shape.k // blocks // 16) * 16
     while kc < shape.k and shape.k % kc and shape.k % kc < lanes:  # a block has at least a vector of terms
         kc += 16
