@@ -21,8 +21,9 @@ class Target:
     program; `missing()` says in one sentence what is not there, or gives None. `compile_timed`: as `compile`, a program that times its launches
     itself (`core.executable.TIMES`). `device()` names what schedules are measured on, None where that is not this machine's; `schedules(kernel)` are
     those that a kernel may have, the cost model's first. `workers()` and `few_rows`: those of the pass `Attention`; `channels_last`: convolutions
-    want values so; `phases`: spaced ones are to be products; `lines`: products want weights so; `repeats`: its programs run again without the
-    host (`DeviceProgram.again`); `launches`: to launch a kernel costs more than small ones do."""
+    want values so on tensor cores; `lanes()`: float32 values in a vector, of a target that wants them so for its vectors' sake, else 0; `phases`:
+    spaced ones are to be products; `lines`: products want weights so; `repeats`: its programs run again without the host (`DeviceProgram.again`);
+    `launches`: to launch a kernel costs more than small ones do."""
 
     name: str
     about: str
@@ -37,6 +38,7 @@ class Target:
     workers: Callable[[], int] = lambda: 0
     few_rows: bool = False
     channels_last: bool = False
+    lanes: Callable[[], int] = lambda: 0
     phases: bool = False
     lines: bool = False
     repeats: bool = False
@@ -67,6 +69,12 @@ def _cpu_workers() -> int:
     from .backend_cpu.machine import host
 
     return host().cores
+
+
+def _cpu_lanes() -> int:
+    from .backend_cpu.machine import host
+
+    return host().lanes
 
 
 def _cpu_device() -> str:
@@ -178,7 +186,7 @@ TARGETS = {
     t.name: t
     for t in (
         Target("cpu", "native code for this processor", True, _compile_cpu, _load, _cpu_fingerprint, _cpu_missing,
-               partial(_compile_cpu, timed=True), _cpu_device, _cpu_schedules, _cpu_workers, phases=True, lines=True),
+               partial(_compile_cpu, timed=True), _cpu_device, _cpu_schedules, _cpu_workers, lanes=_cpu_lanes, phases=True, lines=True),
         Target("reference", "numpy in float64: slow, the oracle", False, _compile_reference, _load_reference, lambda: "", lambda: None),
         _cuda_target("cuda", "CUDA kernels for the GPU of this machine", _found_arch, _gpu_missing, _gpu_device),
         *(_cuda_target(f"cuda:{a}", f"CUDA kernels for {a}", lambda a=a: a, _nvrtc_missing) for a in ARCHS),  # type: ignore[misc]

@@ -149,7 +149,7 @@ class Planner:
                 continue
             copies, calls = [s for s in found if isinstance(s, Copy)], [s for s in found if isinstance(s, Call)]
             steps[first:first] = copies
-            steps += [replace(c, beside=isinstance(steps[-1], Call) and len(steps) > first + len(copies)) for c in calls]
+            steps += [replace(c, beside=len(steps) > first + len(copies) and isinstance(steps[-1], Call)) for c in calls]
         return steps
 
     def steps_of(self, op: Any, depth: int) -> list[Step]:
