@@ -13,9 +13,7 @@ import numpy as np
 from ..core.dtypes import DType, of_numpy
 from ..core.errors import NameError_, ShapeError, TypeError_, did_you_mean
 from ..core.executable import Port
-
-ALIGNMENT = 64  # bytes: a cache line, and the widest vector
-HUGE_PAGE = 2 << 20  # bytes
+from .pages import ALIGNMENT, zero_bytes
 
 
 @dataclass(frozen=True)
@@ -44,14 +42,10 @@ class Value:
 
 
 def aligned_zeros(entries: Sequence[Entry | Port]) -> list[np.ndarray]:
-    """A C-contiguous array of zeros for each entry or port, at multiples of `ALIGNMENT`, in one block: numpy asks for huge pages where
-    a block is large, and without these every row of a weight costs a miss of the address cache."""
+    """A C-contiguous array of zeros for each entry or port, at multiples of `ALIGNMENT`, in one block."""
     sizes = [int(np.prod(e.shape, dtype=np.int64)) * e.dtype.numpy.itemsize for e in entries]
     places = [0, *np.cumsum([-(-n // ALIGNMENT) * ALIGNMENT for n in sizes])]
-    alignment = ALIGNMENT if places[-1] < 2 * HUGE_PAGE else HUGE_PAGE
-    raw = np.zeros(places[-1] + alignment, np.uint8)
-    start = -raw.ctypes.data % alignment
-    block = raw[start : start + places[-1]]
+    block = zero_bytes(places[-1])
     return [block[at : at + n].view(e.dtype.numpy).reshape(e.shape) for e, at, n in zip(entries, places, sizes)]
 
 

@@ -10,12 +10,13 @@ from dslc.backend_cpu.native import KernelCall, KernelFunction, NativeObject, al
 from dslc.ir.plan import Place
 from dslc.runtime.drivers.cpu import pool
 from dslc.runtime.drivers.cpu.loader import LoadedObject
+from dslc.runtime.pages import zero_bytes
 
 
 def run_plan(built: NativeObject, arrays: list[np.ndarray], threads: int = 1, arena_bytes: int = 0, constants: bytes = b"") -> np.ndarray:
     """Runs a compiled plan with slot k at arrays[k]; the arena's bytes (constants and scratch included) come back."""
     code = LoadedObject(built.code)
-    memory = pool.aligned_bytes(aligned(len(constants)) + aligned(arena_bytes) + threads * built.scratch_bytes + 64)
+    memory = zero_bytes(aligned(len(constants)) + aligned(arena_bytes) + threads * built.scratch_bytes + 64, 4096)
     memory[: len(constants)] = np.frombuffer(constants, np.uint8)
     table = np.array([a.ctypes.data for a in arrays] or [0], np.uint64)
     launch = code.function("dslc_launch", *pool.LAUNCH)

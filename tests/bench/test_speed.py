@@ -20,6 +20,7 @@ from dslc.measuring import drawn
 from dslc.runtime.drivers.cpu import pool
 from dslc.runtime.drivers.cpu.loader import LoadedObject
 from dslc.runtime.drivers.cpu.program import CpuProgram
+from dslc.runtime.pages import zero_bytes
 
 TURNS, CHAINS = 100_000, 12  # of the loop, and sums in it that do not wait for each other
 ROUNDS = 15
@@ -70,7 +71,7 @@ def bare_loop():
     kernel = KernelFunction("bare", ((FLOAT32, (CHAINS * lanes,)),), body)
     code = LoadedObject(build_object([kernel], [KernelCall("bare", (Place("slot", 0),))], 0).code)
     launch, memory = code.function("dslc_launch", *pool.LAUNCH), np.full(CHAINS * lanes, 0.5, np.float32)
-    table, arena = np.array([memory.ctypes.data], np.uint64), pool.aligned_bytes(4096)
+    table, arena = np.array([memory.ctypes.data], np.uint64), zero_bytes(4096, 4096)
 
     def run() -> float:
         start = time.perf_counter()

@@ -22,7 +22,8 @@ from dslc.ir.ops import Kernel, Yield
 from dslc.ir.plan import Call, Copy, Place, Plan, Step
 from dslc.ir.types import TensorType, type_of
 from dslc.runtime.drivers.cpu.loader import LoadedObject
-from dslc.runtime.drivers.cpu.pool import LAUNCH, Pool, aligned_bytes
+from dslc.runtime.drivers.cpu.pool import LAUNCH, Pool
+from dslc.runtime.pages import zero_bytes
 
 
 @dataclass
@@ -112,7 +113,7 @@ def _results(case: Case, types: Sequence[TensorType]) -> list[TensorType]:
 def _run(
     code: LoadedObject, executable: Any, plan: Plan, cases: Sequence[Case], outputs: list[list[TensorType]], threads: int
 ) -> list[list[np.ndarray]]:
-    memory = aligned_bytes(len(executable.constants) + executable.arena_bytes + threads * executable.scratch_bytes + 4096)
+    memory = zero_bytes(len(executable.constants) + executable.arena_bytes + threads * executable.scratch_bytes + 4096, 4096)
     memory[: len(executable.constants)] = np.frombuffer(executable.constants, np.uint8)
     table = (ctypes.c_void_p * max(len(plan.ports), 1))()
     kept, results, slot = [], [], 0

@@ -16,22 +16,14 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from ....core.errors import TargetError
+from ...pages import zero_bytes
 from .loader import LoadedObject
 
 ABI = 1  # of the control block and the calling convention
 CONTROL_BYTES = 4096
 LAUNCH = (None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)  # plan, threads, arena, table, control
 WORKER = (None, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)  # thread, threads, control
-
-
-def aligned_bytes(size: int, alignment: int = 4096) -> np.ndarray:
-    """`size` zero bytes whose address is a multiple of `alignment`."""
-    raw = np.zeros(size + alignment, np.uint8)
-    start = -raw.ctypes.data % alignment
-    return raw[start : start + size]
 
 
 def default_threads() -> int:
@@ -60,7 +52,7 @@ class Pool:
 
     def __init__(self, code: LoadedObject, threads: int, pin: bool):
         self.threads, self._code = threads, code
-        self._block = aligned_bytes(CONTROL_BYTES)
+        self._block = zero_bytes(CONTROL_BYTES, 4096)
         self.control = self._block.ctypes.data
         self.last: LoadedObject | None = None
         self._workers = [threading.Thread(target=self._live, args=(t,), daemon=True, name=f"dslc-{t}") for t in range(1, threads)]

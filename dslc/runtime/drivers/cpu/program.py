@@ -21,6 +21,7 @@ import numpy as np
 from ....core.errors import DataError, TargetError
 from ....core.executable import Executable, Port
 from ...binding import described, fit_input, fit_inputs
+from ...pages import zero_bytes
 from ...program import check_out, written_ports
 from . import pool
 from .address import address_of
@@ -254,7 +255,7 @@ class CpuProgram:
         if threads != self._threads:
             constants = self.executable.constants
             size = _aligned(len(constants)) + _aligned(self.executable.arena_bytes) + threads * self.executable.scratch_bytes
-            self._memory = pool.aligned_bytes(size)
+            self._memory = zero_bytes(size, 4096)
             self._memory[: len(constants)] = np.frombuffer(constants, np.uint8)
             self._arena = self._memory.ctypes.data
             self._threads = threads
