@@ -13,6 +13,8 @@ from dslc.core.errors import Span, TypeError_
 from dslc.ir import ops
 from dslc.ir.types import TensorType, type_of
 
+from .values import described
+
 Value = Any  # an ir.Value
 
 
@@ -97,6 +99,13 @@ WHOLE = ("concat", "split", "stop_gradient", "grad", "topk", "size", "int", "whe
 NAMES = {*UNARY, *BINARY, *REDUCTIONS, *ALONG, *RANDOM, *WHOLE, *dtypes.BY_NAME}
 
 
+def static_unary(op: str, value: Any) -> Any:
+    """An operator on a compile-time value."""
+    if op != "not" and not isinstance(value, (int, float)):
+        raise TypeError_(f"'{op}' takes a number or a tensor, this is {described(value)}")
+    return {"-": lambda: -value, "+": lambda: value, "not": lambda: not value}[op]()
+
+
 def static_binary(op: str, a: Any, b: Any) -> Any:
     """An operator on compile-time numbers."""
     if op == "+" and isinstance(a, list) and isinstance(b, list):
@@ -129,6 +138,8 @@ def static_compare(op: str, a: Any, b: Any, seen: list[Any], span: Span) -> bool
     """What holds at compile time; comparisons of numbers are noted in `seen` as (operator, left, right, place)."""
     if isinstance(a, (int, float)) and isinstance(b, (int, float)):
         seen.append((op, a, b, span))
+    elif op not in ("==", "!=") and not (isinstance(a, str) and isinstance(b, str)):
+        raise TypeError_(f"'{op}' compares numbers, this is {described(b if isinstance(a, (int, float)) else a)}", span)
     return {"<": lambda: a < b, "<=": lambda: a <= b, ">": lambda: a > b, ">=": lambda: a >= b, "==": lambda: a == b, "!=": lambda: a != b}[op]()
 
 

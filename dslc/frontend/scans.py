@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from dslc.core import dtypes
-from dslc.core.errors import ShapeError, SyntaxError_
+from dslc.core.errors import ShapeError, SyntaxError_, TypeError_
 from dslc.ir import ops
 from dslc.ir.mlir import ir
 from dslc.ir.types import TensorType, type_of
 
 from . import syntax as s
 from .equations import Equation
-from .values import Tensor, Turn, axis_text
+from .unparse import unparse
+from .values import Tensor, Turn, axis_text, check_kind, described
 
 if TYPE_CHECKING:
     from .frame import Frame
@@ -132,6 +134,8 @@ def scan(frame: Frame, node: s.Scan) -> None:
     """`scan t carry ...:` whole; afterwards the carries' names stand for their last values, the emitted ones for their stacks."""
     trip = frame.size(node.bound) if node.bound is not None else frame.named_size(node.index)
     if trip is None:
+        trip = _size_by_reads(frame, node)
+    if trip is None:
         raise ShapeError(f"nothing gives the scan index '{node.index}' a range", node.span, help=f"scan {node.index} < SIZE")
     starts = [_carry_start(frame, c) for c in node.carries]
     outer = frame.builder.scans[-1] if frame.builder.scans else None
@@ -160,11 +164,53 @@ def scan(frame: Frame, node: s.Scan) -> None:
         frame.define(name, Tensor(value))
 
 
+def _size_by_reads(frame: Frame, node: s.Scan) -> int | None:
+    """The axis at which the scan's index stands alone in reads of what was there before the scan; all such axes are equal."""
+    found: dict[str, int] = {}
+    for read in _reads_at(node.body, node.index):
+        value = frame.names.get(read.base.name) if isinstance(read.base, s.Name) else None
+        if not isinstance(value, Tensor) or len(read.entries) != value.type.rank:
+            continue  # of the scan itself, or told of where it is elaborated
+        for entry, n in zip(read.entries, value.type.shape):
+            if isinstance(entry, s.Name) and entry.name == node.index:
+                found[unparse(read)] = n
+    if len(set(found.values())) > 1:
+        sizes = ", ".join(f"{n} in {text}" for text, n in found.items())
+        raise ShapeError(f"the scan index '{node.index}' is {sizes}", node.span, help=f"scan {node.index} < SIZE")
+    return next(iter(found.values()), None)
+
+
+def _reads_at(node: Any, name: str) -> Iterator[s.Read]:
+    """Reads in which the name can be the scan's index: outside equations and reductions that bind it themselves."""
+    if isinstance(node, tuple):
+        for part in node:
+            yield from _reads_at(part, name)
+        return
+    if not isinstance(node, s.Node) or name in _bound_by(node):
+        return
+    if isinstance(node, s.Read):
+        yield node
+    for field in fields(node):
+        yield from _reads_at(getattr(node, field.name), name)
+
+
+def _bound_by(node: s.Node) -> list[str]:
+    """The indices that an equation's left side or a reduction binds."""
+    if isinstance(node, s.Assign):
+        return [a.name for target in node.targets for a in target.axes or () if isinstance(a, s.Index)]
+    if isinstance(node, s.Call) and isinstance(node.function, s.Read):
+        bare = [e.operands[0] if isinstance(e, s.Compare) else e for e in node.function.entries]
+        return [e.name for e in bare if isinstance(e, s.Name)]
+    return []
+
+
 def _carry_start(frame: Frame, c: s.Carry) -> ir.Value:
     value = frame.whole(c.start)
     if c.axes is None:
         tensor = frame._tensor(value, c.start.span)
-        return ops.cast(tensor.value, dtypes.BY_NAME[c.type]) if c.type else tensor.value
+        return ops.cast(tensor.value, frame._dtype(c)) if c.type else tensor.value
+    if not isinstance(value, (Tensor, int, float)):
+        raise TypeError_(f"the carry '{c.name}' starts as a number or a tensor, this is {described(value)}", c.start.span)
     dtype = frame._dtype(c)
     t = TensorType(dtype, frame.shape(c.axes))
     if isinstance(value, Tensor):
@@ -180,4 +226,5 @@ def _next_carry(frame: Frame, c: s.Carry, old: ir.Value) -> ir.Value:
     value = frame._tensor(frame.names[c.name], c.span)
     if value.type.shape != type_of(old).shape:
         raise ShapeError(f"the carry '{c.name}' starts as {type_of(old)} and becomes {value.type}", c.span)
+    check_kind(value.type, type_of(old), f"the carry '{c.name}'", c.span)
     return ops.cast(value.value, type_of(old).dtype)

@@ -166,6 +166,12 @@ def common_dtype(tensors: list[TensorType], numbers: list[Any]) -> DType:
     return kept
 
 
+def check_kind(new: TensorType, kept: TensorType, what: str, span: Span) -> None:
+    """TypeError_ where a value that is kept as integers would be cut to them."""
+    if new.dtype.is_float and not kept.dtype.is_float:
+        raise TypeError_(f"{what} is {kept}, its new value {new}", span, help=f"start from a float such as 0.0, or cast it: {kept.dtype}(...)")
+
+
 def materialize(value: Any, like: TensorType, dtype: DType) -> ir.Value:
     """A tensor of `dtype` and the shape of `like`, from a tensor of that shape or a number."""
     if isinstance(value, ir.Value):

@@ -119,9 +119,7 @@ class WholeValues:
         if isinstance(value, Tensor):
             return {"+": lambda: value, "-": lambda: self.combine([value], ops.Neg.of, numbers=True),
                     "not": lambda: self.combine([value], lambda x: ops.Not.of(ops.cast(x, dtypes.BOOL)))}[op]()  # fmt: skip
-        if op != "not" and not isinstance(value, (int, float)):
-            raise TypeError_(f"'{op}' takes a number or a tensor, this is {described(value)}")
-        return {"-": lambda: -value, "+": lambda: value, "not": lambda: not value}[op]()
+        return fn.static_unary(op, value)
 
     def _binary(self, op: str, node: s.Binary) -> Any:
         a, b = self.whole(node.left), self.whole(node.right)
@@ -313,6 +311,8 @@ class WholeValues:
                 return fn.UNARY[name][1](*arguments)
         except (ValueError, OverflowError, ZeroDivisionError, IndexError, TypeError) as error:
             raise TypeError_(f"{unparse(node)} has no value: {error}", node.span) from None
+        if not arguments:
+            raise TypeError_(f"{name} takes arguments, none given", node.span)
         raise TypeError_(f"{name} takes tensors, this is {', '.join(described(a) for a in arguments)}", node.span)
 
     # --- randomness

@@ -63,6 +63,27 @@ output a, p, q, w, g, c, m, r, n
         np.testing.assert_allclose(out[name], value, rtol=1e-5, err_msg=name)
 
 
+def test_a_range_from_what_is_read():
+    y = RNG.standard_normal((3, 5)).astype(np.float32)
+    out = run(
+        """
+scan k carry s[3] = 0:
+    inner[j, k < 2] = x[0, j, k]
+    s[d] = 0.5 * s[d] + x[0, k, d] * y[d, k] + sum[k < 2](inner[k, k]) + x[1, 4 - k, d]
+    emit e[k, d] = s[d]
+output s, e
+""",
+        x=X,
+        y=y,
+    )
+    s, rows = np.zeros(3), []
+    for k in range(5):
+        s = 0.5 * s + X[0, k] * y[:, k] + X[0, 0, 0] + X[0, 1, 1] + X[1, 4 - k]
+        rows.append(s)
+    np.testing.assert_allclose(out["s"], s, rtol=1e-5)
+    np.testing.assert_allclose(out["e"], rows, rtol=1e-5)
+
+
 def test_scans_nest():
     out = run(
         """
