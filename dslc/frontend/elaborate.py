@@ -76,6 +76,7 @@ class Builder:
         self.parameters: dict[str, Parameter] = {}
         self.states: dict[str, Parameter] = {}
         self.values: dict[str, ir.Value] = {}  # of parameters, states and scalars, by name
+        self.varying = False  # the model has bounded dimensions
         self.asked: set[str] = set()  # paths of parameters and states that a statement declared
         self.next_states: dict[str, ir.Value] = {}
         self.next_parameters: dict[str, ir.Value] = {}  # where the model itself changes parameters
