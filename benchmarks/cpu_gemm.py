@@ -106,7 +106,8 @@ def measure(threads: int, against: list[str], only: list[str]) -> list[dict[str,
 
     import numpy as np
 
-    from dslc.backend_cpu.gemm_schedule import Shape
+    from dslc.backend_cpu.gemm_schedule import Shape, choose_whole
+    from dslc.backend_cpu.machine import host
     from dslc.runtime.drivers.cpu import pool
     from dslc.runtime.drivers.cpu.loader import LoadedObject
     from tests.backend_cpu import products
@@ -119,7 +120,7 @@ def measure(threads: int, against: list[str], only: list[str]) -> list[dict[str,
         shape = Shape(m, n, k, batch)
         layout = products.Layout(ta=how[0] == "t", tb=how[1] == "t", packed=how[1] == "p", lines=how[1] == "l")
         start = time.perf_counter()
-        s, product, pack = products.build(shape, layout)
+        s, product, pack = products.build(shape, layout, schedule=choose_whole(shape, *products.sides(shape, layout), host()))
         seconds = time.perf_counter() - start
         given = products.arrays(shape, s, layout)
         arrays = [pool.aligned_bytes(max(a.nbytes, 1)).view(a.dtype)[: a.size].reshape(a.shape) for a in given]

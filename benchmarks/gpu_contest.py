@@ -15,7 +15,7 @@ import sys
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ import numpy as np
 
 from dslc.core.errors import TargetError
 from dslc.runtime.drivers.choice import gpu_driver
+
+from .gpu_children import DEAD, measure_all, tell, tell_to
 
 # name: torch.compile's mode, None for eager torch; "max-autotune" measures kernels as it compiles and runs them as CUDA graphs
 TORCH = {"torch": None, "torch.compile": "default", "torch.max-autotune": "max-autotune"}
@@ -73,6 +75,14 @@ class Place:
             import torch
 
             torch.cuda.synchronize()
+
+    def dead(self) -> bool:
+        """Whether no call succeeds on the device any more in this process, as after a kernel's wrong access."""
+        try:
+            self.wait()
+        except Exception:
+            return True
+        return False
 
     def wall(self, run: Callable[[], Any]) -> Timer:
         """Of the wall, until the device has done everything."""
@@ -186,6 +196,7 @@ def contest(timers: Mapping[str, Timer], rounds: int = ROUNDS, seconds: float = 
         for name, timer in timers.items():
             if name in failed:
                 continue
+            tell(contestant=name)
             try:
                 took = timer(turns[name])
             except Exception as error:
@@ -220,6 +231,7 @@ def measured(
     first, errors, failed, peaks = {}, {}, {}, {}
     ours: Any = None
     for name in ("dslc", *peers):
+        tell(contestant=name)
         start, before = time.perf_counter(), _memory(place)
         try:
             entrant = build(name)
@@ -232,6 +244,9 @@ def measured(
             if name == "dslc":
                 raise
             failed[name] = said(error)
+            if place.dead():
+                tell(contestant=name, died=failed[name])
+                raise SystemExit(DEAD) from None
             continue
         if name == "dslc":
             ours = result
@@ -274,6 +289,7 @@ def of_copy(row: Mapping[str, Any], moved: float, place: Place) -> dict[str, flo
     """On a GPU: the share of the copy bandwidth at which so many bytes go in dslc's time."""
     if not place.gpu or "dslc_ms" not in row:
         return {}
+    tell(contestant="copy")
     copied = copy_bandwidth(place)
     return {"copy_bytes_s": copied, "of_copy": moved / (row["dslc_ms"] * 1e-3) / copied}
 
@@ -283,6 +299,7 @@ def launches(program: Any) -> dict[str, Any]:
     executable = program.executable
     if executable.target == "cpu":
         return {}
+    tell(contestant="dslc")
     single = [s * 1e3 for s in program.times(3)]
     kinds: dict[str, float] = defaultdict(float)
     symbols: dict[str, list[float]] = defaultdict(list)
@@ -304,11 +321,12 @@ def main(
     place: Place | None = None,
 ) -> int:
     """The command of a group: its exit status, 2 where there is no GPU and 1 where dslc failed. Rows are printed as they come, and all so far are
-    written, so that what is cut off keeps what was measured."""
+    written, so that what is cut off keeps what was measured. On a GPU the work is done by child processes (`gpu_children`)."""
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{program}", description=about)
     parser.add_argument("--only", default=",".join(known), help="of " + ", ".join(known))
     parser.add_argument("--against", default=",".join(p for p in peers if p != "torch.max-autotune"), help="of " + ", ".join(peers))
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--lines", type=Path, help=argparse.SUPPRESS)  # of a child
     options = parser.parse_args()
     if unknown := [name for name in options.only.split(",") if name not in known]:
         parser.error(f"no {', '.join(unknown)}; there are {', '.join(known)}")
@@ -319,20 +337,54 @@ def main(
     if lacking := place.missing():
         print(f"{parser.prog} needs a GPU: {lacking}", file=sys.stderr)
         return 2
+    names = options.only.split(",")
+    if options.lines is not None:
+        tell_to(options.lines)
+        return _rows_of(names, known, measure, present(asked), place, lambda row: tell(row=row))
+    out: dict[str, Any] = {**place.words(), "not_installed": [p for p in asked if p not in present(asked)], "rows": []}
+
+    def write(rows: list[dict[str, Any]]) -> None:
+        out["rows"] = rows
+        if options.json:
+            options.json.write_text(json.dumps(out, indent=1) + "\n")
+
+    if not place.gpu:
+        rows: list[dict[str, Any]] = []
+        return _rows_of(names, known, measure, present(asked), place, lambda row: (rows.append(row), write(rows)))
+
+    def command(names: Sequence[str], peers: Sequence[str], lines: Path) -> list[str]:
+        words = ["--only", ",".join(names), "--against", ",".join(peers), "--lines", str(lines)]
+        return [sys.executable, "-m", f"benchmarks.{program}", *words]
+
+    rows = measure_all(names, present(asked), command, write)
+    for row in rows:
+        if "failed" in row:
+            print(f"{row['workload']}: failed: {row['failed']}", flush=True)
+    return int(any(name in row.get("failed", {}) for row in rows for name in ("dslc", "all")))
+
+
+def _rows_of(
+    names: Sequence[str],
+    known: Mapping[str, Any],
+    measure: Callable[..., dict[str, Any]],
+    peers: list[str],
+    place: Place,
+    done: Callable[[dict[str, Any]], Any],
+) -> int:
+    """Measures in this process; `done` is given each row. 1 where dslc failed."""
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # float32 is float32 for everyone
-    out: dict[str, Any] = {**place.words(), "not_installed": [p for p in asked if p not in present(asked)], "rows": []}
     failed = 0
-    for name in options.only.split(","):
+    for name in names:
         try:
-            row = measure(known[name], place, present(asked))
+            row = measure(known[name], place, peers)
         except Exception as error:
             traceback.print_exc()
             row, failed = {"workload": name, "failed": {"dslc": said(error)}}, 1
-        out["rows"].append(row)
         print("  ".join(f"{k} {v:.3f}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items() if k != "slowest"), flush=True)
         print(*(f"    {k}" for k in row.get("slowest", [])), sep="\n", end="\n" if "slowest" in row else "", flush=True)
-        if options.json:
-            options.json.write_text(json.dumps(out, indent=1) + "\n")
+        done(row)
+        if failed and place.dead():
+            return DEAD
     return failed

@@ -22,12 +22,12 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 Spec = Annotated[str, typer.Argument(help="a model file (.dsl, .yaml, .onnx) or a run folder")]
 Set = Annotated[list[str], typer.Option("--set", metavar="NAME=VALUE", help="a dim, a let or a train key")]
-Target = Annotated[str | None, typer.Option(help="cpu, or reference (numpy in float64); of a run the one it was trained on")]
+Target = Annotated[str | None, typer.Option(help="cpu, cuda, ... (dslc doctor lists them); default: what a run was trained on, else cpu")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON object a line on standard output")]
 Weights = Annotated[str | None, typer.Option(help="a .safetensors or .npz file, or a run folder")]
 Map = Annotated[str | None, typer.Option(help="rules that rename, transpose or split foreign weights")]
 Tune = Annotated[str | None, typer.Option(metavar="DURATION", help="first measure schedules of the kernels, for 60s, 2m, ...: kept for this device")]
-Program = Annotated[str, typer.Option(help="run, eval, train, step or accumulate")]
+Program = Annotated[str, typer.Option(help="run, eval, train, step, accumulate, prefill or decode")]
 
 
 def _version(asked: bool) -> None:
@@ -74,7 +74,7 @@ def train(
     set: Set = [],  # noqa: B006
     target: Target = None,
     run: Annotated[str | None, typer.Option(help="the run folder (default: runs/NAME)")] = None,
-    resume: Annotated[bool, typer.Option(help="go on from the folder's last checkpoint")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the folder's last checkpoint")] = False,
     steps: Annotated[int | None, typer.Option(help="as --set steps=N")] = None,
     seed: Annotated[int | None, typer.Option(help="as --set seed=N")] = None,
     weights: Weights = None,
@@ -115,7 +115,7 @@ def evaluate(
     target: Target = None,
     weights: Weights = None,
     map: Map = None,
-    best: Annotated[bool, typer.Option(help="the best checkpoint of the run, not the last")] = False,
+    best: Annotated[bool, typer.Option("--best", help="the best checkpoint of the run, not the last")] = False,
     json: Json = False,
 ) -> None:
     """Losses and metrics on held-out data."""
@@ -155,16 +155,16 @@ def generate(
     run: Annotated[str, typer.Argument(help="a run folder")],
     prompt: Annotated[str, typer.Option(help="the text to go on from")] = "",
     length: Annotated[int | None, typer.Option(help="tokens to make")] = None,
-    temperature: Annotated[float | None, typer.Option()] = None,
-    top_k: Annotated[int | None, typer.Option()] = None,
-    top_p: Annotated[float | None, typer.Option()] = None,
-    greedy: Annotated[bool, typer.Option(help="always the most probable token")] = False,
-    seed: Annotated[int, typer.Option()] = 0,
+    temperature: Annotated[float | None, typer.Option(help="divides the logits: below 1 the likely becomes likelier")] = None,
+    top_k: Annotated[int | None, typer.Option(help="draw among the most probable so many")] = None,
+    top_p: Annotated[float | None, typer.Option(help="draw among the most probable that together have this probability")] = None,
+    greedy: Annotated[bool, typer.Option("--greedy", help="always the most probable token")] = False,
+    seed: Annotated[int | None, typer.Option(help="of the draws: the same seed, the same text")] = None,
     set: Set = [],  # noqa: B006
     target: Target = None,
     json: Json = False,
 ) -> None:
-    """Text from a trained model, as it comes."""
+    """Text from a trained model, as it comes. What is not given is as the model's generate block says."""
     from .commands.generate import generate as command
 
     options = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
@@ -283,7 +283,7 @@ def export(
     from .commands.opening import open_model
     from .onnx_export import export as command
 
-    model, _ = open_model(spec, overrides(set), None, weights, map)
+    model, _ = open_model(spec, overrides(set), None, weights, map, note=say)
     _written(json, Path(out), [command(model, Path(out))])
 
 
@@ -299,16 +299,15 @@ def compile(
     tune: Tune = None,
     json: Json = False,
 ) -> None:
-    """Compile a program into a folder: the executable, plan.json, report.html, kernels of a GPU; with --weights a package that runs alone."""
+    """Compile a program into a folder: the executable, plan.json, report.html, kernels of a GPU; with the weights of a run, of an ONNX file or of
+    --weights it is a package that runs alone."""
     from .commands.build import build
-    from .commands.inspect import prepared
-    from .commands.opening import known_program, tune_first
+    from .commands.opening import has_weights, known_program, open_model, tune_first, with_length
 
     seconds = duration(tune)
-    model, default = prepared(spec, overrides(set))
-    target = target or default
-    tune_first(model, [known_program(program)], target, seconds, listener(json), at_bounds=False)
-    _written(json, Path(out), build(model, program, target, Path(out), weights, map))
+    model, target = open_model(spec, overrides(set), target, weights, map)
+    tune_first(with_length(model), [known_program(program)], target, seconds, listener(json), at_bounds=False)
+    _written(json, Path(out), build(model, program, target, Path(out), has_weights(spec, weights)))
 
 
 @app.command()
@@ -339,7 +338,7 @@ def bench(
 @app.command()
 def profile(
     spec: Spec,
-    program: Annotated[str | None, typer.Option(help="run, eval, train, step, ... (default: step where the model trains, else run)")] = None,
+    program: Annotated[str | None, typer.Option(help="one of those that inspect takes (default: step where the model trains, else run)")] = None,
     trace: Annotated[str | None, typer.Option(help="write the launches here, for Perfetto (Chrome trace events)")] = None,
     html: Annotated[str | None, typer.Option(help="write report.html with the times here")] = None,
     seconds: Annotated[float, typer.Option(help="of calls that are timed")] = 1.0,

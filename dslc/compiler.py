@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .core import cache, measured
 from .core.errors import BudgetError, Error, NameError_, did_you_mean
-from .core.executable import TIMES, Executable, from_bytes, to_bytes
+from .core.executable import READS, TIMES, Executable, from_bytes, to_bytes
 from .recipes import OF_ANY_LENGTH, RECIPES
 from .targets import Target, target_of
 
@@ -163,7 +163,18 @@ def _compiled(module: Any, program: str, target: Target) -> Executable:
 
     second = split(module)
     executable = _noted(target.compile(module, program), module)
-    return executable if second is None else replace(executable, prepare=to_bytes(_noted(target.compile(second, NAME), second)))
+    if second is None:
+        return executable
+    notes = {**executable.notes, READS: "\n".join(_read_by(module))}
+    return replace(executable, prepare=to_bytes(_noted(target.compile(second, NAME), second)), notes=notes)
+
+
+def _read_by(module: Any) -> list[str]:
+    """The parameters and states that a program reads itself, not only through what is prepared from them."""
+    from .ir.program import arguments_of, program_of
+
+    program = program_of(module)
+    return [s.name for s, v in zip(arguments_of(program), program.entry_block.arguments) if s.role in ("param", "state") and list(v.uses)]
 
 
 def _noted(executable: Executable, module: Any) -> Executable:

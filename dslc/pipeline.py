@@ -117,13 +117,15 @@ def _kernels(recipe: Recipe, elaborated: Any, target: Target, tuned: Mapping[str
     """Kernels, within the budget of a step where it has one, with their schedules."""
     from .passes.attention import Attention
     from .passes.fuse import Fuse
+    from .passes.launches import Launches
     from .passes.tile import Tile
 
     settings = elaborated.settings
     budget = settings.memory if recipe.steps and settings is not None else None
     attention = Attention(target.workers(), target.few_rows and recipe.prepares)
     if not recipe.steps and not elaborated.builder.has_gradients:
-        return [attention, Fuse(), Tile(tuned)]
+        fewer: list[Pass] = [Launches()] if target.launches and recipe.prepares else []
+        return [attention, Fuse(), *fewer, Tile(tuned)]
     from .passes.chunk import Chunk
     from .passes.recompute import Recompute
     from .passes.searched import Searched

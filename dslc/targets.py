@@ -22,7 +22,7 @@ class Target:
     itself (`core.executable.TIMES`). `device()` names what schedules are measured on, None where that is not this machine's; `schedules(kernel)` are
     those that a kernel may have, the cost model's first. `workers()` and `few_rows`: those of the pass `Attention`; `channels_last`: convolutions
     want values so; `phases`: spaced ones are to be products; `lines`: products want weights so; `repeats`: its programs run again without the
-    host (`DeviceProgram.again`)."""
+    host (`DeviceProgram.again`); `launches`: to launch a kernel costs more than small ones do."""
 
     name: str
     about: str
@@ -40,6 +40,7 @@ class Target:
     phases: bool = False
     lines: bool = False
     repeats: bool = False
+    launches: bool = False
 
 
 def _compile_cpu(module: Any, name: str, timed: bool = False) -> Executable:
@@ -125,7 +126,7 @@ def _cuda_target(name: str, about: str, arch: Callable[[], str], missing: Callab
         return schedules_of(kernel, arch_of(arch()))
 
     return Target(name, about, True, compile, _load, fingerprint, missing, device=device, schedules=schedules, few_rows=True, channels_last=True,
-                  repeats=True)  # fmt: skip
+                  repeats=True, launches=True)  # fmt: skip
 
 
 def _found_arch() -> str:
@@ -187,13 +188,17 @@ TARGETS = {
 }  # fmt: skip
 
 
+_OTHER_NAMES = {"gpu": "cuda", "numpy": "reference"}  # what people say
+
+
 def target_of(name: str) -> Target:
     """The target of that name, there to be used; TargetError where it is unknown or something is missing."""
     if name not in TARGETS:
         number = re.fullmatch(r"cuda:sm_(\d+)[af]?", name)
         if number and int(number[1]) < OLDEST:
             raise TargetError(f"{name.removeprefix('cuda:')} is too old", help=f"kernels are made for sm_{OLDEST} and newer: {', '.join(ARCHS)}")
-        raise TargetError(f"unknown target '{name}'{did_you_mean(name, TARGETS)}", help=f"the targets are {', '.join(TARGETS)}")
+        meant = did_you_mean(_OTHER_NAMES.get(name, name), TARGETS)
+        raise TargetError(f"unknown target '{name}'{meant}", help=f"the targets are {', '.join(TARGETS)}")
     missing = TARGETS[name].missing()
     if missing:
         raise TargetError(f"target '{name}' cannot be used here: {missing}")

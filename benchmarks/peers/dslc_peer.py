@@ -1,12 +1,22 @@
-"""dslc as a contestant, and the source of the weights' names and shapes."""
+"""dslc as a contestant, given the model file, the graph that onnxruntime is given or a package; and the source of the weights' names and shapes."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
 
 from ..workloads import DECODED, Workload
+from .onnx_graph import graph_input
+
+
+def libraries() -> None:
+    """Imports what dslc imports when it first compiles."""
+    import dslc.compiler
+    import dslc.ir.mlir  # noqa: F401
 
 
 def shapes(workload: Workload) -> dict[str, tuple[int, ...]]:
@@ -40,3 +50,33 @@ def prepare(
         return lambda: np.array(generate(decoder, prompt, DECODED, Sampling("greedy"))[0])
     trainer = dslc.Trainer(model, target="cpu")
     return lambda: np.float32(trainer.step(**inputs))
+
+
+def prepare_graph(workload: Workload, graph: Path, inputs: Mapping[str, np.ndarray], threads: int) -> Callable[[], np.ndarray]:
+    """A function that runs an imported ONNX graph."""
+    import dslc
+
+    try:
+        program = dslc.compile(dslc.load(graph), target="cpu")
+    except dslc.Error.UnsupportedOp as error:
+        raise NotImplementedError(error.message) from error
+    x = graph_input(inputs["x"])
+    return lambda: program(x=x)["y"]
+
+
+def package(workload: Workload, weights: str) -> Path:
+    """A package of the workload, beside the file of weights, compiled by a process of its own."""
+    folder = Path(weights).with_name(f"{workload.name}.package")
+    if not folder.exists():
+        sizes = [part for name, n in workload.sizes.items() for part in ("--set", f"{name}={n}")]
+        command = ["compile", str(workload.spec), "--program", "run", "--target", "cpu", "--weights", weights, "-o", str(folder), *sizes]
+        subprocess.run([sys.executable, "-m", "dslc.cli", *command], check=True)
+    return folder
+
+
+def prepare_package(workload: Workload, folder: Path, inputs: Mapping[str, np.ndarray], threads: int) -> Callable[[], np.ndarray]:
+    """A function that runs a package, without the compiler."""
+    from dslc.runtime import load
+
+    program, x = load(folder), inputs["x"]
+    return lambda: program(x=x)["logits"]

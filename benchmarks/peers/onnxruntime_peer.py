@@ -1,70 +1,45 @@
-"""onnxruntime as a contestant: the torch network through torch's TorchScript exporter, which needs no further package. Also dslc as one that is given
-the same graph: `dslc.onnx`."""
+"""onnxruntime as a contestant, given the graph of `onnx_graph`."""
 
 from __future__ import annotations
 
-import io
-import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
+import onnxruntime
 
 from ..workloads import DECODED, Workload
+from .greedy import tokens
+from .onnx_graph import graph_input
+
+Inputs = Mapping[str, np.ndarray]
 
 
-def prepare(workload: Workload, weights: Mapping[str, np.ndarray], inputs: Mapping[str, np.ndarray], threads: int) -> Callable[[], np.ndarray]:
-    """A function that runs the forward pass once; training is not offered."""
-    if workload.mode == "train":
-        raise NotImplementedError("onnxruntime trains no longer")
-    import onnxruntime
-
-    if workload.mode == "decode":
-        from .torch_decoding import onnxruntime_decoder
-        from .torch_models import NETWORKS
-
-        return onnxruntime_decoder(NETWORKS[workload.model](weights).eval(), inputs["x"][0].tolist(), DECODED, threads)
-    graph, x = _graph(workload, weights, inputs)
+def prepare(workload: Workload, graph: Path, inputs: Inputs, threads: int) -> Callable[[], np.ndarray]:
+    """A function that runs the forward pass, or a decoding, once."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    if workload.mode == "decode":
+        return _decoder(session, inputs["x"][0].tolist())
+    x = graph_input(inputs["x"])
     return lambda: session.run(["y"], {"x": x})[0]
 
 
-def prepare_imported(
-    workload: Workload, weights: Mapping[str, np.ndarray], inputs: Mapping[str, np.ndarray], threads: int
-) -> Callable[[], np.ndarray]:
-    """A function that runs the same graph by dslc."""
-    if workload.mode != "forward":
-        raise NotImplementedError("a graph is a forward pass")
-    import time
+def _decoder(session: onnxruntime.InferenceSession, prompt: list[int]) -> Callable[[], np.ndarray]:
+    """Decodes greedily; the caches stay in onnxruntime's own values from call to call."""
+    past = [port for port in session.get_inputs() if port.name.startswith("past")]
+    kept = [port.name for port in session.get_outputs() if port.name.startswith("kept")]
+    _, heads, _, width = past[0].shape
+    value = onnxruntime.OrtValue.ortvalue_from_numpy
+    caches: list = []
 
-    import onnx
+    def step(token: int, position: int) -> int:
+        if position == 0:
+            caches[:] = [value(np.zeros((1, heads, 0, width), np.float32))] * len(past)
+        feed = {"token": value(np.array([token])), "position": value(np.array([position])), **dict(zip((p.name for p in past), caches))}
+        found = session.run_with_ort_values(["next", *kept], feed)
+        caches[:] = found[1:]
+        return int(found[0].numpy()[0])
 
-    import dslc
-
-    graph, x = _graph(workload, weights, inputs)
-    start = time.perf_counter()
-    try:
-        program = dslc.compile(dslc.load(onnx.load_from_string(graph)), target="cpu")
-    except dslc.Error.UnsupportedOp as error:
-        raise NotImplementedError(error.message) from error
-    print(f"{workload.name}: the graph was read and compiled in {time.perf_counter() - start:.2f} s", file=sys.stderr)
-    return lambda: program(x=x)["y"]
-
-
-def _graph(workload: Workload, weights: Mapping[str, np.ndarray], inputs: Mapping[str, np.ndarray]) -> tuple[bytes, np.ndarray]:
-    """The graph of the torch network, or the one that is written for the workload, and its input."""
-    from .onnx_quantized import GRAPHS
-
-    if workload.model in GRAPHS:
-        return GRAPHS[workload.model](weights, inputs["x"]), inputs["x"]
-    import torch
-
-    from .torch_models import NETWORKS
-
-    x = torch.from_numpy(inputs["x"])
-    x = x.long() if x.dtype == torch.int32 else x
-    buffer = io.BytesIO()
-    network = NETWORKS[workload.model](weights).eval()
-    torch.onnx.export(network, (x,), buffer, input_names=["x"], output_names=["y"], dynamo=False, opset_version=17)
-    return buffer.getvalue(), x.numpy()
+    return lambda: tokens(step, prompt, DECODED)

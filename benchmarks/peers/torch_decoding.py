@@ -1,8 +1,7 @@
-"""Greedy decoding with caches in torch and, exported, in onnxruntime: one token a call, from the GPT of `torch_models`."""
+"""Greedy decoding with caches in torch, and the form of it that is exported: one token a call, from the GPT of `torch_models`."""
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from .greedy import tokens
 from .torch_models import GPT, Block
 
 Tensor = torch.Tensor
@@ -70,18 +70,6 @@ class Growing(nn.Module):
         return (network.norm(x) @ network.wte.T).argmax(-1).view(1), *kept
 
 
-def _tokens(step: Callable[[int, int], int], prompt: list[int], count: int) -> np.ndarray:
-    """The prompt is fed token by token; what follows is what was chosen last."""
-    token = 0
-    for position, given in enumerate(prompt):
-        token = step(given, position)
-    found = [token]
-    while len(found) < count:
-        token = step(token, len(prompt) + len(found) - 1)
-        found.append(token)
-    return np.array(found)
-
-
 def torch_decoder(network: GPT, prompt: list[int], count: int, compiled: Callable[[Static], Callable[..., Tensor]]) -> Callable[[], np.ndarray]:
     """A function that decodes `count` tokens greedily, on the network's device. `compiled` gives what is called for each token."""
     call = compiled(Static(network.eval()))
@@ -92,37 +80,6 @@ def torch_decoder(network: GPT, prompt: list[int], count: int, compiled: Callabl
 
     def run() -> np.ndarray:
         with torch.no_grad():
-            return _tokens(step, prompt, count)
+            return tokens(step, prompt, count)
 
     return run
-
-
-def onnxruntime_decoder(network: GPT, prompt: list[int], count: int, threads: int) -> Callable[[], np.ndarray]:
-    """The same in onnxruntime; the caches stay in its own values from call to call."""
-    import onnxruntime
-
-    block, turns = network.blocks[0], len(network.blocks)
-    empty = torch.zeros(1, block.heads, 0, block.width // block.heads)
-    names = [f"past{k}" for k in range(2 * turns)]
-    kept = [f"kept{k}" for k in range(2 * turns)]
-    buffer = io.BytesIO()
-    some = torch.zeros(1, block.heads, 5, block.width // block.heads)
-    given = (torch.tensor([0]), torch.tensor([5]), *[some] * (2 * turns))
-    lengths = {n: {2: "past"} for n in names} | {n: {2: "now"} for n in kept}
-    torch.onnx.export(Growing(network.eval()), given, buffer, input_names=["token", "position", *names], output_names=["next", *kept],
-                      dynamic_axes=lengths, dynamo=False, opset_version=17)  # fmt: skip
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(buffer.getvalue(), options, providers=["CPUExecutionProvider"])
-    caches: list = []
-
-    def step(token: int, position: int) -> int:
-        if position == 0:
-            caches[:] = [onnxruntime.OrtValue.ortvalue_from_numpy(empty.numpy())] * (2 * turns)
-        feed = {"token": onnxruntime.OrtValue.ortvalue_from_numpy(np.array([token])),
-                "position": onnxruntime.OrtValue.ortvalue_from_numpy(np.array([position])), **dict(zip(names, caches))}  # fmt: skip
-        found = session.run_with_ort_values(["next", *kept], feed)
-        caches[:] = found[1:]
-        return int(found[0].numpy()[0])
-
-    return lambda: _tokens(step, prompt, count)

@@ -168,9 +168,8 @@ class _Outer:
 
     def pack_a(self, batch: Index, im: Index, jn: Index, k0: Index, terms: Index) -> None:
         pack = pack_a_rows if self.p.a.side.along == "k" else pack_a_panels
-        first = e.imul(im, self.s.mc)
-        strips = e.imin(e.isub(self.strips, e.imul(im, self.s.mc // self.s.mr)), self.s.mc // self.s.mr)
-        pack(self.p.a, self.a_area, batch, first, strips, self.shape.m, k0, terms, self.s)
+        first, end = _part(im, self.strips, self.row_blocks)
+        pack(self.p.a, self.a_area, batch, e.imul(first, self.s.mr), e.isub(end, first), self.shape.m, k0, terms, self.s)
 
     def pack_b(self, batch: Index, im: Index, jn: Index, k0: Index, terms: Index) -> None:
         s = self.s
@@ -179,19 +178,17 @@ class _Outer:
 
     def each_panel(self, jn: Index, body: Callable[[Index, Index], None]) -> None:
         """body(panel, its number within the block)."""
-        self._each(jn, self.s.nc // self.s.nr, self.panels, self.column_blocks, body)
+        self._each(_part(jn, self.panels, self.column_blocks), self.panels, body)
 
     def each_strip(self, im: Index, body: Callable[[Index, Index], None]) -> None:
-        self._each(im, self.s.mc // self.s.mr, self.strips, self.row_blocks, body)
+        self._each(_part(im, self.strips, self.row_blocks), self.strips, body)
 
     @staticmethod
-    def _each(block: Index, per_block: int, count: int, blocks: int, body: Callable[[Index, Index], None]) -> None:
-        start = e.imul(block, per_block) if blocks > 1 else 0
-        end = e.imin(e.iadd(start, per_block), count)
+    def _each(part: tuple[Index, Index], count: int, body: Callable[[Index, Index], None]) -> None:
         if count == 1:
             body(0, 0)
         else:
-            e.loop(start, end, 1, lambda p: body(p, e.isub(p, start)))
+            e.loop(*part, 1, lambda p: body(p, e.isub(p, part[0])))
 
     # tiles
 
@@ -373,6 +370,14 @@ def multiply(load_a: Callable[[int, Index], Value], load_b: Callable[[Index, int
             acc = step(k, acc)
         return acc
     return e.loop(whole, terms, 1, lambda k, *c: step(k, c), acc)
+
+
+def _part(block: Index, count: int, blocks: int) -> tuple[Index, Index]:
+    """[from, to) of a block of strips or panels; `gemm_schedule.part_start` in code."""
+    if count % blocks == 0:
+        start = e.imul(block, count // blocks)
+        return start, e.iadd(start, count // blocks)
+    return e.idiv(e.imul(block, count), blocks), e.idiv(e.imul(e.iadd(block, 1), count), blocks)
 
 
 class _Dot:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Value = Any
 Index = Any
 
+TERMS_AHEAD = 8  # of what is packed, its lines are asked for
+
 
 def pack_a_rows(a: Operand, area: e.Memory, batch: Index, first: Index, strips: Index, m: int, k0: Index, terms: Index, s: Schedule) -> None:
     """The rows of `strips` strips of A from row `first`, each from k0 on. Rows have room for whole vectors; below the last row it is repeated."""
@@ -37,7 +39,7 @@ def pack_a_rows(a: Operand, area: e.Memory, batch: Index, first: Index, strips: 
 
 def pack_a_panels(a: Operand, area: e.Memory, batch: Index, first: Index, strips: Index, m: int, k0: Index, terms: Index, s: Schedule) -> None:
     """`strips` panels of `mr` rows of A from row `first` on, a term at a time. A panel's vectors may be wider than `mr`; what they hold more is not
-    used."""
+    used. Where the rows are part of longer lines, a processor does not see coming those of the next terms."""
     width = panel_rows(s)
     whole = (width == s.mr and m % s.mr == 0) or width == 1
 
@@ -47,7 +49,17 @@ def pack_a_panels(a: Operand, area: e.Memory, batch: Index, first: Index, strips
             mask = None if whole else e.mask_below(e.isub(m, x), width)
             area.store(a.load(batch, x, e.iadd(k0, k), "x", width, mask), [e.iadd(e.imul(p, panel_length(s)), e.imul(k, width))])
 
+        if a.place is not None:
+            fetch(a.place, e.iadd(k0, e.imin(e.iadd(k, TERMS_AHEAD), e.isub(terms, 1))))
         e.loop(0, strips, 1, panel)
+
+    def fetch(place: Callable[[Index, Index, Index], tuple[e.Memory, Index]], k: Index) -> None:
+        end, (memory, _) = e.imin(e.iadd(first, e.imul(strips, s.mr)), m), place(batch, first, k)
+
+        def line(x: Value) -> None:
+            memory.fetch([place(batch, x, k)[1]])
+
+        e.loop(first, end, 64 // memory.dtype.bytes, line)
 
     e.loop(0, terms, 1, term)
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import islice, product
+from itertools import islice, pairwise, product
 
 from dslc.core import dtypes
 from dslc.core.dtypes import DType
@@ -33,6 +33,7 @@ MOST_DOT = 64  # rows up to which the dot form is worth a trial
 TILES_TRIED = 8  # the best by cost
 MANY_ROWS = 64  # with which a product in a loop packs its columns in each turn at little cost, rather than keep many bytes of them
 MOST_WAYS, MOST_TRIED = 160, 48  # combinations that are looked at, schedules that are tried
+MORE_BLOCKS = 0.03  # of the time, that twice as many blocks cost
 BLOCK_SHARE = 2  # and one part for a packed block of A, which every panel of B reads again; one of B may be twice as large
 
 
@@ -106,18 +107,17 @@ def _tiles(machine: Machine) -> Iterator[tuple[int, int]]:
                 yield mr, nv
 
 
-def strip_cost(rows: int, vectors: int, machine: Machine) -> float:
+def strip_cost(rows: int, vectors: int, machine: Machine, streams: int | None = None) -> float:
     """Cycles for one k of a tile: the products and a part of the loads, or the loads alone (B from the second cache), or the latency of a product:
-    a tile of few accumulators waits for its own sums.
+    a tile of few accumulators waits for its own sums. `streams`: in how many places the rows lie; None: each in one of its own.
     """
-    rate = 1.0 if machine.lanes == 16 else 2.0
-    return max(rows * vectors / rate + 0.15 * vectors + 0.1 * rows, vectors * 1.5 + rows * 0.5, 4.0)
+    return max(rows * vectors / machine.fmas + 0.15 * vectors + 0.1 * (streams or rows), vectors * 1.5 + rows * 0.5, 4.0)
 
 
-def _tile_cost(shape: Shape, mr: int, nv: int, lanes: int, machine: Machine) -> float:
+def _tile_cost(shape: Shape, a: Side, mr: int, nv: int, lanes: int, machine: Machine) -> float:
     """Cycles for one k of the whole product of one batch; a tile that reaches over the edge costs as much as any."""
     tiles = -(-shape.m // mr) * -(-shape.n // (nv * lanes))
-    cycles = tiles * (strip_cost(mr, nv, machine) + (30 + 3 * mr * nv) / shape.k)  # and a tile's filling and storing
+    cycles = tiles * (strip_cost(mr, nv, machine, 1 if a.along == "x" else mr) + (30 + 3 * mr * nv) / shape.k)  # and a tile's filling and storing
     return cycles * idling(tiles * shape.batch)
 
 
@@ -139,7 +139,7 @@ def choose(shape: Shape, a: Side, b: Side, machine: Machine) -> Schedule:
 
 def tile_of(shape: Shape, a: Side, machine: Machine) -> tuple[int, int]:
     """Rows and vectors of columns of the cheapest tile."""
-    return min(_tiles_of(shape, a, machine), key=lambda t: _tile_cost(shape, t[0], t[1], lanes_for(machine, shape.dtype), machine))
+    return min(_tiles_of(shape, a, machine), key=lambda t: _tile_cost(shape, a, t[0], t[1], lanes_for(machine, shape.dtype), machine))
 
 
 def choose_whole(shape: Shape, a: Side, b: Side, machine: Machine) -> Schedule:
@@ -172,7 +172,7 @@ def _outer(shape: Shape, a: Side, b: Side, machine: Machine, way: _Way) -> Sched
     strips, panels = -(-shape.m // mr), -(-shape.n // (nv * lanes))
     uneven = b.stride and b.stride * shape.dtype.bytes % 1024
     long = shape.k > MOST_K
-    pack_a = a.along == "none" or not a.direct or (a.along == "x" and panels >= 4 and not long) != way.other_a
+    pack_a = a.along == "none" or not a.direct or (a.along == "x" and panels >= 4) != way.other_a
     again = shape.batch == 1 or b.shared or shape.m >= MOST_OF_BATCH  # a packed block is read by enough rows
     pays = strips >= 4 and again and ((panels > 1 and (shape.m >= 256 or not (uneven or long))) or (long and not pack_a))
     pack_b = not b.packed and (b.along != "x" or not b.direct or pays != way.other_b)
@@ -203,7 +203,7 @@ def space(shape: Shape, a: Side, b: Side, machine: Machine) -> tuple[Schedule, .
     found = {choose_whole(shape, a, b, machine): None}
     if shape.m <= MOST_DOT and _can_be_dot(shape, a, b, machine):
         found[_dot(shape, lanes)] = None
-    tiles = sorted(_tiles_of(shape, a, machine), key=lambda t: _tile_cost(shape, t[0], t[1], lanes, machine))
+    tiles = sorted(_tiles_of(shape, a, machine), key=lambda t: _tile_cost(shape, a, t[0], t[1], lanes, machine))
     depths = [0, *(n for n in (256, BLOCK_K, 2 * BLOCK_K) if n < shape.k), *([shape.k] if shape.k > MOST_K else [])]
     packed_whole = next(iter(found)).whole_b
     wholes = [packed_whole, not packed_whole] if (is_large(shape) or b.still) and not b.packed else [packed_whole]
@@ -258,13 +258,48 @@ def _blocked(shape: Shape, s: Schedule, strips: int, panels: int, l2: int) -> Sc
             row_blocks = min(strips, row_blocks + 1)
         else:
             column_blocks = min(panels, column_blocks + 1)
-    mc = -(-strips // row_blocks) * s.mr
-    nc = -(-panels // column_blocks) * s.nr
-    return replace(s, mc=mc, nc=nc, rows_outer=rows_outer)
+    row_blocks, column_blocks = _evened(shape.batch, strips, panels, row_blocks, column_blocks, rows_outer)
+    return replace(s, mc=-(-strips // row_blocks) * s.mr, nc=-(-panels // column_blocks) * s.nr, rows_outer=rows_outer)
+
+
+def _evened(batch: int, strips: int, panels: int, row_blocks: int, column_blocks: int, rows_outer: bool) -> tuple[int, int]:
+    """So many blocks, or some more where their tasks make more equal shares."""
+
+    def cost(blocks: tuple[int, int]) -> float:
+        (outer, inner), counts = (blocks, (strips, panels)) if rows_outer else (blocks[::-1], (panels, strips))
+        more = blocks[0] * blocks[1] / (row_blocks * column_blocks) - 1
+        return _uneven(batch, *counts, outer, inner) + MORE_BLOCKS * more
+
+    row_choice = {_blocks(strips, n) for n in range(row_blocks, min(row_blocks + 4, strips + 1))}
+    column_choice = {_blocks(panels, n) for n in range(column_blocks, min(column_blocks + 4, panels + 1))}
+    return min(product(sorted(row_choice), sorted(column_choice)), key=cost)
+
+
+def _uneven(batch: int, outer: int, inner: int, outer_blocks: int, inner_blocks: int) -> float:
+    """The largest share of tiles by the perfect one, for two and for four threads. `outer`, `inner`: tiles along the blocks of the two loops."""
+    tasks, whole = batch * outer_blocks * inner_blocks, batch * outer * inner
+
+    def before(task: int) -> int:
+        """Tiles of the tasks before one."""
+        block, i = divmod(task, inner_blocks)
+        b, o = divmod(block, outer_blocks)
+        low, high = part_start(o, outer, outer_blocks), part_start(o + 1, outer, outer_blocks)
+        return (b * outer + low) * inner + (high - low) * part_start(i, inner, inner_blocks)
+
+    def largest(threads: int) -> int:
+        ends = [before(tasks * t // threads) for t in range(threads + 1)]
+        return max(high - low for low, high in pairwise(ends))
+
+    return sum(largest(threads) * threads / whole for threads in (2, 4)) / 2
+
+
+def part_start(block: int, count: int, blocks: int) -> int:
+    """The first strip, or panel, of a block: blocks differ by one at most."""
+    return block * count // blocks
 
 
 def _blocks(count: int, wanted: int) -> int:
-    """How many blocks of equal size, but for the last, there are where so many are wanted."""
+    """How many blocks there are, none of more than it takes for so many."""
     return -(-count // -(-count // wanted))
 
 

@@ -6,22 +6,24 @@ its kernels read. A turn's number is a constant in memory, so that a program is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from dslc.core import executable
+from dslc.core.errors import Span
 from dslc.core.executable import Executable, Extent, Launch, TensorMap
 from dslc.ir.bodies import body_key, identifier, kernel_hash, lines_of, work_of
 from dslc.ir.ops import Kernel
 from dslc.ir.plan import Branch, Call, Copy, Loop, Place, Plan, Step, readers_first
-from dslc.ir.schedules import BY_COST
+from dslc.ir.schedules import BY_COST, Choice
 from dslc.ir.trace import Body
 from dslc.ir.types import spans_of, type_of
 
 from .arch import CHECKED, EMULATED, Arch
+from .beside import APART, joined, joins
 from .kernels import generate, update
 from .machine_code import machine_code
 from .nvrtc import SlowCode
@@ -66,6 +68,18 @@ class _Part:
         return type_of([*self.body.operands, *self.body.results][place]).bytes
 
 
+@dataclass(frozen=True)
+class _Run:
+    """A launch before it has a number: a function, what it is called with and may touch, and what is said of it."""
+
+    unit: Unit
+    function: Function
+    operands: list[tuple]
+    extents: list[Extent]
+    lines: tuple[str, ...]
+    spans: Sequence[Span]
+
+
 @dataclass
 class Lowered:
     """A plan as launches and functions: everything of an Executable but its machine code."""
@@ -107,16 +121,21 @@ class _Writer:
         self.pointers: list[tuple[Any, ...]] = []
         self.workspace = _aligned(plan.arena_bytes)
         self.workspace_bytes = 0
+        self.aside = self.aside_end = 0  # where the part of the workspace of the call in work begins, and ends
+        self.runs: list[_Run] = []  # of the call in work
+        self.joined: dict[str, tuple[Unit, Function, list[int]] | None] = {}  # functions of several, by their symbols
         self.guard_count = 0
         self._turns: dict[int, Place] = {}
 
     # ---- steps
 
     def steps(self, steps: Sequence[Step], scope: _Scope) -> None:
-        for step in steps:
+        for n, step in enumerate(steps):
             match step:
+                case Call(beside=True):
+                    pass
                 case Call():
-                    self._call(step, scope)
+                    self._calls([step, *_beside(steps[n + 1 :])], scope)
                 case Copy():
                     if step.bytes:
                         self._copy(step.source, step.target, step.bytes, scope)
@@ -149,6 +168,55 @@ class _Writer:
         return Place("constant", start)
 
     # ---- calls
+
+    def _calls(self, calls: Sequence[Call], scope: _Scope) -> None:
+        """The launches of calls that may run at once: the first one of each, then their second ones."""
+        chains: list[list[_Run]] = []
+        for call in calls:
+            self.runs = []
+            self._call(call, scope)
+            chains.append(self.runs)
+            self.aside = self.aside_end
+        self.aside = self.aside_end = 0
+        for number in range(max(map(len, chains))):
+            self._beside([chain[number] for chain in chains if number < len(chain)], scope)
+
+    def _beside(self, runs: Sequence[_Run], scope: _Scope) -> None:
+        """Runs that need nothing of each other, in as few launches as their functions allow."""
+        together: list[list[_Run]] = []
+        for run in runs:
+            fitting = next((t for t in together if joins(t[0].function, run.function)), None)
+            if fitting is None:
+                together.append([run])
+            else:
+                fitting.append(run)
+        for members in together:
+            found = self._joined(members) if len(members) > 1 else None
+            for run in members if found is None else [found]:
+                self._add(run.unit, run.function, run.operands, run.extents, scope, run.lines)
+
+    def _joined(self, runs: Sequence[_Run]) -> _Run | None:
+        """Several runs as one; None where that was found to spill."""
+        key = " beside ".join(r.function.symbol for r in runs)
+        lines = tuple(dict.fromkeys(line for r in runs for line in r.lines))
+        if key not in self.joined:
+            name = f"{runs[0].function.symbol}_beside{len(self.joined)}"
+            form = self.instead.of(f"beside {[r.unit.key for r in runs]}", BY_COST)
+            function, order = joined(name, [r.function for r in runs], self.arch)
+            units = [r.unit for r in runs]
+            main = [r.unit for r in runs if r.function.symbol == r.unit.first]
+            kind, role = "+".join(dict.fromkeys(u.kind for u in units)), " beside ".join(u.role for u in units)
+            flops, moved = sum(u.flops for u in main), sum(u.bytes for u in main)
+            unit = Unit(name, kind, role, lines, None, flops, moved, [i for u in units for i in u.includes], first=name)
+            generated = form.apply(Generated((function,), choice=Choice(behind=lambda: [APART])))
+            self.made.append(Made(f"beside {[u.key for u in units]}", BY_COST, form, generated, unit, runs[0].spans))
+            self.joined[key] = (unit, generated.functions[0], order) if form.schedule != APART else None
+        found = self.joined[key]
+        if found is None:
+            return None
+        unit, function, order = found
+        extents = [replace(e, name=f"f{k}_{e.name}") for k, r in enumerate(runs) for e in r.extents]
+        return _Run(unit, function, [o for k in order for o in runs[k].operands], extents, lines, runs[0].spans)
 
     def _call(self, call: Call, scope: _Scope) -> None:
         """The launches of one kernel."""
@@ -193,7 +261,7 @@ class _Writer:
         counts = [type_of(part.body.results[0]).size for part, _ in members]
         generated = update.stacked(name, flat, counts, [len(set(places)) == 1 for places in found])
         flops, moved = (sum(work) for work in zip(*(work_of(part.body) for part, _ in members)))
-        unit = Unit(name, "update", kernel.role, lines_of(kernel), members[0][0].body, flops, moved, generated.includes)
+        unit = Unit(name, "update", kernel.role, lines_of(kernel), members[0][0].body, flops, moved, generated.includes, first=name)
         tables = [self._constant(t) for t in generated.tables]
         self.compiled[name] = _Compiled(generated, tables, unit)
         (function,) = generated.functions
@@ -212,7 +280,7 @@ class _Writer:
             self.pointers.append(found[p.number])
             operands.append(("pointers", len(self.pointers) - 1))
             extents.append(Extent(p.name, operands[-1], POINTER * len(members), False))
-        self._add(unit, function, operands, extents, scope, lines_of(kernel))
+        self.runs.append(_Run(unit, function, operands, extents, lines_of(kernel), spans_of(kernel.location)))
 
     def _compiled(self, kernel: Kernel, kind: str, body: Body, aligned: tuple[bool, ...]) -> _Compiled:
         key = f"{kind} {kernel.schedule} {aligned} {body_key(body)}"
@@ -225,18 +293,21 @@ class _Writer:
             generated = made.apply(generate(kind, request_of(body, self.arch, name, aligned, made.schedule)))
             flops, moved = work_of(body)
             unit = Unit(name, kind, kernel.role, lines_of(kernel), body, flops, moved, generated.includes)
+            unit.first = next((f.symbol for f in generated.functions), "")
             unit.key, unit.replaced = number, made.schedule != kernel.schedule
             unit.tuned = "" if generated.choice.made == BY_COST or unit.replaced else generated.choice.made
             self.made.append(Made(which, kernel.schedule, made, generated, unit, spans_of(kernel.location)))
             found = self.compiled[key] = _Compiled(generated, [self._constant(t) for t in generated.tables], unit)
-            self.workspace_bytes = max(self.workspace_bytes, generated.workspace_bytes)
         return found
 
     def _launch(self, kept: _Compiled, kernel: Kernel, part: _Part, scope: _Scope) -> None:
         def place_of(p: Parameter) -> Place:
             if p.source == "table":
                 return kept.tables[p.number]
-            return Place("arena", self.workspace + p.number) if p.source == "workspace" else part.places[part.number(p)]
+            return self._in_workspace(p.number) if p.source == "workspace" else part.places[part.number(p)]
+
+        self.aside_end = max(self.aside_end, self.aside + _aligned(kept.generated.workspace_bytes))
+        self.workspace_bytes = max(self.workspace_bytes, self.aside_end)
 
         for function in kept.generated.functions:
             operands = []
@@ -246,10 +317,15 @@ class _Writer:
                 elif p.source == "map":
                     operands.append(("tensormap", self._map(p, part.places[p.number], scope)))
                 elif p.source == "workspace_map":
-                    operands.append(("tensormap", self._map(p, Place("arena", self.workspace + p.number), scope)))
+                    operands.append(("tensormap", self._map(p, self._in_workspace(p.number), scope)))
                 else:
                     operands.append(self._resolved(place_of(p), scope))
-            self._add(kept.unit, function, operands, self._extents(kept, part, function, scope), scope, lines_of(kernel))
+            extents = self._extents(kept, part, function, scope)
+            self.runs.append(_Run(kept.unit, function, operands, extents, lines_of(kernel), spans_of(kernel.location)))
+
+    def _in_workspace(self, offset: int) -> Place:
+        """A place in the workspace of the call in work; calls that may run at once have parts of their own."""
+        return Place("arena", self.workspace + self.aside + offset)
 
     def _extents(self, kept: _Compiled, part: _Part, function: Function, scope: _Scope) -> list[Extent]:
         """What a function may touch. A stretch of the workspace goes as far as the next one that the function takes."""
@@ -259,7 +335,7 @@ class _Writer:
             if p.source == "value":
                 continue
             if p.source.startswith("workspace"):
-                place, size = Place("arena", self.workspace + p.offset), starts[starts.index(p.offset) + 1] - p.offset
+                place, size = self._in_workspace(p.offset), starts[starts.index(p.offset) + 1] - p.offset
             elif p.source == "table":
                 place, size = kept.tables[p.number], kept.generated.tables[p.number].nbytes
             else:
@@ -284,8 +360,7 @@ class _Writer:
         number = self.symbols.get(guarded.symbol)
         if number is None:
             number = self.symbols[guarded.symbol] = len(self.kernels)
-            main = not any(f.symbol in self.symbols for f in unit.functions)
-            flops, moved = (unit.flops, unit.bytes) if main else (0, 0)
+            flops, moved = (unit.flops, unit.bytes) if function.symbol == unit.first else (0, 0)
             self.kernels.append(executable.Kernel(guarded.symbol, unit.kind, lines, flops, moved, guarded.symbol, unit.key, unit.tuned))
             unit.functions.append(guarded)
             self.units.setdefault(unit.name, unit)
@@ -315,6 +390,14 @@ class _Writer:
         if place.space == "slot":
             return ("slot", place.index, offset) if offset else ("slot", place.index)
         return (place.space, place.index + offset)
+
+
+def _beside(steps: Sequence[Step]) -> Iterator[Call]:
+    """The calls at the beginning that may run at once with the one before."""
+    for step in steps:
+        if not (isinstance(step, Call) and step.beside):
+            return
+        yield step
 
 
 def _is_aligned(place: Place) -> bool:
@@ -381,6 +464,7 @@ def compile_plan(plan: Plan, arch: Arch) -> Executable:
             instead.replace(lowered.made, error)
     instead.keep()
     target = f"cuda-{arch.name}" if arch in (EMULATED, CHECKED) else f"cuda:{arch.name}"
+    notes = {"arch": arch.name} | ({executable.WAITS: "yes"} if arch.launches_overlap else {})
     return Executable(target, plan.name, "", "", plan.ports, lowered.kernels, lowered.launches, lowered.arena_bytes, 0, lowered.constants,
                       code, lowered.text.whole, lowered.tensor_maps, lowered.pointers,
-                      {"arch": arch.name})  # fmt: skip
+                      notes)  # fmt: skip

@@ -18,8 +18,8 @@ from .emulated import cuda_headers
 
 # No contraction of a * b + c that another target does not make; -v makes ptxas report registers and spills.
 OPTIONS = ("--std=c++20", "--fmad=false", "--ptxas-options=-v")
-# Advisories of ptxas that cost a kernel its overlap: setmaxnreg dropped (C7508), wgmma serialized (the others).
-REFUSED = frozenset({"C7508", "C7510", "C7511", "C7512", "C7513", "C7514", "C7515", "C7520"})
+# Advisories of ptxas that cost a kernel its overlap: setmaxnreg dropped (C7504 to C7508), which names no kernel, and wgmma serialized (the others).
+REFUSED = frozenset(f"C75{k:02d}" for k in (4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 18, 20))
 _FORMAT = "dslc-cubin-1"
 
 
@@ -202,14 +202,14 @@ def check_logs(texts: Sequence[str], cubins: Sequence[Cubin]) -> None:
     said: dict[str, str] = {}
     notes: list[str] = []
     for text, cubin in zip(texts, cubins):
-        for name, what in _slow(cubin).items():
+        for name, what in _slow(text, cubin).items():
             said[name] = what
             notes += _places(text, name)
     if said:
         raise SlowCode(said, notes)
 
 
-def _slow(cubin: Cubin) -> dict[str, str]:
+def _slow(text: str, cubin: Cubin) -> dict[str, str]:
     out = {}
     for name, used in cubin.kernels.items():
         if used.spill_stores or used.spill_loads:
@@ -217,8 +217,19 @@ def _slow(cubin: Cubin) -> dict[str, str]:
     for found in _ADVISORY.finditer(cubin.log):
         if found[1] in REFUSED:
             function = _FUNCTION.search(found[0])
-            name = function[1] if function else "a kernel"
-            out.setdefault(name, f"ptxas makes slow code of {name}: {found[0].strip()}")
+            for name in [function[1]] if function else _passing_registers(text) or ["a kernel"]:
+                out.setdefault(name, f"ptxas makes slow code of {name}: {found[0].strip()}")
+    return out
+
+
+def _passing_registers(text: str) -> list[str]:
+    """The kernels whose warpgroups pass registers on."""
+    kernel, out = "", []
+    for line in text.split("\n"):
+        if begun := _KERNEL.match(line):
+            kernel = begun[1]
+        if kernel and kernel not in out and ("setmaxnreg" in line or "give_registers<" in line):
+            out.append(kernel)
     return out
 
 

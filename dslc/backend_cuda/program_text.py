@@ -33,6 +33,7 @@ class Unit:
     key: str = ""  # as of `core.executable.Kernel`
     tuned: str = ""
     replaced: bool = False  # its schedule stands for one that spills
+    first: str = ""  # the function that its work is said to be done by
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def function_text(unit: Unit, function: Function, first: bool, arch: Arch) -> st
     head = f'extern "C" __global__ void {bounds} {function.symbol}({parameters}) {{'
     body = [function.ahead, function.text]
     if arch.launches_overlap:
-        body = ["    let_next_launch_start();", function.ahead, "    wait_for_launches_before();", function.text]
+        waiting = "" if function.waits else "    wait_for_launches_before();"
+        body = ["    let_next_launch_start();", function.ahead, waiting, function.text]
     return "\n".join([*comment, head, *filter(None, body), "}"])
 
 

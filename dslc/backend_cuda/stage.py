@@ -74,6 +74,7 @@ class Function:
     blocks_per_sm: int = 1  # for __launch_bounds__
     schedule: str = ""  # in words, for the comment above it
     ahead: str = ""  # what it does before the launches before it have ended: prefetches
+    waits: bool = False  # whether its text waits for them itself
 
 
 @dataclass(frozen=True)

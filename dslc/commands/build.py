@@ -12,16 +12,14 @@ from ..core.executable import Executable, from_bytes, to_bytes, unpack_modules
 from ..model import Model
 from ..report import page
 from ..runtime.package import PROGRAM, write_weights
-from .opening import bring_in
 
 
-def build(model: Model, program: str, target: str, folder: Path, weights: str | None = None, map: str | None = None) -> list[Path]:
+def build(model: Model, program: str, target: str, folder: Path, weights: bool = False) -> list[Path]:
     """Compiles a program into a folder: the executable `program.dslx`, what it consists of in `plan.json`, `report.html`; on a GPU its text in
-    `kernels.cu` and its machine code, and the same of what prepares its parameters. With `weights`, brought in by the rules of `map`, it is a package
-    for `dslc.runtime.load`. Bounded dimensions may have any length in it."""
+    `kernels.cu` and its machine code, and the same of what prepares its parameters. With the model's `weights` it is a package for
+    `dslc.runtime.load`. Bounded dimensions may have any length in it."""
     if folder.exists() and not folder.is_dir():
         raise DataError(f"{folder} is a file, not a folder")
-    bring_in(model, weights, map)
     executable = compile_program(model, program, target, sized=sized_up_to_bounds(model, program))
     folder.mkdir(parents=True, exist_ok=True)
     contents = {
@@ -36,7 +34,7 @@ def build(model: Model, program: str, target: str, folder: Path, weights: str | 
     for name, content in contents.items():
         (folder / name).write_bytes(content)
     written = [folder / name for name in contents]
-    if weights is not None:
+    if weights:
         model.params.extend(executable.ports)
         written.append(write_weights(folder, executable, model.params))
     return written

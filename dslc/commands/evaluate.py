@@ -26,10 +26,10 @@ def evaluate(
     note: Callable[[str], None] | None = None,
 ) -> Evaluation:
     """Means over the held-out rows of the train block's data, or over all rows where none are held out. `spec`: a run folder or a model file.
-    `note` is told for which lengths programs were made, where these may vary."""
+    `note` is told for which lengths programs were made, where these may vary, and of a model without weights."""
     if best and weights is not None:
         raise DataError("--best is a checkpoint of the run, --weights are others: give one of them")
-    model, target = open_model(spec, overrides, target, weights, map, best)
+    model, target = open_model(spec, overrides, target, weights, map, best, note)
     data = run_data(model)
     program = program_of(model, "eval", target)
     found = run(program, data.held_out or data.train, sized=sized(model, "eval", target), seed=model.seed)

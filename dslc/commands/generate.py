@@ -15,6 +15,8 @@ from ..runtime.generation import generate_text
 from ..runtime.sampling import Sampling
 from ..training_run import batch_dim
 
+LENGTH = 400  # tokens, where nothing says how many
+
 
 def generate(
     run: str | Path,
@@ -23,13 +25,13 @@ def generate(
     length: int | None = None,
     overrides: dict[str, Any] | None = None,
     target: str | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     method: str | None = None,
     listener: Callable[[str], None] | None = None,
     note: Callable[[str], None] | None = None,
     **options: Any,
 ) -> str:
-    """The text that follows the prompt. Sampling is what the generate block says, with `method` and the options in its place where given."""
+    """The text that follows the prompt. What is not given (None) is as the generate block says: sampling with its options, length, seed."""
     if length is not None and length < 1:
         raise DataError(f"--length {length} must be at least 1")
     if not is_run(run):
@@ -47,6 +49,6 @@ def generate(
     chosen |= {k: v for k, v in options.items() if v is not None}
     how = Sampling(method=method or (block.method if block else "sample"), **chosen)
     decoder = decoder_of(loaded.model, target or loaded.target, note)
-    settings = block.settings if block else {}
-    stop = [settings["stop"]] if isinstance(settings.get("stop"), str) else []
-    return generate_text(decoder, vocabulary, prompt, length or int(settings.get("length", 400)), how, seed=seed, stop=stop, listener=listener)
+    length, seed = length or (block and block.length) or LENGTH, (block.seed if block else 0) if seed is None else seed
+    stop = [block.stop] if block and block.stop is not None else []
+    return generate_text(decoder, vocabulary, prompt, length, how, seed=seed, stop=stop, listener=listener)

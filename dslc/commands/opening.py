@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,22 @@ def open_model(
     weights: str | Path | None = None,
     map: str | Path | None = None,
     best: bool = False,
+    note: Callable[[str], None] | None = None,
 ) -> tuple[Model, str]:
-    """The model with its weights, a run's own or those of a file, and the target to use."""
+    """The model with its weights, a run's own or those of a file, and the target to use. `note` is told where a model file comes without any."""
     if is_run(spec) and weights is None:
         loaded = load_run(spec, overrides, best)
         return loaded.model, target or loaded.target
     model, default = open_spec(spec, overrides)
     bring_in(model, weights, map)
+    if note is not None and weights is None and Path(spec).suffix != ".onnx" and len(model.params):
+        note(f"note: {spec} comes without weights, so its parameters are as they start: name a run folder, or give --weights")
     return model, target or default
+
+
+def has_weights(spec: str | Path, weights: str | Path | None) -> bool:
+    """Whether the values of `open_model`'s parameters are given, by a file, the run or the graph itself, and not drawn."""
+    return weights is not None or is_run(spec) or Path(spec).suffix == ".onnx"
 
 
 def with_length(model: Model) -> Model:

@@ -31,11 +31,11 @@ def run(
 ) -> dict[str, np.ndarray]:
     """The outputs by name; written to an .npz file where `output` names one. `inputs`: an .npz file with an array for each input; those that
     the model declares and its outputs do not need (labels) may be there. DataError for any other name. `note` is told for which lengths the program
-    was made, where these may vary."""
+    was made, where these may vary, and of a model without weights."""
     if output is not None and Path(output).suffix != ".npz":
         raise DataError(f"the outputs are written to an .npz file, not to {output}")
     given = _arrays(inputs)
-    model, target = open_model(spec, overrides, target, weights, map)
+    model, target = open_model(spec, overrides, target, weights, map, note=note)
     program = program_of(model, "run", target)
     try:
         needed = fed(given, model.unneeded(program))

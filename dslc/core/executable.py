@@ -129,6 +129,10 @@ class Kernel:
         return "tuned" if self.schedule else "cost model"
 
 
+WAITS = "waits"  # a note: each kernel itself waits for the launches before it, so that it may be started while they run
+READS = "reads"  # a note: the parameters and states that a program with `prepare` reads itself, one a line
+
+
 @dataclass(frozen=True)
 class Executable:
     """A program ready to run on one target.

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dslc.core import dtypes
-from dslc.core.errors import Error, NameError_, ShapeError, TypeError_, did_you_mean
+from dslc.core.errors import NameError_, ShapeError, TypeError_, did_you_mean
 from dslc.ir import ops
-from dslc.ir.types import type_of
 
 from . import syntax as s
+from .signatures import by_name
 from .statics import DYNAMIC, static_value
 from .unparse import unparse
-from .values import Results, Tensor, Turn, axis_text, described
+from .values import Results, Tensor, Turn, axis_text, described, number
 
 if TYPE_CHECKING:
     from .frame import Frame
@@ -36,21 +36,9 @@ def bind_ports(frame: Frame, arguments: list[Any], keywords: dict[str, Any], nod
     definition = frame.definition
     assert isinstance(definition, s.Layer)
     name, formals = definition.name, definition.formals
-    given: dict[str, Any] = dict(frame.instance.options)
-    open_formals = [f for f in formals if f.axes is not None or f.name not in given]
-    if len(arguments) > len(open_formals):
-        raise TypeError_(f"{name} takes {len(open_formals)} argument{'s' if len(open_formals) != 1 else ''}, {len(arguments)} given", node.span)
-    for formal, value in zip(open_formals, arguments):
-        given[formal.name] = value
-    known = [f.name for f in formals]
-    for key, value in keywords.items():
-        place = next((k.span for k in node.keywords if k.name == key), node.span)
-        if key not in known:
-            close = did_you_mean(key, known)
-            raise NameError_(f"{name} has no option '{key}'{close}", place, help=None if close else f"it takes {', '.join(known)}")
-        if key in given and key not in frame.instance.options:
-            raise TypeError_(f"{name} is given '{key}' twice", place)
-        given[key] = value
+    chosen = [f.name for f in formals if f.axes is None and f.name in frame.instance.options]  # by `use`; a call may say otherwise by name
+    places = [f.name for f in formals if f.name not in chosen]
+    given = {**frame.instance.options, **by_name(name, places, arguments, keywords, node, named=chosen)}
     for formal in formals:
         if formal.axes is not None:
             if formal.name not in given:
@@ -78,7 +66,7 @@ def _port(frame: Frame, formal: s.Formal, value: Any, node: s.Call) -> None:
     if isinstance(value, Turn):
         value = Tensor(value.scan.turn)
     if isinstance(value, (int, float)):
-        value = Tensor(ops.constant(value))
+        value = Tensor(number(value))
     if not isinstance(value, Tensor):
         raise TypeError_(f"'{formal.name}' of {frame.definition.name} is a tensor, given {described(value)}", node.span)
     if formal.type is not None:
@@ -138,13 +126,7 @@ def _call_model(frame: Frame, arguments: list[Any], keywords: dict[str, Any], no
     definition = frame.definition
     names = [d.name for st in definition.body if isinstance(st, s.Input) for d in st.declarations]
     names += [port.name for st in definition.body if isinstance(st, s.Graph) for port in st.graph.inputs]
-    if len(arguments) > len(names):
-        raise TypeError_(f"{definition.name} takes {len(names)} inputs, {len(arguments)} given", node.span)
-    given = dict(zip(names, arguments))
-    for key, value in keywords.items():
-        if key not in names:
-            raise NameError_(f"{definition.name} has no input '{key}'{did_you_mean(key, names)}", node.span)
-        given[key] = value
+    given = by_name(definition.name, names, arguments, keywords, node, noun="input")
     for name in names:
         if name not in given:
             raise TypeError_(f"{definition.name} needs '{name}'", node.span)
@@ -154,8 +136,6 @@ def _call_model(frame: Frame, arguments: list[Any], keywords: dict[str, Any], no
     frame.instance.parameters |= given
     try:
         frame.run(definition.body)
-    except Error:
-        raise
     finally:
         frame.instance.parameters = kept | {k: v for k, v in frame.instance.parameters.items() if k not in given}
     results = getattr(frame, "given", [])
@@ -164,4 +144,4 @@ def _call_model(frame: Frame, arguments: list[Any], keywords: dict[str, Any], no
     return Results(tuple(n for n, _ in results), tuple(v for _, v in results), definition.name, of_model=True)
 
 
-__all__ = ["bind_ports", "call_layer", "type_of"]
+__all__ = ["bind_ports", "call_layer"]

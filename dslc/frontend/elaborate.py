@@ -14,7 +14,7 @@ from dslc.core.errors import NameError_, Span, did_you_mean
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
 from dslc.ir.op import PRECISION, context
-from dslc.ir.program import SCALARS, Slot, add_argument, finish_program, start_program
+from dslc.ir.program import SCALARS, Slot, add_argument, argument, arguments_of, finish_program, scalar, set_arguments, start_program
 from dslc.ir.types import TensorType, type_of
 
 from .frame import Frame
@@ -75,9 +75,10 @@ class Builder:
         self.program: func.FuncOp = start_program(self.module, "main", [])
         self.parameters: dict[str, Parameter] = {}
         self.states: dict[str, Parameter] = {}
-        self.values: dict[str, ir.Value] = {}  # of parameters, states and scalars, by name
+        self.values: dict[str, ir.Value] = {}  # of parameters and states, by path
         self.varying = False  # the model has bounded dimensions
         self.asked: set[str] = set()  # paths of parameters and states that a statement declared
+        self._counter: ir.Value | None = None
         self.next_states: dict[str, ir.Value] = {}
         self.next_parameters: dict[str, ir.Value] = {}  # where the model itself changes parameters
         self.has_gradients = False
@@ -104,20 +105,24 @@ class Builder:
     # --- arguments
 
     def scalar(self, name: str) -> ir.Value:
-        """`seed`, `step` or `microbatch`, an argument from its first use on."""
-        if name not in self.values:
-            self.values[name] = add_argument(self.program, Slot(name, "scalar", SCALARS[name]))
-        return self.values[name]
+        """`seed`, `step` or `microbatch`."""
+        return scalar(self.program, name)
 
     def counter(self) -> ir.Value:
         """The random counter of a call: step * 256 + microbatch."""
-        if "counter" not in self.values:
+        if self._counter is None:
             step, microbatch = self.scalar("step"), self.scalar("microbatch")
             with ir.InsertionPoint.at_block_begin(self.program.entry_block):
-                self.values["counter"] = ops.Add.of(ops.Mul.of(step, ops.constant(256)), microbatch)
-        return self.values["counter"]
+                self._counter = ops.Add.of(ops.Mul.of(step, ops.constant(256)), microbatch)
+        return self._counter
+
+    def _check_free(self, name: str, span: Span) -> None:
+        """No input, parameter or state may take the name of a scalar that the program has already; the other way round `scalar` tells."""
+        if name in SCALARS and argument(self.program, name) is not None:
+            raise NameError_(f"'{name}' is the {name} that this program counts or draws by", span, help="take another name")
 
     def input(self, name: str, t: TensorType, span: Span) -> ir.Value:
+        self._check_free(name, span)
         value = add_argument(self.program, Slot(name, "input", t, span.line))
         self.inputs[value] = name
         return value
@@ -126,6 +131,7 @@ class Builder:
         """The argument of a parameter or state; the same one, or what a call gave for it, where the path is known."""
         self.asked.add(path)
         if path not in self.values:
+            self._check_free(path, span)
             table = self.parameters if role == "param" else self.states
             table[path] = Parameter(path, t, initializer, role == "param" and not self.frozen, span)
             self.values[path] = add_argument(self.program, Slot(path, role, t, span.line))
@@ -159,6 +165,7 @@ class Builder:
             if name is not None and name != "loss" and name not in names:
                 names.append(name)
         results = list(self.results)
+        self._check_losses(total)
         if total is not None:
             if len(self.losses) > 1 or names:
                 results += [(Slot(n, "metric", type_of(v)), v) for n, v in self._named_losses().items() if n not in {r.name for r, _ in results}]
@@ -169,6 +176,15 @@ class Builder:
         self._sort_arguments()
         return names
 
+    def _check_losses(self, total: ir.Value | None) -> None:
+        """What a loss reports under a name is not another result of that name too."""
+        reported = {**self._named_losses(), **({"loss": total} if total is not None else {})}
+        for slot, value in self.results:
+            if slot.name in reported and reported[slot.name] != value:
+                spans = [span for name, _, span in self.losses if (name or "loss") == slot.name] or [self.losses[0][2]]
+                raise NameError_(f"the loss '{slot.name}' and the {slot.role} '{slot.name}' (line {slot.line}) differ", spans[:1],
+                                 help=f"give the {slot.role} another name")  # fmt: skip
+
     def _named_losses(self) -> dict[str, ir.Value]:
         out: dict[str, ir.Value] = {}
         for name, value, _ in self.losses:
@@ -178,8 +194,6 @@ class Builder:
 
     def _sort_arguments(self) -> None:
         """Bounds of inputs used as indices become part of their slots."""
-        from dslc.ir.program import arguments_of, set_arguments
-
         slots = [
             replace(s, bounds=(0, self.bounds[s.name])) if s.role == "input" and s.name in self.bounds else s for s in arguments_of(self.program)
         ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dslc.core import dtypes
-from dslc.core.errors import NameError_, TypeError_
+from dslc.core.errors import TypeError_
 from dslc.ir import ops
 from dslc.ir.mlir import ir
 
@@ -15,18 +15,9 @@ from .values import Point, Tensor, common_dtype, described
 
 
 def elementwise(context: Any, name: str, arguments: list, keywords: dict, node: s.Call) -> Any:
-    """An elementwise function; `context.combine` aligns its operands (points of an equation, or whole tensors)."""
-    keywords = dict(keywords)
-    limits = {"leaky_relu": ("x", "a"), "clip": ("x", "lo", "hi"), "where": ("condition", "a", "b")}.get(name)
-    if limits:
-        arguments = [*arguments, *(keywords.pop(k) for k in limits[len(arguments) :] if k in keywords)]
-        if name == "leaky_relu" and len(arguments) == 1:
-            arguments.append(0.01)
+    """An elementwise function, its arguments bound to its signature; `context.combine` aligns them (points of an equation, or whole tensors)."""
     if keywords:
-        raise NameError_(f"{name} has no option '{next(iter(keywords))}'", node.span)
-    count = 1 if name in fn.UNARY or name in dtypes.BY_NAME else 2 if name in fn.BINARY or name == "leaky_relu" else 3
-    if len(arguments) != count:
-        raise TypeError_(f"{name} takes {count} argument{'s' if count > 1 else ''}, {len(arguments)} given", node.span)
+        raise TypeError_(f"{name} of {len(arguments)} arguments takes no '{next(iter(keywords))}'", node.span)
     if name in dtypes.BY_NAME:
         return context.combine(arguments, lambda x: ops.cast(x, dtypes.BY_NAME[name]))
     if name in fn.UNARY:
@@ -35,7 +26,7 @@ def elementwise(context: Any, name: str, arguments: list, keywords: dict, node: 
     if name in fn.BINARY:
         return context.combine(arguments, fn.BINARY[name][0], numbers=True, floats=name == "logaddexp")
     if name == "leaky_relu":
-        return context.combine(arguments, fn.leaky_relu, numbers=True, floats=True)
+        return context.combine(arguments if len(arguments) == 2 else [*arguments, fn.SLOPE], fn.leaky_relu, numbers=True, floats=True)
     if name == "clip":
         return context.combine(arguments, clip, numbers=True)
     condition, a, b = arguments

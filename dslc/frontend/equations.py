@@ -11,16 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 from dslc.core import dtypes
 from dslc.core.errors import Error, NameError_, ShapeError, Span, SyntaxError_, TypeError_, UnsupportedOp, did_you_mean
-from dslc.ir import index, ops
-from dslc.ir.types import TensorType, type_of
+from dslc.ir import ops
+from dslc.ir.types import TensorType
 
 from . import functions as fn
 from . import syntax as s
 from .elementwise import elementwise
-from .products import IndexVar, ReadInfo, aligned, index_value, ordered, sum_of_product
+from .products import IndexVar, aligned, index_value, ordered
 from .reads import read_tensor
+from .signatures import bound
 from .unparse import unparse
-from .values import Function, Instance, LayerValue, Point, Tensor, Turn, common_dtype, described, is_static, located, materialize
+from .values import Function, Instance, LayerValue, Point, Tensor, Turn, as_point, common_dtype, described, is_static, located, materialize
 
 if TYPE_CHECKING:
     from .elaborate import Frame
@@ -85,10 +86,7 @@ class Equation:
         value = self.value(expr, self.env)
         if not isinstance(value, (Point, int, float)):
             raise TypeError_(f"an element is a number, this is {described(value)}", expr.span)
-        if not isinstance(value, Point):
-            value = Point(
-                ops.full(TensorType(dtypes.INT32 if isinstance(value, int) and not isinstance(value, bool) else _dtype(value), ()), value), ()
-            )
+        value = as_point(value)
         if any(v not in axes for v in value.axes):
             raise ShapeError(f"'...' stands on the right of {unparse_target(self.target)}, neither on the left nor in a reduction", expr.span)
         if size_of(axes) > 2**40:
@@ -393,10 +391,10 @@ class Equation:
     def binary(self, op: str, a: Any, b: Any) -> Any:
         if not isinstance(a, Point) and not isinstance(b, Point):
             return fn.static_binary(op, a, b)
-        return self.combine([a, b], lambda x, y: fn.arithmetic(op, x, y), numbers=True, floats=op == "/", power=op == "**")
+        return self.combine([a, b], lambda x, y: fn.arithmetic(op, x, y), numbers=True, floats=op == "/")
 
-    def combine(self, values: Sequence[Any], build: Any, numbers: bool = False, floats: bool = False, power: bool = False) -> Point:
-        """An op on values brought to one index space and one type."""
+    def combine(self, values: Sequence[Any], build: Any, numbers: bool = False, floats: bool = False) -> Point:
+        """An op on values brought to one index space and one type, which with `numbers` is no bool, with `floats` a float."""
         points = [v for v in values if isinstance(v, Point)]
         for v in values:
             if not isinstance(v, (Point, int, float)):
@@ -470,16 +468,12 @@ class Equation:
             if isinstance(value, Function) and called == "grad" and any(_has_read(a, env) for a in node.arguments):
                 raise UnsupportedOp("gradients point by point are not there yet", node.span, help="take the gradient of one number: grad(sum(e), x)")
             if isinstance(value, Function) and called in fn.NAMES and called not in _WHOLE:
-                arguments = [self.value(a, env) for a in node.arguments]
-                keywords = {k.name: self.value(k.value, env) for k in node.keywords}
+                given = [self.value(a, env) for a in node.arguments]
+                arguments, keywords = bound(called, given, {k.name: self.value(k.value, env) for k in node.keywords}, node)
                 if any(isinstance(a, Point) for a in [*arguments, *keywords.values()]):
-                    return self.function(called, arguments, keywords, node)
+                    return elementwise(self, called, arguments, keywords, node)
                 return self.frame.static_function(called, arguments, keywords, node)
         return self._outer(node, self.frame.whole(node))
-
-    def function(self, name: str, arguments: list, keywords: dict, node: s.Call) -> Any:
-        """An elementwise function at the point."""
-        return elementwise(self, name, arguments, keywords, node)
 
     def _size(self, node: s.Call, env: Env) -> Any:
         argument = node.arguments[0] if len(node.arguments) == 1 else None
@@ -496,8 +490,8 @@ class Equation:
     def _random(self, node: s.Call, name: str, env: Env) -> Point:
         axes = ordered([*env.values(), *self.run_on_the_left()])
         shape = [v.size for v in axes]
-        arguments = [self.frame.whole(a) for a in node.arguments]
-        return Point(self.frame.random(name, shape, arguments, node), axes)
+        given, named = self.frame.arguments(node)
+        return Point(self.frame.random(name, shape, bound(name, given, named, node)[0], node), axes)
 
 
 def reduction_name(node: s.Call) -> str:
@@ -515,10 +509,6 @@ def unparse_target(target: s.Target | None) -> str:
         return "the value"
     axes = [a.name + (f" < {unparse(a.bound)}" if a.bound is not None else "") if isinstance(a, s.Index) else "..." for a in target.axes or ()]
     return f"{target.name}[{', '.join(axes)}]"
-
-
-def _dtype(value: Any) -> dtypes.DType:
-    return dtypes.BOOL if isinstance(value, bool) else dtypes.FLOAT32
 
 
 def _reads(node: Any, env: Env) -> list[s.Read]:
@@ -565,4 +555,4 @@ def _first_read(arguments: Sequence[s.Expr], name: str, spare: str) -> str:
 
 _WHOLE = ("grad", "concat", "split", "topk")  # what takes whole tensors in an equation too
 
-__all__ = ["Equation", "ReadInfo", "aligned", "elementwise", "index", "reduction_name", "sum_of_product", "type_of"]
+__all__ = ["Equation", "reduction_name"]

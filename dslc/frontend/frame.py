@@ -19,10 +19,11 @@ from . import syntax as s
 from .calls import bind_ports, call_layer
 from .equations import Equation
 from .settings import precision
+from .signatures import by_name
 from .source import FileScope, library_layer, library_names
 from .statics import DYNAMIC, static_value
 from .unparse import unparse
-from .values import Function, Instance, LayerValue, Results, Tensor, Turn, as_size, axis_text, described, is_static
+from .values import Function, Instance, LayerValue, Results, Tensor, Turn, as_size, axis_text, described, is_static, number
 from .wholes import WholeValues
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Frame(WholeValues):
         if name == "steps":
             return self.builder.total_steps
         if name in fn.NAMES:
-            return Function(name, None)  # type: ignore[arg-type]
+            return Function(name)
         return library_layer(name, self.builder.source)
 
     def find_function(self, name: str) -> Any:
@@ -101,7 +102,7 @@ class Frame(WholeValues):
         if name in self.file.layers:
             return self.file.layers[name]
         if name in fn.NAMES:
-            return Function(name, None)  # type: ignore[arg-type]
+            return Function(name)
         return library_layer(name, self.builder.source)
 
     def file_let(self, name: str) -> Any:
@@ -208,6 +209,8 @@ class Frame(WholeValues):
 
     def _dims(self, node: s.Dims) -> None:
         for entry in node.entries:
+            if entry.name in self.dims:
+                raise NameError_(f"the dimension '{entry.name}' has a size already, {self.dims[entry.name]}", entry.span)
             value = self._overridden(entry.name, entry.value)
             self.dims[entry.name] = as_size(value, entry.span, "" if entry.name in self.overridden() else unparse(entry.value))
             if entry.bounded and self.top:
@@ -320,6 +323,7 @@ class Frame(WholeValues):
 
     def _output(self, node: s.Output) -> None:
         for item in node.items:
+            self._check_outside_scans("an output", "output", item.span)
             value = self._tensor(self.item(item, item.target, item.value), item.span)
             name = _result_name(item)
             if self.top:
@@ -331,14 +335,16 @@ class Frame(WholeValues):
         if isinstance(value, Turn):
             value = Tensor(value.scan.turn)
         if isinstance(value, (int, float)):
-            return Tensor(ops.constant(value))
+            return Tensor(number(value))
         if not isinstance(value, Tensor):
             raise TypeError_(f"a tensor is needed, this is {described(value)}", span)
         return value
 
-    def _result(self, role: str, name: str, value: Tensor, span: Span) -> None:
+    def _check_outside_scans(self, what: str, role: str, span: Span) -> None:
         if self.builder.scans:
-            raise UnsupportedOp(f"no {role} can be inside a scan yet", span, help=f"emit the values, and add the {role} after the scan")
+            raise UnsupportedOp(f"{what} inside a scan is not there yet", span, help=f"emit the values, and add the {role} after the scan")
+
+    def _result(self, role: str, name: str, value: Tensor, span: Span) -> None:
         if any(slot.name == name for slot, _ in self.builder.results):
             raise NameError_(f"two results are called '{name}'", span, help=f"give one another name: {role} other = ...")
         self.builder.results.append((Slot(name, role, value.type, span.line), value.value))
@@ -352,8 +358,7 @@ class Frame(WholeValues):
         value = self._tensor(self.item(node.item, node.item.target, node.item.value), node.item.span)
         if value.type.rank:
             raise ShapeError(f"a loss is one number, this is {value.type}", node.item.span, help=f"loss mean({unparse(node.item.value)})")
-        if self.builder.scans:
-            raise UnsupportedOp("a loss inside a scan is not there yet", node.span, help="emit the values, and add the loss after the scan")
+        self._check_outside_scans("a loss", "loss", node.span)
         value = Tensor(ops.cast(value.value, dtypes.FLOAT32)) if not value.type.dtype.is_float else value
         name = node.item.target.name if node.item.target else None
         if self.top or not isinstance(self.definition, s.Model):
@@ -366,6 +371,7 @@ class Frame(WholeValues):
         item = node.item
         if item.target is None and not isinstance(item.value, s.Name):
             raise SyntaxError_("a metric needs a name", item.span, help=f"metric name = {unparse(item.value)}")
+        self._check_outside_scans("a metric", "metric", item.span)
         name = item.target.name if item.target else item.value.name  # type: ignore[union-attr]
         value = self._tensor(self.item(item, item.target, item.value), item.span)
         self.define(name, value)
@@ -373,10 +379,15 @@ class Frame(WholeValues):
             self._result("metric", name, _averaged(value), item.span)
 
     def _return(self, node: s.Return) -> None:
-        names, values = [], []
+        names: list[str | None] = []
+        values = []
+        if self.builder.scans and self.builder.scans[-1].frame is self:
+            raise SyntaxError_("a scan returns nothing", node.span, help="carry the value, or emit it, and return it after the scan")
         for item in node.items:
             values.append(self.item(item, item.target, item.value))
             names.append(item.target.name if item.target else item.value.name if isinstance(item.value, s.Name) else None)
+            if names[-1] in names[:-1] and names[-1] is not None:
+                raise NameError_(f"two results are called '{names[-1]}'", item.span, help="give one another name: return y, z = ...")
         self.returned = Results(tuple(names), tuple(values), self.definition.name)
 
     def _if(self, node: s.If) -> None:
@@ -412,16 +423,15 @@ class Frame(WholeValues):
         for setting in node.settings:
             named = setting.function if isinstance(setting, s.Call) else setting
             name = named.name if isinstance(named, s.Name) else ""
-            if name == "frozen":
+            if name == "frozen" and setting is named:
                 frozen = 1
             elif name == "precision":
                 if not isinstance(setting, s.Call) or len(setting.arguments) != 1 or setting.keywords:
                     raise TypeError_("precision takes the name of a type", setting.span, help="with precision(float32):")
                 chosen = precision(setting.arguments[0])
-            elif name != "checkpoint":
-                raise NameError_(
-                    f"with takes no '{unparse(setting)}'{did_you_mean(unparse(setting), ['frozen', 'checkpoint', 'precision'])}", setting.span
-                )
+            else:
+                close = did_you_mean(unparse(setting), ["frozen", "precision"])
+                raise NameError_(f"with takes no '{unparse(setting)}'{close}", setting.span, help="there are frozen and precision(TYPE)")
         self.builder.frozen += frozen
         with self.builder.precision(chosen) if chosen else nullcontext():
             self.run(node.body)
@@ -442,16 +452,7 @@ class Frame(WholeValues):
         layer = self.whole(node.call.function)
         if not isinstance(layer, LayerValue):
             raise TypeError_(f"use takes a layer, this is {described(layer)}", node.span)
-        options = {k.name: self.whole(k.value) for k in node.call.keywords}
-        formals = option_names(layer.definition)
-        given = [self.whole(a) for a in node.call.arguments]
-        if len(given) > len(formals):
-            raise TypeError_(f"{layer.name} takes {len(formals)} options, {len(given)} given", node.span)
-        options |= dict(zip(formals, given))
-        for k in options:
-            if k not in formals:
-                place = next((x.span for x in node.call.keywords if x.name == k), node.span)
-                raise NameError_(f"{layer.name} has no option '{k}'{did_you_mean(k, formals)}", place)
+        options = by_name(layer.name, option_names(layer.definition), *self.arguments(node.call), node.call, noun="option")
         return Instance(layer, self.instance_name(name or layer.name), options)
 
     def imported(self, node: s.Import, name: str = "graph") -> Instance:

@@ -16,6 +16,7 @@ from dslc.ir.types import TensorType, type_of
 from .values import described
 
 Value = Any  # an ir.Value
+SLOPE = 0.01  # of a leaky_relu that names none
 
 
 def _c(x: Value, v: float) -> Value:
@@ -100,7 +101,7 @@ NAMES = {*UNARY, *BINARY, *REDUCTIONS, *ALONG, *RANDOM, *WHOLE, *dtypes.BY_NAME}
 
 
 def static_unary(op: str, value: Any) -> Any:
-    """An operator on a compile-time value."""
+    """A sign, or `not`, of a compile-time value."""
     if op != "not" and not isinstance(value, (int, float)):
         raise TypeError_(f"'{op}' takes a number or a tensor, this is {described(value)}")
     return {"-": lambda: -value, "+": lambda: value, "not": lambda: not value}[op]()
@@ -114,7 +115,7 @@ def static_binary(op: str, a: Any, b: Any) -> Any:
         return a + b
     for x in (a, b):
         if not isinstance(x, (int, float)):
-            raise TypeError_(f"'{op}' takes numbers, this is {x if isinstance(x, (list, str)) else type(x).__name__}")
+            raise TypeError_(f"'{op}' takes numbers, this is {described(x)}")
     if op in ("/", "//", "%") and b == 0:
         raise TypeError_(f"{a} {op} {b} divides by zero")
     if op == "**" and isinstance(a, int) and isinstance(b, int) and abs(b) > 4096:
@@ -135,11 +136,12 @@ COMPARES = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne"
 
 
 def static_compare(op: str, a: Any, b: Any, seen: list[Any], span: Span) -> bool:
-    """What holds at compile time; comparisons of numbers are noted in `seen` as (operator, left, right, place)."""
+    """What holds at compile time; comparisons of numbers are noted in `seen` as (operator, left, right, place). Only numbers have an order."""
+    for x in (a, b) if op not in ("==", "!=") else ():
+        if not isinstance(x, (int, float)):
+            raise TypeError_(f"'{op}' compares numbers, this is {described(x)}")
     if isinstance(a, (int, float)) and isinstance(b, (int, float)):
         seen.append((op, a, b, span))
-    elif op not in ("==", "!=") and not (isinstance(a, str) and isinstance(b, str)):
-        raise TypeError_(f"'{op}' compares numbers, this is {described(b if isinstance(a, (int, float)) else a)}", span)
     return {"<": lambda: a < b, "<=": lambda: a <= b, ">": lambda: a > b, ">=": lambda: a >= b, "==": lambda: a == b, "!=": lambda: a != b}[op]()
 
 

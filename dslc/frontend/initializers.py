@@ -14,6 +14,7 @@ from dslc.core.errors import NameError_, TypeError_, did_you_mean
 from dslc.ir.types import TensorType
 
 from . import syntax as s
+from .signatures import by_name
 from .statics import DYNAMIC, static_value
 from .unparse import unparse
 from .values import LayerValue
@@ -127,18 +128,10 @@ def initializer(frame: Frame, node: s.Expr, t: TensorType) -> Initializer:
         raise NameError_(f"unknown initializer '{name}'{did_you_mean(name, KINDS)}", node.span, help=f"there are {', '.join(KINDS)}")
     parameters = KINDS[name].parameters
     given: dict[str, float] = {}
-    fans: list[int | None] = [None, None]
     if call is not None:
-        if len(call.arguments) > len(parameters):
-            raise TypeError_(f"{name} takes {len(parameters)} argument{'s' if len(parameters) != 1 else ''}, {len(call.arguments)} given", call.span)
-        given = {k: _number(frame, a) for k, a in zip(parameters, call.arguments)}
-        for k in call.keywords:
-            if k.name in ("fan_in", "fan_out"):
-                fans[k.name == "fan_out"] = int(_number(frame, k.value))
-            elif k.name in parameters:
-                given[k.name] = _number(frame, k.value)
-            else:
-                raise NameError_(f"{name} has no option '{k.name}'{did_you_mean(k.name, [*parameters, 'fan_in', 'fan_out'])}", k.span)
+        numbers = [_number(frame, a) for a in call.arguments], {k.name: _number(frame, k.value) for k in call.keywords}
+        given = by_name(name, list(parameters), *numbers, call, named=("fan_in", "fan_out"))
+    fans = tuple(int(given[k]) if k in given else None for k in ("fan_in", "fan_out"))
     values = []
     for key, default in parameters.items():
         value = given.get(key, default)

@@ -77,6 +77,9 @@ def _start(frame: Frame, node: s.Param | s.State, d: s.Declaration, t: TensorTyp
 
 
 def update(frame: Frame, node: s.Update) -> None:
+    if frame.builder.scans:
+        what = "parameters" if isinstance(node.target, s.Attribute) else "a state"
+        raise UnsupportedOp(f"{what} cannot be changed inside a scan", node.span, help="carry the value, and change the state after the scan")
     if isinstance(node.target, s.Attribute):
         owner = frame.whole(node.target.base)
         if not isinstance(owner, Instance) or node.target.name != "params":
@@ -90,8 +93,6 @@ def update(frame: Frame, node: s.Update) -> None:
     if name not in frame.state_paths:
         raise NameError_(f"'{name}' is no state of {frame.definition.name}{did_you_mean(name, frame.state_paths)}", node.target.span,
                          help=f"declare it: state {name} ~ zeros()")  # fmt: skip
-    if frame.builder.scans:
-        raise UnsupportedOp("a state cannot be changed inside a scan", node.span, help="carry the value, and change the state after the scan")
     old = frame.names[name]
     value = frame.item(node, node.target, node.value)  # type: ignore[arg-type]
     if not isinstance(value, Tensor):

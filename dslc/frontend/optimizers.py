@@ -8,13 +8,14 @@ from typing import Any
 from dslc.core.errors import NameError_, ShapeError, TypeError_, UnsupportedOp, did_you_mean
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
-from dslc.ir.program import SCALARS, Slot, add_argument, argument
+from dslc.ir.program import Slot, add_argument
 from dslc.ir.types import TensorType, type_of
 
 from . import syntax as s
 from .elaborate import Builder, Elaborated
 from .frame import option_names
 from .initializers import Initializer
+from .signatures import by_name
 from .source import library_names
 from .values import Instance, LayerValue, Tensor, described
 
@@ -25,12 +26,6 @@ class _StepBuilder(Builder):
     def __init__(self, elaborated: Elaborated, program: func.FuncOp, total_steps: int | None):
         super().__init__(elaborated.builder.source, training=True)
         self.program, self.total_steps = program, total_steps
-
-    def scalar(self, name: str) -> ir.Value:
-        if name not in self.values:
-            found = argument(self.program, name)
-            self.values[name] = found if found is not None else add_argument(self.program, Slot(name, "scalar", SCALARS[name]))
-        return self.values[name]
 
     def parameter(self, path: str, t: TensorType, initializer: Initializer, span: Any, role: str) -> ir.Value:
         if role == "param":
@@ -96,8 +91,5 @@ class LayerOptimizer:
 
     def _evaluated(self, frame: Any, layer: LayerValue) -> dict[str, Any]:
         """The options' values; positions follow w and g."""
-        options = option_names(layer.definition)
-        if len(self.call.arguments) > len(options):
-            raise TypeError_(f"{layer.name} takes {len(options)} options, {len(self.call.arguments)} given", self.call.span)
-        given = {name: frame.whole(a) for name, a in zip(options, self.call.arguments)}
-        return given | {k.name: frame.whole(k.value) for k in self.call.keywords}
+        arguments, keywords = frame.arguments(self.call)
+        return by_name(layer.name, option_names(layer.definition), arguments, keywords, self.call, noun="option")

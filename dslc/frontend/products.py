@@ -13,7 +13,7 @@ from dslc.ir import index, ops
 from dslc.ir.mlir import ir
 from dslc.ir.types import type_of
 
-from .values import Point
+from .values import Point, number
 
 
 @dataclass(eq=False)
@@ -55,7 +55,7 @@ def multiply(a: Point, b: Point) -> Point:
 
 
 def scale(a: Point, factor: float | int) -> Point:
-    return a if factor == 1 else Point(ops.Mul.of(a.value, ops.full_like(a.value, factor)), a.axes)
+    return a if factor == 1 else Point(ops.Mul.of(a.value, number(factor, a.type.dtype, a.type.shape)), a.axes)
 
 
 def sum_out(a: Point, reduced: Sequence[IndexVar]) -> Point:

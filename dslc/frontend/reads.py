@@ -37,8 +37,9 @@ def read_tensor(eq: Equation, base: Tensor, node: s.Read, env: Env, outside: flo
             elif not value.type.dtype.is_integer:
                 raise TypeError_(f"an index must be an integer, {unparse(entry)} is {described(value)}", entry.span)
             else:
-                if isinstance(entry, s.Read):
-                    eq.frame.used_as_index(eq.base(entry), base.type.shape[len(entries)])
+                if isinstance(entry, (s.Read, s.Name)):
+                    read = eq.base(entry) if isinstance(entry, s.Read) else eq.frame.find(entry.name)
+                    eq.frame.used_as_index(read, base.type.shape[len(entries)])
                 entries.append(value)
                 continue
         entries.append(found)
@@ -208,17 +209,18 @@ def _gather(eq: Equation, base: ir.Value, entries: list[index.Expr | Point], out
     looked_up = [k for k, e in enumerate(place) if isinstance(e, Point)]
     moved = ops.transpose(base, [*batch, *looked_up, *rest])
     id_axes = [alone_vars[k] for k in batch] + [v for v in data if v not in {alone_vars[k] for k in batch}]
-    ids = [_in_32_bits(aligned(place[k], id_axes)) for k in looked_up]  # type: ignore[arg-type]
+    ids = [_in_32_bits(eq, aligned(place[k], id_axes), shape[k]) for k in looked_up]  # type: ignore[arg-type]
     value = ops.Gather.of(moved, *ids, batch=len(batch), outside=outside)
     return Point(value, tuple(id_axes + [alone_vars[k] for k in rest]))
 
 
-def _in_32_bits(ids: ir.Value) -> ir.Value:
-    """Indices as int32; what is far outside stays outside. Inputs are checked when they are given."""
-    t = type_of(ids)
-    if t.dtype.bits == 64 and not isinstance(ids.owner, ir.Block):
-        ids = ops.Max.of(ops.Min.of(ids, ops.full(t, 2**31 - 1)), ops.full(t, -1))
-    return ops.cast(ids, dtypes.INT32)
+def _in_32_bits(eq: Equation, ids: ir.Value, size: int) -> ir.Value:
+    """Indices into an axis as int32, where that counts its elements; what is outside stays outside."""
+    builder = eq.frame.builder
+    if size >= 2**31:
+        return ids
+    checked = builder.inputs.get(ids) in builder.bounds  # when it is fed
+    return ops.cast(ids, dtypes.INT32) if checked else ops.as_int32(ids)
 
 
 def _uses(e: index.Expr, axis: int) -> bool:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 from dslc.core import dtypes
 from dslc.core.errors import TypeError_
 from dslc.ir import index, ops
-from dslc.ir.types import TensorType, type_of
+from dslc.ir.types import type_of
 
 from . import syntax as s
 from .products import IndexVar, ReadInfo, aligned, ordered, scale, sum_of_product
 from .reads import affine
 from .scatters import NOTHING, scatter
-from .values import Point, common_dtype, described
+from .values import Point, as_point, common_dtype, described
 
 if TYPE_CHECKING:
     from .equations import Env, Equation
@@ -37,10 +37,7 @@ def reduction(eq: Equation, node: s.Call, name: str, env: Env) -> Any:
         return _as_float_mean(total, count)
     if name in NOTHING and (made := scatter(eq, argument, name, removed, inner)) is not None:
         return made
-    value = eq.value(argument, inner)
-    if not isinstance(value, Point):
-        dtype = common_dtype([], [value])
-        value = Point(ops.full(TensorType(dtype, ()), value), ())
+    value = as_point(eq.value(argument, inner))
     if name == "categorical":
         return _categorical(eq, node, value, removed, env)
     return _fold(name, value, removed)
@@ -224,12 +221,10 @@ def _categorical(eq: Equation, node: s.Call, logits: Point, removed: list[IndexV
 def along(eq: Equation, node: s.Call, name: str, env: Env) -> Point:
     """`softmax[j](e)` and its kin: j stays."""
     entries = node.function.entries  # type: ignore[union-attr]
-    if len(entries) != 1 or len(node.arguments) != 1:
+    if len(entries) != 1 or len(node.arguments) != 1 or node.keywords:
         raise TypeError_(f"{name}[j](...) takes one index and one argument", node.span)
     var = env[entries[0].name]
-    value = eq.value(node.arguments[0], env)
-    if not isinstance(value, Point):
-        value = Point(ops.full(TensorType(common_dtype([], [value]), ()), value), ())
+    value = as_point(eq.value(node.arguments[0], env))
     axes = ordered([*value.axes, var])
     x, axis = aligned(value, axes), axes.index(var)
     if name in ("softmax", "log_softmax"):

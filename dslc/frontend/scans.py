@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from dslc.core import dtypes
-from dslc.core.errors import ShapeError, SyntaxError_, TypeError_
+from dslc.core.errors import NameError_, ShapeError, SyntaxError_
 from dslc.ir import ops
 from dslc.ir.mlir import ir
 from dslc.ir.types import TensorType, type_of
@@ -16,7 +16,7 @@ from dslc.ir.types import TensorType, type_of
 from . import syntax as s
 from .equations import Equation
 from .unparse import unparse
-from .values import Tensor, Turn, axis_text, check_kind, described
+from .values import Tensor, Turn, axis_text, check_kind, number
 
 if TYPE_CHECKING:
     from .frame import Frame
@@ -120,6 +120,11 @@ def emit(frame: Frame, node: s.Emit) -> None:
     builder = frame.builder.scans[-1]
     for item in node.items:
         assert item.target is not None
+        if item.target.name in builder.emitted:
+            first = builder.emitted[item.target.name][-1]
+            raise NameError_(
+                f"'{item.target.name}' is emitted twice in one turn", [item.target.span, first], notes=[f"the first one stands at {first}"]
+            )
         axes = item.target.axes or ()
         places = [k for k, a in enumerate(axes) if isinstance(a, s.Index) and a.name == builder.index]
         if len(places) != 1:
@@ -137,6 +142,9 @@ def scan(frame: Frame, node: s.Scan) -> None:
         trip = _size_by_reads(frame, node)
     if trip is None:
         raise ShapeError(f"nothing gives the scan index '{node.index}' a range", node.span, help=f"scan {node.index} < SIZE")
+    for k, c in enumerate(node.carries):
+        if c.name in [other.name for other in node.carries[:k]]:
+            raise NameError_(f"the scan carries '{c.name}' twice", c.span)
     starts = [_carry_start(frame, c) for c in node.carries]
     outer = frame.builder.scans[-1] if frame.builder.scans else None
     builder = ScanBuilder(node.index, trip, starts, outer.random_turn() if outer else None)
@@ -206,12 +214,12 @@ def _bound_by(node: s.Node) -> list[str]:
 
 def _carry_start(frame: Frame, c: s.Carry) -> ir.Value:
     value = frame.whole(c.start)
-    if c.axes is None:
-        tensor = frame._tensor(value, c.start.span)
-        return ops.cast(tensor.value, frame._dtype(c)) if c.type else tensor.value
-    if not isinstance(value, (Tensor, int, float)):
-        raise TypeError_(f"the carry '{c.name}' starts as a number or a tensor, this is {described(value)}", c.start.span)
     dtype = frame._dtype(c)
+    if c.axes is None:
+        if c.type and isinstance(value, (int, float)):
+            return number(value, dtype)
+        tensor = frame._tensor(value, c.start.span)
+        return ops.cast(tensor.value, dtype) if c.type else tensor.value
     t = TensorType(dtype, frame.shape(c.axes))
     if isinstance(value, Tensor):
         if value.type.rank == 0:
@@ -219,7 +227,7 @@ def _carry_start(frame: Frame, c: s.Carry) -> ir.Value:
         if value.type.shape != t.shape:
             raise ShapeError(f"the carry '{c.name}' is {t}, its start {value.type}", c.span)
         return ops.cast(value.value, dtype)
-    return ops.full(t, value)
+    return number(value, dtype, t.shape)
 
 
 def _next_carry(frame: Frame, c: s.Carry, old: ir.Value) -> ir.Value:

@@ -11,11 +11,10 @@ from dslc.core import dtypes
 from dslc.ir import ops
 from dslc.ir.mlir import ir
 from dslc.ir.ops.reduction import identity
-from dslc.ir.types import TensorType
 
 from . import syntax as s
 from .products import IndexVar, aligned, ordered, scale, sum_out
-from .values import Point, common_dtype
+from .values import Point, as_point, common_dtype, number
 
 if TYPE_CHECKING:
     from .equations import Env, Equation
@@ -45,7 +44,7 @@ class _Places:
         return [v for v in self.where if v in self.removed]
 
     def indices(self) -> list[ir.Value]:
-        return [ops.cast(aligned(p, [*self.batch, *self.points]), dtypes.INT32) for p in self.ids]
+        return [ops.as_int32(aligned(p, [*self.batch, *self.points])) for p in self.ids]
 
     def rest(self, value: Point) -> list[IndexVar]:
         return [v for v in ordered(value.axes) if v not in self.where]
@@ -132,7 +131,7 @@ def _value(eq: Equation, taken: Any, empty: float, env: Env) -> Point:
     """What is folded, in the type that `where` gives it; 1 for a condition that is counted."""
     value = 1 if taken is None else eq.value(taken, env)
     if not isinstance(value, Point):
-        return Point(ops.full(TensorType(common_dtype([], [value, empty]), ()), value), ())
+        return Point(number(value, common_dtype([], [value, empty])), ())
     dtype = common_dtype([value.type], [empty])
     return Point(ops.cast(value.value, dtypes.INT32 if dtype.is_bool else dtype), value.axes)
 
@@ -171,8 +170,7 @@ def _extreme(kind: str) -> Any:
         found = places.scatter(_masked(eq, value, masks, nothing), kind)
         if empty == nothing:
             return found
-        one = Point(ops.full(TensorType(dtypes.INT32, ()), 1), ())
-        count = places.scatter(_masked(eq, one, masks, 0), "sum")
+        count = places.scatter(_masked(eq, as_point(1), masks, 0), "sum")
         some = eq.combine([count, prod(v.size for v in places.points)], lambda a, b: ops.Compare.of(a, b, predicate="lt"))
         return eq.choose(some, eq.combine([found, empty], _ORDER[kind].of), found, value.type.dtype)
 

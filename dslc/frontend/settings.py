@@ -11,6 +11,7 @@ from dslc.core.errors import NameError_, Span, TypeError_, UnsupportedOp, did_yo
 
 from . import syntax as s
 from .patterns import matching
+from .signatures import by_name
 from .source import Source, setting_line
 from .statics import DYNAMIC, static_value
 from .unparse import unparse
@@ -78,14 +79,17 @@ class TrainBlock:
 
 @dataclass(frozen=True)
 class GenerateBlock:
-    """`generate:`: the axis, the output, the sampling method with its options, the other keys."""
+    """`generate:`: the axis, the output, the sampling method with its options; how many tokens (None: not said), the text that ends a
+    generation (None: none does), the seed of the draws."""
 
     axis: str
     output: str
     method: str
     options: dict[str, Any]
-    settings: dict[str, Any]
     span: Span
+    length: int | None = None
+    stop: str | None = None
+    seed: int = 0
 
 
 def train_block(source: Source, frame: Frame) -> TrainBlock | None:
@@ -170,9 +174,7 @@ def _loss_names(node: s.Expr) -> tuple[str, ...]:
 
 
 def _setting(frame: Frame, line: s.Setting) -> Any:
-    if line.key not in ("data",) and len(line.values) != 1:
-        raise TypeError_(f"{line.key} takes one value", line.span)
-    node = line.values[0]
+    node = _one_value(line)
     match line.key:
         case "data" | "eval" | "clip" | "average":
             if not isinstance(node, s.Call):
@@ -183,12 +185,7 @@ def _setting(frame: Frame, line: s.Setting) -> Any:
                 raise TypeError_(f"the optimizer is a call, this is {unparse(node)}", node.span, help="optimizer adamw(lr=1e-3)")
             return node
         case "steps" | "seed" | "accumulate":
-            value = static_value(frame, node)
-            if isinstance(value, float) and value.is_integer():
-                value = int(value)
-            if isinstance(value, bool) or not isinstance(value, int) or value < (line.key != "seed"):
-                raise TypeError_(f"{line.key} takes a whole number{' above 0' if line.key != 'seed' else ''}, this is {unparse(node)}", node.span)
-            return value
+            return _whole_number(frame, line)
         case "epochs":
             value = static_value(frame, node)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
@@ -263,30 +260,58 @@ def _argument(frame: Frame, node: Any) -> Any:
     return value
 
 
+SAMPLERS = {"sample": ("temperature", "top_k", "top_p"), "greedy": (), "beam": ("width", "length_penalty")}  # with their options
+
+
 def generate_block(source: Source, frame: Frame) -> GenerateBlock | None:
     """The file's generate block."""
     blocks = source.definitions(s.Generate)
     if not blocks:
         return None
+    if len(blocks) > 1:
+        raise NameError_("a second generate block", blocks[1].span, notes=[f"the first one stands at {blocks[0].span}"])
     settings: dict[str, Any] = {}
-    sampler: s.Sampler | None = None
+    samplers: list[s.Sampler] = []
     for line in blocks[0].lines:
         if isinstance(line, s.Sampler):
-            sampler = line
+            samplers.append(line)
             continue
         if line.key not in ("length", "stop", "seed"):
             raise NameError_(f"generate has no key '{line.key}'{did_you_mean(line.key, ['length', 'stop', 'seed'])}", line.span)
-        settings[line.key] = static_value(frame, line.values[0])
-    if sampler is None:
-        raise TypeError_("generate says nothing to sample from", blocks[0].span, help="over time from logits sample(temperature=0.8)")
-    method = invocation(frame, sampler.method)
-    known = {"sample": ["temperature", "top_k", "top_p"], "greedy": [], "beam": ["width", "length_penalty"]}
-    if method.name not in known:
+        if line.key in settings:
+            raise NameError_(f"'{line.key}' is set twice", line.span)
+        settings[line.key] = _ending(frame, line) if line.key == "stop" else _whole_number(frame, line)
+    if len(samplers) != 1:
+        message = "generate samples twice" if samplers else "generate says nothing to sample from"
+        raise TypeError_(message, (samplers[1] if samplers else blocks[0]).span, help="over time from logits sample(temperature=0.8)")
+    sampler, method = samplers[0], invocation(frame, samplers[0].method)
+    if method.name not in SAMPLERS:
         raise NameError_(
-            f"no sampling method '{method.name}'{did_you_mean(method.name, known)}", method.span, help="there are sample, greedy and beam"
+            f"no sampling method '{method.name}'{did_you_mean(method.name, SAMPLERS)}", method.span, help="there are sample, greedy and beam"
         )
-    for key in method.options:
-        if key not in known[method.name]:
-            raise NameError_(f"{method.name} has no option '{key}'{did_you_mean(key, known[method.name])}", method.span)
-    return GenerateBlock(sampler.axis, sampler.output.split(".")[-1], method.name, {**dict(zip(known[method.name], method.args)), **method.options},
-                         settings, blocks[0].span)  # fmt: skip
+    options = by_name(method.name, SAMPLERS[method.name], method.args, method.options, method.call, noun="option")
+    return GenerateBlock(sampler.axis, sampler.output.split(".")[-1], method.name, options, blocks[0].span, **settings)
+
+
+def _ending(frame: Frame, line: s.Setting) -> str:
+    value = static_value(frame, _one_value(line))
+    if not isinstance(value, str):
+        raise TypeError_(f"stop takes a text that ends a generation, this is {unparse(line.values[0])}", line.values[0].span)
+    return value
+
+
+def _whole_number(frame: Frame, line: s.Setting) -> int:
+    """Of a key that counts: above 0, but for a seed."""
+    node = _one_value(line)
+    value = static_value(frame, node)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or value < (line.key != "seed"):
+        raise TypeError_(f"{line.key} takes a whole number{' above 0' if line.key != 'seed' else ''}, this is {unparse(node)}", node.span)
+    return value
+
+
+def _one_value(line: s.Setting) -> s.Expr:
+    if len(line.values) != 1:
+        raise TypeError_(f"{line.key} takes one value", line.span)
+    return line.values[0]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dslc.core.errors import DataError, NameError_, did_you_mean, remember_source
+from dslc.core.errors import DataError, NameError_, Span, SyntaxError_, did_you_mean, remember_source
 
 from . import syntax as s
 from .parse import parse_expression, parse_file, parse_part, parse_text, read_text
@@ -28,6 +28,15 @@ class FileScope:
     layers: dict[str, LayerValue] = field(default_factory=dict)
     lets: dict[str, s.Expr] = field(default_factory=dict)
     values: dict[str, Any] = field(default_factory=dict)
+    places: dict[str, Span] = field(default_factory=dict)  # of all these names
+
+    def claim(self, name: str, span: Span) -> None:
+        """A name of the file, which its text may define in any order, and so only once."""
+        if name in self.places:
+            raise NameError_(
+                f"'{name}' is defined twice in this file", [span, self.places[name]], notes=[f"the first one stands at {self.places[name]}"]
+            )
+        self.places[name] = span
 
 
 @dataclass
@@ -109,15 +118,18 @@ def _scope(program: s.Program, folder: Path, source: Source, importing: tuple[Pa
     for definition in program.definitions:
         match definition:
             case s.Layer() | s.Model():
-                if definition.name in scope.layers:
-                    raise NameError_(f"'{definition.name}' is defined twice in this file", definition.span)
-                scope.layers[definition.name] = LayerValue(definition, scope.values)
+                scope.claim(definition.name, definition.span)
+                scope.layers[definition.name] = LayerValue(definition)
                 source.scopes[id(definition)] = scope
             case s.Let():
                 for binding in definition.bindings:
+                    scope.claim(binding.name, binding.span)
                     scope.lets[binding.name] = binding.value
             case s.Assign(targets=(s.Target(name=name, axes=None),), value=value):
+                scope.claim(name, definition.span)
                 scope.lets[name] = value
+            case s.Assign():
+                raise SyntaxError_("outside of layers and models a line defines one name", definition.span, help="let a = 1, b = 2")
             case s.FromImport():
                 _import(definition, scope, source, importing)
     return scope
@@ -130,6 +142,7 @@ def _import(statement: s.FromImport, scope: FileScope, source: Source, importing
     if not path.is_file():
         if statement.path == "library.dsl" or (LIBRARY / statement.path).is_file():
             for alias in statement.names:
+                scope.claim(alias.alias or alias.name, alias.span)
                 found = library_layer(alias.name, source)
                 if found is None:
                     raise NameError_(f"the library has no '{alias.name}'{did_you_mean(alias.name, library_names())}", alias.span)
@@ -139,6 +152,7 @@ def _import(statement: s.FromImport, scope: FileScope, source: Source, importing
     other = _scope(_parse_path(path, str(scope.folder / statement.path), source), path.parent, source, (*importing, path))
     for alias in statement.names:
         name = alias.alias or alias.name
+        scope.claim(name, alias.span)
         if alias.name in other.layers:
             scope.layers[name] = other.layers[alias.name]
         elif alias.name in other.lets:
@@ -180,9 +194,9 @@ def library_layer(name: str, source: Source) -> LayerValue | None:
     definition = next(d for d in program.definitions if isinstance(d, s.Layer) and d.name == name)
     for d in program.definitions:
         if isinstance(d, s.Layer):
-            scope.layers[d.name] = LayerValue(d, scope.values)
+            scope.layers[d.name] = LayerValue(d)
             source.scopes[id(d)] = scope
-    return LayerValue(definition, scope.values)
+    return LayerValue(definition)
 
 
 def text_value(text: str, name: str) -> s.Expr:

@@ -9,6 +9,7 @@ from dslc.core.errors import Error, Span, TypeError_
 
 from . import functions as fn
 from . import syntax as s
+from .signatures import bound
 from .values import Function, Instance, LayerValue, is_static, located
 
 if TYPE_CHECKING:
@@ -46,11 +47,7 @@ def _static(frame: Frame, node: Any, env: Env, eq: Equation | None) -> Any:
             return DYNAMIC if any(v is DYNAMIC for v in values) else values
         case s.Unary(op=op, operand=operand):
             value = static_value(frame, operand, env, eq)
-            if value is DYNAMIC:
-                return DYNAMIC
-            if op != "not" and not isinstance(value, (int, float)):
-                raise TypeError_(f"'{op}' takes a number")
-            return {"-": lambda: -value, "+": lambda: value, "not": lambda: not value}[op]()  # type: ignore[operator]
+            return DYNAMIC if value is DYNAMIC else fn.static_unary(op, value)
         case s.Binary(op=op, left=left, right=right):
             a, b = static_value(frame, left, env, eq), static_value(frame, right, env, eq)
             return DYNAMIC if a is DYNAMIC or b is DYNAMIC else fn.static_binary(op, a, b)
@@ -107,7 +104,7 @@ def _call(frame: Frame, node: s.Call, env: Env, eq: Equation | None) -> Any:
     keywords = {k.name: static_value(frame, k.value, env, eq) for k in node.keywords}
     if any(v is DYNAMIC for v in [*arguments, *keywords.values()]):
         return DYNAMIC
-    return frame.static_function(value.name, arguments, keywords, node)
+    return frame.static_function(value.name, *bound(value.name, arguments, keywords, node), node)
 
 
 def _size(frame: Frame, node: Any, env: Env, eq: Equation | None) -> Any:

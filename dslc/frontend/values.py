@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,7 +56,6 @@ class LayerValue:
     """A layer or a model, as a value: it can be called, used, and passed as an option."""
 
     definition: syntax.Layer | syntax.Model
-    scope: Mapping[str, Any]
 
     @property
     def name(self) -> str:
@@ -68,19 +67,17 @@ class Function:
     """A built-in function."""
 
     name: str
-    apply: Callable[..., Any] = field(compare=False)
 
 
 @dataclass(eq=False)
 class Instance:
-    """A layer with parameters of its own. `frame` is what its first call made; later calls share its parameters."""
+    """A layer with parameters of its own, which its first call makes and later calls share."""
 
     layer: LayerValue
     path: str
     options: dict[str, Any]
     parameters: dict[str, Tensor] = field(default_factory=dict)
     names: dict[str, int] = field(default_factory=dict)  # how often a name was given to an instance below
-    children: dict[str, Instance] = field(default_factory=dict)
     absent: dict[str, tuple[str, Span]] = field(default_factory=dict)  # parameters whose condition was false: (condition, its place)
 
 
@@ -148,9 +145,32 @@ def described(value: Any) -> str:
 
 
 def dtype_of_number(value: float | int | bool) -> DType:
+    """int32 where that holds an integer, else int64."""
     if isinstance(value, bool):
         return dtypes.BOOL
-    return dtypes.INT32 if isinstance(value, int) else dtypes.FLOAT32
+    if isinstance(value, int):
+        return dtypes.INT32 if _holds(dtypes.INT32, value) else dtypes.INT64
+    return dtypes.FLOAT32
+
+
+def _holds(dtype: DType, value: float | int) -> bool:
+    low = 0 if dtype.kind == "uint" else -(1 << dtype.bits - 1)
+    return not dtype.is_integer or low <= value < low + (1 << dtype.bits)
+
+
+def number(value: float | int | bool, dtype: DType | None = None, shape: Sequence[int] = ()) -> ir.Value:
+    """A compile-time number as a tensor of one value. TypeError_ where it is none, or an integer type does not hold it."""
+    if not isinstance(value, (int, float)):
+        raise TypeError_(f"a number or tensor is needed, this is {described(value)}")
+    dtype = dtype or dtype_of_number(value)
+    if not _holds(dtype, value):
+        raise TypeError_(f"{value} does not fit {dtype}", help="a number takes the type of the tensors beside it: cast these, int64(x)")
+    return ops.full(TensorType(dtype, tuple(shape)), value)
+
+
+def as_point(value: Any) -> Point:
+    """A value of an equation, a number too, as one at every point of its indices."""
+    return value if isinstance(value, Point) else Point(number(value), ())
 
 
 def common_dtype(tensors: list[TensorType], numbers: list[Any]) -> DType:
@@ -176,10 +196,10 @@ def materialize(value: Any, like: TensorType, dtype: DType) -> ir.Value:
     """A tensor of `dtype` and the shape of `like`, from a tensor of that shape or a number."""
     if isinstance(value, ir.Value):
         return ops.cast(value, dtype)
-    return ops.full(TensorType(dtype, like.shape), value)
+    return number(value, dtype, like.shape)
 
 
-def broadcast_whole(values: list[Any], spans: list[Span], name: str) -> tuple[list[Any], TensorType]:
+def broadcast_whole(values: list[Any], name: str) -> tuple[list[Any], TensorType]:
     """Tensors and numbers of a bare expression brought to one shape as numpy does."""
     tensors = [v for v in values if isinstance(v, Tensor)]
     rank = max(t.type.rank for t in tensors)
@@ -187,7 +207,7 @@ def broadcast_whole(values: list[Any], spans: list[Span], name: str) -> tuple[li
     for t in tensors:
         for k, n in enumerate(t.type.shape, rank - t.type.rank):
             if n != 1 and shape[k] not in (1, n):
-                raise ShapeError(f"{name} of {' and '.join(str(x.type) for x in tensors)}", spans)
+                raise ShapeError(f"{name} of {' and '.join(str(x.type) for x in tensors)}")
             shape[k] = n if n != 1 else shape[k]
     out: list[Any] = []
     for v in values:

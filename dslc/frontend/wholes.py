@@ -18,6 +18,7 @@ from . import trees
 from .draws import beta
 from .elementwise import elementwise
 from .equations import Equation, reduction_name
+from .signatures import bound
 from .statics import DYNAMIC, static_value
 from .unparse import unparse
 from .values import (
@@ -159,14 +160,12 @@ class WholeValues:
                 out = self.combine([out, x], lambda a, b, build=build: build(ops.cast(a, dtypes.BOOL), ops.cast(b, dtypes.BOOL)))
         return out
 
-    def combine(
-        self, values: Sequence[Any], build: Callable, numbers: bool = False, floats: bool = False, power: bool = False, name: str = "this"
-    ) -> Tensor:
-        """An op on values brought to one shape and one type."""
+    def combine(self, values: Sequence[Any], build: Callable, numbers: bool = False, floats: bool = False, name: str = "this") -> Tensor:
+        """An op on values brought to one shape and one type, which with `numbers` is no bool, with `floats` a float."""
         for v in values:
             if not isinstance(v, (Tensor, int, float)):
                 raise TypeError_(f"a number or tensor is needed, this is {described(v)}")
-        aligned, like = broadcast_whole(list(values), [], name)
+        aligned, like = broadcast_whole(list(values), name)
         dtype = common_dtype([v.type for v in values if isinstance(v, Tensor)], [v for v in values if not isinstance(v, Tensor)])
         if numbers and dtype.is_bool:
             dtype = dtypes.INT32
@@ -176,7 +175,7 @@ class WholeValues:
 
     def choose(self, condition: Tensor, a: Any, b: Any, dtype: dtypes.DType) -> Tensor:
         """where, on whole tensors."""
-        aligned, like = broadcast_whole([condition, a, b], [], "where")
+        aligned, like = broadcast_whole([condition, a, b], "where")
         x, y = (materialize(v, like, dtype) for v in aligned[1:])
         return Tensor(ops.Select.of(materialize(aligned[0], like, dtypes.BOOL), x, y))
 
@@ -246,18 +245,18 @@ class WholeValues:
         if isinstance(callee, Function):
             return self._builtin(callee.name, node)
         if isinstance(callee, LayerValue):
-            arguments, keywords = self._arguments(node)
+            arguments, keywords = self.arguments(node)
             options: dict[str, Any] = {}
             return self.call(Instance(callee, self.instance_name(callee.name), options), arguments, keywords, node)  # type: ignore[attr-defined]
         if isinstance(callee, Instance):
-            arguments, keywords = self._arguments(node)
+            arguments, keywords = self.arguments(node)
             if "params" in keywords:
                 with trees.replaced(self.builder, callee, keywords.pop("params"), node.span):
                     return self.call(callee, arguments, keywords, node)  # type: ignore[attr-defined]
             return self.call(callee, arguments, keywords, node)  # type: ignore[attr-defined]
         raise TypeError_(f"{unparse(node.function)} is {described(callee)}, and cannot be called", node.function.span)
 
-    def _arguments(self, node: s.Call) -> tuple[list[Any], dict[str, Any]]:
+    def arguments(self, node: s.Call) -> tuple[list[Any], dict[str, Any]]:
         return [self.whole(a) for a in node.arguments], {k.name: self.whole(k.value) for k in node.keywords}
 
     def _builtin(self, name: str, node: s.Call) -> Any:
@@ -266,12 +265,12 @@ class WholeValues:
             if value is DYNAMIC:
                 raise TypeError_("size takes an index, a dimension or a list", node.span)
             return value
+        if name == "categorical":
+            raise ShapeError("categorical(...) without indices", node.span, help="name the axes that it draws from: categorical[v](logits[b, v])")
+        arguments, keywords = bound(name, *self.arguments(node), node)
         if name in fn.RANDOM:
-            return Tensor(self.random(name, [], [self.whole(a) for a in node.arguments], node))
-        arguments, keywords = self._arguments(node)
+            return Tensor(self.random(name, [], arguments, node))
         if name == "grad":
-            if len(arguments) != 2 or keywords:
-                raise TypeError_(f"grad takes 2 arguments, {len(arguments) + len(keywords)} given", node.span)
             return trees.gradient(self.builder, arguments[0], arguments[1], node.span)
         if any(isinstance(a, Tree) for a in arguments):
             return self._of_trees(name, arguments, keywords, node)
@@ -289,7 +288,9 @@ class WholeValues:
         return trees.map_leaves(arguments, lambda leaves: elementwise(self, name, leaves, keywords, node), node.span)
 
     def static_function(self, name: str, arguments: list, keywords: dict, node: s.Call) -> Any:
-        """A function of compile-time values."""
+        """A function of compile-time values, which are bound to its signature."""
+        if keywords:
+            raise TypeError_(f"{name} of numbers takes no '{next(iter(keywords))}'", node.span)
         try:
             if name in dtypes.BY_NAME:
                 t = dtypes.BY_NAME[name]
@@ -300,12 +301,14 @@ class WholeValues:
                 return fn.BINARY[name][1](*arguments)  # type: ignore[misc]
             if name in ("min", "max", "sum") and len(arguments) == 1 and isinstance(arguments[0], list):
                 return {"min": min, "max": max, "sum": sum}[name](arguments[0])  # type: ignore[operator]
+            if name in fn.REDUCTIONS and isinstance(arguments[0], (int, float)):  # over no axis
+                return 0 if name in ("argmax", "argmin") else bool(arguments[0]) if name in ("any", "all") else arguments[0]
             if name == "where":
                 return arguments[1] if arguments[0] else arguments[2]
             if name == "clip":
                 return min(max(arguments[0], arguments[1]), arguments[2])
-            if name == "leaky_relu" and len(arguments) in (1, 2):
-                slope = arguments[1] if len(arguments) == 2 else keywords.get("a", 0.01)
+            if name == "leaky_relu":
+                slope = arguments[1] if len(arguments) == 2 else fn.SLOPE
                 return arguments[0] if arguments[0] > 0 else arguments[0] * slope
             if name in fn.UNARY:
                 return fn.UNARY[name][1](*arguments)
@@ -318,7 +321,7 @@ class WholeValues:
     # --- randomness
 
     def random(self, name: str, shape: Sequence[int], arguments: Sequence[Any], node: s.Call) -> ir.Value:
-        """Draws keyed by this place in the text, the instance's path and the enclosing turns."""
+        """Draws keyed by this place in the text, the instance's path and the enclosing turns; the arguments are bound to the signature."""
         builder = self.builder
         turns = ".".join(map(str, self.turns))  # type: ignore[attr-defined]
         place = f"{self.instance.path}/{turns}/{node.span.line}:{node.span.column}"
@@ -330,15 +333,13 @@ class WholeValues:
             return ops.Random.of(seed, counter, turn, kind=kind, low=low, high=high, stream=stream, shape=shape)
 
         if name == "randint":
-            if len(arguments) != 2 or not all(type(a) is int for a in arguments) or not arguments[0] < arguments[1]:
+            if not all(type(a) is int for a in arguments) or not arguments[0] < arguments[1]:
                 raise TypeError_("randint takes two integers known at compile time, the first below the second", node.span)
             return draw("integer", low=arguments[0], high=arguments[1])
         if name == "beta":
-            if len(arguments) != 2 or not all(type(a) in (int, float) and 0 < a < math.inf for a in arguments):
+            if not all(type(a) in (int, float) and 0 < a < math.inf for a in arguments):
                 raise TypeError_("beta takes two numbers above 0 known at compile time", node.span)
             return beta(draw, *arguments)
-        if arguments:
-            raise TypeError_(f"{name}() takes no arguments", node.span)
         return draw(name)
 
 
@@ -358,21 +359,10 @@ def _axis(value: Any, rank: int, node: s.Call) -> int:
     return value % rank
 
 
-def _options(name: str, keywords: dict[str, Any], known: Sequence[str], node: s.Call) -> None:
-    for k in keywords:
-        if k not in known:
-            raise NameError_(f"{name} has no option '{k}'{did_you_mean(k, known)}", next((x.span for x in node.keywords if x.name == k), node.span))
-
-
 def _reduce(frame: Any, name: str, arguments: list, keywords: dict, node: s.Call) -> Any:
-    _options(name, keywords, ["axis"], node)
-    if len(arguments) == 1 and isinstance(arguments[0], list):
+    if isinstance(arguments[0], (list, int, float)):
         return frame.static_function(name, arguments, keywords, node)
-    if len(arguments) == 1 and is_static(arguments[0]):
-        return arguments[0]
-    (x,) = _tensors(name, arguments, node) if len(arguments) == 1 else (None,)
-    if x is None:
-        raise TypeError_(f"{name} takes 1 argument, {len(arguments)} given", node.span)
+    (x,) = _tensors(name, arguments, node)
     t = x.type
     axes = (
         list(range(t.rank))
@@ -399,7 +389,6 @@ def _reduce(frame: Any, name: str, arguments: list, keywords: dict, node: s.Call
 
 
 def _along(frame: Any, name: str, arguments: list, keywords: dict, node: s.Call) -> Any:
-    _options(name, keywords, ["axis"], node)
     (x,) = _tensors(name, arguments, node)
     axis = _axis(keywords.get("axis", -1), x.type.rank, node)
     value = x.value if x.type.dtype.is_float or name not in ("softmax", "log_softmax") else ops.cast(x.value, dtypes.FLOAT32)
@@ -412,7 +401,6 @@ def _along(frame: Any, name: str, arguments: list, keywords: dict, node: s.Call)
 
 
 def _concat(frame: Any, name: str, arguments: list, keywords: dict, node: s.Call) -> Any:
-    _options(name, keywords, ["axis"], node)
     tensors = _tensors(name, arguments[0] if len(arguments) == 1 and isinstance(arguments[0], list) else arguments, node)
     if not tensors:
         raise TypeError_("concat of nothing", node.span)
@@ -422,9 +410,7 @@ def _concat(frame: Any, name: str, arguments: list, keywords: dict, node: s.Call
 
 
 def _split(frame: Any, name: str, arguments: list, keywords: dict, node: s.Call) -> Any:
-    _options(name, keywords, ["axis", "n"], node)
-    (x,) = _tensors(name, arguments[:1], node)
-    n = arguments[1] if len(arguments) > 1 else keywords.get("n")
+    (x,), n = _tensors(name, arguments[:1], node), arguments[1]
     axis = _axis(keywords.get("axis", -1), x.type.rank, node)
     size = x.type.shape[axis]
     if isinstance(n, bool) or not isinstance(n, int) or n < 1 or size % n:
@@ -435,9 +421,7 @@ def _split(frame: Any, name: str, arguments: list, keywords: dict, node: s.Call)
 
 def _topk(frame: Any, name: str, arguments: list, keywords: dict, node: s.Call) -> Any:
     """(values, indices) of the k largest along the last axis, largest first."""
-    _options(name, keywords, ["k"], node)
-    (x,) = _tensors(name, arguments[:1], node)
-    k = arguments[1] if len(arguments) > 1 else keywords.get("k")
+    (x,), k = _tensors(name, arguments[:1], node), arguments[1]
     if isinstance(k, bool) or not isinstance(k, int) or x.type.rank == 0 or not 0 < k <= x.type.shape[-1]:
         raise ShapeError(f"topk of {x.type} with k={described(k)}", node.span)
     axis = x.type.rank - 1
@@ -446,7 +430,7 @@ def _topk(frame: Any, name: str, arguments: list, keywords: dict, node: s.Call) 
 
 
 def _int(frame: Any, name: str, arguments: list, keywords: dict, node: s.Call) -> Any:
-    if len(arguments) == 1 and isinstance(arguments[0], Tensor):
+    if isinstance(arguments[0], Tensor):
         return Tensor(ops.cast(arguments[0].value, dtypes.INT32))
     return frame.static_function(name, arguments, keywords, node)
 

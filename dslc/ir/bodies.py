@@ -13,6 +13,10 @@ from .ops import Kernel
 from .trace import Body
 from .types import spans_of, type_of
 
+# The kind of kernel of each op that is not pointwise; `attention` and `update` are kinds of several.
+KINDS = {"nn.contract": "contract", "nn.conv": "contract", "nn.reduce": "reduce", "nn.argreduce": "reduce", "nn.fold": "reduce", "nn.fft": "fft",
+         "nn.cumulative": "scan", "nn.put": "put", "nn.scatter": "scatter", "nn.sort": "sort"}  # fmt: skip
+
 
 def kernel_key(kernel: Kernel) -> str:
     """What a kernel's code follows from: kind, schedule and body, without names and places in the model file."""
@@ -39,7 +43,7 @@ def body_key(body: Body) -> str:
     """The text of a body: types of its operands, its ops with their attributes, the numbers of what it yields."""
     numbers = {v: k for k, v in enumerate(body.operands)}
     parts = [str(v.type) for v in body.operands]
-    for op in dict.fromkeys(op for op, _ in body.makers.values()):
+    for op in body.ops:
         operation = op.operation
         operands = ",".join(str(numbers[v]) for v in operation.operands)
         attributes = " ".join(f"{name}={operation.attributes[name]}" for name in sorted(operation.attributes))
@@ -65,7 +69,7 @@ def lines_of(kernel: Kernel) -> tuple[str, ...]:
 def work_of(body: Body) -> tuple[int, int]:
     """(operations, bytes moved once) of a kernel, counted from its body: one for each element that an op makes or folds."""
     flops = 0
-    for op in dict.fromkeys(op for op, _ in body.makers.values()):
+    for op in body.ops:
         count = _COUNTS.get(op.structure)
         flops += count(op) if count else 0
     return flops, sum(type_of(v).bytes for v in (*body.operands, *body.results))

@@ -122,6 +122,7 @@ class Maps:
 #   contract     a sum of products over reduced axes        whole    needs an axis at once (sort, fft, cumulative, scatter)
 #   control      holds regions
 STRUCTURES = ("elementwise", "generator", "view", "gather", "join", "reduce", "contract", "whole", "control")
+POINTWISE = STRUCTURES[:5]  # those that need no memory of their own: a kernel computes an element where it is read
 
 
 def _field(op: "Op", place: str, start: int, many: bool) -> Any:

@@ -13,6 +13,8 @@ from dslc.core.executable import Port
 
 from .ops import Kernel
 
+BESIDE = "nn.beside"  # marks a kernel that needs nothing of those before it, back to the first without the mark: they may run at once
+
 
 @dataclass(frozen=True)
 class Place:
@@ -26,11 +28,13 @@ class Place:
 
 @dataclass(frozen=True)
 class Call:
-    """One launch of a kernel: places of its operands, then of its results."""
+    """One run of a kernel: places of its operands, then of its results. `beside`: it may run at once with the call before it, and with those that one
+    may run with."""
 
     kernel: Kernel
     operands: tuple[Place, ...]
     results: tuple[Place, ...]
+    beside: bool = False
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ by name to the argument that they replace. The scalars `seed` (int64), `step` an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from dslc.core import dtypes
+from dslc.core.errors import NameError_
 
 from .mlir import func, ir
 from .types import TensorType, type_of
@@ -45,9 +46,26 @@ def _slot(attributes: ir.DictAttr, t: TensorType) -> Slot:
     return Slot(name, role, t, ir.IntegerAttr(attributes["nn.line"]).value, bounds)
 
 
+def functions_of(module: ir.Module) -> list[func.FuncOp]:
+    """The program, and behind it what prepares its parameters (passes/prepare.py), where it is not yet split off."""
+    return [op for op in module.body.operations if isinstance(op, func.FuncOp)]
+
+
 def program_of(module: ir.Module) -> func.FuncOp:
     """The program of a module, its first function."""
-    return next(op for op in module.body.operations if isinstance(op, func.FuncOp))
+    return functions_of(module)[0]
+
+
+def blocks_of(program: func.FuncOp) -> Iterator[ir.Block]:
+    """The bodies of loops and branches, inner ones first, then the function's own block. The block that is at hand may be changed."""
+    yield from _blocks_from(program.entry_block)
+
+
+def _blocks_from(block: ir.Block) -> Iterator[ir.Block]:
+    for op in list(block.operations):
+        for region in op.regions:
+            yield from _blocks_from(region.blocks[0])
+    yield block
 
 
 def start_program(module: ir.Module, name: str, arguments: Sequence[Slot]) -> func.FuncOp:
@@ -66,6 +84,16 @@ def add_argument(op: func.FuncOp, slot: Slot) -> ir.Value:
     op.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get([*before.inputs, t], before.results))
     op.attributes["arg_attrs"] = ir.ArrayAttr.get([*op.attributes.get("arg_attrs", []), slot.attributes()])
     return op.entry_block.add_argument(t, ir.Location.unknown())
+
+
+def scalar(op: func.FuncOp, name: str) -> ir.Value:
+    """One of SCALARS, an argument from its first use on. NameError_ where another argument has its name."""
+    found = argument(op, name)
+    if found is None:
+        return add_argument(op, Slot(name, "scalar", SCALARS[name]))
+    if slot_of(found).role != "scalar":
+        raise NameError_(f"the {slot_of(found).role} '{name}' has the name of the {name} that this program counts or draws by", help="rename it")
+    return found
 
 
 def set_arguments(op: func.FuncOp, slots: Sequence[Slot]) -> None:
@@ -89,6 +117,11 @@ def arguments_of(op: func.FuncOp) -> list[Slot]:
     types = [type_of(v) for v in op.entry_block.arguments]
     given = op.attributes.get("arg_attrs", [])
     return [_slot(ir.DictAttr(a), t) for a, t in zip(given, types)]
+
+
+def stored_of(op: func.FuncOp) -> list[ir.Value]:
+    """The arguments that lie in the device's memory between runs: parameters, states, and what is prepared from them."""
+    return [v for slot, v in zip(arguments_of(op), op.entry_block.arguments) if slot.role in ("param", "state", "prepared")]
 
 
 def slot_of(value: ir.BlockArgument) -> Slot:

@@ -150,6 +150,7 @@ class Rows:
         self.row_axes = nest.axes[: space.kept]
         self.kept = len({a for e in self.row_axes for a in index.dims_of(e)})  # dims of the nest that are kept: the first ones
         self.scattered = False  # whether a row value is read at another row's place
+        self.only: dict[int, tuple[Test, ...]] = {}  # tests of the results that are written only where these hold
         self._buffers = buffers
         self.trace = Trace(body, nest.sizes, self._provide)
         self.folds = [[self._fold(op) for op in level.ops] for level in levels]

@@ -179,7 +179,7 @@ class Stream:
 class _Finder:
     def __init__(self, body: Body, crossing: bool) -> None:
         self.body = body
-        folds = list(dict.fromkeys(op for op, _ in body.makers.values() if isinstance(op, FOLDS)))
+        folds = [op for op in body.ops if isinstance(op, FOLDS)]
         self.sources = [op for op in folds if isinstance(op, ops.Contract) and not self._reads(op, folds)]
         self.sinks = [op for op in folds if op not in self.sources]
         if not self.sources or not self.sinks:

@@ -6,7 +6,7 @@ needs to know before it is built (which addresses are read, and how they move wi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any
@@ -19,7 +19,7 @@ from dslc.core.errors import UnsupportedOp
 from . import index
 from .index import Dim, Expr, FloorDiv, Mod, Sum, Symbol
 from .mlir import ir
-from .op import Maps
+from .op import POINTWISE, Maps
 from .types import spans_of, type_of
 
 Coordinates = tuple[Expr, ...]
@@ -131,6 +131,21 @@ class Body:
             del makers[op.results[0]]
         return Body([*block.arguments, *(op.results[0] for op in wide)], makers, list(end.operands), [op.reference() for op in wide])
 
+    @property
+    def ops(self) -> list[Any]:
+        """Each op once, in order."""
+        return list(dict.fromkeys(op for op, _ in self.makers.values()))
+
+    @property
+    def heavy(self) -> list[Any]:
+        """The ops that are not pointwise, in order."""
+        return [op for op in self.ops if op.structure not in POINTWISE]
+
+    def of_one(self, op: Any, known: Sequence[Any]) -> Body:
+        """The body that computes the results of one op and of no other heavy one: those in `known` follow the operands."""
+        makers = {v: maker for v, maker in self.makers.items() if maker[0].structure in POINTWISE or maker[0] == op}
+        return Body([*self.operands, *known], _needed(makers, op.results), list(op.results), self.tables)
+
     def parts(self) -> list[tuple[Body, list[int], list[int]]]:
         """The body taken apart into what has no op in common: (body, numbers of its operands, numbers of its results) each."""
         group: dict[Any, int] = {}
@@ -164,16 +179,23 @@ class Body:
         return out
 
     def _part(self, numbers: list[int]) -> tuple[Body, list[int], list[int]]:
-        used: dict[Any, None] = {}
-        stack = [self.results[k] for k in numbers]
-        while stack:
-            value = stack.pop()
-            if value not in used:
-                used[value] = None
-                stack += self.makers[value][0].operands if value in self.makers else []
-        operands = [k for k, v in enumerate(self.operands) if v in used]
-        makers = {v: maker for v, maker in self.makers.items() if v in used}
-        return Body([self.operands[k] for k in operands], makers, [self.results[k] for k in numbers], self.tables), operands, numbers
+        results = [self.results[k] for k in numbers]
+        makers = _needed(self.makers, results)
+        read = {*results, *(v for op, _ in makers.values() for v in op.operands)}
+        operands = [k for k, v in enumerate(self.operands) if v in read]
+        return Body([self.operands[k] for k in operands], makers, results, self.tables), operands, numbers
+
+
+def _needed(makers: dict[Any, tuple[Any, int]], results: Iterable[Any]) -> dict[Any, tuple[Any, int]]:
+    """The makers of results and of what they are made from, in their order."""
+    used: set[Any] = set()
+    stack = list(results)
+    while stack:
+        value = stack.pop()
+        if value not in used:
+            used.add(value)
+            stack += makers[value][0].operands if value in makers else []
+    return {v: maker for v, maker in makers.items() if v in used}
 
 
 class Trace:

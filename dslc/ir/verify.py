@@ -7,15 +7,15 @@ from dslc.core.errors import Error, UnsupportedOp
 from .mlir import func, ir
 from .op import TABLE, Op
 from .ops import Cond, Kernel, Scan
+from .program import functions_of
 from .types import spans_of
 
 
 def verify(module: ir.Module) -> None:
     """Raises the first thing that does not hold, at the place in the model file that the op came from."""
     module.operation.verify()
-    for op in module.body.operations:
-        if isinstance(op, func.FuncOp):
-            _verify_block(op.entry_block)
+    for program in functions_of(module):
+        _verify_block(program.entry_block)
 
 
 def _verify_block(block: ir.Block) -> None:

@@ -15,14 +15,14 @@ from itertools import combinations
 from dslc.ir import ops
 from dslc.ir.bodies import body_key
 from dslc.ir.mlir import func, ir
-from dslc.ir.op import Op
-from dslc.ir.program import slot_of
+from dslc.ir.op import POINTWISE, Op
+from dslc.ir.program import functions_of, slot_of
 from dslc.ir.rows import Unsuited
 from dslc.ir.streams import Stream, axes_from
 from dslc.ir.trace import Body
 from dslc.ir.types import fuse_locations, type_of
 
-from .kernel_rules import POINTWISE, is_placement
+from .kernel_rules import is_placement
 from .notes import note
 from .prune import remove_dead
 from .regions import sort
@@ -47,9 +47,8 @@ class Attention:
 
     def run(self, module: ir.Module) -> None:
         notes: list[str] = []
-        for op in module.body.operations:
-            if isinstance(op, func.FuncOp):
-                _derive(op.entry_block, self, notes)
+        for program in functions_of(module):
+            _derive(program.entry_block, self, notes)
         note(module, "attention", notes)
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from math import gcd, prod
 
 from dslc.ir import ops
-from dslc.ir.mlir import func, ir
+from dslc.ir.mlir import ir
 from dslc.ir.op import PRECISION, Op
-from dslc.ir.program import arguments_of
+from dslc.ir.program import blocks_of, functions_of, stored_of
 from dslc.ir.types import type_of
 
 from .conv_products import as_product, is_exact
@@ -41,18 +41,12 @@ class ChannelsLast:
     """
 
     def run(self, module: ir.Module) -> None:
-        for op in module.body.operations:
-            if isinstance(op, func.FuncOp):
-                slots = zip(arguments_of(op), op.entry_block.arguments)
-                _block(op.entry_block, [v for slot, v in slots if slot.role in ("param", "state", "prepared")])
+        for program in functions_of(module):
+            for block in blocks_of(program):  # bodies of loops and branches are each on their own
+                _block(block, stored_of(program))
 
 
-def _block(block: ir.Block, parameters: Sequence[ir.Value] = ()) -> None:
-    """Bodies of loops and branches are each on their own."""
-    for op in block.operations:
-        if isinstance(op, (ops.Scan, ops.Cond)):
-            for region in op.regions:
-                _block(region.blocks[0])
+def _block(block: ir.Block, parameters: Sequence[ir.Value]) -> None:
     if not any(isinstance(op, ops.Conv) for op in block.operations):
         return
     found = Axes.of(block, parameters)

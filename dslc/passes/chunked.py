@@ -14,11 +14,11 @@ from typing import Any
 from dslc.core.dtypes import FLOAT32, DType
 from dslc.ir import ops
 from dslc.ir.mlir import ir
-from dslc.ir.op import Op
+from dslc.ir.op import POINTWISE, Op
 from dslc.ir.rows import Unsuited
 from dslc.ir.types import type_of
 
-from .kernel_rules import CONTROL, POINTWISE, is_placement
+from .kernel_rules import CONTROL, is_placement
 from .tile_space import line_of
 from .tokens import TOTALS, Axes, Numbered, extent
 

@@ -9,8 +9,9 @@ from itertools import islice
 
 from dslc.core.errors import UnsupportedOp
 from dslc.ir import ops
-from dslc.ir.mlir import func, ir
+from dslc.ir.mlir import ir
 from dslc.ir.op import Op
+from dslc.ir.program import functions_of
 from dslc.ir.types import TensorType, spans_of, type_of
 
 from .regions import clone_into, values_used
@@ -26,9 +27,8 @@ class Differentiate:
     """
 
     def run(self, module: ir.Module) -> None:
-        for op in module.body.operations:
-            if isinstance(op, func.FuncOp):
-                _expand_block(op.entry_block)
+        for program in functions_of(module):
+            _expand_block(program.entry_block)
 
 
 def _expand_block(block: ir.Block) -> None:

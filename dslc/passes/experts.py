@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from dslc.core.dtypes import INT32
 from dslc.ir import ops
-from dslc.ir.mlir import func, ir
+from dslc.ir.mlir import ir
+from dslc.ir.program import functions_of
 from dslc.ir.types import TensorType, type_of
 
 from .prune import remove_dead
@@ -30,9 +31,8 @@ class Experts:
     """
 
     def run(self, module: ir.Module) -> None:
-        for op in module.body.operations:
-            if isinstance(op, func.FuncOp):
-                _Walk().block(op.entry_block)
+        for program in functions_of(module):
+            _Walk().block(program.entry_block)
 
 
 class _Routes(NamedTuple):
@@ -128,7 +128,7 @@ def block_rows(rows: int, choices: int) -> tuple[int, int]:
 def routes(ids: ir.Value, choices: int, b: int, blocks: int) -> _Routes:
     """Where rows go: those of one choice side by side in their order, from a multiple of b on."""
     count = type_of(ids).size
-    flat = ops.cast(ops.reshape(ids, (count,)), INT32)
+    flat = ops.as_int32(ops.reshape(ids, (count,)))
     shape = (count, choices)
     chosen = ops.cast(ops.Compare.of(ops.broadcast(flat, shape, [0]), ops.Iota.of(axis=1, shape=shape, dtype=INT32), predicate="eq"), INT32)
     running = _running(chosen, exclusive=False)

@@ -15,12 +15,12 @@ from itertools import pairwise
 
 from dslc.core.dtypes import FLOAT32
 from dslc.ir import ops
-from dslc.ir.mlir import func, ir
-from dslc.ir.op import Op
-from dslc.ir.program import arguments_of, results_of
+from dslc.ir.mlir import ir
+from dslc.ir.op import POINTWISE, Op
+from dslc.ir.program import arguments_of, functions_of, results_of
 from dslc.ir.types import TensorType, fuse_locations, type_of
 
-from .kernel_rules import AGAIN, CONTROL, POINTWISE, is_placement, is_read_along, kind_of, read_by_product, widens_bytes
+from .kernel_rules import AGAIN, CONTROL, is_placement, is_read_along, kind_of, read_by_product, widens_bytes
 from .prune import remove_dead
 from .simplify import maker
 
@@ -35,12 +35,11 @@ class Fuse:
     """
 
     def run(self, module: ir.Module) -> None:
-        for op in module.body.operations:
-            if isinstance(op, func.FuncOp):
-                prepare(op.entry_block)
-                arguments = {slot.name: v for slot, v in zip(arguments_of(op), op.entry_block.arguments)}
-                updated = {v: arguments.get(slot.name) for slot, v in results_of(op) if slot.role in ("param", "state")}
-                _fuse_block(op.entry_block, updated)
+        for program in functions_of(module):
+            prepare(program.entry_block)
+            arguments = {slot.name: v for slot, v in zip(arguments_of(program), program.entry_block.arguments)}
+            updated = {v: arguments.get(slot.name) for slot, v in results_of(program) if slot.role in ("param", "state")}
+            _fuse_block(program.entry_block, updated)
 
 
 def prepare(block: ir.Block) -> None:
@@ -500,7 +499,7 @@ def _kernel(graph: Graph, members: list[int], end: Op, replaced: dict[ir.Value, 
     types: list[TensorType] = [type_of(v) for v in outputs]
     location = fuse_locations([op.location for op in body])
     with ir.InsertionPoint(end), location:
-        kernel = ops.Kernel.build([replaced.get(v, v) for v in operands], types, kind, _role(kind, body))
+        kernel = ops.Kernel.build([replaced.get(v, v) for v in operands], types, kind, role_of(kind, body))
         block = kernel.regions[0].blocks[0]
         swap: dict[ir.Value, ir.Value] = dict(zip(operands, block.arguments))
         with ir.InsertionPoint(block):
@@ -541,7 +540,7 @@ def _body(graph: Graph, members: list[int], outputs: list[ir.Value]) -> tuple[li
     return list(order), list(operands)
 
 
-def _role(kind: str, body: Iterable[Op]) -> str:
+def role_of(kind: str, body: Iterable[Op]) -> str:
     """A readable name: the kind and the ops that say most."""
     telling = [op._op_name for op in body if not is_placement(op) and op._op_name not in ("cast", "select", "compare", "add", "mul", "sub", "neg")]
     names = list(dict.fromkeys(telling)) or list(dict.fromkeys(op._op_name for op in body if not is_placement(op)))

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from dslc.ir import ops
-from dslc.ir.mlir import func, ir
+from dslc.ir.mlir import ir
 from dslc.ir.op import PRECISION, Op
+from dslc.ir.program import blocks_of, functions_of
 from dslc.ir.types import type_of
 
 INVARIANT = ("elementwise", "contract", "reduce", "view")  # structures that move out whole where all operands are constants
@@ -23,18 +24,11 @@ class Hoist:
     """
 
     def run(self, module: ir.Module) -> None:
-        for op in module.body.operations:
-            if isinstance(op, func.FuncOp):
-                _hoist_block(op.entry_block)
-
-
-def _hoist_block(block: ir.Block) -> None:
-    for op in list(block.operations):
-        if isinstance(op, (ops.Scan, ops.Cond)):
-            for region in op.regions:
-                _hoist_block(region.blocks[0])
-        if isinstance(op, ops.Scan):
-            _hoist_scan(op)
+        for program in functions_of(module):
+            for block in blocks_of(program):
+                for op in list(block.operations):
+                    if isinstance(op, ops.Scan):
+                        _hoist_scan(op)
 
 
 def _hoist_scan(scan: ops.Scan) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from dslc.ir import ops
+from dslc.ir.bodies import KINDS
 from dslc.ir.mlir import ir
 from dslc.ir.op import Op
 from dslc.ir.types import type_of
@@ -15,17 +16,7 @@ if TYPE_CHECKING:
 
 CONTROL = (ops.Scan, ops.Cond, ops.Kernel)
 PLACEMENT = (ops.Constant, ops.Iota, ops.View, ops.Reshape)
-POINTWISE = ("elementwise", "generator", "view", "gather", "join")
 CONTRACTIONS = (ops.Contract, ops.Conv)
-ALONE = {
-    ops.Cumulative: "scan",
-    ops.Scatter: "scatter",
-    ops.Put: "put",
-    ops.Sort: "sort",
-    ops.FFT: "fft",
-    ops.ArgReduce: "reduce",
-    ops.Fold: "reduce",
-}
 
 AGAIN = "nn.again"  # marks an op that computes an early value anew, which must not go back into the kernel of what it reads
 
@@ -109,13 +100,11 @@ def kind_of(graph: Graph, members: set[int]) -> str | None:
     if len({type(graph.anchors[n]) for n in anchors}) > 1:
         return None
     first = type(graph.anchors[anchors[0]])
-    if first in ALONE:
-        return ALONE[first] if len(anchors) == 1 and _anchor_last(graph, members, anchors[0]) else None
     if first in CONTRACTIONS:
         return "contract" if len(anchors) == 1 and _contract(graph, members, body, anchors[0]) else None
     if first is ops.Reduce:
         return "reduce" if _reduce(graph, members, body, anchors) else None
-    return None
+    return KINDS.get(first.OPERATION_NAME) if len(anchors) == 1 and _anchor_last(graph, members, anchors[0]) else None
 
 
 def _one_shape(graph: Graph, members: set[int], body: list[int]) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dslc.ir import ops
-from dslc.ir.mlir import func, ir
+from dslc.ir.mlir import ir
+from dslc.ir.program import blocks_of, functions_of
 
 from .channels_last import keep_precision
 from .conv_products import as_product, is_exact
@@ -20,15 +21,13 @@ class Phases:
     """
 
     def run(self, module: ir.Module) -> None:
-        for op in module.body.operations:
-            if isinstance(op, func.FuncOp):
-                _block(op.entry_block)
+        for program in functions_of(module):
+            for block in blocks_of(program):
+                _block(block)
 
 
 def _block(block: ir.Block) -> None:
     for op in list(block.operations):
-        for region in op.regions:
-            _block(region.blocks[0])
         if isinstance(op, ops.Conv) and any(p > 1 for p in op.spacing) and is_exact(op):
             with ir.InsertionPoint(op), op.location:
                 new = as_product(op, range(op.type.rank), joined=True)

@@ -9,7 +9,8 @@ from typing import Any
 from dslc.core.executable import Port
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
-from dslc.ir.plan import Branch, Buffer, Call, Copy, Loop, Place, Plan, Step
+from dslc.ir.op import Op
+from dslc.ir.plan import BESIDE, Branch, Buffer, Call, Copy, Loop, Place, Plan, Step
 from dslc.ir.program import Slot, arguments_of, program_of, results_of
 from dslc.ir.streams import permutation
 from dslc.ir.trace import is_shared
@@ -137,11 +138,23 @@ class Planner:
     # --- steps
 
     def _block(self, block: ir.Block, depth: int) -> list[Step]:
-        return [step for op in list(block.operations)[:-1] for step in self.steps_of(op, depth)]
+        """The steps of a block's ops. Of kernels beside each other all copies come first, then the calls."""
+        steps: list[Step] = []
+        first = 0
+        for op in list(block.operations)[:-1]:
+            found = self.steps_of(op, depth)
+            if BESIDE not in op.attributes:
+                first = len(steps)
+                steps += found
+                continue
+            copies, calls = [s for s in found if isinstance(s, Copy)], [s for s in found if isinstance(s, Call)]
+            steps[first:first] = copies
+            steps += [replace(c, beside=isinstance(steps[-1], Call) and len(steps) > first + len(copies)) for c in calls]
+        return steps
 
     def steps_of(self, op: Any, depth: int) -> list[Step]:
-        """What one op of a block does; every value that it makes has its home."""
-        self.clock += 1
+        """What one op of a block does; every value that it makes has its home. What runs beside each other does so at one moment."""
+        self.clock += BESIDE not in op.attributes
         match op:
             case ops.Kernel():
                 return self._call(op)
@@ -165,9 +178,8 @@ class Planner:
             return []
         if _joins_stacks(op) and list(operands) == self._parts(op):
             return []
-        call = Call(op, operands, results)
-        base = operands[_base(op)] if op.kind == "put" else results[0]
-        return [call] if base == results[0] else [Copy(base, results[0], type_of(op.results[0]).bytes), call]
+        bases = [(operands[k], results[r], type_of(op.results[r]).bytes) for r, k in _bases(op).items()]
+        return [*(Copy(*moved) for moved in bases if moved[0] != moved[1]), Call(op, operands, results)]
 
     def _scan(self, op: ops.Scan, depth: int) -> list[Step]:
         """Carries live in one buffer each, which ends up with their last value; slices and stacks are addressed by turn."""
@@ -283,8 +295,8 @@ class _Placer:
 
     def step(self, step: Step) -> Step:
         match step:
-            case Call(kernel, operands, results):
-                return Call(kernel, tuple(self.place(h) for h in operands), tuple(self.place(h) for h in results))  # type: ignore[arg-type]
+            case Call(_, operands, results):
+                return replace(step, operands=tuple(self.place(h) for h in operands), results=tuple(self.place(h) for h in results))  # type: ignore[arg-type]
             case Copy(source, target, bytes):
                 return Copy(self.place(source), self.place(target), bytes)  # type: ignore[arg-type]
             case Loop(trip, backward, turn, steps):
@@ -307,13 +319,14 @@ def _ports(arguments: Sequence[Slot], results: Sequence[Slot]) -> tuple[tuple[Po
 def _in_place(old: ir.Value, value: ir.Value) -> bool:
     """The kernel that makes a next value may write it over the old one: it reads the old one only where it writes, and nothing reads it later."""
     kernel = value.owner.opview
-    if not isinstance(kernel, ops.Kernel) or kernel.kind not in ("map", "update", "contract", "reduce", "put"):
+    if not isinstance(kernel, ops.Kernel) or kernel.kind not in ("map", "update", "contract", "reduce", "put", "product"):
         return False
+    base = _bases(kernel).get(list(kernel.results).index(value))
     arguments = kernel.regions[0].blocks[0].arguments
     for use in old.uses:
         user = use.owner.operation
         if user == kernel.operation:
-            stays = use.operand_number == _base(kernel) if kernel.kind == "put" else _stays_at_its_point(arguments[use.operand_number])
+            stays = _stays_at_its_point(arguments[use.operand_number]) if base is None else use.operand_number == base
             if not stays:
                 return False
         elif user.block != kernel.operation.block or not user.is_before_in_block(kernel.operation):
@@ -349,13 +362,16 @@ def _same_in_memory(value: ir.Value) -> ir.Value | None:
     kernel = _kernel_of(value)
     if kernel is None or len(kernel.operands) != 1:
         return None
-    shown, *more = kernel.regions[0].blocks[0].operations
-    if len(more) != 1 or not isinstance(shown, (ops.View, ops.Reshape)):
-        return None
-    order = permutation(shown) if isinstance(shown, ops.View) else []
-    if order is None or (axes := [a for a in order if a is not None]) != sorted(axes):
-        return None
-    return kernel.operands[0]
+    *shown, _ = kernel.regions[0].blocks[0].operations
+    return kernel.operands[0] if shown and all(map(_keeps_order, shown)) else None
+
+
+def _keeps_order(op: Op) -> bool:
+    """Whether the elements of a view's result lie as those of its operand."""
+    if isinstance(op, ops.Reshape):
+        return True
+    order = permutation(op) if isinstance(op, ops.View) else None
+    return order is not None and (axes := [a for a in order if a is not None]) == sorted(axes)
 
 
 def _joins_stacks(kernel: ops.Kernel) -> bool:
@@ -372,11 +388,11 @@ def _is_stack(value: ir.Value) -> bool:
     return isinstance(scan, ops.Scan) and list(scan.results).index(value) >= scan.carries
 
 
-def _base(kernel: ops.Kernel) -> int:
-    """Which operand a put kernel writes into."""
+def _bases(kernel: ops.Kernel) -> dict[int, int]:
+    """Which operand each result that is put somewhere is written into."""
     block = kernel.regions[0].blocks[0]
-    put = next(op for op in block.operations if isinstance(op, ops.Put))
-    return list(block.arguments).index(put.base)
+    arguments, made = list(block.arguments), list(list(block.operations)[-1].operands)
+    return {made.index(op.results[0]): arguments.index(op.base) for op in block.operations if isinstance(op, ops.Put)}
 
 
 def _stays_at_its_point(argument: ir.Value) -> bool:

@@ -21,8 +21,9 @@ from dataclasses import dataclass, field
 
 from dslc.core.dtypes import BY_NAME, FLOAT32, INT8, TF32, DType
 from dslc.ir import ops
-from dslc.ir.mlir import func, ir
+from dslc.ir.mlir import ir
 from dslc.ir.op import PRECISION, Op
+from dslc.ir.program import functions_of
 from dslc.ir.types import spans_of, type_of
 
 from .notes import note
@@ -51,9 +52,8 @@ class Precision:
 
     def run(self, module: ir.Module) -> None:
         notes: list[str] = []
-        for op in module.body.operations:
-            if isinstance(op, func.FuncOp):
-                _Walk(self.default, notes, behind_each(op.entry_block, fixed_arguments(op))).block(op.entry_block)
+        for program in functions_of(module):
+            _Walk(self.default, notes, behind_each(program.entry_block, fixed_arguments(program))).block(program.entry_block)
         note(module, "precision", notes)
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from dslc.ir import ops
-from dslc.ir.mlir import func, ir
+from dslc.ir.mlir import ir
 from dslc.ir.op import Op
+from dslc.ir.program import functions_of
 
 from .fuse import Graph, grouped, ordered, prepare
 from .kernel_rules import AGAIN, CHEAP
@@ -38,10 +39,9 @@ class Recompute:
     least: int = 1 << 20
 
     def run(self, module: ir.Module) -> None:
-        for op in module.body.operations:
-            if isinstance(op, func.FuncOp):
-                prepare(op.entry_block)
-                _recompute(op.entry_block, self.least)
+        for program in functions_of(module):
+            prepare(program.entry_block)
+            _recompute(program.entry_block, self.least)
 
 
 def _recompute(block: ir.Block, least: int) -> None:

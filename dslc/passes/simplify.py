@@ -11,9 +11,10 @@ import numpy as np
 
 from dslc.core import dtypes
 from dslc.ir import index, ops
-from dslc.ir.mlir import func, ir
+from dslc.ir.mlir import ir
 from dslc.ir.op import PRECISION, Op
 from dslc.ir.ops.reduction import identity
+from dslc.ir.program import functions_of
 from dslc.ir.types import fuse_locations, type_of
 
 from .prune import remove_dead
@@ -30,9 +31,8 @@ class Simplify:
     """
 
     def run(self, module: ir.Module) -> None:
-        for op in module.body.operations:
-            if isinstance(op, func.FuncOp):
-                simplify_block(op.entry_block)
+        for program in functions_of(module):
+            simplify_block(program.entry_block)
 
 
 def simplify_block(block: ir.Block) -> None:

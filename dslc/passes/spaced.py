@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from dslc.ir import index, ops
 from dslc.ir.index import Dim, Expr
-from dslc.ir.mlir import func, ir
+from dslc.ir.mlir import ir
+from dslc.ir.program import blocks_of, functions_of
 from dslc.ir.trace import tidy
 from dslc.ir.types import type_of
 
@@ -24,15 +25,13 @@ class Spaced:
     """
 
     def run(self, module: ir.Module) -> None:
-        for op in module.body.operations:
-            if isinstance(op, func.FuncOp):
-                _block(op.entry_block)
+        for program in functions_of(module):
+            for block in blocks_of(program):
+                _block(block)
 
 
 def _block(block: ir.Block) -> None:
     for op in list(block.operations):
-        for region in op.regions:
-            _block(region.blocks[0])
         if isinstance(op, ops.Conv):
             with ir.InsertionPoint(op), op.location:
                 better = _spaced(op)

@@ -273,7 +273,8 @@ _RULES: dict[type[Op], Any] = {
 
 def looks_ahead(op: Op, what: str) -> UnsupportedOp:
     """The error for an op that needs what comes later."""
-    return UnsupportedOp(f"this looks ahead: {what}", spans_of(op.location)[:1], help="a decoder with caches needs a model that is causal in time")
+    help = "a decoder with caches needs a model that is causal in time, the second axis of its inputs"
+    return UnsupportedOp(f"this looks ahead: {what}", spans_of(op.location)[:1], help=help)
 
 
 def all_of_time(time: Flow, op: Op) -> UnsupportedOp:

@@ -11,9 +11,10 @@ import numpy as np
 
 from dslc.core.dtypes import FLOAT32
 from dslc.ir import ops
-from dslc.ir.mlir import func, ir
+from dslc.ir.mlir import ir
 from dslc.ir.op import PRECISION, Op
 from dslc.ir.ops.control import Rows
+from dslc.ir.program import functions_of
 from dslc.ir.types import TensorType, type_of
 
 from .prune import remove_dead
@@ -36,14 +37,13 @@ class TurnBlocks:
     terms: int = 256  # fewer cost 4% of a step of an LSTM and more (measured)
 
     def run(self, module: ir.Module) -> None:
-        for op in module.body.operations:
-            if isinstance(op, func.FuncOp):
-                for back in [lean(o) for o in list(op.entry_block.operations) if isinstance(o, ops.Scan)]:
-                    found = _Found.of(back)
-                    length = found.length(self.terms) if found is not None else 0
-                    if found is not None and length:
-                        _Rewrite(found, length).write()
-                remove_dead(op.entry_block)
+        for program in functions_of(module):
+            for back in [lean(o) for o in list(program.entry_block.operations) if isinstance(o, ops.Scan)]:
+                found = _Found.of(back)
+                length = found.length(self.terms) if found is not None else 0
+                if found is not None and length:
+                    _Rewrite(found, length).write()
+            remove_dead(program.entry_block)
 
 
 FULL = 4

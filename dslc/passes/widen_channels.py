@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from math import prod
 
 from dslc.ir import ops
-from dslc.ir.mlir import func, ir
-from dslc.ir.program import arguments_of
+from dslc.ir.mlir import ir
+from dslc.ir.program import blocks_of, functions_of, stored_of
 from dslc.ir.types import type_of
 
 from . import channels_last
@@ -33,18 +33,12 @@ class WidenChannels:
     """
 
     def run(self, module: ir.Module) -> None:
-        for op in module.body.operations:
-            if isinstance(op, func.FuncOp):
-                slots = zip(arguments_of(op), op.entry_block.arguments)
-                _block(op.entry_block, [v for slot, v in slots if slot.role in ("param", "state", "prepared")])
+        for program in functions_of(module):
+            for block in blocks_of(program):  # bodies of loops and branches are each on their own
+                _block(block, stored_of(program))
 
 
-def _block(block: ir.Block, parameters: Sequence[ir.Value] = ()) -> None:
-    """Bodies of loops and branches are each on their own."""
-    for op in block.operations:
-        if isinstance(op, (ops.Scan, ops.Cond)):
-            for region in op.regions:
-                _block(region.blocks[0])
+def _block(block: ir.Block, parameters: Sequence[ir.Value]) -> None:
     convs = [op for op in block.operations if isinstance(op, ops.Conv) and op.type.dtype.bits == 16]
     if not convs:
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ class PreparedProgram:
         self.executable = main.executable
         self._main, self._prepare = main, prepare
         self.pads = getattr(main, "pads", False)
+        self._beside = ParameterStore()
         self._values: list[Any] = []
         self._seen = -1
 
@@ -34,7 +35,22 @@ class PreparedProgram:
         self._main.bind(beside)
         made = {p.name for p in self.executable.ports_of("prepared")}
         self._values = [beside.value(p.name) for p in self._prepare.executable.ports_of("param", "state") if p.name not in made]
-        self._seen = -1
+        self._beside, self._seen = beside, -1
+
+    def prepared(self) -> dict[str, np.ndarray]:
+        """What is prepared from the parameters as they are now, by port; the program's own memory."""
+        self._renew()
+        return self._memory()
+
+    def fill(self, read: Callable[[str, np.ndarray], None]) -> None:
+        """Takes what was prepared from the parameters as they are now: `read(port, array)` fills the memory of each port."""
+        for name, array in self._memory().items():
+            read(name, array)
+            self._beside.touch(name)
+        self._seen = self._version()
+
+    def _memory(self) -> dict[str, np.ndarray]:
+        return {p.name: self._beside.array(p.name) for p in self.executable.ports_of("prepared")}
 
     def __call__(
         self, inputs: Mapping[str, Any], *, seed: int = 0, step: int = 0, microbatch: int = 0, out: Mapping[str, Any] | None = None
@@ -50,7 +66,10 @@ class PreparedProgram:
         return found
 
     def _renew(self) -> None:
-        now = sum(value.version for value in self._values)  # versions only grow
+        now = self._version()
         if now != self._seen and self._values:
             self._prepare({})
             self._seen = now
+
+    def _version(self) -> int:
+        return sum(value.version for value in self._values)  # versions only grow

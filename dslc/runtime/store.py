@@ -123,6 +123,11 @@ class ParameterStore(MutableMapping[str, np.ndarray]):
             self._fetch(value)
         return value.array
 
+    def lie_in(self, path: str, array: np.ndarray) -> None:
+        """The path's values lie in this memory from now on, which fits and is the store's; before a program binds to it."""
+        self.value(path).array = array
+        self.touch(path)
+
     def moved(self, path: str, fetch: Callable[[np.ndarray], None]) -> int:
         """Says that a device wrote this path, or will; `fetch(array)` brings the values to the host's memory. Returns the new version."""
         value = self.value(path)

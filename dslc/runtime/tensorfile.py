@@ -13,7 +13,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,8 @@ from ..core.errors import DataError
 
 MAX_HEADER = 100_000_000  # bytes of JSON, the limit of the reference implementation
 MAX_AXES = 64
+ALIGNMENT = 64  # bytes: what is written begins on cache lines, as far as arrays without holes between them can
+PIECE = 1 << 22  # bytes that are read at a time, a multiple of `ALIGNMENT`
 
 _DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "F8_E4M3": "float8_e4m3", "F8_E5M2": "float8_e5m2",
@@ -65,16 +67,55 @@ class TensorFile:
     def read(self, name: str) -> np.ndarray:
         """The array `name`; DataError when the file has changed or is damaged."""
         entry = self.entries[name]
+        if not isinstance(entry.place, str):
+            array = np.empty(entry.shape, entry.dtype.numpy)
+            self.read_into(name, array)
+            return array
         try:
-            if isinstance(entry.place, str):
-                return _read_npz(self.path, entry.place)
-            begin, end = entry.place
-            data = np.fromfile(self.path, np.uint8, end - begin, offset=begin)
+            return _read_npz(self.path, entry.place)
         except (OSError, *_DAMAGED) as error:
             raise DataError(f"{self.path}: '{name}' cannot be read: {error}") from None
-        if len(data) != end - begin:
-            raise DataError(f"{self.path}: '{name}' is cut off")
-        return data.view(entry.dtype.numpy).reshape(entry.shape)
+
+    def read_into(self, name: str, array: np.ndarray) -> None:
+        """Reads the array `name` of a safetensors file to C-contiguous memory of its type and size; DataError as of `read`."""
+        data = array.reshape(-1).view(np.uint8)
+        for _ in self._pieces(name, data.__getitem__):
+            pass
+
+    def words(self, name: str) -> int:
+        """`words_of` the array `name` of a safetensors file, in little memory; DataError as of `read`."""
+        buffer = np.empty(PIECE, np.uint8)
+        return sum(words_of(piece) for piece in self._pieces(name, lambda part: buffer[: part.stop - part.start])) % (1 << 64)
+
+    def mapped(self, name: str) -> np.ndarray | None:
+        """The array `name` of a safetensors file in pages that are read from it when touched, and are the caller's own once written; None where it
+        does not begin on a multiple of `ALIGNMENT` bytes."""
+        entry = self.entries[name]
+        begin = int(entry.place[0])
+        if begin % ALIGNMENT or not entry.size:
+            return None
+        return np.asarray(np.memmap(self.path, entry.dtype.numpy, "c", begin, entry.shape))
+
+    def _pieces(self, name: str, memory: Callable[[slice], np.ndarray]) -> Iterator[np.ndarray]:
+        """The bytes of an array part by part, each read to what `memory(part)` gives."""
+        begin, end = map(int, self.entries[name].place)
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                file.seek(begin)
+                for at in range(0, end - begin, PIECE):
+                    piece = memory(slice(at, min(at + PIECE, end - begin)))
+                    if file.readinto(piece.data) != len(piece):
+                        raise DataError(f"{self.path}: '{name}' is cut off")
+                    yield piece
+        except OSError as error:
+            raise DataError(f"{self.path}: '{name}' cannot be read: {error}") from None
+
+
+def words_of(array: np.ndarray) -> int:
+    """The sum of the 64-bit words of C-contiguous memory, zeros behind its end, modulo 2^64: it tells other values at memory's speed."""
+    data = array.reshape(-1).view(np.uint8)
+    whole = len(data) // 8 * 8
+    return (int(np.add.reduce(data[:whole].view("<u8"))) + int.from_bytes(data[whole:].tobytes(), "little")) % (1 << 64)
 
 
 def open_tensors(path: str | Path) -> TensorFile:
@@ -226,8 +267,9 @@ def write_safetensors(path: str | Path, tensors: Mapping[str, np.ndarray], metad
 
 
 def _pieces(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> Iterator[memoryview]:
-    """The bytes of the file: the header padded to 8, then each array, the widest types first so that all are aligned."""
-    names = sorted(tensors, key=lambda n: (-tensors[n].dtype.itemsize, n))
+    """The bytes of the file: the header padded to `ALIGNMENT`, then each array: those of whole multiples of it first, then the widest types first, so
+    that all are aligned to their elements."""
+    names = sorted(tensors, key=lambda n: (tensors[n].nbytes % ALIGNMENT != 0, -tensors[n].dtype.itemsize, n))
     header: dict[str, Any] = {"__metadata__": dict(metadata)}
     at = 0
     for name in names:
@@ -235,7 +277,7 @@ def _pieces(tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str]) -> I
         header[name] = {"dtype": _TAGS[of_numpy(array.dtype).name], "shape": list(array.shape), "data_offsets": [at, at + array.nbytes]}
         at += array.nbytes
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-(len(text) + 8) % ALIGNMENT)
     yield memoryview(len(text).to_bytes(8, "little") + text)
     for name in names:
         array = np.asarray(tensors[name], order="C")

@@ -19,7 +19,9 @@ from dslc.core.executable import Executable, Kernel, Launch, Module, Port, from_
 from dslc.runtime.drivers.choice import program_for
 from dslc.runtime.drivers.emulated_device import EmulatorDriver
 from dslc.runtime.package import load, write_weights
+from dslc.runtime.prepared import PreparedProgram
 from dslc.runtime.store import ParameterStore
+from dslc.runtime.tensorfile import open_tensors, write_safetensors
 from dslc.targets import TARGETS, target_of
 
 MODEL = """
@@ -50,11 +52,11 @@ def own_cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def package(tmp_path):
-    """A package of a model whose weights came from a file, and the results that the model gives with them."""
+    """A package of a model with these weights, and the results that the model gives with them."""
     model = dslc.load(MODEL)
     values = {e.path: np.full(e.shape, 0.25, np.float32) for e in model.params.entries("param")}
-    np.savez(tmp_path / "weights.npz", **values)
-    files = build(model, "run", "cpu", tmp_path / "package", str(tmp_path / "weights.npz"))
+    model.params.assign(values)
+    files = build(model, "run", "cpu", tmp_path / "package", weights=True)
     assert [f.name for f in files] == ["program.dslx", "plan.json", "report.html", "weights.safetensors"]
     return tmp_path / "package", dslc.compile(model)(x=X)["y"]
 
@@ -186,3 +188,78 @@ def test_the_cuda_target_says_what_is_missing():
         pytest.skip("this machine has a GPU")
     with pytest.raises(TargetError, match="target 'cuda' cannot be used here: "):
         target_of("cuda")
+
+
+@pytest.fixture
+def wide(tmp_path):
+    """A package of a model whose products read weights in lines, its input and its result."""
+    text = "model Wide:\n    input x[64, 48]\n    y = linear(relu(linear(x, 96)), 16)\n    output y\n"
+    model = dslc.load(text)
+    rng = np.random.default_rng(0)
+    values = {e.path: rng.standard_normal(e.shape, np.float32) for e in model.params.entries("param")}
+    model.params.assign(values)
+    build(model, "run", "cpu", tmp_path / "wide", weights=True)
+    x = rng.standard_normal((64, 48), np.float32)
+    return tmp_path / "wide", values, x, dslc.compile(model)(x=x)["y"]
+
+
+def runs_of_prepare(monkeypatch) -> list[int]:
+    """Grows whenever something is prepared."""
+    runs: list[int] = []
+    renew = PreparedProgram._renew
+
+    def counted(self):
+        seen = self._seen
+        renew(self)
+        if seen != self._seen:
+            runs.append(1)
+
+    monkeypatch.setattr(PreparedProgram, "_renew", counted)
+    return runs
+
+
+def test_what_is_prepared_comes_from_the_file(wide, monkeypatch):
+    folder, values, x, expected = wide
+    runs = runs_of_prepare(monkeypatch)
+    packaged = load(folder)
+    prepared = [p.name for p in packaged.executable.ports_of("prepared")]
+    only_prepared = {p.name for p in packaged.executable.ports_of("param")} - set(packaged.executable.notes["reads"].split("\n"))
+    assert prepared and "linear.w" in only_prepared
+    np.testing.assert_array_equal(packaged(x=x)["y"], expected)
+    assert not runs
+    for name, value in values.items():
+        np.testing.assert_array_equal(packaged.params[name], value)
+    assert not packaged.params.array("linear.w").flags.owndata and isinstance(packaged.params.array("linear.w").base, np.memmap)
+
+
+def test_a_parameter_of_a_package_is_written(wide, monkeypatch):
+    """Then it is prepared anew, and the file stays as it was."""
+    folder, values, x, expected = wide
+    before = (folder / "weights.safetensors").read_bytes()
+    runs = runs_of_prepare(monkeypatch)
+    packaged = load(folder)
+    packaged.params["linear.w"] = 2 * values["linear.w"]
+    doubled = np.maximum(x @ (2 * values["linear.w"]) + values["linear.b"], 0) @ values["linear_2.w"] + values["linear_2.b"]
+    np.testing.assert_allclose(packaged(x=x)["y"], doubled, atol=1e-3)
+    assert runs == [1] and (folder / "weights.safetensors").read_bytes() == before
+    np.testing.assert_array_equal(load(folder)(x=x)["y"], expected)
+
+
+def test_other_weights_than_those_that_were_prepared(wide, monkeypatch):
+    """As by who writes new weights to the file and leaves what was prepared from the old ones: one number is enough."""
+    folder, values, x, _ = wide
+    tensors = open_tensors(folder / "weights.safetensors")
+    stored = {name: tensors.read(name) for name in tensors.entries}
+    stored["linear.w"][7, 5] += 100
+    write_safetensors(folder / "weights.safetensors", stored, tensors.metadata)
+    runs = runs_of_prepare(monkeypatch)
+    changed = np.maximum(x @ stored["linear.w"] + values["linear.b"], 0) @ values["linear_2.w"] + values["linear_2.b"]
+    np.testing.assert_allclose(load(folder)(x=x)["y"], changed, atol=1e-3)
+    assert runs == [1]
+
+
+def test_weights_without_what_is_prepared(wide):
+    folder, values, x, expected = wide
+    tensors = open_tensors(folder / "weights.safetensors")
+    write_safetensors(folder / "weights.safetensors", values, {"signature": tensors.metadata["signature"]})
+    np.testing.assert_array_equal(load(folder)(x=x)["y"], expected)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -63,10 +63,12 @@ def build(
     machine: Machine | None = None,
     epilogue: Callable[[Any], Any] = lambda v: v,
 ) -> tuple[Schedule, NativeObject, NativeObject]:
-    """The schedule, the object of the product, and that of the packing. Slots: A, B, C, packed B."""
+    """The schedule, the object of the product, and that of the packing, where the layout has B packed beforehand; where the schedule has, the
+    product's object does it. Slots: A, B, C, packed B."""
     a_side, b_side = sides(shape, layout)
     s = schedule or choose(shape, a_side, b_side, machine or host())
-    b_batches, b_is_packed = 1 if b_side.shared else shape.batch, b_side.packed
+    b_batches, b_is_packed = 1 if b_side.shared else shape.batch, b_side.packed or s.whole_b
+    b_side = replace(b_side, packed=b_is_packed)
 
     def operands(k: KernelArguments) -> tuple[gemm.Operand, gemm.Operand]:
         a = operand(k.operands[0], a_side, *((shape.k, shape.m, False) if layout.ta else (shape.m, shape.k, True)))
@@ -83,22 +85,23 @@ def build(
     def pack(k: KernelArguments) -> None:
         b = operands(k)[1]
         along = "none" if layout.opaque else "k" if layout.tb else "x"
-        gemm.emit_pack_b(shape, s, gemm.Operand(Side(along, shared=True), b.load), k.operands[3], k.tid, k.nt)
+        gemm.emit_pack_b(shape, s, gemm.Operand(Side(along, shared=b_side.shared), b.load), k.operands[3], k.tid, k.nt)
 
     elements = (shape.batch * shape.m * shape.k, b_batches * shape.k * shape.n, shape.batch * shape.m * shape.n, packed_elements(shape, s, layout))
     types = tuple((shape.dtype, (n,)) for n in elements)
     kernels = [KernelFunction("product", types, multiply, scratch_elements(shape, a_side, s) * shape.dtype.bytes)]
-    if layout.packed:
+    if layout.packed or s.whole_b:
         kernels.append(KernelFunction("pack", types, pack))
+    together = [kernels[::-1]] if s.whole_b else [[k] for k in kernels]
     slots = tuple(Place("slot", i) for i in range(4))
-    objects = [build_object([k], [KernelCall(k.symbol, slots)], 0) for k in kernels]
+    objects = [build_object(each, [KernelCall(k.symbol, slots) for k in each], 0) for each in together]
     return s, objects[0], objects[-1]
 
 
 def packed_elements(shape: Shape, s: Schedule, layout: Layout) -> int:
     if layout.lines:
         return shape.batch * -(-shape.n // LINE) * LINE * shape.k
-    return gemm.packed_elements(shape, s) if layout.packed else 1
+    return gemm.packed_elements(shape, s, layout.packed) if layout.packed or s.whole_b else 1
 
 
 def arrays(shape: Shape, s: Schedule, layout: Layout, seed: int = 0) -> list[np.ndarray]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
 from dslc.backend_cpu import emit, vmath
-from dslc.backend_cpu.gemm_schedule import BLOCK_K, Shape, Side, choose, panel_length
+from dslc.backend_cpu.gemm_schedule import BLOCK_K, Shape, Side, choose, choose_whole, panel_length, part_start
 from dslc.backend_cpu.machine import Machine, host
 from dslc.backend_cpu.native import KernelArguments, KernelFunction
 from dslc.backend_cpu.types import i64
@@ -87,6 +88,7 @@ def test_random_products(seed: int) -> None:
     [
         (Shape(512, 32, 300), TA, True),  # each term begins a line
         (Shape(500, 32, 300), TA, False),  # the processor sees these coming
+        (Shape(500, 128, 300), TA, True),  # a part of each line is packed
         (Shape(64, 32, 300), PLAIN, True),  # the next strip
         (Shape(1, 32, 300), PLAIN, False),  # there is none
     ],
@@ -142,6 +144,13 @@ def test_every_blocking_gives_the_same_answer() -> None:
             check(shape, TA, schedule=s)
 
 
+@pytest.mark.parametrize("shape", [Shape(300, 256, 70), Shape(80, 100, 60, batch=3)], ids=str)
+def test_a_whole_b_is_packed_before(shape: Shape) -> None:
+    whole = choose_whole(shape, *products.sides(shape, TA), host())
+    assert whole.whole_b or shape.batch > 1
+    check(shape, TA, schedule=replace(whole, whole_b=True, pack_b=False))
+
+
 def test_the_epilogue_is_applied_once() -> None:
     shape = Shape(19, 40, 4300)
     for layout in (PLAIN, Layout(opaque=True)):
@@ -170,6 +179,35 @@ def test_the_columns_of_one_row_make_equal_shares(n: int) -> None:
     tasks = -(-n // schedule.nc)
     assert tasks % 2 == 0 and n % schedule.nc == 0
     assert tasks >= min(8, n // schedule.nr)  # for more threads too
+
+
+@pytest.mark.parametrize("size", [(512, 1536, 384), (256, 1536, 384), (2048, 1536, 384), (128, 784, 512), (784, 512, 128)], ids=str)
+@pytest.mark.parametrize("packed", [False, True])
+def test_blocks_make_equal_shares(size: tuple[int, int, int], packed: bool) -> None:
+    """Of two threads and of four, counted in tiles: 57 strips by 8 and a last one, or 10 panels by 3, would leave a thread idle for a tenth."""
+    m, n, k = size
+    s = choose(Shape(m, n, k), Side("k", stride=k), Side("x", stride=n, packed=packed), Machine(16, 32, 48 << 10, 1 << 20, 2, "any"))
+
+    def sizes(count: int, blocks: int) -> list[int]:
+        ends = [part_start(i, count, blocks) for i in range(blocks + 1)]
+        assert (ends[0], ends[-1]) == (0, count)
+        return [high - low for low, high in pairwise(ends)]
+
+    rows, columns = sizes(-(-m // s.mr), -(-m // s.mc)), sizes(-(-n // s.nr), -(-n // s.nc))
+    assert max(rows) * s.mr == s.mc and max(columns) * s.nr == s.nc  # what fits the caches, and the room for sums
+    tasks = [r * c for r in rows for c in columns] if s.rows_outer else [r * c for c in columns for r in rows]
+    for threads in (2, 4):
+        ends = [len(tasks) * t // threads for t in range(threads + 1)]
+        assert max(sum(tasks[low:high]) for low, high in pairwise(ends)) <= 1.04 * sum(tasks) / threads
+
+
+def test_rows_that_lie_together_are_packed_for_many_columns() -> None:
+    """Of long sums too, whose lines would come from the second cache for every panel; for few columns packing costs more than it spares."""
+    machine = Machine(16, 32, 48 << 10, 1 << 20, 2, "any")
+    for k in (256, 1024, 4096):
+        chosen = [choose(Shape(512, n, k), Side("x", stride=512), Side("x", packed=True), machine) for n in (32, 64, 128, 512)]
+        assert [s.pack_a for s in chosen] == [False, False, True, True]
+        assert all(s.mr == 8 for s in chosen)  # one line has them all: more rows cost nothing, fewer vectors less
 
 
 def test_long_sums_of_rows_that_share_lines_go_by_blocks() -> None:

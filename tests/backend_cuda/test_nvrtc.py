@@ -86,10 +86,15 @@ def test_other_advisories_pass():
 
 
 def test_a_dropped_setmaxnreg_is_refused():
-    """The compiler itself says C7508 where launch bounds are missing."""
-    text = 'extern "C" __global__ void k00_bare(float* y) { asm volatile("setmaxnreg.inc.sync.aligned.u32 240;"); y[threadIdx.x] = 1; }'
-    with pytest.raises(KernelError, match="C7508"):
-        build([text], "sm_90a")
+    """The compiler itself says C7508 where launch bounds are missing, without the kernel's name."""
+    bare = 'extern "C" __global__ void k00_bare(float* y) { asm volatile("setmaxnreg.inc.sync.aligned.u32 240;"); y[threadIdx.x] = 1; }\n'
+    with pytest.raises(nvrtc.SlowCode, match="C7508") as caught:
+        build([SCALE.format(n=1) + bare + SCALE.format(n=2)], "sm_90a")
+    assert list(caught.value.kernels) == ["k00_bare"]
+    log = "ptxas info    : (C7507) Potential Performance Loss: 'setmaxnreg' ignored to maintain minimum register requirements."
+    with pytest.raises(nvrtc.SlowCode, match="C7507") as caught:
+        nvrtc.check_logs([SCALE.format(n=1) + bare.replace("asm volatile", "give_registers<24>(); // ")], [Cubin(b"", {}, log)])
+    assert list(caught.value.kernels) == ["k00_bare"]
 
 
 def test_messages_name_kernel_line_and_model_line():

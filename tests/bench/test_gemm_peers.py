@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.cpu_gemm import PEERS, _peers
-from benchmarks.peers.onnxruntime_peer import prepare
+from benchmarks.peers.onnx_quantized import GRAPHS
 from benchmarks.workloads import WORKLOADS
 
 RNG = np.random.default_rng(0)
@@ -20,9 +20,10 @@ def test_products(name: str, batch: int, packed: bool) -> None:
     np.testing.assert_allclose(found, a.astype(np.float64) @ b, atol=1e-4)
 
 
-def test_the_quantized_graph_is_the_models() -> None:
+def test_the_quantized_graph_is_the_models(tmp_path) -> None:
     pytest.importorskip("onnxruntime")
     import dslc
+    from benchmarks.peers.onnxruntime_peer import prepare
 
     workload = WORKLOADS["mlp_int8"]
     model = dslc.load(workload.spec, batch=5)
@@ -31,7 +32,9 @@ def test_the_quantized_graph_is_the_models() -> None:
         model.params[name] = value
     x = RNG.standard_normal((5, 784), np.float32)
     ours = dslc.compile(model, target="cpu")(x=x)["logits"]
-    theirs = prepare(workload, weights, {"x": x}, 1)()
+    graph = tmp_path / "mlp_int8.onnx"
+    graph.write_bytes(GRAPHS["mlp_int8"](weights, x))
+    theirs = prepare(workload, graph, {"x": x}, 1)()
     np.testing.assert_allclose(ours, theirs, atol=workload.tolerance * np.abs(theirs).max())
     floats = np.maximum(x @ weights["linear_int8.w"] + weights["linear_int8.b"], 0)
     floats = np.maximum(floats @ weights["linear_int8_2.w"] + weights["linear_int8_2.b"], 0)

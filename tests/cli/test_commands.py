@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+import dslc
 from dslc.commands.train import train
 from dslc.core.executable import from_bytes
 
@@ -83,6 +84,14 @@ def test_run_gives_outputs(cli, trained, tmp_path):
     assert np.allclose(np.load(tmp_path / "two_out.npz")["logits"], logits[:2], atol=1e-6)
 
 
+def test_a_model_without_weights_is_noted(cli, small, trained, tmp_path):
+    np.savez(tmp_path / "in.npz", x=np.zeros((8, 4), np.float32))
+    for words in (["eval", small], ["run", small, "--input", "in.npz"], ["export", small, "-o", "small.onnx"]):
+        assert "comes without weights, so its parameters are as they start" in cli(*words).err
+        assert "without weights" not in cli(*words, "--weights", trained).err
+    assert cli("eval", trained).err == ""
+
+
 @pytest.mark.parametrize("spec", ["small", "trained"])
 def test_inspect(cli, request, spec):
     spec = request.getfixturevalue(spec)
@@ -126,7 +135,23 @@ def test_compile(cli, request, tmp_path, spec):
     assert {p.name for p in executable.ports} == {p["name"] for p in plan["ports"]}
     assert "Small" in (out / "report.html").read_text()
     (event,) = cli("compile", request.getfixturevalue(spec), "--out", "again", "--json").events
-    assert [name.rsplit("/")[-1] for name in event["files"]] == ["program.dslx", "plan.json", "report.html"]
+    weights = ["weights.safetensors"] if spec == "trained" else []
+    assert [name.rsplit("/")[-1] for name in event["files"]] == ["program.dslx", "plan.json", "report.html", *weights]
+
+
+@pytest.mark.parametrize("source", ["run", "graph"])
+def test_what_has_weights_compiles_to_a_package(cli, trained, tmp_path, source):
+    """Of a run its own, of an ONNX file its initializers."""
+    if source == "graph":
+        assert cli("export", trained, "-o", "net.onnx").status == 0
+    assert cli("compile", trained if source == "run" else "net.onnx", "-o", "pack").status == 0
+    packaged = dslc.runtime.load(tmp_path / "pack")
+    (port,) = packaged.executable.ports_of("input")
+    x = np.random.default_rng(0).standard_normal(port.shape).astype(np.float32)
+    np.savez(tmp_path / "in.npz", **{port.name: x})
+    assert cli("run", trained, "--input", "in.npz", "--output", "out.npz").status == 0
+    with np.load(tmp_path / "out.npz") as expected:
+        np.testing.assert_allclose(packaged(**{port.name: x})["logits"], expected["logits"], rtol=1e-5, atol=1e-6)
 
 
 TEXT_MODEL = """
@@ -144,8 +169,9 @@ train:
     optimizer adam(lr=0.1)
 
 generate:
-    over time from logits sample(temperature=0.5)
+    over time from logits sample(temperature=9)
     length 10
+    seed 7
 """
 
 
@@ -163,6 +189,7 @@ def test_generate(cli, writer):
     outcome = cli("generate", writer, "--prompt", "a", "--length", 5, "--greedy")
     assert (outcome.status, outcome.out, outcome.err) == (0, "abcabc\n", "")
     assert len(cli("generate", writer, "--prompt", "a").out) == 12  # the file's length, the prompt, a line end
+    assert cli("generate", writer).out == cli("generate", writer, "--seed", 7).out != cli("generate", writer, "--seed", 0).out  # and its seed
     (event,) = cli("generate", writer, "--prompt", "b", "--length", 3, "--greedy", "--json").events
     assert event == {"event": "generated", "prompt": "b", "text": "cab"}
     hot = ["generate", writer, "--length", 30, "--temperature", 9]
@@ -179,7 +206,7 @@ def test_generate(cli, writer):
         (["--top-k", 0], "top_k=0 must be at least 1"),
         (["--top-p", 2], "top_p=2"),
         (["--greedy", "--top-p", 0.5], "--greedy takes the most probable token, --top-p would draw one"),
-        (["--target", "gpu"], "unknown target 'gpu'"),
+        (["--target", "gpu"], "unknown target 'gpu'; did you mean 'cuda'?"),
     ],
 )
 def test_generate_refuses(cli, writer, words, message):

@@ -67,3 +67,12 @@ model M:
 def test_errors(call):
     with pytest.raises(dslc.Error, match="takes"):
         dslc.load(f"model M:\n    output y[i < 2] = {call}\n")
+
+
+@pytest.mark.parametrize("first", ["z = x + uniform()\n    state counter: int32 = 5", "state counter: int32 = 5\n    z = x + uniform()"])
+def test_a_state_may_be_called_counter(first):
+    """The number that draws count by is no value of the model."""
+    model = dslc.load(f"model M:\n    input x\n    {first}\n    counter <- counter + 1\n    output z, c = counter\n")
+    run = dslc.compile(model, target="reference")
+    one, two = run(x=np.float32(0), seed=3, step=1), run(x=np.float32(0), seed=3, step=2)
+    assert one["c"] == 6 and 0 <= one["z"] < 1 and one["z"] != two["z"]

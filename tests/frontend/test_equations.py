@@ -227,6 +227,7 @@ CASES = [
     "o[i, l < 4] = sum[u < 3](y[l - u] * x[i, u])",  # taps that go backwards
     "o[i, l < 3, k] = sum[u < 2](z[i, 2 * l - u, k] * x[u, k])",
     "o[i, l < 4, k] = sum[u](where(u <= l, z[i, l - u, k] * z[0, u, k], 0))",  # conditions of products
+    "o[i, l < 4, k] = sum[u < 4](where(u < l, z[i, l - u, k] * z[0, u, k], 0))",
     "o[i, l < 4, k] = sum[u < 4](where(0 < l - u < 3, z[i, l - u, k] * z[0, u, k], 0))",
     "o[i, l < 4, k] = sum[u < 3](where(l + u - 1 < 4, z[i, l + u - 1, k] * z[0, u, k], 0))",
     "o[i, l < 4, k] = sum[u < 3](where(l + u - 1 < 3, z[i, l + u - 1, k] * z[0, u, k], 0))",

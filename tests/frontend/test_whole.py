@@ -93,6 +93,13 @@ def test_split():
         np.testing.assert_array_equal(out[name], value)
 
 
+def test_reductions_of_a_number():
+    """A number has no axis: it is its own sum and extreme, and stands at place 0."""
+    text = f"{HEAD}    let k = 3, names = [sum(k), mean(k), max(k), argmax(k), argmin(k)]\n    output y = x * names[0] + names[1] + names[3]\n"
+    out = dslc.compile(dslc.load(text), target="reference")(x=FED["x"])
+    np.testing.assert_allclose(out["y"], FED["x"] * 3 + 3, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("expression", "message"),
     [
@@ -100,7 +107,7 @@ def test_split():
         ("x + concat(z, z)", "'+' of float32[2, 3, 4] and float32[8]"),
         ("sum(x, axis=3)", "axis=3 of a tensor with 3 axes"),
         ("sum(x, axes=1)", "sum has no option 'axes'; did you mean 'axis'?"),
-        ("max(x, z, y)", "max takes 1 argument, 3 given"),
+        ("max(x, z, y)", "max takes 1 or 2 arguments, 3 given"),
         ("topk(x, 9)", "topk of float32[2, 3, 4] with k=9"),
         ("split(x, 2)", "1 name on the left, split(x, 2) has 2 results"),
         ("split(x, 3)", "split of an axis of 4 into 3"),
@@ -109,6 +116,17 @@ def test_split():
         ("x + relu", "relu is function relu"),
         ("x.values", "x is float32[2, 3, 4], and has no 'values'"),
         ("exp(x, y)", "exp takes 1 argument, 2 given"),
+        ("max(x, z, axis=0)", "max of 2 arguments takes no 'axis'"),
+        ("max([1, 2], axis=0)", "max of numbers takes no 'axis'"),
+        ("argmax(3, axis=0)", "argmax of numbers takes no 'axis'"),
+        ("clip(x, lo=0, 1)", "a value without a name stands after one with a name"),
+        ("clip(x, 0, 1, lo=0)", "clip takes 3 arguments, 4 given"),
+        ("leaky_relu(x, x=z)", "leaky_relu is given 'x' twice"),
+        ("logaddexp(b=x, a=x, c=1)", "logaddexp has no option 'c'"),
+        ("i * 3_000_000_000", "3000000000 does not fit int32"),
+        ("uint8(i) - 256", "256 does not fit uint8"),
+        ("sum[a, b](i[a, b] * 3_000_000_000)", "3000000000 does not fit int32"),
+        ('max[a < 2]("a")', 'a number or tensor is needed, this is "a"'),
         ("dropout()", "dropout needs 'x'"),
         ("not_there(x)", "unknown name 'not_there'"),
         ("log(0)", "log(0) has no value"),

@@ -62,10 +62,10 @@ def placed(driver: Driver, array: np.ndarray) -> int:
     return address
 
 
-def prepared(driver: Driver, function: Any, grid: int, block: int, shared: int, *parameters: Any) -> PreparedLaunch:
-    """A launch; integers are addresses, ctypes values are taken as they are."""
+def prepared(driver: Driver, function: Any, grid: int, block: int, shared: int, *parameters: Any, waits: bool = False) -> PreparedLaunch:
+    """A launch; integers are addresses, ctypes values are taken as they are; `waits`: as of `PreparedLaunch`."""
     values = tuple(ctypes.c_uint64(p) if isinstance(p, int) else p for p in parameters)
-    launch = PreparedLaunch(function, (grid, 1, 1), (block, 1, 1), shared, values, "a test's kernel")
+    launch = PreparedLaunch(function, (grid, 1, 1), (block, 1, 1), shared, values, "a test's kernel", waits=waits)
     driver.check(launch)
     return launch
 

@@ -128,3 +128,107 @@ def test_gradients_in_16_bits(precision, half_unit):
     assert abs(losses[0] - losses[1]) <= 4 * half_unit * losses[1]
     for path, exact in moved[1].items():
         assert np.linalg.norm(moved[0][path] - exact) <= 10 * half_unit * np.linalg.norm(exact) + 1e-6, path
+
+
+NET = """
+layer normed(x[n, c, p, q], out, kernel=1, stride=1, pad=0):
+    return batchnorm(conv2d(x, out, kernel=kernel, stride=stride, pad=pad))
+
+model Net:
+    input   x[4, 3, 22, 26], y[4]: int32
+    a = maxpool2d(relu(normed(x, 64, kernel=7, stride=2, pad=3)), kernel=3, stride=2, pad=1)
+    b = relu(normed(a, 64, kernel=3, pad=1) + a)
+    e = relu(normed(b, 128, kernel=3, stride=2, pad=1) + normed(b, 128, stride=2))
+    param head[128, 4] ~ normal(std=0.2)
+    m = global_mean(e)
+    z[n, k] = sum[d](m[n, d] * head[d, k])
+    output  z
+    loss    cross_entropy(z, y)
+train:
+    optimizer  sgd(lr=0.01)
+    steps      2
+    precision  {precision}
+"""
+
+
+@pytest.mark.parametrize(("precision", "near"), [("bfloat16", 1.25), ("float16", 0.75), ("tf32", 0.3), ("float32", 1e-3)])
+def test_convolutions_train(precision, near, monkeypatch):
+    """Three channels widened to four, windows in boxes and with steps, pooling and statistics along channels; see `test_convnet`. On the emulator the
+    worst parameter differs by two thirds of what is allowed here."""
+    import dslc
+    from dslc.passes import channels_last
+
+    monkeypatch.setattr(channels_last, "SAVED", 1.0)  # however small the pictures are
+    rng = np.random.default_rng(0)
+    given = {"x": rng.standard_normal((4, 3, 22, 26)).astype(np.float32), "y": np.arange(4, dtype=np.int32)}
+    found = []
+    for target in ("cuda", "reference"):
+        model = dslc.load(NET.format(precision=precision))
+        start = {k: np.array(v) for k, v in model.params.items()}
+        trainer = dslc.Trainer(model, target=target)
+        losses = [trainer.step(**given) for _ in range(2)]
+        found.append((losses, {k: np.array(model.params[k]) for k in start}, dslc.compile(model, target=target)(x=given["x"])["z"]))
+    (losses, params, outputs), (wanted_losses, wanted, wanted_outputs) = found
+    np.testing.assert_allclose(losses, wanted_losses, rtol=2e-2 * near)
+    np.testing.assert_allclose(outputs, wanted_outputs, atol=2e-2 * near * np.abs(wanted_outputs).max())
+    for path, value in start.items():
+        moved = np.linalg.norm(wanted[path] - value)
+        assert np.linalg.norm(params[path] - wanted[path]) <= 0.1 * near * moved + 1e-6, path
+
+
+LONG_ROWS = """
+model Rows:
+    input   x[400, {points}]: {dtype}
+    y[r, p] = {dtype}(softmax[p](float32(x[r, p])))
+    output  y
+"""
+
+
+@pytest.mark.parametrize(("points", "dtype"), [(27001, "float32"), (50304, "float32"), (50304, "bfloat16"), (100_000, "bfloat16")])
+def test_rows_in_shared_memory(points, dtype):
+    """More than 48 KB of a block, two blocks of a multiprocessor or one."""
+    import ml_dtypes
+
+    import dslc
+
+    program = dslc.compile(dslc.load(LONG_ROWS.format(points=points, dtype=dtype)), target="cuda")
+    if program.program.executable.target == "cuda:sm_90a":
+        assert "kept in shared memory" in program.program.executable.source
+    x = np.random.default_rng(0).standard_normal((400, points)).astype(ml_dtypes.bfloat16 if dtype == "bfloat16" else np.float32)
+    exact = np.exp(x.astype(np.float64))
+    exact /= exact.sum(1, keepdims=True)
+    np.testing.assert_allclose(np.asarray(program(x=x)["y"], np.float64), exact, rtol=2.0**-8 if dtype == "bfloat16" else 200 * 2.0**-24)
+
+
+GPT = """
+model Writer:
+    dims    batch=2, time=96
+    input   tokens[batch, time]: int32
+    input   targets[batch, time]: int32
+    emb = use embedding(50, 64)
+    x = emb(tokens) + positions(time, 64)
+    repeat 2:
+        x = x + self_attention(rmsnorm(x), 4, causal=true)
+        x = x + swiglu(rmsnorm(x), hidden=128)
+    logits[b, t, v] = sum[d](rmsnorm(x)[b, t, d] * emb.table[v, d])
+    output  logits
+    loss    cross_entropy(logits, targets)
+
+generate:
+    over time from logits sample(temperature=1.0)
+"""
+
+
+def test_greedy_decoding_goes_on_by_itself():
+    """Sixteen tokens at once, from the step's own: those of the CPU, and the same where prompts are of several lengths."""
+    import dslc
+
+    prompts = [[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]]
+    for given in (prompts, [prompts[0], prompts[1][:2]]):
+        found = []
+        for target in ("cuda", "cpu"):
+            model = dslc.load(GPT)
+            for k, (path, value) in enumerate(model.params.items()):
+                model.params[path] = np.random.default_rng(k).standard_normal(np.shape(value)).astype(np.float32) * 0.3
+            found.append(dslc.generate(model, tokens=given, steps=70, sample="greedy", target=target))
+        assert found[0] == found[1]

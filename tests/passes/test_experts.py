@@ -10,10 +10,13 @@ import pytest
 import dslc
 from dslc.compiled import decoder_of
 from dslc.compiler import lower
-from dslc.ir import ops
-from dslc.ir.program import program_of
-from dslc.ir.types import type_of
-from dslc.passes.experts import block_rows
+from dslc.core import dtypes
+from dslc.ir import ops, reference
+from dslc.ir.mlir import ir
+from dslc.ir.op import context
+from dslc.ir.program import Slot, finish_program, program_of, start_program
+from dslc.ir.types import TensorType, type_of
+from dslc.passes.experts import Experts, block_rows
 from dslc.runtime.generation import generate
 from dslc.runtime.sampling import Sampling
 from dslc.targets import target_of
@@ -155,3 +158,22 @@ def test_other_forms_are_right(body: str) -> None:
     ids = RNG.integers(0, 6, 20).astype(np.int32)
     got, want = (dslc.compile(model, target=t)(x=X[:20], ids=ids)["y"] for t in ("cpu", "reference"))
     np.testing.assert_allclose(got, want, atol=2e-5)
+
+
+def test_far_choices_are_outside() -> None:
+    """A choice of 64 bits that int32 does not hold is no other choice, wherever the gather comes from."""
+    w, x = RNG.standard_normal((5, 16, 24)), RNG.standard_normal((40, 16))
+    ids = np.where(np.arange(40) % 3 == 0, 2**32 + 1, RNG.integers(0, 5, 40))
+    with context(), ir.Location.unknown():
+        module = ir.Module.create()
+        slots = [Slot(k, "input", TensorType(dtypes.of_numpy(a.dtype), a.shape)) for k, a in {"w": w, "x": x, "ids": ids}.items()]
+        program = start_program(module, "main", slots)
+        with ir.InsertionPoint(program.entry_block):
+            table, rows, chosen = program.entry_block.arguments
+            y = ops.contract(rows, ops.Gather.of(table, chosen, batch=0, outside=0.0), [0, 1], [0, 1, 2], [0, 2])
+        finish_program(program, [(Slot("y", "output", type_of(y)), y)])
+        Experts().run(module)
+        assert any(isinstance(op, ops.Scatter) for op in program.entry_block.operations)
+        got = reference.run(module, {"w": w, "x": x, "ids": ids})["y"]
+    wanted = np.array([row @ w[i] if i < 5 else np.zeros(24) for row, i in zip(x, ids)])
+    np.testing.assert_allclose(got, wanted, rtol=1e-12, atol=1e-12)

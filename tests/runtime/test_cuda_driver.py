@@ -13,9 +13,28 @@ import pytest
 pytest.importorskip("cuda.bindings.driver")
 STUB = Path(__file__).parent / "cuda_stub"
 ENVIRONMENTS = {
-    **{k: {} for k in ("one_graph", "several_graphs", "fault", "memory", "limits", "images", "tensor_map", "device_arrays", "rows", "marks", "fork")},
+    **{
+        k: {}
+        for k in (
+            "one_graph",
+            "without_waits",
+            "several_graphs",
+            "fault",
+            "memory",
+            "limits",
+            "images",
+            "tensor_map",
+            "device_arrays",
+            "rows",
+            "marks",
+            "fork",
+        )
+    },
     "without_graph": {"DSLC_CUDA_SYNC": "1"},
     "no_overlap": {"STUB_NO_OVERLAP": "1"},
+    "no_call": {"STUB_LACKS": "cuEventElapsedTime"},
+    "no_pitches": {"STUB_NO_PITCHES": "1"},
+    "static_shared": {"STUB_STATIC": "10000"},
     "fault_named": {"DSLC_CUDA_SYNC": "1"},
     "no_device": {"STUB_COUNT": "0"},
     "no_start": {"STUB_INIT": "803"},

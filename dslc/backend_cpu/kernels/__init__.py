@@ -3,6 +3,7 @@
 from typing import Any
 
 from dslc.core.errors import UnsupportedOp
+from dslc.ir.bodies import KINDS
 from dslc.ir.rows import Unsuited
 from dslc.ir.types import spans_of
 
@@ -19,8 +20,6 @@ GENERATORS: dict[str, Generator] = {
     "scatter": scatter.generate,
     "sort": sort.generate,
 }
-KINDS = {"nn.contract": "contract", "nn.conv": "contract", "nn.reduce": "reduce", "nn.argreduce": "reduce", "nn.fold": "reduce", "nn.fft": "fft",
-         "nn.cumulative": "scan", "nn.put": "put", "nn.scatter": "scatter", "nn.sort": "sort"}  # fmt: skip
 
 
 def generate(kind: str, request: Request) -> Generated:
@@ -30,7 +29,7 @@ def generate(kind: str, request: Request) -> Generated:
             return attention.generate(request)
         except Unsuited:
             return composite.generate(request, _generator_of)
-    heavy = {op: KINDS.get(op.operation.name) for op, _ in request.body.makers.values() if op.structure not in composite.POINTWISE}
+    heavy = {op: KINDS.get(op.operation.name) for op in request.body.heavy}
     if not heavy:
         kind = "map" if len({t.shape for t in request.results}) == 1 else "several"
     fits = all(k == kind for k in heavy.values()) and (kind in ("map", "reduce") or len(heavy) == 1)

@@ -10,15 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from dslc.core.dtypes import UINT8
+from dslc.core.errors import UnsupportedOp
 from dslc.ir.trace import Body
-from dslc.ir.types import TensorType, type_of
+from dslc.ir.types import TensorType, spans_of, type_of
 
 from .. import emit
 from ..stage import Frame, Generated, Generator, Request, Stage, request_of
 from .map import emit_sweep, sweep_of
 from .whole import wide
-
-POINTWISE = ("elementwise", "generator", "view", "gather", "join")
 
 
 @dataclass(frozen=True)
@@ -34,14 +33,17 @@ class _Part:
 
 def generate(request: Request, generator_of: Callable[[Any], Generator]) -> Generated:
     """A kernel for every op that is not pointwise, in order, then sweeps for the results. `generator_of(op)` gives the generator of a single op."""
-    heavy = [op for op in dict.fromkeys(op for op, _ in request.body.makers.values()) if op.structure not in POINTWISE]
+    heavy = request.body.heavy
+    put = next((op for op in heavy if op.operation.name == "nn.put"), None)
+    if put is not None:
+        raise UnsupportedOp("put behind an op that no kernel has with it", spans_of(put.location))
     values: list[Any] = []
     parts: list[_Part] = []
     tables: list[Any] = []
     buffers_bytes = sum(_bytes(type_of(v)) for op in heavy for v in op.results)
     workspace = buffers_bytes
     for op in heavy:
-        body = _body(request.body, values, list(op.results), op)
+        body = request.body.of_one(op, values)
         generated = generator_of(op)(request_of(body, request.machine))
         parts.append(_Part(generated, buffers_bytes, len(tables), len(values), len(op.results)))
         tables += generated.tables
@@ -50,19 +52,6 @@ def generate(request: Request, generator_of: Callable[[Any], Generator]) -> Gene
     types = [type_of(v) for v in values]
     stages = [Stage(_staged(stage, part, types), stage.scratch_bytes) for part in parts for stage in part.generated.stages]
     return Generated([*stages, *_finish(request, values, types)], max(workspace, 1), tables)
-
-
-def _body(body: Body, known: list[Any], results: list[Any], op: Any) -> Body:
-    """The body that computes one op's results, with earlier ones as operands."""
-    makers = {v: maker for v, maker in body.makers.items() if maker[0].structure in POINTWISE or maker[0] == op}
-    used: dict[Any, None] = {}
-    stack = list(results)
-    while stack:
-        value = stack.pop()
-        if value not in used:
-            used[value] = None
-            stack += makers[value][0].operands if value in makers else []
-    return Body([*body.operands, *known], {v: m for v, m in makers.items() if v in used}, results, body.tables)
 
 
 def _bytes(t: TensorType) -> int:

@@ -35,7 +35,7 @@ STREAM_BYTES = 8 << 20  # results that are larger go past the caches, which oper
 def generate(request: Request) -> Generated:
     """A blocked product, taps one by one where one side has no extent of its own (depthwise convolutions), Winograd's products where they pay, or a
     fold of products of integers."""
-    ops = list(dict.fromkeys(op for op, _ in request.body.makers.values() if op.operation.name in CONTRACTIONS))
+    ops = [op for op in request.body.ops if op.operation.name in CONTRACTIONS]
     for special in (integers, depthwise, winograd):
         try:
             return special.generate(request, ops[0])

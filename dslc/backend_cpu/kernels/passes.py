@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import product
 from math import prod
 from typing import Any
@@ -66,11 +67,20 @@ class Kept:
     offset: int
 
 
+@dataclass(frozen=True)
+class Ahead:
+    """The next row: its point, and what is read there."""
+
+    dims: list[Value]
+    reads: list[Read]
+
+
 class Passes:
     """The passes of one kernel: what each computes, what is kept between them."""
 
-    def __init__(self, rows: Rows, layout: Layout, scratch_limit: int) -> None:
-        self.rows, self.layout = rows, layout
+    def __init__(self, rows: Rows, layout: Layout, cache: int) -> None:
+        """`cache`: bytes that a core has near; 0: nothing is kept nor fetched."""
+        self.rows, self.layout, self.cache = rows, layout, cache
         self.foldings = foldings_of(rows)
         self.sizes = rows.nest.sizes
         self.reduced = list(range(rows.kept, len(self.sizes)))
@@ -84,7 +94,7 @@ class Passes:
         self.hoisted = [invariant(rows.trace, roots, moving) for roots in self.roots]
         self.elements = prod(self.sizes[d] for d in self.reduced) * (1 if layout.across else layout.lanes * layout.columns)
         self.weights = [self._reach(p)[1] for p in range(len(self.roots))]
-        self.kept = self._choose_kept(scratch_limit)
+        self.kept = self._choose_kept(cache // 2)
 
     @property
     def few_points(self) -> bool:
@@ -98,9 +108,31 @@ class Passes:
     def _bytes(self, dtype: DType) -> int:
         return -(-self.elements * dtype.bytes // 64) * 64
 
-    def _reach(self, p: int) -> tuple[dict[int, Node], int]:
-        """What pass p computes inside its loops, and its weight."""
-        fixed = {id(n) for n in self.hoisted[p]}
+    @cached_property
+    def fetching(self) -> int | None:
+        """The pass during which the next row is brought near: the fold that computes most. The first one reads as it computes; where another does
+        more, nothing would be read meanwhile, and a processor does not see the next row coming: it lies on another page, or ends before it is seen.
+        """
+        if not self.layout.across or not self.foldings:
+            return None
+        work = [self._reach(p, [k.node for k in self.kept if k.first < p])[1] for p in range(len(self.foldings))]
+        return work.index(max(work)) or None
+
+    def fetched(self, sizes: Sequence[int]) -> list[Read]:
+        """What the first pass reads in whole vectors, another in each row, of operands of so many bytes: of those that no cache holds anyway."""
+        dim = self.layout.dim
+        found: dict[Any, Read] = {}
+        for node in self._reach(0)[0].values():
+            if isinstance(node, Read) and not node.tests and sizes[node.operand] > self.cache:
+                moves = index.coefficients(node.address, len(self.sizes))
+                if moves is not None and dim is not None and moves[0][dim] == 1 and any(moves[0][: self.rows.kept]):
+                    found[node.operand, node.address] = node
+        row = sum(self.elements * read.dtype.bytes for read in found.values())
+        return list(found.values()) if row <= self.cache // 4 else []
+
+    def _reach(self, p: int, known: Sequence[Node] = ()) -> tuple[dict[int, Node], int]:
+        """What pass p computes inside its loops, and its weight, where some values are known."""
+        fixed = {id(n) for n in (*self.hoisted[p], *known)}
         found: dict[int, Node] = {}
         stack = list(self.roots[p])
         while stack:
@@ -163,7 +195,8 @@ class PassEmitter:
     """Emits one pass over some blocks. `bounds` may narrow one reduced dim to [low, high)."""
 
     def __init__(self, frame: Frame, passes: Passes, p: int, blocks: Sequence[Block], bounds: dict[int, tuple[Any, Any]] | None = None,
-                 streaming: bool = False) -> None:  # fmt: skip
+                 streaming: bool = False, ahead: Ahead | None = None) -> None:  # fmt: skip
+        self.ahead = ahead
         self.frame, self.b, self.passes, self.p, self.blocks = frame, frame.b, passes, p, list(blocks)
         self.bounds, self.streaming = bounds or {}, streaming
         self.layout = passes.layout
@@ -318,12 +351,23 @@ class PassEmitter:
                 place[-1] = self.b.add(place[-1], j * self.layout.lanes)
             point = self._point(block, place, mask if self.layout.across else block.mask, self.known[0 if self.layout.across else j])
             self._recall(point, place, j)
+            if self.ahead is not None and mask is None:
+                self._fetch(self.ahead, place)
             stream = states[j] if states else []
             out.append([f.combine(point.s, state, f.element(point, self.layout.across)) for f, state in zip(self.foldings, stream)])
             if self.p == len(self.passes.foldings):
                 self._store(point)
             self._remember(point, place, j)
         return out
+
+    def _fetch(self, ahead: Ahead, place: list[Value]) -> None:
+        """What lies at the same place of the next row."""
+        dims = list(ahead.dims)
+        for d, i in zip(self.passes.reduced, place):
+            dims[d] = i
+        point = Point(self.b, self.passes.rows.trace, self.frame.operands, dims, self.layout.dim, self.layout.lanes)
+        for read in ahead.reads:
+            self.frame.operands[read.operand].fetch([point.scalar(read.address)])
 
     def _point(self, block: Block, place: list[Value], mask: Value, known: list[tuple[Node, Val]]) -> Point:
         dims = list(block.dims)

@@ -37,7 +37,7 @@ class Put:
 
 def generate(request: Request) -> Generated:
     """One stage."""
-    ops = [op for op, _ in request.body.makers.values() if op.operation.name == "nn.put"]
+    ops = [op for op in request.body.ops if op.operation.name == "nn.put"]
     if len(ops) != 1 or request.body.results != list(ops[0].results):
         raise Unsuited("more than one put")
     if type_of(ops[0].row).size == 0:

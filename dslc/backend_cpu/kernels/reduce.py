@@ -27,7 +27,7 @@ from ..scalars import Val
 from ..space import lanes_for, unravel, vectors
 from ..stage import Frame, Generated, Request, Stage
 from . import map as map_kernel
-from .passes import MOST_TAPS, Block, Layout, PassEmitter, Passes
+from .passes import MOST_TAPS, Ahead, Block, Layout, PassEmitter, Passes
 
 Value = Any  # an ir.Value
 
@@ -60,8 +60,8 @@ def generate(request: Request) -> Generated:
     schedule, choice = choose(request.schedule, lambda: _by_cost(rows, layout), lambda: _schedules(rows, layout))
     if schedule.chunks:
         return replace(_split(request, space, levels, nest, schedule), choice=choice)
-    passes = Passes(rows, _widened(layout, schedule), request.machine.l2 // 2)
-    return Generated((Stage(lambda frame: _emit_rows(frame, passes, request.streaming), passes.scratch_bytes),), choice=choice)
+    passes = Passes(rows, _widened(layout, schedule), request.machine.l2)
+    return Generated((Stage(lambda frame: _emit_rows(frame, passes, request), passes.scratch_bytes),), choice=choice)
 
 
 def _by_cost(rows: Rows, layout: Layout) -> Schedule:
@@ -147,16 +147,22 @@ def _answer(env: dict[Any, Val]) -> Callable[[Point, Any], Val]:
 # ---- rows, each through all passes
 
 
-def _emit_rows(frame: Frame, passes: Passes, large: bool) -> None:
+def _emit_rows(frame: Frame, passes: Passes, request: Request) -> None:
     rows, layout = passes.rows, passes.layout
     first, last = emit.share(_row_tasks(rows, layout), frame.tid, frame.threads)
-    streaming = large and layout.dim is not None and rows.nest.sizes[layout.dim] % layout.lanes == 0
+    streaming = request.streaming and layout.dim is not None and rows.nest.sizes[layout.dim] % layout.lanes == 0
+    reads = passes.fetched([t.bytes for t in request.operands]) if passes.fetching else []
+
+    def next_row(t: Value) -> Ahead:
+        kept = rows.nest.sizes[: rows.kept]
+        return Ahead(unravel(frame, emit.imin(frame.b.add(t, 1), prod(kept) - 1), kept) + [frame.b.index(0)] * len(passes.reduced), reads)
 
     def task(t: Value) -> None:
         blocks = blocks_of(frame, rows, layout, t, _answer)
         number = 0
         for p, level in enumerate(passes.foldings):
-            states = PassEmitter(frame, passes, p, blocks).run()
+            ahead = next_row(t) if reads and p == passes.fetching else None
+            states = PassEmitter(frame, passes, p, blocks, ahead=ahead).run()
             for block, found in zip(blocks, states):
                 for k, (folding, state) in enumerate(zip(level, found)):
                     block.env[number + k] = state[folding.result]

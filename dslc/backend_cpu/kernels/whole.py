@@ -37,7 +37,7 @@ class Whole:
     @staticmethod
     def of(request: Request, names: Sequence[str], exact: bool = True) -> Whole:
         """The one op of these names in a kernel. Without `exact` narrow floats, which the op would round at each step, go to the workspace."""
-        ops = list(dict.fromkeys(op for op, _ in request.body.makers.values() if op.operation.name in names))
+        ops = [op for op in request.body.ops if op.operation.name in names]
         if len(ops) != 1:
             raise UnsupportedOp(f"a kernel with {len(ops)} of {', '.join(names)}", [s for op in ops for s in spans_of(op.location)])
         direct: list[int | None] = []

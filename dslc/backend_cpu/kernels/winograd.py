@@ -133,8 +133,7 @@ class _Winograd(Places):
 
     def _pays(self, s: _Schedule) -> bool:
         n = self.of
-        rate = 1.0 if self.machine.lanes == 16 else 2.0
-        plain = n.outer * n.filters * n.channels * 9 * n.high * n.wide / self.lanes / rate * PLAIN
+        plain = n.outer * n.filters * n.channels * 9 * n.high * n.wide / self.lanes / self.machine.fmas * PLAIN
         tasks = n.outer * -(-n.high * n.wide // (4 * self.lanes))
         return s.cycles + FILTER * n.filters * n.channels < GAIN * plain * gemm_schedule.idling(max(tasks, gemm_schedule.TASKS))
 

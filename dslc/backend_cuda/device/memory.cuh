@@ -5,6 +5,15 @@
 template <typename T> __device__ __forceinline__ T decode(T x) { return x; }
 template <typename T> __device__ __forceinline__ void encode(T x, T& to) { to = x; }
 
+// A GPU takes an access of several elements at a multiple of its size alone.
+#ifndef DSLC_EMULATED
+template <int BYTES> __device__ __forceinline__ void check_aligned(const void*) {}
+#else
+template <int BYTES> __forceinline__ void check_aligned(const void* at) {
+    if (emulator::checked && (size_t)at % BYTES) emulator::misaligned(at, BYTES);
+}
+#endif
+
 template <int BYTES> struct Chunk;
 template <> struct Chunk<1> { using type = unsigned char; };
 template <> struct Chunk<2> { using type = unsigned short; };
@@ -17,6 +26,7 @@ template <int N, typename T, typename C> __device__ __forceinline__ void load(co
     constexpr int BYTES = N * (int)sizeof(T) < 16 ? N * (int)sizeof(T) : 16, COUNT = BYTES / (int)sizeof(T);
 #pragma unroll
     for (int k = 0; k < N; k += COUNT) {
+        check_aligned<BYTES>(from + k);
         union { typename Chunk<BYTES>::type chunk; T elements[COUNT]; } part = {*reinterpret_cast<const typename Chunk<BYTES>::type*>(from + k)};
 #pragma unroll
         for (int j = 0; j < COUNT; ++j) to[k + j] = decode(part.elements[j]);
@@ -25,6 +35,7 @@ template <int N, typename T, typename C> __device__ __forceinline__ void load(co
 
 // The same in two steps: as they lie, and from that; N * sizeof(T) is 16 or a power of two below.
 template <int N, typename T> __device__ __forceinline__ typename Chunk<N * sizeof(T)>::type load_packed(const T* from) {
+    check_aligned<N * (int)sizeof(T)>(from);
     return *reinterpret_cast<const typename Chunk<N * sizeof(T)>::type*>(from);
 }
 
@@ -38,6 +49,7 @@ template <int N, typename T, typename C> __device__ __forceinline__ void store(T
     constexpr int BYTES = N * (int)sizeof(T) < 16 ? N * (int)sizeof(T) : 16, COUNT = BYTES / (int)sizeof(T);
 #pragma unroll
     for (int k = 0; k < N; k += COUNT) {
+        check_aligned<BYTES>(to + k);
         union Part { typename Chunk<BYTES>::type chunk; T elements[COUNT]; __device__ Part() {} } part;
 #pragma unroll
         for (int j = 0; j < COUNT; ++j) encode(from[k + j], part.elements[j]);

@@ -140,7 +140,7 @@ EMULATOR_CALLED inline void copy_box(void* shared, const TensorMap* map, unsigne
     if (emulator::checked) {
         int first = std::max(0, -places[0]), last = std::min((int)m.box[0], (int)m.dims[0] - places[0]);
         rows_of_box(m, places, [&](int, const char* from, bool inside) {
-            if (inside && first < last) emulator::reads(from + (int64_t)first * m.element, (size_t)(last - first) * m.element, code);
+            if (inside && first < last) emulator::tile_reads(from + (int64_t)first * m.element, (size_t)(last - first) * m.element, code);
         });
         emulator::barrier_used(barrier, file, line);
         emulator::tile_issued(shared, box_bytes(m), code);
@@ -164,7 +164,7 @@ inline void prefetch_map(const TensorMap*) {}
 inline void fence_shared_async() { emulator::proxy_fence(); }
 inline void named_barrier_sync(int number, int threads, EMULATOR_HERE) { emulator::named_barrier(number, threads, true, file, line); }
 inline void named_barrier_arrive(int number, int threads, EMULATOR_HERE) { emulator::named_barrier(number, threads, false, file, line); }
-template <int N> inline void give_registers() {}
-template <int N> inline void take_registers() {}
+template <int N> inline void give_registers(EMULATOR_HERE) { emulator::set_registers(N, false, file, line); }
+template <int N> inline void take_registers(EMULATOR_HERE) { emulator::set_registers(N, true, file, line); }
 
 #endif

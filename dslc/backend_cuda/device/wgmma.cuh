@@ -113,8 +113,8 @@ inline void matrix_reads(int number, unsigned long long descriptor, bool transpo
         for (int k = 0; k < 16; k++) emulator::product_reads(number, matrix_place(descriptor, transposed, x, k), 2, code);
 }
 inline void wgmma_fence(EMULATOR_HERE) {
-    int none = 0;
-    emulator::warpgroup(64, &none, [](int**) {}, file, line);
+    int none = 0, number = emulator::fiber->rank / 128;
+    emulator::warpgroup(64, &none, [=](int**) { emulator::block->warpgroups[number].fenced = true; }, file, line);
 }
 inline void wgmma_commit(EMULATOR_HERE) {
     int none = 0, number = emulator::fiber->rank / 128;
@@ -124,6 +124,7 @@ template <int N> inline void wgmma_wait(EMULATOR_HERE) {
     int none = 0, number = emulator::fiber->rank / 128;
     emulator::warpgroup(66, &none, [=](int**) {
         auto& group = emulator::block->warpgroups[number];
+        group.fenced = false;
         while (!group.products.empty() && group.products.front().group < group.groups - N) {
             auto product = std::move(group.products.front());
             group.products.pop_front();
@@ -138,8 +139,10 @@ template <int N> inline void wgmma_wait(EMULATOR_HERE) {
     }, file, line);
 }
 // Puts a product of K terms in the queue. `first(row, k)` and `second(column, k)` give the operands when it is done; values: [thread][R].
-template <int R, int K, typename First, typename Second> inline void wgmma_issue(float* const (&d)[128], int number, int accumulate, First first, Second second) {
+template <int R, int K, typename First, typename Second>
+inline void wgmma_issue(float* const (&d)[128], int number, int accumulate, First first, Second second, const char* file, int line) {
     auto& group = emulator::block->warpgroups[number];
+    if (!group.fenced) emulator::fail(file, line, "wgmma: no fence between what threads may have done with its registers and a product");
     auto& sums = group.accumulators[d[0]];
     if (!sums.pending++) {
         sums.values.resize(128 * R);
@@ -179,7 +182,7 @@ EMULATOR_CALLED void wgmma(float (&d)[R], unsigned long long a, unsigned long lo
         matrix_reads(number, a, TRANS_A, 64, code);
         matrix_reads(number, b, TRANS_B, 2 * R, code);
         wgmma_issue<R, 32 / (int)sizeof(T)>(sums, number, accumulate, [=](int row, int k) { return matrix_element<T>(a, TRANS_A, row, k); },
-                                            [=](int column, int k) { return matrix_element<T>(b, TRANS_B, column, k); });
+                                            [=](int column, int k) { return matrix_element<T>(b, TRANS_B, column, k); }, file, line);
     }, file, line);
 }
 // Where a thread of the warpgroup has element `i` of the first operand: (row, term).
@@ -210,7 +213,7 @@ EMULATOR_CALLED void wgmma_registers(float (&d)[R], const unsigned (&a)[4], unsi
         emulator::product_issued(number);
         matrix_reads(number, b, TRANS_B, 2 * R, code);
         wgmma_issue<R, K>(sums, number, accumulate, [=](int row, int k) { return rows[row * K + k]; },
-                          [=](int column, int k) { return matrix_element<T>(b, TRANS_B, column, k); });
+                          [=](int column, int k) { return matrix_element<T>(b, TRANS_B, column, k); }, file, line);
     }, file, line);
 }
 

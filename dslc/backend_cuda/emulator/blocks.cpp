@@ -97,6 +97,16 @@ void yield() {
     if (fiber != self) emulator_switch(&self->stack_pointer, fiber->stack_pointer);
 }
 
+// What a thread begins with: the block has all registers of a multiprocessor.
+static int first_registers() { return std::min(65536 / block->threads, 255) / 8 * 8; }
+
+static void check_registers() {
+    if (!block->warpgroups[0].registers) return;
+    int taken = 0, given = first_registers() * block->threads;
+    for (auto& w : block->warpgroups) taken += 128 * (w.registers ? w.registers : first_registers());
+    if (taken > given) fail(fiber->file, fiber->line, "setmaxnreg: the warpgroups take %d registers, the block has %d: one waits for ever", taken, given);
+}
+
 static void entry() {
     block->body(block->parameters);
     fiber->state = State::exited;
@@ -110,6 +120,7 @@ static void entry() {
         if (!block->bulk_copies.empty()) fail(fiber->file, fiber->line, "the block ends while %zu bulk copies are under way", block->bulk_copies.size());
         for (auto& w : block->warpgroups)
             if (!w.products.empty()) fail(fiber->file, fiber->line, "the block ends while %zu products of a warpgroup are under way", w.products.size());
+        check_registers();
     }
     if (!block->live) end_block(), emulator_switch(&finished, block->launcher);
     yield();
@@ -139,8 +150,16 @@ int barrier(int vote, const char* file, int line) {
 
 void named_barrier(int number, int threads, bool waits, const char* file, int line) {
     Inside guard;
-    if (number < 1 || number > 15 || threads % 32) fail(file, line, "no named barrier %d of %d threads", number, threads);
+    if (number < 1 || number > 15 || threads < 32 || threads % 32) fail(file, line, "no named barrier %d of %d threads", number, threads);
+    int said[2] = {number, threads};
+    collective(~0u, 36 + waits, said, [=](int** lane, unsigned) {  // a whole warp arrives
+        for (int i = 0; i < 32; i++)
+            if (!lane[i] || lane[i][0] != number || lane[i][1] != threads) fail(file, line, "named barrier %d: lanes of a warp do not agree", number);
+    }, file, line);
     int& waiting = block->named_waiting[number];
+    if (waiting && block->named_threads[number] != threads)
+        fail(file, line, "named barrier %d of %d threads, at which others wait for %d", number, threads, block->named_threads[number]);
+    block->named_threads[number] = threads;
     fiber->file = file, fiber->line = line, fiber->mask = number;
     if (waits) fiber->state = State::at_named_barrier;
     arrived(&waiting);
@@ -155,6 +174,16 @@ void named_barrier(int number, int threads, bool waits, const char* file, int li
     if (!waits) return;
     yield();
     waited(&waiting);
+}
+
+void set_registers(int count, bool more, const char* file, int line) {
+    int none = 0, number = fiber->rank / 128;
+    warpgroup(69 + more, &none, [=](int**) {
+        int& mine = block->warpgroups[number].registers;
+        int before = mine ? mine : first_registers();
+        if (more ? count < before : count > before) fail(file, line, "setmaxnreg: from %d registers %s to %d", before, more ? "up" : "down", count);
+        mine = count;
+    }, file, line);
 }
 
 void complete(unsigned long long* place) {

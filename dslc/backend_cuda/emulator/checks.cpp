@@ -197,6 +197,10 @@ void touch(Checker& c, const Region& r, size_t size, const Access& now, bool wri
             bad(now, text("%s of byte %zu of shared memory by %s, for which no fence makes visible what %s has written there", writes ? "a write" : "a read", k,
                           who(c, now).c_str(), who(c, wrote).c_str()));
         }
+        if (now.engine && r.buffer && wrote.block && !wrote.engine) {
+            block->fault->places[1] = wrote.place;
+            bad(now, text("a read of byte %zu of %s by the copy engine, which %s has written in this launch", k, r.buffer->name, who(c, wrote).c_str()));
+        }
         for (const Access& read : cell.reads)
             if (writes && !comes_behind(read) && !(now.atomic && read.atomic)) unordered(c, r, k, read, false, now, true);
         if (writes) cell.write = now;
@@ -231,8 +235,14 @@ Access by_thread(const Checker& c, void* code, bool atomic = false) {
     return {c.block, c.known[fiber->rank][fiber->rank], c.place(code), (uint16_t)fiber->rank, atomic, false, false, (uint16_t)c.fences[fiber->rank].size()};
 }
 
+[[noreturn]] void at_no_multiple(Checker& c, const Access& now, const void* place, size_t size) {
+    Region r;
+    std::string where = !found(c, (const char*)place, 1, r) ? "" : r.buffer ? text(" (byte %zu of %s)", r.first, r.buffer->name) : " (shared memory)";
+    bad(now, text("misaligned: an access of %zu bytes by %s at an address%s that is no multiple of its size", size, who(c, now).c_str(), where.c_str()));
+}
+
 // An access that a kernel makes. What is neither its own (its stack, its indices), nor shared memory, nor in a buffer is out of bounds.
-void access(void* address, size_t size, bool writes, bool atomic, void* code) {
+void access(void* address, size_t size, bool writes, bool atomic, void* code, size_t alignment = 1) {
     Block* b = block;
     Fiber* f = fiber;
     if (!b || b == (Block*)-1 || !f || f->inside) return;  // -1: while a launcher fills shared memory
@@ -243,6 +253,7 @@ void access(void* address, size_t size, bool writes, bool atomic, void* code) {
     Checker& c = *b->checker;
     Region r;
     Access now = by_thread(c, code, atomic);
+    if ((uintptr_t)at % alignment) at_no_multiple(c, now, at, size);
     if (found(c, at, size, r)) touch(c, r, size, now, writes, c.known[f->rank]);
     else if (writes || (uintptr_t)at < c.image || (uintptr_t)at >= c.image_end) outside(now, at, size, writes);
 }
@@ -300,9 +311,21 @@ void landed(Checker& c, void* to, size_t size, size_t thread, uint32_t clock) {
 }
 }  // namespace
 
+void tile_reads(const void* place, size_t size, void* code) {
+    Checker& c = *block->checker;
+    Access now = by_thread(c, code);
+    now.engine = true;
+    touch(c, region(c, place, size, now, false), size, now, false, c.known[now.thread]);
+}
+
 void copy_issued(void* to, size_t size, void* code) { issued(to, size, false, code); }
 
 void tile_issued(void* to, size_t size, void* code) { issued(to, size, true, code); }
+
+void misaligned(const void* place, size_t size) {
+    Checker& c = *block->checker;
+    at_no_multiple(c, by_thread(c, EMULATOR_CODE), place, size);
+}
 
 void declared(const void* variable, size_t size, const char* name) {
     if (fiber->inside) return;
@@ -427,22 +450,22 @@ void product_waited(int warpgroup, int products_before) {
 }  // namespace emulator
 
 #define PLAIN(n)                                                                                                \
-    void __tsan_read##n(void* p) { emulator::access(p, n, false, false, EMULATOR_CODE); }                                \
-    void __tsan_write##n(void* p) { emulator::access(p, n, true, false, EMULATOR_CODE); }                                \
+    void __tsan_read##n(void* p) { emulator::access(p, n, false, false, EMULATOR_CODE, n); }                             \
+    void __tsan_write##n(void* p) { emulator::access(p, n, true, false, EMULATOR_CODE, n); }                             \
     void __tsan_unaligned_read##n(void* p) { emulator::access(p, n, false, false, EMULATOR_CODE); }                      \
     void __tsan_unaligned_write##n(void* p) { emulator::access(p, n, true, false, EMULATOR_CODE); }
 #define ATOMIC(bits, T)                                                                                         \
     T __tsan_atomic##bits##_load(const volatile T* p, int) {                                                    \
-        emulator::access((void*)p, bits / 8, false, true, EMULATOR_CODE);                                                \
+        emulator::access((void*)p, bits / 8, false, true, EMULATOR_CODE, bits / 8);                                              \
         return __atomic_load_n(p, __ATOMIC_SEQ_CST);                                                            \
     }                                                                                                           \
     void __tsan_atomic##bits##_store(volatile T* p, T x, int) {                                                 \
-        emulator::access((void*)p, bits / 8, true, true, EMULATOR_CODE);                                                 \
+        emulator::access((void*)p, bits / 8, true, true, EMULATOR_CODE, bits / 8);                                                 \
         __atomic_store_n(p, x, __ATOMIC_SEQ_CST);                                                               \
     }                                                                                                           \
     T __tsan_atomic##bits##_fetch_add(volatile T* p, T x, int) { return __atomic_fetch_add(p, x, __ATOMIC_SEQ_CST); } \
     int __tsan_atomic##bits##_compare_exchange_strong(volatile T* p, T* old, T x, int, int) {                   \
-        emulator::access((void*)p, bits / 8, true, true, EMULATOR_CODE);                                                 \
+        emulator::access((void*)p, bits / 8, true, true, EMULATOR_CODE, bits / 8);                                                 \
         return __atomic_compare_exchange_n(p, old, x, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);               \
     }
 extern "C" {

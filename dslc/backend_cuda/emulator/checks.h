@@ -37,9 +37,11 @@ EMULATOR_HOOK(void end_launch(Block& b))
 #define EMULATOR_UNSEEN __attribute__((no_sanitize("thread")))  // of a function that computes for the emulator: faster
 #define EMULATOR_CODE __builtin_return_address(0)
 EMULATOR_HOOK(void reads(const void* place, size_t size, void* code))
+EMULATOR_HOOK(void misaligned(const void* place, size_t size))  // an access by the running thread at no multiple of its size
 EMULATOR_HOOK(void declared(const void* variable, size_t size, const char* name))  // in shared memory, by the kernel that runs
 // By the running thread, itself or as the copy engine; until it has landed nobody may touch the place.
 EMULATOR_HOOK(void copy_issued(void* to, size_t size, void* code))
+EMULATOR_HOOK(void tile_reads(const void* place, size_t size, void* code))
 EMULATOR_HOOK(void tile_issued(void* to, size_t size, void* code))
 EMULATOR_HOOK(void copy_landed(void* to, size_t size))
 EMULATOR_HOOK(void tile_landed(void* to, size_t size, const void* mbarrier))

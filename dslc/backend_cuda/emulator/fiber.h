@@ -37,6 +37,8 @@ struct Warpgroup {
     std::map<float*, Accumulator> accumulators;
     std::deque<Product> products;
     int groups;
+    bool fenced;  // since its threads could last touch registers that products use
+    int registers;  // of a thread, where it has given some back or taken some, else 0
 };
 
 struct Fiber {
@@ -92,6 +94,7 @@ struct Block {
     std::deque<std::function<void()>> bulk_copies;  // issued, not yet done
     std::vector<Warpgroup> warpgroups;
     int named_waiting[16];  // warps that have arrived at each named barrier, in threads
+    int named_threads[16];  // how many meet there, as the first of them said
     ~Block();
 };
 

@@ -33,6 +33,9 @@ template <typename A, typename All> inline void warpgroup(int operation, A* argu
 // `threads` threads meet at a barrier of that number; those that only arrive go on.
 void named_barrier(int number, int threads, bool waits, const char* file, int line);
 
+// The warpgroup gives registers back down to so many a thread, or takes up to so many: together they must find what they take.
+void set_registers(int count, bool more, const char* file, int line);
+
 // The 8 bytes of an mbarrier: arrivals that a phase needs and still lacks, bytes that it still lacks.
 struct Mbarrier {
     uint32_t phase : 1, count : 15, lacking : 15, live : 1;

@@ -7,12 +7,13 @@ from functools import partial
 from typing import Any
 
 from dslc.core.errors import UnsupportedOp
+from dslc.ir.bodies import KINDS
 from dslc.ir.rows import Unsuited
 from dslc.ir.schedules import BY_COST
 from dslc.ir.types import spans_of
 
 from ..stage import Generated, Generator, Request
-from . import attention, attention_hopper, attention_mma, attention_rows, composite, contract, fft, map, put, reduce, scan, scatter, sort
+from . import attention, attention_hopper, attention_mma, attention_rows, composite, contract, few_rows, fft, map, put, reduce, scan, scatter, sort
 
 OP_BY_OP = '{"OpByOp": {}}'  # the schedule of a kernel that `composite` makes though its own generator could
 
@@ -45,23 +46,22 @@ GENERATORS: dict[str, Generator] = {
     "contract": contract.generate,
     "fft": fft.generate,
     "map": map.generate,
+    "product": few_rows.generate,
     "put": put.generate,
     "reduce": reduce.generate,
     "scan": scan.generate,
     "scatter": scatter.generate,
     "sort": sort.generate,
 }
-KINDS = {"nn.contract": "contract", "nn.conv": "contract", "nn.reduce": "reduce", "nn.argreduce": "reduce", "nn.fold": "reduce", "nn.fft": "fft",
-         "nn.cumulative": "scan", "nn.put": "put", "nn.scatter": "scatter", "nn.sort": "sort"}  # fmt: skip
 
 
 def generate(kind: str, request: Request) -> Generated:
     """The kernel of a kind. UnsupportedOp, at its line, for an op that no generator knows."""
-    heavy = {op: KINDS.get(op.operation.name) for op, _ in request.body.makers.values() if op.structure not in composite.POINTWISE}
+    heavy = {op: KINDS.get(op.operation.name) for op in request.body.heavy}
     if not heavy:
         kind = "map" if len({t.shape for t in request.results}) == 1 else "several"
     alone = all(k == kind for k in heavy.values()) and (kind in ("map", "reduce") or len(heavy) == 1) and kind in GENERATORS
-    if (alone or kind == "attention") and request.schedule != OP_BY_OP:
+    if (alone or kind in ("attention", "product")) and request.schedule != OP_BY_OP:
         try:
             made = GENERATORS[kind](request)
         except Unsuited:

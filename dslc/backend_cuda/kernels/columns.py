@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import prod
 
+from dslc.ir.index import Expr
 from dslc.ir.rows import Rows
 from dslc.ir.trace import Product, Read, invariant, survey, symbols_of
 
@@ -23,17 +24,16 @@ SECTOR = 32  # bytes that memory gives at once: neighbouring threads take no les
 
 
 def width_of(request: Request, rows: Rows, dim: int) -> int:
-    """Neighbouring columns that a thread takes: 16 bytes of the matrix; 1 where the kernel is no such product."""
-    if len(rows.folds) != 1 or len(rows.folds[0]) != 1 or not isinstance(rows.folds[0][0].node, Product) or dim != rows.kept - 1:
+    """Neighbouring columns that a thread takes: 16 bytes of each matrix; 1 where the kernel is no such product, or no such products."""
+    if len(rows.folds) != 1 or not all(isinstance(f.node, Product) for f in rows.folds[0]) or dim != rows.kept - 1:
         return 1
     if not all(row for _, _, row in rows.results):
         return 1
-    reads = survey(rows.trace, [rows.folds[0][0].node]).reads
-    wide = [r for r in reads if _wide(request, r, dim, 2)]
-    if not wide or any(r.dtype.bits < 16 for r in wide):
+    wide = [[r for r in survey(rows.trace, [f.node]).reads if _wide(request, r, dim, 2)] for f in rows.folds[0]]
+    if not all(wide) or any(r.dtype.bits < 16 for reads in wide for r in reads):
         return 1
-    width = 16 // min(r.dtype.bytes for r in wide)
-    fits = rows.nest.sizes[dim] % width == 0 and any(_wide(request, r, dim, width) for r in wide)
+    width = 16 // min(r.dtype.bytes for reads in wide for r in reads)
+    fits = rows.nest.sizes[dim] % width == 0 and all(any(_wide(request, r, dim, width) for r in reads) for reads in wide)
     return width if fits else 1
 
 
@@ -42,13 +42,16 @@ def _wide(request: Request, read: Read, dim: int, width: int) -> bool:
     return not read.tests and request.operand_aligned(read.operand) and chunked(read.address, dim, width)
 
 
-def columns_function(request: Request, rows: Rows, width: int, memory: Callable[[FunctionWriter], Callable[[int], Memory]]) -> Function:
-    """The kernel's one function."""
+Prepare = Callable[[FunctionWriter, Callable[[int], Memory], Callable[[Expr], str], int], Callable[[int], Memory]]
+
+
+def columns_function(request: Request, rows: Rows, width: int, memory: Callable[[FunctionWriter], Callable[[int], Memory]],
+                     prepare: Prepare | None = None) -> Function:  # fmt: skip
+    """The kernel's one function. `prepare(w, memory, index, threads)` writes what a block does first for its row, and gives the memory from then on."""
     w = FunctionWriter(request)
     kept, reduced = rows.nest.sizes[: rows.kept], rows.nest.sizes[rows.kept :]
-    points, chunks = prod(reduced), kept[-1] // width
-    fold = rows.folds[0][0]
-    matrix = [r for r in survey(rows.trace, [fold.node]).reads if _wide(request, r, rows.kept - 1, width)]
+    points, chunks, folds = prod(reduced), kept[-1] // width, rows.folds[0]
+    matrix = [r for r in survey(rows.trace, [f.node for f in folds]).reads if _wide(request, r, rows.kept - 1, width)]
     lanes, threads = _shape(request, prod(kept[:-1]), chunks, points, SECTOR // (width * min(r.dtype.bytes for r in matrix)))
     shares, groups = threads // lanes, -(-chunks // lanes)
     integer = index_type(prod(rows.nest.sizes), *(t.size for t in (*request.operands, *request.results)))
@@ -61,21 +64,39 @@ def columns_function(request: Request, rows: Rows, width: int, memory: Callable[
     here = memory(w)
     _ask(w, rows, here, [*outer[:-1], column], [r for r in matrix if not symbols_of(r.address)], shares, points, integer)
     w.ahead_ends()
-    wide = fold.parts[0]
-    w.line(f"{computed_type(wide)} s[{width}] = {{}};")
-    _sums(w, rows, here, [*outer[:-1], column], width, shares, points, integer)
-    _meet(w, computed_type(wide), width, lanes, threads // 32)
+    if prepare is not None:
+        here = prepare(w, here, Point(w, rows.trace, here, [*outer[:-1], column, *["0"] * len(reduced)], integer=integer).index, threads)
+    sums = [w.fresh("s") for _ in folds]
+    for name, fold in zip(sums, folds):
+        w.line(f"{computed_type(fold.parts[0])} {name}[{width}] = {{}};")
+    _sums(w, rows, here, [*outer[:-1], column], sums, width, shares, points, integer)
+    totals = [_meet(w, computed_type(f.parts[0]), name, width, lanes, threads // 32) for name, f in zip(sums, folds)]
+    w.line("__syncthreads();")
     with w.block(f"if (threadIdx.x < {lanes * width} && {group} * {lanes * width} + (int)threadIdx.x < {kept[-1]})"):
         w.line(f"const int mine = {group} * {lanes * width} + threadIdx.x;")
-        w.line(f"{computed_type(wide)} sum = meeting[threadIdx.x];")
-        w.line(f"for (int part = 1; part < {threads // 32}; ++part) sum = sum + meeting[part * {lanes * width} + threadIdx.x];")
+        found = []
+        for fold, name in zip(folds, totals):
+            total = w.fresh("sum")
+            w.line(f"{computed_type(fold.parts[0])} {total} = {name}[threadIdx.x];")
+            w.line(f"for (int part = 1; part < {threads // 32}; ++part) {total} = {total} + {name}[part * {lanes * width} + threadIdx.x];")
+            found.append(Val(total, fold.dtype))
         dims = [*outer[:-1], "mine", *["0"] * len(reduced)]
-        point = Point(w, rows.trace, here, dims, lambda node: Val("sum", fold.dtype), integer=integer)
-        values = [(point.value(node), address, k) for k, (node, address, _) in enumerate(rows.results)]
-        for value, address, k in values:
-            w.line(f"store({w.result(k).name} + {point.index(address)}, {value.text});")
+        store_results(w, rows, lambda: Point(w, rows.trace, here, dims, lambda node: found[node.key], integer=integer))
     words = f"{lanes} x {width} columns a block, {shares} threads share the {points} rows of each"
     return w.function((prod(kept[:-1]) * groups,), (threads,), schedule=words)
+
+
+def store_results(w: FunctionWriter, rows: Rows, point_of: Callable[[], Point]) -> None:
+    """Stores the results of a row, those that are not written everywhere where their tests hold."""
+    point = point_of()
+    everywhere = [(point.value(node), address, k) for k, (node, address, _) in enumerate(rows.results) if k not in rows.only]
+    for value, address, k in everywhere:
+        w.line(f"store({w.result(k).name} + {point.index(address)}, {value.text});")
+    for k, tests in rows.only.items():
+        node, address, _ = rows.results[k]
+        with w.block(f"if ({point_of().all_of(tests)})"):
+            inside = point_of()
+            w.line(f"store({w.result(k).name} + {inside.index(address)}, {inside.value(node).text});")
 
 
 def _shape(request: Request, rows: int, chunks: int, points: int, least: int) -> tuple[int, int]:
@@ -101,37 +122,41 @@ def _ask(
             w.prefetch(f"{memory(read.operand).name} + {point.index(read.address)}")
 
 
-def _sums(w: FunctionWriter, rows: Rows, memory: Callable[[int], Memory], row: list[str], width: int, shares: int, points: int, integer: str) -> None:
-    """This thread's sums over its rows of the matrix."""
+def _sums(w: FunctionWriter, rows: Rows, memory: Callable[[int], Memory], row: list[str], sums: Sequence[str], width: int, shares: int, points: int,
+          integer: str) -> None:  # fmt: skip
+    """This thread's sums over its rows of the matrices."""
     reduced = rows.nest.sizes[rows.kept :]
-    fold, dim = rows.folds[0][0], rows.kept - 1
+    folds, dim = rows.folds[0], rows.kept - 1
+    nodes = [f.node for f in folds]
     turns = -(-points // shares)
-    w.line(f"#pragma unroll {min(UNROLLED, turns)}")
+    w.line(f"#pragma unroll {max(1, min(UNROLLED // len(folds), turns))}")
     with w.block(f"for (int k = 0; k < {turns}; ++k)"):
         w.line(f"const int c = share + k * {shares};")
         if points % shares:
             w.line(f"if (c >= {points}) break;")
         place = delinearized(w, "c", list(reduced), stem="r") if reduced else []
         base = Point(w, rows.trace, memory, [*row, *place], integer=integer)
-        known: dict[int, Val] = {id(n): base.value(n) for n in invariant(rows.trace, [fold.node], {dim})}
-        for read in survey(rows.trace, [fold.node]).reads:
+        known: dict[int, Val] = {id(n): base.value(n) for n in invariant(rows.trace, nodes, {dim})}
+        for read in survey(rows.trace, nodes).reads:
             if id(read) not in known and _wide(w.request, read, dim, width):
                 known[id(read)] = Val(f"{load_chunk(w, base, memory, read, width)}[j]", read.dtype)
         with w.unrolled("j", width):
             point = Point(w, rows.trace, memory, [*row[:-1], f"({row[-1]} + j)", *place], known=known, integer=integer)
             s = Arithmetic(w)
-            x = point.value(fold.node)
-            w.line(f"s[j] = {s.add(Val('s[j]', fold.parts[0]), s.cast(x, x.dtype, fold.parts[0])).text};")
+            for name, fold in zip(sums, folds):
+                x = point.value(fold.node)
+                w.line(f"{name}[j] = {s.add(Val(f'{name}[j]', fold.parts[0]), s.cast(x, x.dtype, fold.parts[0])).text};")
 
 
-def _meet(w: FunctionWriter, kind: str, width: int, lanes: int, warps: int) -> None:
-    """The sums of threads with the same columns: within a warp by shuffles, from each warp in shared memory."""
+def _meet(w: FunctionWriter, kind: str, name: str, width: int, lanes: int, warps: int) -> str:
+    """The sums of threads with the same columns: within a warp by shuffles, from each warp in shared memory, where they are behind a barrier."""
     with w.unrolled("j", width):
         offset = lanes
         while offset < 32:
-            w.line(f"s[j] = s[j] + __shfl_xor_sync(0xffffffffu, s[j], {offset});")
+            w.line(f"{name}[j] = {name}[j] + __shfl_xor_sync(0xffffffffu, {name}[j], {offset});")
             offset *= 2
-    w.line(f"__shared__ {kind} meeting[{warps * lanes * width}];")
+    meeting = w.fresh("meeting")
+    w.line(f"__shared__ {kind} {meeting}[{warps * lanes * width}];")
     with w.block(f"if (threadIdx.x % 32 < {lanes})"), w.unrolled("j", width):
-        w.line(f"meeting[threadIdx.x / 32 * {lanes * width} + lane * {width} + j] = s[j];")
-    w.line("__syncthreads();")
+        w.line(f"{meeting}[threadIdx.x / 32 * {lanes * width} + lane * {width} + j] = {name}[j];")
+    return meeting

@@ -6,20 +6,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from dslc.core.errors import UnsupportedOp
 from dslc.ir import index
-from dslc.ir.trace import Body, Coordinates, Node, Read, Test, Trace
-from dslc.ir.types import TensorType, type_of
+from dslc.ir.trace import Coordinates, Node, Read, Test, Trace
+from dslc.ir.types import TensorType, spans_of, type_of
 
 from ..stage import Function, FunctionWriter, Generated, Generator, Memory, Parameter, Request
 from ..types import accumulator
 from .map import sweep_function, sweeps_of
 
-POINTWISE = ("elementwise", "generator", "view", "gather", "join")
-
 
 def generate(request: Request, generator_of: Callable[[Any], Generator]) -> Generated:
     """Functions of every op that is not pointwise, in order, then sweeps for the results. `generator_of(op)` gives the generator of a single op."""
-    heavy = [op for op in dict.fromkeys(op for op, _ in request.body.makers.values()) if op.structure not in POINTWISE]
+    heavy = request.body.heavy
+    put = next((op for op in heavy if op.operation.name == "nn.put"), None)
+    if put is not None:
+        raise UnsupportedOp("put behind an op that no kernel has with it", spans_of(put.location))
     values: list[Any] = []
     offsets: list[int] = []
     functions: list[Function] = []
@@ -48,16 +50,7 @@ def generate(request: Request, generator_of: Callable[[Any], Generator]) -> Gene
 
 def _sub_request(request: Request, known: list[Any], results: list[Any], op: Any, suffix: str) -> Request:
     """The request for one op's results, with those of earlier ops as operands; what lies in the workspace is there in its wide type."""
-    body = request.body
-    makers = {v: maker for v, maker in body.makers.items() if (maker[0].structure in POINTWISE or maker[0] == op) and v not in known}
-    used: dict[Any, None] = {}
-    stack = list(results)
-    while stack:
-        value = stack.pop()
-        if value not in used:
-            used[value] = None
-            stack += makers[value][0].operands if value in makers else []
-    part = Body([*body.operands, *known], {v: m for v, m in makers.items() if v in used}, results, body.tables)
+    part = request.body.of_one(op, known)
     operands = (*request.operands, *map(_wide, known))
     aligned = (*request.aligned[: len(request.operands)], *(True for _ in (*known, *results)))
     return Request(request.name + suffix, part, operands, tuple(map(_wide, results)), request.arch, aligned)

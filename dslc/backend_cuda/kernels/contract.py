@@ -33,7 +33,7 @@ LEAST = 4  # rows, or columns, below which a product is a fold of each result's 
 def generate(request: Request) -> Generated:
     """One function, or two where the terms are split; a fold of products where one side has hardly an extent of its own, or the type is an integer.
     Unsuited where a result is not made from one sum."""
-    ops = list(dict.fromkeys(op for op, _ in request.body.makers.values() if op.operation.name in CONTRACTIONS))
+    ops = [op for op in request.body.ops if op.operation.name in CONTRACTIONS]
     if len(ops) != 1:
         raise Unsuited(f"{len(ops)} contractions")
     if all(t.size == 0 for t in request.results):

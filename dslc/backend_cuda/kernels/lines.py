@@ -22,7 +22,7 @@ class Lines:
     """
 
     def __init__(self, request: Request, name: str) -> None:
-        ops = [op for op in dict.fromkeys(op for op, _ in request.body.makers.values()) if op.operation.name == name]
+        ops = [op for op in request.body.ops if op.operation.name == name]
         if len(ops) != 1 or request.body.results != list(ops[0].results):
             raise Unsuited(f"more than one {name}")
         self.request, self.op = request, ops[0]

@@ -17,7 +17,7 @@ THREADS = 256
 
 def generate(request: Request) -> Generated:
     """One function: a thread an element of the row."""
-    ops = [op for op, _ in request.body.makers.values() if op.operation.name == "nn.put"]
+    ops = [op for op in request.body.ops if op.operation.name == "nn.put"]
     if len(ops) != 1 or request.body.results != list(ops[0].results):
         raise Unsuited("more than one put")
     op = ops[0]

@@ -50,7 +50,7 @@ def generate(request: Request) -> Generated:
     if rows.scattered or few:
         return _split(request, space, levels, nest)
     if not layout.across and layout.dim is not None and (width := columns.width_of(request, rows, layout.dim)) > 1:
-        return Generated((columns.columns_function(request, rows, width, _memory),))
+        return Generated((columns.columns_function(request, rows, width, memory_of),))
     return Generated((_rows_function(request, rows, layout),), choice=choice)
 
 
@@ -77,7 +77,7 @@ def choose_layout(rows: Rows, request: Request) -> Layout:
     while threads < 512 and count * threads < request.arch.sms * 512 and chunks >= 4 * threads:
         threads *= 2
     threads = _holding(threads, chunks, width, rows)
-    layout = Layout(True, dim, threads, max(1, 256 // threads) if threads <= WARP else 1, width, _turns(chunks, threads, rows, width))
+    layout = Layout(True, dim, threads, max(1, 256 // threads) if threads <= WARP else 1, width, turns_of(chunks, threads, rows, width))
     return _in_shared(layout, points, chunks, rows, request)
 
 
@@ -108,8 +108,8 @@ def _beside(rows: Rows, request: Request, dim: int) -> Layout:
     while shares > 1 and shares * lanes > WARP and shares * lanes // WARP * lanes * width * parts > MOST_SHARED:
         shares //= 2
     if shares == 1 or shares * lanes < WARP:
-        return Layout(False, dim, 1, THREADS, width, _turns(points, 1, rows, width))
-    return Layout(False, dim, shares, lanes, width, _turns(points, shares, rows, width))
+        return Layout(False, dim, 1, THREADS, width, turns_of(points, 1, rows, width))
+    return Layout(False, dim, shares, lanes, width, turns_of(points, shares, rows, width))
 
 
 def _rows_at_once(rows: Rows, request: Request, dim: int) -> int:
@@ -151,7 +151,7 @@ def _passes(rows: Rows) -> int:
     return len(rows.levels) + any(not row for _, _, row in rows.results)
 
 
-def _turns(chunks: int, threads: int, rows: Rows, width: int = 1) -> int:
+def turns_of(chunks: int, threads: int, rows: Rows, width: int = 1) -> int:
     """Chunks a thread takes where a row's values stay in registers from pass to pass, else 0."""
     turns = -(-chunks // threads)
     return turns if _passes(rows) > 1 and turns * width <= _most_points(width) else 0
@@ -170,7 +170,7 @@ def _holding(threads: int, chunks: int, width: int, rows: Rows) -> int:
     return threads
 
 
-def _memory(w: FunctionWriter, buffers: Callable[[int], Memory] | None = None) -> Callable[[int], Memory]:
+def memory_of(w: FunctionWriter, buffers: Callable[[int], Memory] | None = None) -> Callable[[int], Memory]:
     def memory(k: int) -> Memory:
         if k < len(w.request.operands):
             return w.operand(k)
@@ -180,7 +180,7 @@ def _memory(w: FunctionWriter, buffers: Callable[[int], Memory] | None = None) -
     return memory
 
 
-def _integer(request: Request, rows: Rows) -> str:
+def integer_of(request: Request, rows: Rows) -> str:
     return index_type(prod(rows.nest.sizes), *(t.size for t in (*request.operands, *request.results)))
 
 
@@ -189,8 +189,8 @@ def _integer(request: Request, rows: Rows) -> str:
 
 def _rows_function(request: Request, rows: Rows, layout: Layout) -> Function:
     w = FunctionWriter(request)
-    writer = RowWriter(w, rows, layout, _memory(w), _integer(request, rows))
-    grid, live = _place_rows(w, writer)
+    writer = RowWriter(w, rows, layout, memory_of(w), integer_of(request, rows))
+    grid, live = place_rows(w, writer)
     writer.ask(grid)
     keep = writer.kept()
     number = 0
@@ -198,32 +198,32 @@ def _rows_function(request: Request, rows: Rows, layout: Layout) -> Function:
         states = writer.run_pass(p, keep)
         writer.folded(states)
         for k, state in enumerate(states):
-            writer.found[number + k] = _result(state)
+            writer.found[number + k] = result_of(state)
         number += len(level)
     row = [(node, address, k) for k, (node, address, is_row) in enumerate(rows.results) if is_row]
     if row:
-        with w.block(f"if ({_first_with_row(layout, live)})"):
+        with w.block(f"if ({first_with_row(layout, live)})"):
             writer.store_row(row)
     if writer.outputs:
         with w.block(f"if ({live})") if live else w.block(""):
             writer.run_pass(len(rows.folds), keep)
     blocks = 1024 // layout.threads if layout.shared else 1
-    words = _words(layout, writer.points)
+    words = in_words(layout, writer.points)
     return w.function((grid,), (layout.block,), shared_bytes=writer.shared_bytes, blocks_per_sm=blocks, schedule=words)
 
 
-def _first_with_row(layout: Layout, live: str) -> str:
+def first_with_row(layout: Layout, live: str) -> str:
     """The test for one thread of a group that has a row."""
     first = "" if layout.threads == 1 else "lane == 0" if layout.across else "share == 0"
     return " && ".join(filter(None, (first, live))) or "true"
 
 
-def _result(state: State) -> Val:
+def result_of(state: State) -> Val:
     k = state.fold.result
     return Val(state.names[k], state.fold.parts[k] if state.fold.place is not None else state.fold.dtype)
 
 
-def _words(layout: Layout, points: int) -> str:
+def in_words(layout: Layout, points: int) -> str:
     where = "shared memory" if layout.shared else "registers"
     held = f", kept in {where} between passes ({layout.turns} x {layout.width} a thread)" if layout.turns else ""
     if layout.across:
@@ -232,7 +232,7 @@ def _words(layout: Layout, points: int) -> str:
     return f"{layout.threads} threads to {rows} of {points} points, {layout.rows * layout.width} rows a block{held}"
 
 
-def _place_rows(w: FunctionWriter, writer: RowWriter, chunks: int = 1) -> tuple[int, str]:
+def place_rows(w: FunctionWriter, writer: RowWriter, chunks: int = 1) -> tuple[int, str]:
     """Writes which row this thread belongs to, its number in the group, and, with chunks, which one; (blocks, test that the row exists)."""
     layout, kept = writer.layout, writer.sizes[: writer.rows.kept]
     count, integer = prod(kept), writer.integer
@@ -363,7 +363,7 @@ def _store_rows(w: FunctionWriter, rows: Rows, numbers: Sequence[int], folds: di
     behind = len(w.request.operands)
     reads = survey(rows.trace, [rows.results[k][0] for k in numbers]).reads
     known = {id(r): folds[r.operand - behind] for r in reads if r.operand - behind in folds}
-    point = Point(w, rows.trace, _memory(w, lambda k: buffer(w, k)), dims, known=known, integer=_integer(w.request, rows))
+    point = Point(w, rows.trace, memory_of(w, lambda k: buffer(w, k)), dims, known=known, integer=integer_of(w.request, rows))
     values = [(point.value(rows.results[k][0]), rows.results[k][1], k) for k in numbers]
     for value, address, k in values:
         w.line(f"store({w.result(k).name} + {point.index(address)}, {value.text});")
@@ -390,8 +390,8 @@ def _partials(request: Request, rows: Rows, layout: Layout, p: int, area: _Area,
               length: int, pieces: int, early: Sequence[int]) -> Function:  # fmt: skip
     """Level p over one chunk of every row: states [chunk, row], and the results of the numbers `early`."""
     w = FunctionWriter(request, f"_part{p}")
-    writer = RowWriter(w, rows, layout, _memory(w, lambda k: buffer(w, k)), _integer(request, rows))
-    grid, live = _place_rows(w, writer, chunks)
+    writer = RowWriter(w, rows, layout, memory_of(w, lambda k: buffer(w, k)), integer_of(request, rows))
+    grid, live = place_rows(w, writer, chunks)
     writer.early([(rows.results[k][0], rows.results[k][1], k) for k in early], live)
     integer = writer.integer
     low, high = "0", str(pieces)
@@ -400,14 +400,14 @@ def _partials(request: Request, rows: Rows, layout: Layout, p: int, area: _Area,
         high = w.value("high", integer, f"min({low} + {length}, {pieces})")
     states = writer.run_pass(p, [], low, high)
     writer.folded(states)
-    with w.block(f"if ({_first_with_row(layout, live)})"):
+    with w.block(f"if ({first_with_row(layout, live)})"):
         kept = writer.sizes[: rows.kept]
         place = rows.trace.tidy(index.linearize(tuple(index.Dim(d) for d in range(len(kept))), kept))
         of_chunk = f" + chunk * {prod(kept)}" if chunks > 1 else ""
         for f, (state, buffers) in enumerate(zip(states, area.partials[p])):
             for part, (name, b) in enumerate(zip(state.names, buffers)):
                 writer.store(w.workspace(f"partial{f}_{part}", b.offset, b.type).name + of_chunk, place, name, True)
-    return w.function((grid,), (layout.block,), schedule=f"{chunks} chunks a row, {_words(layout, writer.points)}")
+    return w.function((grid,), (layout.block,), schedule=f"{chunks} chunks a row, {in_words(layout, writer.points)}")
 
 
 def _folds(request: Request, rows: Rows, p: int, area: _Area, buffer: Callable[[FunctionWriter, int], Memory], chunks: int, count: int,
@@ -443,6 +443,6 @@ def _folds(request: Request, rows: Rows, p: int, area: _Area, buffer: Callable[[
         w.line(f"{'if (lane == 0) ' if warp else ''}store({buffer(w, first + k).name} + row, {state.names[state.fold.result]});")
     if finished:
         with w.block("if (lane == 0)" if warp else ""):
-            _store_rows(w, rows, finished, {first + k: _result(state) for k, state in enumerate(states)}, buffer)
+            _store_rows(w, rows, finished, {first + k: result_of(state) for k, state in enumerate(states)}, buffer)
     threads = count * WARP if warp else count
     return w.function((-(-threads // 256),), (256,), schedule=f"{'a warp' if warp else 'a thread'} a row, {chunks} partial states")

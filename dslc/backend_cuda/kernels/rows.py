@@ -97,8 +97,9 @@ def combined(s: Arithmetic, fold: Fold, a: Sequence[Val], b: Sequence[Val]) -> l
 class RowWriter:
     """Writes a reduce kernel's function: `rows` through all its passes, or one pass over a chunk of every row."""
 
-    def __init__(self, w: FunctionWriter, rows: Rows, layout: Layout, memory: Callable[[int], Memory], integer: str) -> None:
-        self.w, self.rows, self.layout, self.memory, self.integer = w, rows, layout, memory, integer
+    def __init__(self, w: FunctionWriter, rows: Rows, layout: Layout, memory: Callable[[int], Memory], integer: str, lane: str = "lane") -> None:
+        self.w, self.rows, self.layout, self.memory, self.integer, self.lane = w, rows, layout, memory, integer, lane
+        self.target: Callable[[int], str] = lambda k: w.result(k).name  # where the results lie that are not of the rows
         self.sizes = rows.nest.sizes
         self.reduced = self.sizes[rows.kept :]
         self.points = prod(self.reduced)
@@ -190,9 +191,7 @@ class RowWriter:
         reads = [r for r in survey(self.rows.trace, self.roots[0] + self.roots[-1]).reads if self._in_chunks(r) and not symbols_of(r.address)]
         bytes_of = {r.operand: w.request.operands[r.operand].size * r.dtype.bytes for r in reads if r.operand < len(w.request.operands)}
         total, product = sum(bytes_of.values()), isinstance(self.roots[0][0], Product)
-        wanted = [
-            r for r in reads if r.operand in bytes_of and not r.tests and (total <= SMALL or (product and bytes_of[r.operand] > 15 / 16 * total))
-        ]
+        wanted = [r for r in reads if r.operand in bytes_of and not r.tests and (total <= SMALL or (product and bytes_of[r.operand] > total / 16))]
         if not (last and layout.across and wanted and w.request.arch.launches_overlap):
             return
         chunks, early = self.points // layout.width, w.request.arch.sms * 2048 // layout.block
@@ -268,7 +267,7 @@ class RowWriter:
         """The loop of one pass over this thread's chunks."""
         w, layout = self.w, self.layout
         chunks = self.chunks
-        lane = "lane" if layout.across else "share"
+        lane = self.lane if layout.across else "share"
         if layout.turns:
             w.line(f"#pragma unroll {SHARED_UNROLLED}" if layout.shared else "#pragma unroll")
             with w.block(f"for (int k = 0; k < {layout.turns}; ++k)"):
@@ -337,7 +336,7 @@ class RowWriter:
             self._at(p, place, "0", states, known, keep, earlier, outs)
         for name, _, address, k in outs:
             if width > 1:
-                w.line(f"store<{width}>({w.result(k).name} + {base.index(address)}, {name});")
+                w.line(f"store<{width}>({self.target(k)} + {base.index(address)}, {name});")
 
     def _at(self, p: int, place: list[str], j: str, states: list[State], known: dict[int, Val], keep: Sequence[Node], earlier: set[int],
             outs: list[tuple]) -> None:  # fmt: skip
@@ -359,7 +358,7 @@ class RowWriter:
         for name, value in [(name, point.value(node)) for name, node, _, _ in self.batch]:
             w.line(f"{name}[u]{'[j]' if self.columns > 1 else ''} = {value.text};")
         for name, value, address, k in values:
-            w.line(f"{name}[j] = {value.text};" if width > 1 else f"store({w.result(k).name} + {point.index(address)}, {value.text});")
+            w.line(f"{name}[j] = {value.text};" if width > 1 else f"store({self.target(k)} + {point.index(address)}, {value.text});")
         for node in open_:
             if self._first_pass(node) == self.p:
                 w.line(f"{self._place(node, slot)} = {point.value(node).text};")

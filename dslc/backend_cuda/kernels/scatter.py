@@ -30,7 +30,7 @@ LISTED = 1024  # points that a block lists before it folds them
 
 def generate(request: Request) -> Generated:
     """One function; the kernel's one result is the scatter's."""
-    ops = [op for op, _ in request.body.makers.values() if op.operation.name == "nn.scatter"]
+    ops = [op for op in request.body.ops if op.operation.name == "nn.scatter"]
     if len(ops) != 1 or request.body.results != list(ops[0].results):
         raise Unsuited("more than one scatter")
     op = ops[0]

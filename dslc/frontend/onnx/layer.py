@@ -49,7 +49,8 @@ def load_graph(path: Path, shown: str, source: Source, options: Mapping[str, tup
     from .reader import read
 
     graph = read(path, shown)
-    source.texts[shown] = hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as file:
+        source.texts[shown] = hashlib.file_digest(file, "sha256").hexdigest()
     return model_of(graph, path.stem, options)
 
 
@@ -74,7 +75,7 @@ def imported(frame: Frame, node: s.Import, name: str) -> Instance:
     if key not in source.graphs:
         source.graphs[key] = load_graph(path, str(frame.file.folder / node.path), source, options)
         source.scopes[id(source.graphs[key])] = frame.file
-    return Instance(LayerValue(source.graphs[key], {}), frame.instance_name(name), {})
+    return Instance(LayerValue(source.graphs[key]), frame.instance_name(name), {})
 
 
 def _patterns(option: s.Keyword) -> tuple[str, tuple[str, ...]]:

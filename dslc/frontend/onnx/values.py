@@ -250,6 +250,11 @@ def cast(x: Value, elem: Elem, saturate: bool = True) -> Value:
     return wrap(ops.cast(value, elem.carrier), elem)
 
 
+def places(x: Value) -> Value:
+    """Indices or lengths as int32; those that it does not hold stay outside of every axis (`ops.as_int32`)."""
+    return Value(ops.as_int32(x.value), types.INT32)
+
+
 def computed(x: Value) -> Value:
     """x in a float type that arithmetic is made in: float32 for narrower floats."""
     return cast(x, types.FLOAT) if (x.elem.is_float and x.elem.carrier.bits < 32) or x.elem.small else x

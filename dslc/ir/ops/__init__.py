@@ -30,7 +30,7 @@ from .elementwise import (
     Xor,
     cast,
 )  # fmt: skip
-from .indexing import Gather, Put, Scatter, Sort
+from .indexing import Gather, Put, Scatter, Sort, as_int32
 from .movement import (
     Concat,
     Fold,

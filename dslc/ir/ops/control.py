@@ -214,7 +214,7 @@ class FFT(Op, name="fft"):
 
 
 # Kernel kinds, what the code generators know: see docs/architecture.md.
-KERNEL_KINDS = ("map", "reduce", "contract", "attention", "scan", "scatter", "put", "sort", "fft", "update")
+KERNEL_KINDS = ("map", "reduce", "contract", "attention", "scan", "scatter", "put", "sort", "fft", "update", "product")
 
 
 class Kernel(Op, name="kernel"):

@@ -12,8 +12,16 @@ from .. import index
 from ..mlir import ir
 from ..op import Flag, Float, Int, Ints, Maps, Op, Operand, Operands, Result, Str
 from ..types import TensorType, type_of
-from .constant import Iota, full_like
-from .elementwise import Compare, Div, Mul, Select, cast
+from .constant import Iota, full, full_like
+from .elementwise import Compare, Div, Max, Min, Mul, Select, cast
+
+
+def as_int32(ids: ir.Value) -> ir.Value:
+    """Integers as int32, those beyond its range as its least or greatest: a place outside of an axis of fewer than 2^31 elements stays outside."""
+    t = type_of(ids)
+    if t.dtype.bits == 64:
+        ids = Max.of(Min.of(ids, full(t, 2**31 - 1)), full(t, -(2**31)))
+    return cast(ids, dtypes.INT32)
 
 
 def _check_ids(name: str, x: TensorType, ids: Sequence[TensorType], batch: int) -> None:

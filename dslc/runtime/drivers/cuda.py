@@ -19,7 +19,7 @@ import numpy as np
 from ...core.errors import BudgetError, TargetError
 from ...core.executable import TensorMap
 from . import tensor_maps
-from .cuda_context import Turn, arch_of, check_fits, waits_for_each
+from .cuda_context import Turn, arch_of, check_fits, dynamic_shared, waits_for_each
 from .device import PreparedLaunch
 
 # After these the context is dead: no call on it succeeds any more.
@@ -27,10 +27,12 @@ STICKY = frozenset(
     f"CUDA_ERROR_{e}"
     for e in (
         *("ILLEGAL_ADDRESS", "LAUNCH_FAILED", "LAUNCH_TIMEOUT", "MISALIGNED_ADDRESS", "ILLEGAL_INSTRUCTION", "INVALID_PC", "ASSERT"),
-        *("HARDWARE_STACK_ERROR", "INVALID_ADDRESS_SPACE", "ECC_UNCORRECTABLE", "CONTEXT_IS_DESTROYED", "UNKNOWN"),
+        *("HARDWARE_STACK_ERROR", "INVALID_ADDRESS_SPACE", "ECC_UNCORRECTABLE", "NVLINK_UNCORRECTABLE", "CONTAINED", "MPS_CLIENT_TERMINATED"),
+        *("CONTEXT_IS_DESTROYED", "UNKNOWN"),
     )
 )
 FIRST_GRAPH = 16  # launches
+IN_USE = frozenset({"cuMemFree", "cuMemFreeHost", "cuModuleUnload"})  # calls that give back what work on the stream may still use
 WRONG_IMAGE = frozenset({"CUDA_ERROR_NO_BINARY_FOR_GPU", "CUDA_ERROR_INVALID_IMAGE", "CUDA_ERROR_UNSUPPORTED_PTX_VERSION"})
 
 
@@ -58,11 +60,13 @@ class _Packed:
     values: tuple[Any, ...]
     pointers: Any
     label: str
+    waits: bool
 
     @staticmethod
     def of(launch: PreparedLaunch) -> _Packed:
         pointers = (ctypes.c_void_p * max(len(launch.parameters), 1))(*(ctypes.addressof(p) for p in launch.parameters))
-        return _Packed(launch.function.handle, (*launch.grid, *launch.block), launch.shared_bytes, launch.parameters, pointers, launch.label)
+        shape, values = (*launch.grid, *launch.block), launch.parameters
+        return _Packed(launch.function.handle, shape, launch.shared_bytes, values, pointers, launch.label, launch.waits)
 
 
 def pieces(count: int) -> Iterator[tuple[int, int]]:
@@ -92,7 +96,7 @@ class CudaDriver:
         name = self._do("cuDeviceGetName", 100, self._device)
         self.device = f"{name.split(bytes(1))[0].decode()} (device {ordinal})"
         self.arch = arch_of(self.device, (self._attribute("COMPUTE_CAPABILITY_MAJOR"), self._attribute("COMPUTE_CAPABILITY_MINOR")))
-        self._overlap = self._attribute("COMPUTE_CAPABILITY_MAJOR") >= 9  # kernels for these wait for the launches before them
+        self._overlap = self._attribute("COMPUTE_CAPABILITY_MAJOR") >= 9  # which has launches that overlap
         self.shared_bytes = self._attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
         context = self._do("cuDevicePrimaryCtxRetain", self._device)
         self._turn = Turn(lambda: self._do("cuCtxPushCurrent", context), self._api.cuCtxPopCurrent, self._clean)
@@ -107,10 +111,13 @@ class CudaDriver:
         return self._turn.entered()
 
     def _do(self, call: str, *arguments: Any, doing: str = "") -> Any:
-        """A call of the driver API: its results. TargetError with the error's name and text."""
+        """A call of the driver API: its results. TargetError with the error's name and text, or where the driver is too old to have the call."""
         if self._dead:
             raise TargetError(f"{self.device} failed before: {self._dead}", help="this process cannot use it any more: start again")
-        status, *values = getattr(self._api, call)(*arguments)
+        try:
+            status, *values = getattr(self._api, call)(*arguments)
+        except (RuntimeError, AttributeError) as error:  # cuda-bindings: the driver lacks it, or these bindings do
+            raise TargetError(f"the CUDA driver has no {call}: {error}", help="a newer driver of NVIDIA, or a newer cuda-bindings") from None
         if status != self._api.CUresult.CUDA_SUCCESS:
             self._fail(status, doing or call)
         return values[0] if len(values) == 1 else values
@@ -133,6 +140,8 @@ class CudaDriver:
         self._garbage.append((call, handle))
 
     def _clean(self) -> None:
+        if not self._dead and any(call in IN_USE for call, _ in self._garbage):
+            self._api.cuStreamSynchronize(self._stream)
         while self._garbage and not self._dead:
             call, handle = self._garbage.popleft()
             getattr(self._api, call)(handle)
@@ -181,7 +190,13 @@ class CudaDriver:
         rectangle.dstMemoryType, rectangle.dstDevice, rectangle.dstPitch = device, self._api.CUdeviceptr(target), target_pitch
         rectangle.WidthInBytes, rectangle.Height = width, rows
         with self.lock:
-            self._do("cuMemcpy2DAsync", rectangle, self._stream, doing=f"a copy of {rows:,} rows of {width:,} bytes")
+            try:
+                self._do("cuMemcpy2DAsync", rectangle, self._stream, doing=f"a copy of {rows:,} rows of {width:,} bytes")
+            except TargetError:  # between places of one device it may refuse pitches that are not cuMemAllocPitch's
+                if self._dead:
+                    raise
+                for k in range(rows):
+                    self.copy(target + k * target_pitch, source + k * source_pitch, width)
 
     # ---- kernels
 
@@ -190,7 +205,9 @@ class CudaDriver:
             status, handle = self._api.cuModuleLoadData(code)
             if status != self._api.CUresult.CUDA_SUCCESS:
                 if status.name in WRONG_IMAGE:
-                    raise TargetError(f"{self.device} ({self.arch}) cannot run this machine code: {status.name}", help="compile the program for it")
+                    known = self._do("cuDriverGetVersion")
+                    help = f"compile the program for it; the driver knows CUDA {known // 1000}.{known % 1000 // 10}, and no code of a later compiler"
+                    raise TargetError(f"{self.device} ({self.arch}) cannot run this machine code: {status.name}", help=help)
                 self._fail(status, "loading kernels")
             module = _Module(self, handle)
             return {s: Function(self._do("cuModuleGetFunction", handle, s.encode(), doing=f"function {s}"), module, s) for s in symbols}
@@ -206,8 +223,9 @@ class CudaDriver:
             static = self._do("cuFuncGetAttribute", attributes.CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, function.handle)
             check_fits(self.device, launch, most, static, self.shared_bytes)
             dynamic = attributes.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-            if launch.shared_bytes > self._do("cuFuncGetAttribute", dynamic, function.handle):
-                self._do("cuFuncSetAttribute", function.handle, dynamic, launch.shared_bytes)
+            wanted = dynamic_shared(launch, static, self._do("cuFuncGetAttribute", dynamic, function.handle))
+            if wanted is not None:
+                self._do("cuFuncSetAttribute", function.handle, dynamic, wanted)
 
     def launch(self, launch: PreparedLaunch) -> None:
         with self.lock:
@@ -270,7 +288,7 @@ class CudaDriver:
         self._do("cuStreamBeginCapture", self._stream, self._api.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)
         try:
             for k, one in enumerate(packed):
-                if k and self._overlap:
+                if k and self._overlap and one.waits:
                     self._start_early(one)
                 else:
                     self._start(one)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from ...core.errors import TargetError
 from .device import PreparedLaunch
 
+MOST_BLOCKS, MOST_THREADS = (2**31 - 1, 65535, 65535), (2**31 - 1, 2**31 - 1, 64)  # along each axis; of threads `most_threads` together
+UNASKED_SHARED = 48 << 10  # bytes that a block may take together, static and dynamic, of a function that was not prepared for more
 ARCHS = {(8, 0): "sm_80", (8, 6): "sm_86", (8, 9): "sm_89", (9, 0): "sm_90a"}  # by compute capability
 
 
@@ -54,10 +56,19 @@ class Turn:
 
 
 def check_fits(device: str, launch: PreparedLaunch, most_threads: int, static_bytes: int, shared_bytes: int) -> None:
-    """TargetError where a launch needs more threads or shared memory a block than the function and the device allow."""
+    """TargetError where a launch needs more blocks than a grid can have, or more threads or shared memory a block than the function and the device
+    allow."""
+    if any(not 1 <= n <= most for n, most in zip((*launch.grid, *launch.block), MOST_BLOCKS + MOST_THREADS)):
+        raise TargetError(f"{launch.label} needs a grid of {launch.grid} blocks of {launch.block} threads, which no device takes")
     threads = launch.block[0] * launch.block[1] * launch.block[2]
     if threads > most_threads:
         raise TargetError(f"{launch.label} needs {threads} threads a block, {most_threads} are possible on {device}")
     wanted = static_bytes + launch.shared_bytes
     if wanted > shared_bytes:
         raise TargetError(f"{launch.label} needs {wanted:,} bytes of shared memory a block, {device} has {shared_bytes:,}")
+
+
+def dynamic_shared(launch: PreparedLaunch, static_bytes: int, allowed: int) -> int | None:
+    """What dynamic shared memory its function must be allowed for a launch, where it is not `allowed` that yet."""
+    enough = launch.shared_bytes <= min(allowed, UNASKED_SHARED - static_bytes)
+    return None if enough or not launch.shared_bytes else max(launch.shared_bytes, allowed)

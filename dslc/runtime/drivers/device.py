@@ -40,7 +40,8 @@ class Buffer:
 @dataclass(frozen=True)
 class PreparedLaunch:
     """A launch with its parameters ready. `label` names the kernel and its model lines in errors; `function` is what `Driver.load` gave. `buffers`:
-    all global memory that it may touch, where the executable says so."""
+    all global memory that it may touch, where the executable says so; `waits`: it may be started while the launches before it run, which it waits for
+    itself."""
 
     function: Any
     grid: tuple[int, int, int]
@@ -49,6 +50,7 @@ class PreparedLaunch:
     parameters: tuple[Parameter, ...]
     label: str
     buffers: tuple[Buffer, ...] = ()
+    waits: bool = False
 
 
 class Driver(Protocol):

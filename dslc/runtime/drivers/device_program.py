@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ...core.errors import DataError, TargetError
-from ...core.executable import Executable, Launch, Operand, Port, unpack_modules
+from ...core.executable import WAITS, Executable, Launch, Operand, Port, unpack_modules
 from ..binding import Shorter, described, fit_input, fit_inputs, padded
 from ..program import check_kept, check_out, written_ports
 from ..store import ParameterStore
@@ -222,13 +222,13 @@ class DeviceProgram:
         if kernel.symbol not in self._functions:
             raise DataError(f"the compiled program has no function '{kernel.symbol}'", help="compile it again")
         parameters = tuple(self._parameter(o, slots) for o in launch.operands)
-        made = {port.slot for port in self._results}
+        made, waits = {port.slot for port in self._results}, WAITS in self.executable.notes
         buffers = tuple(
             Buffer(e.name, self._address(e.place, slots), e.bytes, e.written, e.place[0] == "pointers",
                    fresh=e.place[0] == "arena" or (e.place[0] == "slot" and e.place[1] in made))
             for e in launch.extents
         )  # fmt: skip
-        return PreparedLaunch(self._functions[kernel.symbol], launch.grid, launch.block, launch.shared_bytes, parameters, label, buffers)
+        return PreparedLaunch(self._functions[kernel.symbol], launch.grid, launch.block, launch.shared_bytes, parameters, label, buffers, waits)
 
     def _parameter(self, operand: Operand, slots: Mapping[int, int]) -> Parameter:
         space, number = operand[0], operand[1]

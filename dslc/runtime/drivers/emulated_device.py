@@ -12,6 +12,7 @@ from ...core import dtypes
 from ...core.errors import TargetError
 from ...core.executable import TensorMap
 from . import emulator
+from .cuda_context import check_fits
 from .device import TENSOR_MAP_BYTES, PreparedLaunch
 from .host_memory import HostMemory
 
@@ -69,10 +70,7 @@ class EmulatorDriver(HostMemory):
         return packed + bytes(TENSOR_MAP_BYTES - len(packed))
 
     def check(self, launch: PreparedLaunch) -> None:
-        if launch.shared_bytes > SHARED_BYTES:
-            raise TargetError(f"{launch.label} needs {launch.shared_bytes:,} bytes of shared memory a block, a device has {SHARED_BYTES:,}")
-        if launch.block[0] * launch.block[1] * launch.block[2] > THREADS:
-            raise TargetError(f"{launch.label} needs a block of {launch.block}, {THREADS} threads are possible")
+        check_fits(self.device, launch, THREADS, 0, SHARED_BYTES)
 
     def launch(self, launch: PreparedLaunch) -> None:
         self._launch(launch, None)

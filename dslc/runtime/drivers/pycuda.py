@@ -19,7 +19,7 @@ import numpy as np
 from ...core.errors import BudgetError, TargetError
 from ...core.executable import TensorMap
 from . import tensor_maps
-from .cuda_context import Turn, arch_of, check_fits, waits_for_each
+from .cuda_context import Turn, arch_of, check_fits, dynamic_shared, waits_for_each
 from .device import PreparedLaunch
 
 
@@ -129,8 +129,15 @@ class PycudaDriver:
         rectangle.set_dst_device(target)
         rectangle.src_pitch, rectangle.dst_pitch = source_pitch, target_pitch
         rectangle.width_in_bytes, rectangle.height = width, rows
-        with self.lock, self._told(f"a copy of {rows:,} rows of {width:,} bytes"):
-            rectangle(self._stream)
+        with self.lock:
+            try:
+                with self._told(f"a copy of {rows:,} rows of {width:,} bytes"):
+                    rectangle(self._stream)
+            except TargetError:  # see `CudaDriver.copy_rows`
+                if self._dead:
+                    raise
+                for k in range(rows):
+                    self.copy(target + k * target_pitch, source + k * source_pitch, width)
 
     # ---- kernels
 
@@ -155,8 +162,9 @@ class PycudaDriver:
             most = function.get_attribute(attributes.MAX_THREADS_PER_BLOCK)
             static = function.get_attribute(attributes.SHARED_SIZE_BYTES)
             check_fits(self.device, launch, most, static, self.shared_bytes)
-            if launch.shared_bytes > function.get_attribute(attributes.MAX_DYNAMIC_SHARED_SIZE_BYTES):
-                function.set_attribute(attributes.MAX_DYNAMIC_SHARED_SIZE_BYTES, launch.shared_bytes)
+            wanted = dynamic_shared(launch, static, function.get_attribute(attributes.MAX_DYNAMIC_SHARED_SIZE_BYTES))
+            if wanted is not None:
+                function.set_attribute(attributes.MAX_DYNAMIC_SHARED_SIZE_BYTES, wanted)
 
     def launch(self, launch: PreparedLaunch) -> None:
         with self.lock:

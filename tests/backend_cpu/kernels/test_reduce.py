@@ -1,9 +1,12 @@
 """Reduce kernels: every kind along rows, columns and everything, few rows and many, several levels; softmax and its kin."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import dslc
+from dslc.backend_cpu import emit
 from dslc.backend_cpu.kernels.reduce import choose_layout
 from dslc.backend_cpu.machine import host
 from dslc.compiler import lower
@@ -38,7 +41,7 @@ from dslc.ir.trace import Body
 from dslc.ir.types import TensorType, type_of
 from dslc.targets import TARGETS
 
-from .harness import Case, cached, check
+from .harness import Case, cached, check, run
 
 F = FLOAT32
 
@@ -173,6 +176,30 @@ def cases():
 @pytest.mark.parametrize("name", [case.name for case in CASES])
 def test_reduce(name):
     check(cases()[name])
+
+
+ROWS = [(F, (5, 12, 605))]
+AHEAD = [
+    ("a second pass that computes", ROWS, expanded(Softmax, 2), True),
+    ("and a second operand", ROWS * 2, lambda x, y: expanded(Softmax, 2)(Add.of(x, y)), True),
+    ("a first pass that computes more", ROWS, lambda x: expanded(Softmax, 2)(gelu(x)), False),
+    ("the results' pass alone is left", ROWS, lambda x: Sub.of(x, broadcast(Reduce.of(x, kind="max", axes=[2]), (5, 12, 605), [0, 1])), False),
+    ("what a cache holds", [(F, (2, 12, 60))], expanded(Softmax, 2), False),
+    ("rows that no cache holds", [(F, (70, 2500))], expanded(Softmax, 1), False),
+]
+
+
+@pytest.mark.parametrize("name, operands, build, asked", AHEAD, ids=[case[0] for case in AHEAD])
+def test_the_next_row_is_asked_for_where_nothing_is_read_otherwise(name, operands, build, asked, monkeypatch):
+    operand_of, real = set(), emit.Memory.fetch
+
+    def fetch(memory, at):
+        operand_of.add(memory.ref)
+        real(memory, at)
+
+    monkeypatch.setattr(emit.Memory, "fetch", fetch)
+    check(run([Case(name, "reduce", operands, build)], machine=replace(host(), l2=32 << 10))[0])
+    assert len(operand_of) == (len(operands) if asked else 0)
 
 
 def layout_of(body):

@@ -122,6 +122,34 @@ extern "C" __global__ void chunk_behind(const float* x, float* y, int fault) {
         store<4>(y + 4 * threadIdx.x, values);
     }
 }
+extern "C" __global__ void between_chunks(const float* x, float* y, int fault) {
+    float values[4];
+    if (threadIdx.x < 16) {
+        load<4>(x + 4 * threadIdx.x + fault, values);  // here
+        store<4>(y + 4 * threadIdx.x, values);
+    }
+}
+extern "C" __global__ void chunk_between(const float* x, float* y, int fault) {
+    const uint2 chunk = load_packed<2>(x + threadIdx.x / 2 * 2);
+    float values[2];
+    unpack<float>(chunk, values);
+    if (threadIdx.x % 2) return;
+    store<2>(y + threadIdx.x + fault, values);  // here
+}
+extern "C" __global__ void packed_between(const float* x, float* y, int fault) {
+    const uint4 chunk = load_packed<4>(x + threadIdx.x / 4 * 4 + 2 * fault);  // here
+    float values[4];
+    unpack<float>(chunk, values);
+    y[threadIdx.x] = values[0];
+}
+extern "C" __global__ void pairs_of_shared(const float* x, float* y, int fault) {
+    __shared__ __align__(16) float tile[66];
+    tile[threadIdx.x] = x[threadIdx.x];
+    if (threadIdx.x < 2) tile[64 + threadIdx.x] = 0.0f;
+    __syncthreads();
+    const double both = *reinterpret_cast<const double*>(tile + threadIdx.x / 2 * 2 + fault);  // here
+    y[threadIdx.x] = __int_as_float((int)__double_as_longlong(both));
+}
 extern "C" __global__ void written_before(const float* x, float* y, int fault) {
     y[(int)threadIdx.x - fault] = x[threadIdx.x];  // here
 }
@@ -191,6 +219,10 @@ FAULTS = {
     "swizzled": r"a read of byte \d+ of shared memory by thread \d+, which nobody had written",
     "read_behind": r"out of bounds: a read of 4 bytes at byte 512 of x, which has 512 bytes",
     "chunk_behind": r"out of bounds: a read of \d+ bytes at byte 512 of x, which has 512 bytes",
+    "between_chunks": r"misaligned: an access of 16 bytes by thread \d+ at an address \(byte \d+ of x\) that is no multiple of its size",
+    "chunk_between": r"misaligned: an access of 8 bytes by thread \d+ at an address \(byte \d+ of y\)",
+    "packed_between": r"misaligned: an access of 16 bytes by thread \d+ at an address \(byte \d+ of x\)",
+    "pairs_of_shared": r"misaligned: an access of 8 bytes by thread \d+ at an address \(shared memory\)",
     "written_before": r"out of bounds: a write of 4 bytes at byte -4 of y, which has 512 bytes",
     "stored_to_operand": r"a write to x, which this kernel may only read",
     "behind_shared": r"out of bounds: a write of 4 bytes at byte 256 of dynamic shared memory, which has 256 bytes",
@@ -248,7 +280,8 @@ def test_what_is_right_passes(order: str) -> None:
     expected = {
         "turned": down, "reused": down, "neighbours": [k ^ 1 for k in up], "counted": [64] * 64, "in_memory": up, "of_blocks": up, "copied": down,
         "read_early": up, "given_back_early": down, "tile_read_early": up, "unwritten": down, "swizzled": up, "read_behind": [k + 64 for k in up],
-        "chunk_behind": [k + 64 for k in up], "written_before": up, "stored_to_operand": [1] * 64, "behind_shared": up, "behind_first": down,
+        "chunk_behind": [k + 64 for k in up], "between_chunks": up, "chunk_between": up, "packed_between": [k // 4 * 4 for k in up],
+        "pairs_of_shared": [k // 2 * 2 for k in up], "written_before": up, "stored_to_operand": [1] * 64, "behind_shared": up, "behind_first": down,
         "before_rows": up, "of_another_kernel": [5] * 64, "at_no_address": up, "too_early": up, "asked_outside": up,
     }  # fmt: skip
     assert expected.keys() == FAULTS.keys()

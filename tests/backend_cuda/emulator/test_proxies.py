@@ -78,6 +78,17 @@ extern "C" __global__ void begun(const __grid_constant__ TensorMap map, const __
     mbarrier_wait(&full, 0);
     y[threadIdx.x] = __bfloat162float(tiles[threadIdx.x]);
 }
+extern "C" __global__ void written_before(const __grid_constant__ TensorMap map, __nv_bfloat16* x, float* y, int fault) {
+    extern __shared__ __align__(1024) __nv_bfloat16 tiles[];
+    __shared__ unsigned long long full;
+    if (threadIdx.x == 0) { mbarrier_init(&full, 1); mbarrier_fence(); }
+    if (fault) x[threadIdx.x] = __float2bfloat16((float)threadIdx.x);  // here
+    fence_shared_async();
+    __syncthreads();
+    if (threadIdx.x == 0) { mbarrier_arrive_expect(&full, 8192); copy_tile(tiles, &map, &full, 0, 0); }
+    mbarrier_wait(&full, 0);
+    y[threadIdx.x] = __bfloat162float(tiles[(threadIdx.x / 64) * 64 + threadIdx.x % 64]);
+}
 """
 BEHIND = r"a write of byte \d+ of shared memory by thread 0, for which no fence makes visible what thread \d+ has written there"
 FAULTS = {
@@ -86,6 +97,7 @@ FAULTS = {
     ("copied", 1): BEHIND,
     ("fenced_by_another", 1): BEHIND,
     ("fenced_too_late", 1): BEHIND,
+    ("written_before", 1): r"a read of byte \d+ of x by the copy engine, which thread \d+ has written in this launch",
     ("begun", 1): "a copy through an mbarrier whose initialization no fence makes visible to the copy engine",
 }
 
@@ -101,7 +113,7 @@ def launched(name: str, fault: int, order: str) -> np.ndarray:
     memory = memory[-memory.ctypes.data % 256 :]
     x, y = memory[:8192].view(ml_dtypes.bfloat16), memory[8192 : 8192 + 512].view(np.float32)
     x[:] = np.arange(4096) % 256
-    buffers = [Buffer("x", x.ctypes.data, x.nbytes, False), Buffer("y", y.ctypes.data, y.nbytes, True)]
+    buffers = [Buffer("x", x.ctypes.data, x.nbytes, name == "written_before"), Buffer("y", y.ctypes.data, y.nbytes, True)]
     described = TensorMap(("slot", 0), "bfloat16", (64, 64), (128,), (64, 64))
     params = [packed_tensor_map(EmulatorDriver().tensor_map(described, x.ctypes.data)), ctypes.c_void_p(x.ctypes.data)]
     emulator.load(code(), order=order, seed=2).launch(

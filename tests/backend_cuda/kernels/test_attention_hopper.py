@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
@@ -98,26 +98,38 @@ def kernels_of(text: str) -> Iterator[list[ops.Kernel]]:
         yield [op for op in program_of(elaborated.module).entry_block.operations if isinstance(op, ops.Kernel) and op.kind == "attention"]
 
 
+Wanted = tuple[list[np.ndarray], list[np.ndarray], float]  # operands, expected results, tolerance
+
+
+def made_of(cases: Mapping[str, Case], modules: ExitStack) -> list[tuple[Request, Generated, Wanted]]:
+    """The attention kernels of some models, whose modules live as long as `modules`."""
+    found = []
+    for name, case in cases.items():
+        kernels = modules.enter_context(kernels_of(case.text()))
+        assert len(kernels) == (3 if case.gradient else 1)
+        for n, kernel in enumerate(kernels):
+            request = request_of(Body.of(kernel.regions[0].blocks[0]), HOPPER, f"{name}{n}")
+            operands = [some(t.dtype, t.shape, k) for k, t in enumerate(request.operands[: len(kernel.operands)])]
+            expected = run_region(kernel.regions[0], [widen(a) for a in operands])
+            found.append((request, attention_hopper.generate(request), (operands + list(request.body.tables), expected, TOLERANCES[case.dtype])))
+    return found
+
+
+def compare(results: Sequence[np.ndarray], wanted: Wanted, name: str) -> None:
+    """A rounding may fall to either side: one step of the type where a result's largest values lie."""
+    _, expected, tolerance = wanted
+    for got, want in zip(results, expected):
+        assert np.isfinite(want).all()
+        largest = 2.0 ** np.ceil(np.log2(max(1e-3, np.abs(want).max())))
+        np.testing.assert_allclose(got.astype(np.float64), want, atol=tolerance * largest, rtol=0, err_msg=name)
+
+
 def check(cases: Mapping[str, Case], order: str = "forward") -> None:
-    """Runs the attention kernels of some models. A rounding may fall to either side: one step of the type where a result's largest values lie."""
-    units: list[tuple[Request, Generated]] = []
-    wanted = []
     with ExitStack() as modules:
-        for name, case in cases.items():
-            kernels = modules.enter_context(kernels_of(case.text()))
-            assert len(kernels) == (3 if case.gradient else 1)
-            for n, kernel in enumerate(kernels):
-                request = request_of(Body.of(kernel.regions[0].blocks[0]), HOPPER, f"{name}{n}")
-                operands = [some(t.dtype, t.shape, k) for k, t in enumerate(request.operands[: len(kernel.operands)])]
-                units.append((request, attention_hopper.generate(request)))
-                expected = run_region(kernel.regions[0], [widen(a) for a in operands])
-                wanted.append((operands + list(request.body.tables), expected, TOLERANCES[case.dtype]))
-        code = emulated.build(bundle(text_of(units, HOPPER).whole), checked=True)
-    for (request, generated), (operands, expected, tolerance) in zip(units, wanted):
-        for got, want in zip(products.run(code, generated, request, operands, order), expected):
-            assert np.isfinite(want).all()
-            largest = 2.0 ** np.ceil(np.log2(max(1e-3, np.abs(want).max())))
-            np.testing.assert_allclose(got.astype(np.float64), want, atol=tolerance * largest, rtol=0, err_msg=request.name)
+        found = made_of(cases, modules)
+        code = emulated.build(bundle(text_of([(request, generated) for request, generated, _ in found], HOPPER).whole), checked=True)
+        for request, generated, wanted in found:
+            compare(products.run(code, generated, request, wanted[0], order), wanted, request.name)
 
 
 @needs_emulator

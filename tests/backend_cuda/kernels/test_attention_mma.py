@@ -74,23 +74,36 @@ def launched(code: bytes, request: Request, generated: Generated, operands: Sequ
 SMALL = replace(EMULATED, shared_bytes=28_000)  # small tiles: several of them, and quick to compile
 
 
+Wanted = tuple[list[np.ndarray], list[np.ndarray]]  # operands, expected results
+
+
+def made_of(texts: Mapping[str, str], arch: Arch, modules: ExitStack) -> list[tuple[Request, Generated, Wanted]]:
+    """Every attention kernel of some models' steps, on arbitrary operands; their modules live as long as `modules`."""
+    found = []
+    for name, text in texts.items():
+        kernels = modules.enter_context(kernels_of(text.replace("o * sin(o + 1)", "o * o")))  # a sine of large numbers has no figures left
+        assert kernels
+        for n, kernel in enumerate(kernels):
+            request = request_of(Body.of(kernel.regions[0].blocks[0]), arch, f"{name}{n}")
+            operands = [some(t.dtype, t.shape, k) for k, t in enumerate(request.operands[: len(kernel.operands)])]
+            wanted = operands + list(request.body.tables), run_region(kernel.regions[0], [widen(a) for a in operands])
+            found.append((request, attention_mma.generate(request), wanted))
+    return found
+
+
+def compare(results: Sequence[np.ndarray], wanted: Wanted, tolerance: float, name: str) -> None:
+    """Errors are relative to the largest value of a result."""
+    for got, want in zip(results, wanted[1]):
+        assert np.isfinite(want).all()
+        np.testing.assert_allclose(got.astype(np.float64), want, atol=tolerance * max(1e-3, np.abs(want).max()), rtol=0, err_msg=name)
+
+
 def check(texts: Mapping[str, str], tolerance: float, order: str = "forward", arch: Arch = EMULATED) -> None:
-    """Runs every attention kernel of some models' steps on arbitrary operands; errors are relative to the largest value of a result."""
-    units, wanted = [], []
     with ExitStack() as modules:
-        for name, text in texts.items():
-            kernels = modules.enter_context(kernels_of(text.replace("o * sin(o + 1)", "o * o")))  # a sine of large numbers has no figures left
-            assert kernels
-            for n, kernel in enumerate(kernels):
-                request = request_of(Body.of(kernel.regions[0].blocks[0]), arch, f"{name}{n}")
-                operands = [some(t.dtype, t.shape, k) for k, t in enumerate(request.operands[: len(kernel.operands)])]
-                units.append((request, attention_mma.generate(request)))
-                wanted.append((operands + list(request.body.tables), run_region(kernel.regions[0], [widen(a) for a in operands])))
-        code = emulated.build(bundle(text_of(units, arch).whole), checked=True)
-    for (request, generated), (operands, expected) in zip(units, wanted):
-        for got, want in zip(launched(code, request, generated, operands, order), expected):
-            assert np.isfinite(want).all()
-            np.testing.assert_allclose(got.astype(np.float64), want, atol=tolerance * max(1e-3, np.abs(want).max()), rtol=0, err_msg=request.name)
+        found = made_of(texts, arch, modules)
+        code = emulated.build(bundle(text_of([(request, generated) for request, generated, _ in found], arch).whole), checked=True)
+        for request, generated, wanted in found:
+            compare(launched(code, request, generated, wanted[0], order), wanted, tolerance, request.name)
 
 
 def narrowed(text: str, dtype: str) -> str:

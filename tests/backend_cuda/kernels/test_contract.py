@@ -124,17 +124,21 @@ ON_HOPPER = (
 )  # fmt: skip
 
 
-def cases(names, arch):
-    """Of every case its request, what was generated, arrays and reference; one text of all."""
-    units, found = [], {}
+def made_of(names, arch, make):
+    """Of every case its request, what was generated, arrays and reference."""
+    found = {}
     for name in names:
-        operands, build = CASES[name]
-        case = Case(name, operands, build)
+        case = Case(name, *CASES[name])
         b = built(case, arch)
-        generated = generate("contract", b.request) if arch is AMPERE else on_hopper(b.request)
         arrays = case.arrays()
-        found[name] = (b, generated, arrays, expected(b, arrays))
-        units.append(Unit(name, "contract", name, (), b.request.body, 0, 0, generated.includes, list(generated.functions)))
+        found[name] = (b, make(b.request), arrays, expected(b, arrays))
+    return found
+
+
+def cases(names, arch, make):
+    """The cases, and one text of all."""
+    found = made_of(names, arch, make)
+    units = [Unit(name, "contract", name, (), b.request.body, 0, 0, g.includes, list(g.functions)) for name, (b, g, _, _) in found.items()]
     return emulated.build(bundle(printed("cases", units, arch).whole), checked=True), found
 
 
@@ -149,13 +153,13 @@ def on_hopper(request):
 @functools.cache
 def ampere():
     with nn.context(), ir.Location.unknown():
-        return cases(CASES, AMPERE)
+        return cases(CASES, AMPERE, lambda request: generate("contract", request))
 
 
 @functools.cache
 def hopper():
     with nn.context(), ir.Location.unknown():
-        return cases(ON_HOPPER, HOPPER)
+        return cases(ON_HOPPER, HOPPER, on_hopper)
 
 
 def check_case(made, name):
@@ -165,8 +169,12 @@ def check_case(made, name):
     for order in emulator.ORDERS[1:]:
         for x, y in zip(first, run(code, generated, b.request, arrays, order)):
             np.testing.assert_array_equal(x.view(np.uint8) if x.dtype.itemsize == 2 else x, y.view(np.uint8) if y.dtype.itemsize == 2 else y)
+    compare(first, b, wanted, name)
+
+
+def compare(results, b, wanted, name):
     (op,) = {op for op, _ in b.request.body.makers.values() if op.structure == "contract"}
-    check(first, wanted, max(prod(op.maps().domain[op.type.rank :]), 1), name, len(b.request.body.makers) - 1)
+    check(results, wanted, max(prod(op.maps().domain[op.type.rank :]), 1), name, len(b.request.body.makers) - 1)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -143,16 +143,22 @@ CASES += [
 ]
 
 
-def cases(which, arch, make):
-    """Of every case its request, what was generated, arrays and reference; one text of all."""
-    units, found = [], {}
+def made_of(which, arch, make):
+    """Of every case its request, what was generated, arrays and reference."""
+    found = {}
     for one in which:
         c = case(*one)
         b = built(c, arch)
-        generated = make(b.request)
         arrays = c.arrays()
-        found[one] = (b, generated, arrays, expected(b, arrays))
-        units.append(Unit(c.name, "contract", c.name, (), b.request.body, 0, 0, generated.includes, list(generated.functions)))
+        found[one] = (b, make(b.request), arrays, expected(b, arrays))
+    return found
+
+
+def cases(which, arch, make):
+    """The cases, and one text of all."""
+    found = made_of(which, arch, make)
+    made = [(b.request, generated) for b, generated, _, _ in found.values()]
+    units = [Unit(r.name, "contract", r.name, (), r.body, 0, 0, g.includes, list(g.functions)) for r, g in made]
     return emulated.build(bundle(printed("cases", units, arch).whole), checked=True), found
 
 
@@ -173,8 +179,12 @@ def check_case(made, which):
     for order in emulator.ORDERS[1:]:
         for x, y in zip(first_run, run(code, generated, b.request, arrays, order)):
             assert x.tobytes() == y.tobytes()
+    compare(first_run, b, wanted, named(which))
+
+
+def compare(results, b, wanted, name):
     (op,) = {op for op, _ in b.request.body.makers.values() if op.structure == "contract"}
-    check(first_run, wanted, max(prod(op.maps().domain[op.type.rank :]), 1), str(which))
+    check(results, wanted, max(prod(op.maps().domain[op.type.rank :]), 1), name)
 
 
 @pytest.mark.parametrize("which", CASES, ids=named)

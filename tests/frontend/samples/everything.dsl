@@ -18,7 +18,7 @@ layer batchnorm(x[n, c, ...], momentum=0.1, eps=1e-5, affine=true):
         mu = mean; sq = var
     else:
         mu = mean; sq = var
-    with precision(float32), checkpoint:
+    with precision(float32), frozen:
         y[n, c, ...] = (x[n, c, ...] - mu[c]) * rsqrt(sq[c] + eps)
     return y[n, c, ...] = (y[n, c, ...] * gain[c] + bias[c]) if affine else y[n, c, ...], mu
 layer constant(): return 3

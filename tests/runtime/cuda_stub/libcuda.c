@@ -66,7 +66,7 @@ typedef struct {
 } Rectangle;
 API(cuMemcpy2DAsync)(const Rectangle* r, void* stream) {
     LIVE;
-    if (r->srcType != 2 || r->dstType != 2 || r->srcPitch < r->width || r->dstPitch < r->width || stream != (void*)0x30) return INVALID;
+    if (getenv("STUB_NO_PITCHES") || r->srcType != 2 || r->dstType != 2 || r->srcPitch < r->width || r->dstPitch < r->width || stream != (void*)0x30) return INVALID;
     say("rows", r->height);
     for (size_t k = 0; k < r->height; ++k) memcpy((char*)r->dst + k * r->dstPitch, (char*)r->src + k * r->srcPitch, r->width);
     return OK;
@@ -81,7 +81,11 @@ API(cuModuleGetFunction)(void** function, void* module, const char* name) {
         if (!strcmp(names[k], name)) { *function = (void*)(long)(k + 1); return OK; }
     return NOT_FOUND;
 }
-API(cuFuncGetAttribute)(int* value, int attribute, void* function) { *value = attribute == 0 ? 1024 : 0; return OK; }
+static int number(const char* name, int otherwise) { return getenv(name) ? atoi(getenv(name)) : otherwise; }
+API(cuFuncGetAttribute)(int* value, int attribute, void* function) {  // 0: threads, 1: static shared memory, 8: dynamic shared memory that is allowed
+    *value = attribute == 0 ? 1024 : attribute == 1 ? number("STUB_STATIC", 0) : attribute == 8 ? 49152 : 0;
+    return OK;
+}
 API(cuFuncSetAttribute)(void* function, int attribute, int value) { say("shared", value); return attribute == 8 ? OK : INVALID; }
 
 static void perform(Work w) {
@@ -112,7 +116,7 @@ API(cuLaunchKernelEx)(const Config* c, void* f, void** parameters, void** extra)
 }
 
 API(cuStreamCreate)(void** stream, unsigned flags) { *stream = (void*)0x30; return flags == 1 ? OK : INVALID; }
-API(cuStreamSynchronize)(void* stream) { LIVE; return OK; }
+API(cuStreamSynchronize)(void* stream) { LIVE; say("sync", (long)stream); return OK; }
 API(cuStreamBeginCapture)(void* stream, int mode) { LIVE; capturing = 1; captured = calloc(1, sizeof(Graph)); return OK; }
 API(cuStreamEndCapture)(void* stream, void** graph) { capturing = 0; *graph = captured; return OK; }
 API(cuStreamWaitEvent)(void* stream, void* event, unsigned flags) { say("wait", (long)stream); return OK; }
@@ -149,6 +153,7 @@ int cuGetProcAddress_v2(const char* symbol, void** function, int version, u64 fl
         void* self = dlopen(here.dli_fname, RTLD_LAZY);
         *function = dlsym(self, symbol);
     }
+    if (getenv("STUB_LACKS") && !strcmp(symbol, getenv("STUB_LACKS"))) *function = 0;
     if (status) *(int*)status = *function ? 0 : 1;
     return *function ? OK : NOT_FOUND;
 }

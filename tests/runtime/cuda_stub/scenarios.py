@@ -11,7 +11,7 @@ import numpy as np
 
 from dslc.core import dtypes
 from dslc.core.errors import BudgetError, TargetError
-from dslc.core.executable import Executable, Kernel, Launch, Module, Port, TensorMap, pack_modules
+from dslc.core.executable import WAITS, Executable, Kernel, Launch, Module, Port, TensorMap, pack_modules
 from dslc.runtime.drivers.cuda import CudaDriver, cuda_driver, pieces
 from dslc.runtime.drivers.device_program import DeviceProgram, copy_padded
 from dslc.runtime.store import ParameterStore
@@ -33,7 +33,7 @@ def executable(*symbols: str, role: str = "param", **changes: object) -> Executa
     code = pack_modules([Module(symbols, b"STUB")])
     fields = ("cuda:sm_90a", "run", "m", "s", ports, kernels, launches, 100, 0, b"", code)
     names = ("target", "program", "model", "signature", "ports", "kernels", "launches", "arena_bytes", "scratch_bytes", "constants", "code")
-    return Executable(**{**dict(zip(names, fields)), "notes": {"writes": ""}, **changes})
+    return Executable(**{**dict(zip(names, fields)), "notes": {"writes": "", WAITS: "yes"}, **changes})
 
 
 def program(*symbols: str, **changes: object) -> DeviceProgram:
@@ -63,6 +63,13 @@ def one_graph() -> None:
     assert [e for e in said if e.startswith(("captured", "launch", "graph"))] == ["captured 2064", "captured 3064", *["graph 2"] * 3], said
     assert said.count("shared 65536") == 2 and said.count("upload 24") == 1
     assert [said[k - 1] == "early 65536" for k, e in enumerate(said) if e.startswith("captured")] == [False, True], said
+
+
+def without_waits() -> None:
+    """Kernels that do not wait by themselves, as of a package that was made before launches overlapped."""
+    made = program("scaled", "total", notes={"writes": ""})
+    assert made({})["loss"] == 30
+    assert [e for e in log() if e.startswith(("captured", "early", "graph"))] == ["captured 2064", "captured 3064", "graph 2"]
 
 
 def no_overlap() -> None:
@@ -113,6 +120,8 @@ def memory() -> None:
     driver.synchronize()
     said = log()
     assert sum(e.startswith("alloc") for e in said) == sum(e.startswith("free") for e in said) == 2, said
+    first = min(k for k, e in enumerate(said) if e.startswith(("free", "unpinned", "unload")))
+    assert f"sync {0x30}" in said[said.index("graph 1") if "graph 1" in said else 0 : first], "work may still use what is given back"
     assert sum(e.startswith("pinned") for e in said) == said.count("unpinned 0") and said.count("unload 0") == 1 == said.count("ungraph 0"), said
 
 
@@ -126,9 +135,32 @@ def limits() -> None:
     assert "function lost: CUDA_ERROR_NOT_FOUND" in message(lambda: program("scaled", code=pack_modules([Module(("lost",), b"STUB")])))
 
 
+def static_shared() -> None:
+    """STUB_STATIC=10000: with 45,000 bytes of dynamic shared memory it is more than a function may take unasked."""
+    operands = executable("scaled").launches[0].operands
+    for shared, asked in ((39_000, 0), (45_000, 1)):
+        program("scaled", launches=(Launch(0, operands, shared_bytes=shared),))
+        assert sum(e.startswith("shared") for e in log()) == asked, log()
+    said = message(lambda: program("scaled", launches=(Launch(0, operands, grid=(1, 65536, 1)),)))
+    assert "scaled (m.dsl:1) needs a grid of (1, 65536, 1) blocks of (1, 1, 1) threads, which no device takes" in said, said
+
+
+def no_call() -> None:
+    """STUB_LACKS=cuEventElapsedTime: an older driver."""
+    driver = cuda_driver()
+    mark = driver.mark()
+    assert "the CUDA driver has no cuEventElapsedTime" in message(lambda: driver.elapsed(mark, mark))
+    assert program("scaled", "total")({})["loss"] == 30
+
+
+def no_pitches() -> None:
+    """STUB_NO_PITCHES=1: a driver that copies rows of its own pitches alone."""
+    rows(("copy 8", 4))
+
+
 def images() -> None:
     said = message(lambda: program("scaled", code=pack_modules([Module(("scaled",), b"another")])))
-    assert "(sm_90a) cannot run this machine code: CUDA_ERROR_NO_BINARY_FOR_GPU" in said, said
+    assert "(sm_90a) cannot run this machine code: CUDA_ERROR_NO_BINARY_FOR_GPU" in said and "the driver knows CUDA 13.0" in said, said
     said = message(lambda: program("scaled", target="cuda:sm_80"))
     assert "compiled for cuda:sm_80, Stub GPU (device 0) runs cuda:sm_90a" in said, said
 
@@ -158,7 +190,7 @@ def device_arrays() -> None:
     assert f"record {0x77}" in said and f"wait {0x30}" in said and "copy 24" in said, said
 
 
-def rows() -> None:
+def rows(said: tuple[str, int] = ("rows 4", 1)) -> None:
     """Rows with gaps, from one place of the device's memory to another; and an array that is padded there."""
     driver = cuda_driver()
     x, seen = np.arange(20, dtype=np.float32), np.zeros(20, np.float32)
@@ -168,7 +200,7 @@ def rows() -> None:
     driver.copy_rows(target + 4, 20, source, 12, 8, 4)
     driver.download(seen, target)
     np.testing.assert_array_equal(seen.reshape(4, 5), np.pad(x[:12].reshape(4, 3)[:, :2], [(0, 0), (1, 2)]))
-    assert "rows 4" in log()
+    assert log().count(said[0]) == said[1]
     copy_padded(driver, target, (3, 5), source, (2, 3), 4)
     driver.download(seen[:15], target)
     np.testing.assert_array_equal(seen[:15].reshape(3, 5), np.pad(x[:6].reshape(2, 3), [(0, 1), (0, 2)], mode="edge"))

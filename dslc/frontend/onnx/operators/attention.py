@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from .. import types
 from ..call import Call
 from ..table import operator
 from ..values import (
@@ -22,6 +21,7 @@ from ..values import (
     gather,
     iota,
     pad,
+    places,
     reshape,
     slice_axis,
     softmax,
@@ -139,13 +139,13 @@ def _group_query_attention(
     whole = call.static_ints(total, "total sequence length")[0]
     length = max(whole, past_key.shape[2] if past_key is not None else 0)
     batch = query.shape[0]
-    before = reshape(cast(ends, types.INT32), (batch,)) + (1 - rows)  # positions in the cache
+    before = reshape(places(ends), (batch,)) + (1 - rows)  # positions in the cache
     if whole == rows:
         before = constant(np.zeros(batch, np.int32))
     if call.integer("do_rotary"):
         if cos is None or sin is None:
             raise call.mistake("do_rotary needs cos_cache and sin_cache")
-        at = cast(positions, types.INT32) if positions is not None else _at(before, rows)
+        at = places(positions) if positions is not None else _at(before, rows)
         q, k = (_rotated(x, cos, sin, at, bool(call.integer("rotary_interleaved"))) for x in (q, k))
     k, v = (_appended(past, new, before, length) for past, new in ((past_key, k), (past_value, v)))
     scores = computed(scores_of(q, k)) * (call.number("scale") or 1 / sqrt(q.shape[3]))

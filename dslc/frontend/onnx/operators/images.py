@@ -26,6 +26,7 @@ from ..values import (
     iota,
     maximum,
     minimum,
+    places,
     reduce,
     reshape,
     round_even,
@@ -284,14 +285,14 @@ def _roi_align(call: Call, x: Value, rois: Value, batches: Value) -> Value:
         offset = cast(iota(shape, axis), types.FLOAT) + (cast(iota(shape, axis + 1), types.FLOAT) + 0.5) / float(r)
         at.append((broadcast_to(reshape(start, (count, 1, 1, 1, 1)), shape) + step * offset, size))
     seen = [(v >= -1.0) & (v <= float(size)) for v, size in at]
-    places = [minimum(maximum(v, 0.0), size - 1.0) for v, size in at]
-    chosen = gather(computed(x), [cast(batches, types.INT32)])
+    within = [minimum(maximum(v, 0.0), size - 1.0) for v, size in at]
+    chosen = gather(computed(x), [places(batches)])
     mask = expand_axes(seen[0] & seen[1], [5])
     if call.text("mode", "avg") == "avg":
-        y = sampled(chosen, places)
+        y = sampled(chosen, within)
         y = where(broadcast_to(mask, y.shape), y, 0.0)
         return cast(transpose(reduce(y, "mean", [2, 4]), [0, 3, 1, 2]), x.elem)
-    y = _greatest_part(chosen, places)
+    y = _greatest_part(chosen, within)
     y = where(broadcast_to(mask, y.shape), y, 0.0)
     return cast(transpose(reduce(y, "max", [2, 4]), [0, 3, 1, 2]), x.elem)
 

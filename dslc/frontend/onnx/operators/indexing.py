@@ -23,6 +23,7 @@ from ..values import (
     iota,
     maximum,
     minimum,
+    places,
     reshape,
     slice_axis,
     sort,
@@ -32,9 +33,9 @@ from ..values import (
 from .elementwise import where_any
 
 
-def places(indices: Value, size: int) -> Value:
+def from_front(indices: Value, size: int) -> Value:
     """Indices counted from the front, in int32 where the axis allows."""
-    wide = cast(indices, types.INT32) if size < 2**31 else indices
+    wide = places(indices) if size < 2**31 else indices
     return wide if indices.elem.is_unsigned else where(wide < 0, wide + size, wide)
 
 
@@ -42,7 +43,7 @@ def places(indices: Value, size: int) -> Value:
 def _gather(call: Call, x: Value, indices: Value) -> Value:
     axis = axis_of(call.integer("axis"), x.rank)
     order = [axis, *[k for k in range(x.rank) if k != axis]]
-    made = gather(transpose(x, order), [places(indices, x.shape[axis])])
+    made = gather(transpose(x, order), [from_front(indices, x.shape[axis])])
     rank = indices.rank
     back = [*range(rank, rank + axis), *range(rank), *range(rank + axis, made.rank)]
     return transpose(made, back)
@@ -51,13 +52,13 @@ def _gather(call: Call, x: Value, indices: Value) -> Value:
 @operator("ArrayFeatureExtractor", domain="ai.onnx.ml")
 def _features(call: Call, x: Value, indices: Value) -> Value:
     rows = reshape(x, (x.size // x.shape[-1], x.shape[-1]))
-    taken = gather(transpose(rows, [1, 0]), [places(reshape(indices, (indices.size,)), x.shape[-1])])
+    taken = gather(transpose(rows, [1, 0]), [from_front(reshape(indices, (indices.size,)), x.shape[-1])])
     return reshape(transpose(taken, [1, 0]), (*(x.shape[:-1] or (1,)), indices.size))
 
 
 def _coordinates(x: Sequence[int], indices: Value, axis: int) -> list[Value]:
     """The place in a tensor of shape x of each element of `indices`, which count along one axis."""
-    return [places(indices, x[axis]) if k == axis else iota(indices.shape, k) for k in range(len(x))]
+    return [from_front(indices, x[axis]) if k == axis else iota(indices.shape, k) for k in range(len(x))]
 
 
 @operator("GatherElements")
@@ -75,7 +76,7 @@ def _gather_nd(call: Call, x: Value, indices: Value) -> Value:
 def _columns(indices: Value, sizes: Sequence[int]) -> list[Value]:
     """The coordinates that lie along the last axis."""
     last = indices.rank - 1
-    return [places(reshape(slice_axis(indices, last, k, 1), indices.shape[:-1]), n) for k, n in enumerate(sizes)]
+    return [from_front(reshape(slice_axis(indices, last, k, 1), indices.shape[:-1]), n) for k, n in enumerate(sizes)]
 
 
 def scattered(call: Call, x: Value, updates: Value, ids: list[Value], how: str) -> Value:
@@ -120,7 +121,7 @@ def _tensor_scatter(call: Call, cache: Value, update: Value, starts: Value | Non
     size = cache.shape[axis]
     at = iota(update.shape, axis)
     if starts is not None:
-        at = at + broadcast_to(reshape(cast(starts, types.INT32), (update.shape[0], *[1] * (update.rank - 1))), update.shape)
+        at = at + broadcast_to(reshape(places(starts), (update.shape[0], *[1] * (update.rank - 1))), update.shape)
     if call.text("mode", "linear") == "circular":
         at = at % size
     return scattered(call, cache, update, [at if k == axis else iota(update.shape, k) for k in range(cache.rank)], "none")

@@ -24,6 +24,7 @@ from ..values import (
     gather,
     iota,
     pad,
+    places,
     reshape,
     slice_axis,
     transpose,
@@ -193,8 +194,8 @@ def _pad(call: Call, x: Value, pads: Value | None = None, value: Value | None = 
             return where_any(inside, pad(x, before, after), broadcast_to(reshape(value, ()), inside.shape))
         number = known.reshape(-1)[0].item() if value is not None and known is not None and known.size else call.number("value")
         return pad(x, before, after, number)
-    places = {"reflect": _reflected, "edge": lambda i, n: np.clip(i, 0, n - 1), "wrap": lambda i, n: i % n}
-    if mode not in places:
+    at_of = {"reflect": _reflected, "edge": lambda i, n: np.clip(i, 0, n - 1), "wrap": lambda i, n: i % n}
+    if mode not in at_of:
         raise call.gap(f"padding of mode '{mode}' is not supported")
     for k, axis in enumerate(along):
         n = x.shape[axis]
@@ -202,7 +203,7 @@ def _pad(call: Call, x: Value, pads: Value | None = None, value: Value | None = 
         at = np.arange(-amounts[k], n + amounts[len(along) + k])
         if n == 0 and at.size:
             raise call.misfit(f"padding of mode '{mode}' of {x}")
-        x = take(x, axis, places[mode](at, n)) if at.tolist() != list(range(n)) else x
+        x = take(x, axis, at_of[mode](at, n)) if at.tolist() != list(range(n)) else x
     return x
 
 
@@ -272,6 +273,6 @@ def _reverse_sequence(call: Call, x: Value, lengths: Value) -> Value:
     order = [batch, time, *[k for k in range(x.rank) if k not in (batch, time)]]
     moved = transpose(x, order)
     shape = moved.shape[:2]
-    at, n = iota(shape, 1), broadcast_to(expand_axes(cast(lengths, types.INT32), [1]), shape)
+    at, n = iota(shape, 1), broadcast_to(expand_axes(places(lengths), [1]), shape)
     turned = gather(moved, [where(at < n, n - at - 1, at)], batch=1)
     return transpose(turned, [order.index(k) for k in range(x.rank)])

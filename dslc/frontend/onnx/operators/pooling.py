@@ -14,7 +14,7 @@ from dslc.ir.ops.reduction import identity
 from .. import types
 from ..call import Call
 from ..table import operator
-from ..values import Value, absolute, cast, computed, constant, gather, iota, pad, reduce, reshape
+from ..values import Value, absolute, cast, computed, constant, gather, iota, pad, places, reduce, reshape
 from .linear import window_pads
 from .movement import MOST_MADE, checked
 
@@ -140,7 +140,7 @@ def _max_unpool(call: Call, x: Value, indices: Value, output: Value | None = Non
     kernel, strides, pads = call.ints("kernel_shape"), call.ints("strides", [1] * space), call.ints("pads", [0] * (2 * space))
     pooled = [(n - 1) * s + k - pads[a] - pads[space + a] for a, (n, s, k) in enumerate(zip(x.shape[2:], strides, kernel))]
     shape = [*x.shape[:2], *pooled]
-    ids = reshape(cast(indices, types.INT32), (indices.size,))
+    ids = reshape(places(indices), (indices.size,))
     flat = ops.Scatter.of(reshape(x, (x.size,)).value, ids.value, kind="sum", batch=0, sizes=[prod(shape)])
     y = reshape(Value(flat, x.elem), shape)
     wanted = call.static_ints(output, "output_shape") if output is not None else shape

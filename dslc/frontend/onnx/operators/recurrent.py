@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from ..call import Call
 from ..loops import scan
 from ..table import operator
-from ..types import INT32
 from ..values import (
     Value,
     absolute,
     broadcast_to,
-    cast,
     concat,
     expand_axes,
     expm1,
@@ -23,6 +21,7 @@ from ..values import (
     matmul,
     maximum,
     minimum,
+    places,
     reshape,
     sigmoid,
     slice_axis,
@@ -83,7 +82,7 @@ def _reversed(x: Value, lengths: Value | None) -> Value:
     if lengths is None:
         return slice_axis(x, 0, n - 1, n, -1)
     shape = x.shape[:2]
-    ends, at = broadcast_to(expand_axes(cast(lengths, INT32), [0]), shape), iota(shape, 0)
+    ends, at = broadcast_to(expand_axes(places(lengths), [0]), shape), iota(shape, 0)
     return gather(x, [where(at < ends, ends - at - 1, at), iota(shape, 1)])
 
 
@@ -97,7 +96,7 @@ def _direction(layer: Layer, inputs: Value, starts: list[Value], step: Step, bac
     stacked = [given]
     if lengths is not None:
         shape = given.shape[:2]
-        stacked.append(iota(shape, 0) < broadcast_to(expand_axes(cast(lengths, INT32), [0]), shape))
+        stacked.append(iota(shape, 0) < broadcast_to(expand_axes(places(lengths), [0]), shape))
 
     def turn(slices: list[Value], carries: list[Value]) -> tuple[list[Value], list[Value]]:
         new = step(slices[0], carries)

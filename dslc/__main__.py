@@ -1,0 +1,5 @@
+"""`python -m dslc` is the command `dslc`."""
+
+from .cli import main
+
+main()

@@ -1,0 +1,106 @@
+"""Products of few rows with matrices, several over the same points at once, in one function: what a row of their factor is made of is done first, by
+every block for itself, in shared memory; what is put somewhere is written there.
+
+To make a normalized row again costs a block some kilobytes from the second cache, while the matrix that it has asked for is on its way; a launch of
+its own would cost more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+from dslc.ir.few_rows import FewRows, Stage, few_rows_of
+from dslc.ir.index import Expr
+from dslc.ir.rows import Unsuited
+from dslc.ir.trace import survey
+from dslc.ir.types import type_of
+
+from ..pull import chunked
+from ..stage import Function, FunctionWriter, Generated, Memory, Request
+from ..types import memory_type
+from . import columns, reduce
+from .rows import Layout, RowWriter
+
+
+def generate(request: Request) -> Generated:
+    """One function."""
+    rows = few_rows_of(request.body)
+    layout, choice = reduce.layout_of(rows, request)
+    if layout.across:
+        return Generated((_across(request, rows, layout),), choice=choice)
+    width = columns.width_of(request, rows, layout.dim) if layout.dim is not None else 1
+    if width == 1:
+        raise Unsuited("neighbouring sums that no chunks of a matrix make")
+    return Generated((columns.columns_function(request, rows, width, reduce.memory_of, partial(_prepared, rows)),))
+
+
+def _across(request: Request, rows: FewRows, layout: Layout) -> Function:
+    """A group of threads has a sum; the groups of a block have the same row of the factor."""
+    count = 1
+    while len(rows.nest.sizes[: rows.kept]) > 1 and count < layout.rows and rows.nest.sizes[rows.kept - 1] % (2 * count) == 0:
+        count *= 2
+    layout = replace(layout, rows=min(layout.rows, count) if rows.kept > 1 else layout.rows, turns=0, shared=False)
+    w = FunctionWriter(request)
+    writer = RowWriter(w, rows, layout, reduce.memory_of(w), reduce.integer_of(request, rows))
+    grid, live = reduce.place_rows(w, writer)
+    writer.ask(grid)
+    writer.memory = _prepared(rows, w, writer.memory, writer.point().index, layout.block)
+    states = writer.run_pass(0, [])
+    writer.folded(states)
+    writer.found.update({k: reduce.result_of(state) for k, state in enumerate(states)})
+    with w.block(f"if ({reduce.first_with_row(layout, live)})"):
+        columns.store_results(w, rows, writer.point)
+    return w.function((grid,), (layout.block,), schedule=reduce.in_words(layout, writer.points))
+
+
+def _prepared(
+    rows: FewRows, w: FunctionWriter, memory: Callable[[int], Memory], where: Callable[[Expr], str], threads: int
+) -> Callable[[int], Memory]:
+    """Writes how a block makes its row of each factor; the memory of a body's operands and of these rows."""
+    staged: list[Memory] = []
+    for stage, (at,) in zip(rows.stages, rows.needed):
+        t = type_of(stage.value)
+        staged.append(Memory(w.fresh("staged"), t))
+        w.line(f"__shared__ __align__(16) {memory_type(t.dtype)} {staged[-1].name}[{stage.length}];")
+        _make(w, stage, memory, [where(e) for e in at], staged[-1].name, threads)
+    if staged:
+        w.line("__syncthreads();")
+    own = len(rows.body.operands)
+    return lambda k: staged[k - own] if k >= own else memory(k)
+
+
+def _make(w: FunctionWriter, stage: Stage, memory: Callable[[int], Memory], at: list[str], to: str, threads: int) -> None:
+    """Writes the passes over one row by all threads of a block, the last of which stores it."""
+    rows, shape = stage.rows, type_of(stage.value).shape
+    width = _width(w.request, stage, threads)
+    turns = reduce.turns_of(stage.length // width, threads, rows, width)
+    lane = w.fresh("thread")
+    w.line(f"const int {lane} = threadIdx.x;")
+    writer = RowWriter(w, rows, Layout(True, len(rows.nest.sizes) - 1, threads, 1, width, turns), memory, reduce.integer_of(w.request, rows), lane)
+    writer.row_dims = [text for text, a in zip(at, stage.row_axes) if shape[a] != 1]
+    writer.outputs = [(rows.results[0][0], stage.place(), 0)]
+    writer.target = lambda k: to
+    keep, number = writer.kept(), 0
+    for p, level in enumerate(rows.folds):
+        states = writer.run_pass(p, keep)
+        writer.folded(states)
+        for k, state in enumerate(states):
+            writer.found[number + k] = reduce.result_of(state)
+        number += len(level)
+    writer.run_pass(len(rows.folds), keep)
+
+
+def _width(request: Request, stage: Stage, threads: int) -> int:
+    """Neighbouring points that a thread takes at once, where all threads have some."""
+    rows = stage.rows
+    last = len(rows.nest.sizes) - 1
+    reads = [r for r in survey(rows.trace, rows.roots()).reads if chunked(r.address, last, 2)]
+    width = min((16 // r.dtype.bytes for r in reads), default=1)
+    while width > 1:
+        fits = any(chunked(r.address, last, width) and request.operand_aligned(r.operand) for r in reads) and chunked(stage.place(), last, width)
+        if fits and rows.nest.sizes[last] % width == 0 and 2 * stage.length >= threads * width:
+            return width
+        width //= 2
+    return 1

@@ -1,0 +1,115 @@
+"""Products of few rows with what joins them, and kernels beside each other in one launch: on the emulator, with every access checked, in every order
+of the threads, against the float64 reference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import dslc
+from dslc.backend_cuda import backend
+from dslc.backend_cuda.nvrtc import SlowCode
+from dslc.compiled import load_executable
+from dslc.compiler import compile_anew
+from dslc.core.executable import Executable
+from dslc.runtime.drivers.device_program import DeviceProgram
+from dslc.runtime.drivers.emulated_device import EmulatorDriver
+from dslc.runtime.drivers.emulator import ORDERS
+from dslc.targets import TARGETS
+
+CHECKED = "cuda-emulated:checked"
+pytestmark = pytest.mark.skipif(TARGETS[CHECKED].missing() is not None, reason="needs g++ and NVIDIA's headers")
+TEXT = """model M:
+    input   x[{rows}, {width}]
+{body}
+    output  y
+"""
+# name: rows, width, body, launches
+CASES = {
+    "norm": (1, 200, "    y = linear(rmsnorm(x), 72)", 1),  # rows that no threads share evenly
+    "norms of rows": (3, 128, "    y = linear(layernorm(x), 64)", 1),
+    "along the matrix": (2, 128, "    param w[40, 128] ~ normal()\n    y[r, o] = sum[d](layernorm(x)[r, d] * w[o, d])", 1),
+    "an odd number of rows along the matrix": (3, 96, "    param w[37, 96] ~ normal()\n    y[r, o] = sum[d](rmsnorm(x)[r, d] * w[o, d])", 1),
+    "a gate": (1, 64, "    y = linear(swiglu(rmsnorm(x), 96), 8)", 3),
+    "beside": (2, 64, "    n = layernorm(x)\n    y = concat(linear(n, 32), linear(n, 32), linear(n, 48), axis=-1)", 2),
+    "heads": (2, 96, "    param w[2, 3, 96, 32] ~ normal()\n    y[k, h, r, c] = sum[d](rmsnorm(x)[r, d] * w[k, h, d, c])", 1),
+    "what is read besides": (2, 64, "    n = layernorm(x)\n    y = n + linear(tanh(linear(n, 64)), 64)", 2),
+}
+
+
+def against_the_reference(model: dslc.Model, tolerance: float, program: str = "run", steps: int = 1) -> Executable:
+    """Runs both on the same inputs, `steps` times, at growing positions."""
+    executable = compile_anew(model, program, CHECKED)
+    runs = {order: DeviceProgram(executable, EmulatorDriver(order=order, seed=1)) for order in ORDERS}
+    wanted = load_executable(compile_anew(model, program, "reference"))
+    for run in (*runs.values(), wanted):
+        store = model.params.beside()
+        store.extend(run.executable.ports)
+        run.bind(store)
+    rng = np.random.default_rng(0)
+    for step in range(steps):
+        given = {}
+        for p in executable.ports_of("input"):
+            drawn = rng.integers(*(p.bounds or (0, 2)), p.shape) if p.dtype.is_integer else rng.standard_normal(p.shape)
+            given[p.name] = (np.full(p.shape, step) if p.name == "position" else drawn).astype(p.dtype.numpy)
+        exact = np.array(wanted(given)["y"])
+        found = {order: np.array(run(given)["y"]) for order, run in runs.items()}
+        assert len({value.tobytes() for value in found.values()}) == 1
+        np.testing.assert_allclose(found[ORDERS[0]], exact, atol=tolerance * np.abs(exact).max())
+    return executable
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_products(name: str) -> None:
+    rows, width, body, launches = CASES[name]
+    model = dslc.load(TEXT.format(rows=rows, width=width, body=body))
+    executable = against_the_reference(model, 4 * width * 2.0**-24)
+    assert len(executable.launches) == launches and any("product" in k.kind for k in executable.kernels)
+
+
+DECODER = """model Decoder:
+    dims    batch={batch}, time=8
+    input   tokens[batch, time]: int32
+    x = embedding(tokens, 40, 64)
+    x = x + {layer}
+    y = linear(rmsnorm(x), 40)
+    output  y
+"""
+LAYERS = {
+    "grouped": "self_attention(rmsnorm(x), 4, kv_heads=2, causal=true, rotate=true)",
+    "together": "packed(layernorm(x), 4)",
+}
+PACKED = """layer packed(x[b, t, d], heads):
+    let    c = d // heads
+    param  w[d, 3, heads, c], o[heads, c, d] ~ xavier_uniform()
+    z[s, b, h, t, c] = sum[d](x[b, t, d] * w[d, s, h, c])
+    s[b, h, i, j] = where(j <= i, sum[c](z[0, b, h, i, c] * z[1, b, h, j, c]), -inf)
+    a[b, h, i, c] = sum[j](softmax[j](s[b, h, i, j]) * z[2, b, h, j, c])
+    return y[b, i, e] = sum[h, c](a[b, h, i, c] * o[h, c, e])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_rows_of_caches_are_written_by_products(layer: str, batch: int) -> None:
+    model = dslc.load(PACKED + DECODER.format(batch=batch, layer=LAYERS[layer]))
+    executable = against_the_reference(model, 1e-5, "decode", steps=4)
+    assert not any(k.kind == "copy" for k in executable.kernels)
+    assert sum("put" in k.kind.split("+") for k in executable.kernels) == (layer == "grouped")  # of keys, which are turned before
+
+
+def test_a_launch_of_several_is_made_apart_where_it_spills(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, width, body, launches = CASES["beside"]
+    model = dslc.load(TEXT.format(rows=rows, width=width, body=body))
+    real = backend.machine_code
+
+    def spills(text, arch):
+        spilling = {symbol: "it spills" for symbol, _ in text.functions if "_beside" in symbol}
+        if spilling:
+            raise SlowCode(spilling)
+        return real(text, arch)
+
+    monkeypatch.setattr(backend, "machine_code", spills)
+    executable = compile_anew(model, "run", "cuda-emulated")
+    assert len(executable.launches) == launches + 2

@@ -1,0 +1,105 @@
+"""What the CUDA compiler makes of kernels whose launches overlap: nothing moves across the wait for those before, no load is one of memory that never
+changes, as another launch may still write it. Needs NVRTC, no GPU."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+pytest.importorskip("cuda.bindings.nvrtc")
+
+import dslc
+from dslc.backend_cuda import nvrtc
+from dslc.backend_cuda.emulated import cuda_headers
+from dslc.backend_cuda.source import bundle
+from dslc.compiler import compile_program
+from dslc.core.executable import WAITS, from_bytes, to_bytes
+
+pytestmark = pytest.mark.skipif(nvrtc.missing() is not None, reason="needs NVRTC and NVIDIA's headers")
+TEXT = """model Order:
+    input   x[2, 160, 64], y[2, 160]: int32, wide[40, 20000]
+    h = x + self_attention(layernorm(x), 1, causal=true)
+    logits = linear(layernorm(h), 32)
+    lines[n, k] = softmax[k](wide[n, k])
+    loss    cross_entropy(logits, y) + mean(lines) ** 2
+
+train:
+    optimizer adamw(lr=0.1)
+    precision {precision}
+"""
+# Instructions that touch memory which other launches write, or shared memory's copies of it.
+TOUCHES = re.compile(r"^\s*(?:@\S+ )?(ld\.(?!param|shared|local|const)[a-z]|st\.(?!shared|local|param)[a-z]|red\.|atom\.|cp\.async)")
+READ_ONLY = re.compile(r"ld\.global\.nc|ld\.global\.\w+\.nc|ldu\.|tex\.")
+
+
+def ptx_of(text: str) -> str:
+    from cuda.bindings import nvrtc as api
+
+    _, program = api.nvrtcCreateProgram(text.encode(), b"kernels.cu", 0, [], [])
+    options = [o.encode() for o in ("--gpu-architecture=compute_90a", f"--include-path={cuda_headers()}", *nvrtc.OPTIONS[:2])]
+    (status,) = api.nvrtcCompileProgram(program, len(options), options)
+    assert status == api.nvrtcResult.NVRTC_SUCCESS
+    data = bytes(bytearray(api.nvrtcGetPTXSize(program)[1]))
+    api.nvrtcGetPTX(program, data)
+    api.nvrtcDestroyProgram(program)
+    return data.decode(errors="replace")
+
+
+def kernels_of(ptx: str) -> dict[str, list[str]]:
+    """The lines of each kernel."""
+    parts = re.split(r"^\.visible \.entry (\w+)", ptx, flags=re.MULTILINE)
+    return {name: body.splitlines() for name, body in zip(parts[1::2], parts[2::2])}
+
+
+def early(ptx: str) -> list[str]:
+    """What is wrong with the order of each kernel."""
+    wrong = []
+    for name, lines in kernels_of(ptx).items():
+        waits = [k for k, line in enumerate(lines) if "griddepcontrol.wait" in line]
+        if len(waits) != 1:
+            wrong.append(f"{name} waits {len(waits)} times")
+            continue
+        head, behind = lines[: waits[0]], {line.rstrip(":") for line in lines[waits[0] :]}
+        jumps = [line for line in head if (found := re.search(r"\bbra(?:\.uni)?\s+(\S+);", line)) and found[1] in behind]
+        wrong += [f"{name} before its wait: {line.strip()}" for line in head if TOUCHES.search(line)]
+        wrong += [f"{name} passes its wait by: {line.strip()}" for line in jumps]
+        wrong += [f"{name}: {line.strip()}" for line in lines if READ_ONLY.search(line)]
+    return wrong
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "tf32"])
+def test_nothing_is_read_before_the_wait(precision):
+    made = compile_program(dslc.load(TEXT.format(precision=precision)), "train", "cuda:sm_90a")
+    assert WAITS in from_bytes(to_bytes(made)).notes
+    ptx = ptx_of(bundle(made.source))
+    assert len(kernels_of(ptx)) == len({k.symbol for k in made.kernels}) > 8
+    assert early(ptx) == []
+
+
+PLANTED = """#include "device/launch.cuh"
+extern "C" __global__ void k(%s x, float* y, int n) {
+    let_next_launch_start();
+    %s
+    wait_for_launches_before();
+    y[threadIdx.x] = x[threadIdx.x] + x[n];
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "before", "said"),
+    [
+        ("const float* __restrict__", "", "ld.global.nc"),
+        ("const float*", "if (n == 0) return;", "passes its wait by: @"),
+        ("const float*", "if (x[3] > 0.0f) n = 0;", "before its wait: ld.global"),
+    ],
+)
+def test_what_is_planted_is_found(kind, before, said):
+    text = PLANTED % (kind, before)
+    found = early(ptx_of(bundle(text.replace("float* y", "float* __restrict__ y") if "restrict" in kind else text)))
+    assert any(said in line for line in found), found
+
+
+def test_what_is_right_passes():
+    assert early(ptx_of(bundle(PLANTED % ("const float*", "prefetch(x + n);")))) == []

@@ -1,0 +1,4 @@
+model M:
+    dims n=2, n=3
+    input x[n]
+    output y = x

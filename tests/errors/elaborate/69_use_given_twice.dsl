@@ -1,0 +1,5 @@
+model M:
+    input x[2, 3]
+    f = use linear(4, out=5)
+    y = f(x)
+    output y

@@ -1,0 +1,4 @@
+model M:
+    input x[2, 3]
+    y[a, b] = x[a, b] * size()
+    output y

@@ -1,0 +1,5 @@
+model M:
+    input x[2, 3]
+    with checkpoint:
+        y = x * 2
+    output y

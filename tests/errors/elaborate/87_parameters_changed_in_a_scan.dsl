@@ -1,0 +1,8 @@
+model M:
+    input x[2, 3]
+    f = use linear(3)
+    y = f(x)
+    scan t < 3 carry h[2] = 0:
+        h[b] = h[b] + x[b, t]
+        f.params <- f.params * sum(h)
+    output y

@@ -1,0 +1,3 @@
+model M:
+    input x[2, 3]
+    output y = categorical(x)

@@ -1,0 +1,4 @@
+a, b = 3
+model M:
+    input x[2]
+    output y = x

@@ -1,0 +1,102 @@
+"""Launches that overlap: every kernel allows the next to start at once, and itself waits for those before."""
+
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+import pytest
+
+from dslc.backend_cuda import nvrtc
+from dslc.runtime.drivers.cuda import cuda_driver
+from dslc.targets import TARGETS
+
+from .devices import DRIVERS, Kernels, placed, prepared
+
+NEEDS_EMULATOR = pytest.mark.skipif(TARGETS["cuda-emulated"].missing() is not None, reason="needs g++ and NVIDIA's headers")
+BLOCKS, LAUNCHES = 40, 70  # all blocks of several launches fit a GPU at once; several graphs
+STEP = Kernels(
+    r"""
+#include "device/launch.cuh"
+// Reads what another block of the launch before has written, late, and writes where a block of it may still read.
+extern "C" __global__ void __launch_bounds__(256) next(const float* x, float* y, int work) {
+    let_next_launch_start();
+    prefetch(x + threadIdx.x);
+    wait_for_launches_before();
+    const int p = blockIdx.x * 256 + threadIdx.x, n = gridDim.x * 256;
+    float late = 0.0f;
+    for (int k = 0; k < (int)(blockIdx.x % 5) * work; ++k) late = late * 0.5f + 1.0f;
+    y[p] = x[(p + 7 * 256 + 3) % n] + (late > 4.0f ? 2.0f : 1.0f);
+}
+""",
+    ("next",),
+)
+WORK = {"emulator": 3, "cuda": 3000, "pycuda": 3000}
+
+
+@pytest.mark.parametrize("device", [pytest.param("emulator", marks=NEEDS_EMULATOR), pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_each_launch_sees_what_those_before_have_written(device):
+    """A permutation and a number more each turn, back and forth between two buffers."""
+    driver = DRIVERS[device]()
+    n = BLOCKS * 256
+    x = np.random.default_rng(0).integers(0, 100, n).astype(np.float32)
+    a, b = placed(driver, x), placed(driver, np.full(n, np.nan, np.float32))
+    function = STEP.functions(driver)["next"]
+    launches = [
+        prepared(driver, function, BLOCKS, 256, 0, *((a, b) if k % 2 == 0 else (b, a)), ctypes.c_int32(WORK[device]), waits=True)
+        for k in range(LAUNCHES)
+    ]
+    start = driver.graph(launches)
+    for _ in range(3):
+        start()
+    found = np.empty(n, np.float32)
+    driver.download(found, a)
+    np.testing.assert_array_equal(found, np.roll(x, -(7 * 256 + 3) * 3 * LAUNCHES) + 3 * LAUNCHES)
+    for address in (a, b):
+        driver.release(address)
+
+
+@pytest.mark.gpu
+def test_programs_give_the_same_bits_one_launch_after_the_other(monkeypatch):
+    """A training step of attention, normalization and products in bfloat16, of some dozens of launches: overlapping, and not."""
+    pytest.importorskip("torch_mlir")
+    import dslc
+
+    from .test_models import BLOCK
+
+    rng = np.random.default_rng(0)
+    given = {"x": rng.standard_normal((4, 256, 128)).astype(np.float32), "y": rng.integers(0, 64, (4, 256)).astype(np.int32)}
+    driver, found = cuda_driver(), []
+    if not driver._overlap:
+        pytest.skip("launches do not overlap on this device, or with this driver")
+    for overlap in (True, False):
+        monkeypatch.setattr(driver, "_overlap", overlap)
+        model = dslc.load(BLOCK, precision="bfloat16")
+        trainer = dslc.Trainer(model, target="cuda")
+        losses = [trainer.step(**given) for _ in range(5)]
+        found.append((losses, {k: np.array(v) for k, v in model.params.items()}))
+    assert found[0][0] == found[1][0]
+    for path, value in found[0][1].items():
+        np.testing.assert_array_equal(value, found[1][1][path], err_msg=path)
+
+
+@pytest.mark.gpu
+def test_graphs_of_this_driver_overlap():
+    """On Hopper; a driver older than 12.3 is told, not failed."""
+    driver = cuda_driver()
+    if not driver.arch.startswith("sm_9"):
+        pytest.skip("Hopper alone can do it")
+    x = placed(driver, np.zeros(BLOCKS * 256, np.float32))
+    function = STEP.functions(driver)["next"]
+    driver.graph([prepared(driver, function, BLOCKS, 256, 0, x, x, ctypes.c_int32(0), waits=True) for _ in range(2)])
+    driver.release(x)
+    if not driver._overlap:
+        pytest.skip("the driver refuses them")
+
+
+@pytest.mark.skipif(nvrtc.missing() is not None, reason="needs NVRTC and NVIDIA's headers")
+def test_it_compiles_for_hopper():
+    from dslc.backend_cuda.source import bundle
+
+    (cubin,) = nvrtc.build([bundle(STEP.text)], "sm_90a")
+    assert b"next" in cubin.code
