@@ -63,6 +63,7 @@ def lower(
     `aside` and `searched` as in `pipeline`, `sized` as in `compile_program`."""
     tuned = schedules_for(model, target) if tuned is None else tuned
     elaborated = sized.family.elaborated(sized.sizes) if sized is not None else model.elaborate(RECIPES[program].training, fetch)
+    from .ir.program import program_of, set_name
     from .pipeline import pass_names, pipeline
 
     with elaborated.context, elaborated.location:
@@ -79,6 +80,7 @@ def lower(
                 observer(name, elaborated.module)
             if name == after:
                 break
+        set_name(program_of(elaborated.module), program)
     return elaborated
 
 
@@ -93,21 +95,21 @@ def _within_budget(model: Model, program: str, target: Target, fetch: Sequence[s
     settings = model.checked.settings
     budget = settings.memory if settings is not None and RECIPES[program].steps and target.lowered else None
     if budget is None:
-        return _made(lower(model, program, target, fetch=fetch, tuned=tuned, sized=sized), program, target)
+        return _made(lower(model, program, target, fetch=fetch, tuned=tuned, sized=sized), target)
     from .passes.searched import Searched
 
     searched = Searched()
 
     def made(aside: int) -> tuple[Executable, int]:
-        executable = _made(lower(model, program, target, None, None, fetch, tuned, aside, sized, searched), program, target)
+        executable = _made(lower(model, program, target, None, None, fetch, tuned, aside, sized, searched), target)
         return executable, _bytes(executable) - searched.planned
 
     return fitting(budget, made)
 
 
-def _made(elaborated: Any, program: str, target: Target) -> Executable:
+def _made(elaborated: Any, target: Target) -> Executable:
     with elaborated.context, elaborated.location:
-        return _compiled(elaborated.module, program, target)
+        return _compiled(elaborated.module, target)
 
 
 NEAR = 1 / 64  # of a budget: what may be left of it though plans have more repeats than with fewer bytes set aside
@@ -157,16 +159,16 @@ def _bytes(executable: Executable) -> int:
     return executable.arena_bytes + sum(p.bytes for p in executable.ports)
 
 
-def _compiled(module: Any, program: str, target: Target) -> Executable:
+def _compiled(module: Any, target: Target) -> Executable:
     """The executable of a module, with that of its second function where it has one."""
-    from .passes.prepare import NAME, split
+    from .passes.prepare import split
 
     second = split(module)
-    executable = _noted(target.compile(module, program), module)
+    executable = _noted(target.compile(module), module)
     if second is None:
         return executable
     notes = {**executable.notes, READS: "\n".join(_read_by(module))}
-    return replace(executable, prepare=to_bytes(_noted(target.compile(second, NAME), second)), notes=notes)
+    return replace(executable, prepare=to_bytes(_noted(target.compile(second), second)), notes=notes)
 
 
 def _read_by(module: Any) -> list[str]:

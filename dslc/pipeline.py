@@ -92,16 +92,21 @@ def _layouts(recipe: Recipe, model: Model, target: Target) -> list[Pass]:
         from .passes.scale_weights import ScaleWeights
 
         passes.append(ScaleWeights())
+    again = recipe.prepares and not recipe.decodes and not model.checked.bounds  # one copy of a model, for what runs again and again
     if target.channels_last:
         from .passes.channels_last import ChannelsLast
         from .passes.widen_channels import WidenChannels
 
         passes += [WidenChannels(), ChannelsLast()]
+    elif again and (lanes := target.lanes()):
+        from .passes.channels_last import ChannelsLast
+
+        passes.append(ChannelsLast(lanes))
     if target.phases:
         from .passes.phases import Phases
 
         passes.append(Phases())
-    if target.lines and recipe.prepares and not recipe.decodes and not model.checked.bounds:  # one copy of a model, for what runs again and again
+    if target.lines and again:
         from .passes.lines import Lines
 
         passes.append(Lines())

@@ -10,7 +10,7 @@ import numpy as np
 from .core.executable import Executable, Port
 from .ir.mlir import ir
 from .ir.op import context
-from .ir.program import arguments_of, program_of, results_of
+from .ir.program import arguments_of, name_of, program_of, results_of
 from .ir.reference import Watch, run
 from .runtime.binding import fit_inputs
 from .runtime.store import ParameterStore
@@ -18,13 +18,14 @@ from .runtime.store import ParameterStore
 _HOST = ("seed", "step", "microbatch")  # scalars that every call is given
 
 
-def compile_reference(module: ir.Module, name: str) -> Executable:
+def compile_reference(module: ir.Module) -> Executable:
     """An executable whose code is the module's text, locations included."""
-    slots = [*arguments_of(program_of(module))]
-    results = [s for s, _ in results_of(program_of(module)) if s.role not in ("param", "state")]
+    program = program_of(module)
+    slots = arguments_of(program)
+    results = [s for s, _ in results_of(program) if s.role not in ("param", "state")]
     ports = tuple(Port(s.name, s.role, s.type.dtype, s.type.shape, i, s.bounds, s.line) for i, s in enumerate([*slots, *results]))
     text = module.operation.get_asm(enable_debug_info=True)
-    return Executable("reference", name, "", "", ports, (), (), 0, 0, b"", text.encode())
+    return Executable("reference", name_of(program), "", "", ports, (), (), 0, 0, b"", text.encode())
 
 
 class ReferenceProgram:

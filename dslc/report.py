@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .compiler import compile_program, family_of
+from .core.errors import Error
 from .core.executable import Executable
 from .measuring import Profile, by_kernel, by_line, line_text, own_lines
 from .model import Model
@@ -34,7 +35,6 @@ def page(model: Model, executable: Executable, profile: Profile | None = None) -
     total = sum(p.type.size for p in checked.parameters)
     flops, moved = _work(executable)
     ports = sum(p.bytes for p in executable.ports)
-    of_any_length = checked.bounds and executable.program in OF_ANY_LENGTH
     facts = [
         ("program", f"{executable.program} on {executable.target}"),
         ("parameters", f"{total:,} in {len(checked.parameters)} tensors, {_bytes(sum(p.type.bytes for p in checked.parameters))}"),
@@ -42,7 +42,7 @@ def page(model: Model, executable: Executable, profile: Profile | None = None) -
         ("memory", f"{_bytes(executable.arena_bytes)} arena for intermediates, {_bytes(executable.scratch_bytes)} scratch a thread"),
         ("in all", f"{_bytes(executable.arena_bytes + ports)} with parameters, states, inputs and results"),
         *([(label, html.escape(executable.notes[k])) for k, label in (("memory", "budget"), ("chunks", "losses")) if k in executable.notes]),
-        *([("lengths", html.escape("; ".join(family_of(model, executable.program).told())))] if of_any_length else []),
+        *([("lengths", html.escape(_lengths(model, executable.program)))] if checked.bounds and executable.program in OF_ANY_LENGTH else []),
         ("kernels", f"{len(executable.kernels)} distinct, {len(executable.launches)} launches"),
         ("code", _bytes(len(executable.code))),
     ]
@@ -58,6 +58,14 @@ def page(model: Model, executable: Executable, profile: Profile | None = None) -
         _table(["line", "", "MFLOP", ""], _lines(model, executable), numeric={2}),
     ]
     return "\n".join(parts)
+
+
+def _lengths(model: Model, program: str) -> str:
+    """Which programs there may be for other lengths, or why there are none."""
+    try:
+        return "; ".join(family_of(model, program).told())
+    except Error as error:
+        return error.message
 
 
 def _work(executable: Executable) -> tuple[int, int]:

@@ -17,33 +17,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Target:
-    """`compile(module, name)` gives an Executable, `load(executable)` a Program; `fingerprint()` names what compiled code depends on besides the
+    """`compile(module)` gives an Executable, `load(executable)` a Program; `fingerprint()` names what compiled code depends on besides the
     program; `missing()` says in one sentence what is not there, or gives None. `compile_timed`: as `compile`, a program that times its launches
     itself (`core.executable.TIMES`). `device()` names what schedules are measured on, None where that is not this machine's; `schedules(kernel)` are
     those that a kernel may have, the cost model's first. `workers()` and `few_rows`: those of the pass `Attention`; `channels_last`: convolutions
-    want values so; `phases`: spaced ones are to be products; `lines`: products want weights so; `repeats`: its programs run again without the
-    host (`DeviceProgram.again`); `launches`: to launch a kernel costs more than small ones do."""
+    want values so on tensor cores; `lanes()`: float32 values in a vector, of a target that wants them so for its vectors' sake, else 0; `phases`:
+    spaced ones are to be products; `lines`: products want weights so; `repeats`: its programs run again without the host (`DeviceProgram.again`);
+    `launches`: to launch a kernel costs more than small ones do."""
 
     name: str
     about: str
     lowered: bool  # takes kernels (after fuse), not single ops
-    compile: Callable[[Any, str], Executable]
+    compile: Callable[[Any], Executable]
     load: Callable[[Executable], Program]
     fingerprint: Callable[[], str]
     missing: Callable[[], str | None]
-    compile_timed: Callable[[Any, str], Executable] | None = None
+    compile_timed: Callable[[Any], Executable] | None = None
     device: Callable[[], str | None] = lambda: None
     schedules: Callable[[Any], list[str]] = lambda kernel: []
     workers: Callable[[], int] = lambda: 0
     few_rows: bool = False
     channels_last: bool = False
+    lanes: Callable[[], int] = lambda: 0
     phases: bool = False
     lines: bool = False
     repeats: bool = False
     launches: bool = False
 
 
-def _compile_cpu(module: Any, name: str, timed: bool = False) -> Executable:
+def _compile_cpu(module: Any, timed: bool = False) -> Executable:
     from .backend_cpu.backend import compile_plan
     from .backend_cpu.machine import host
     from .passes.plan import make_plan
@@ -69,6 +71,12 @@ def _cpu_workers() -> int:
     return host().cores
 
 
+def _cpu_lanes() -> int:
+    from .backend_cpu.machine import host
+
+    return host().lanes
+
+
 def _cpu_device() -> str:
     from .backend_cpu.machine import host
     from .runtime.drivers.cpu.pool import thread_count
@@ -91,10 +99,10 @@ def _cpu_missing() -> str | None:
     return None
 
 
-def _compile_reference(module: Any, name: str) -> Executable:
+def _compile_reference(module: Any) -> Executable:
     from .reference_program import compile_reference
 
-    return compile_reference(module, name)
+    return compile_reference(module)
 
 
 def _load_reference(executable: Executable) -> Program:
@@ -107,7 +115,7 @@ def _cuda_target(name: str, about: str, arch: Callable[[], str], missing: Callab
                  device: Callable[[], str | None] = lambda: None) -> Target:  # fmt: skip
     """A target of the CUDA backend for the architecture that `arch()` names."""
 
-    def compile(module: Any, program: str) -> Executable:
+    def compile(module: Any) -> Executable:
         from .backend_cuda.arch import arch_of
         from .backend_cuda.backend import compile_plan
         from .passes.plan import make_plan
@@ -178,7 +186,7 @@ TARGETS = {
     t.name: t
     for t in (
         Target("cpu", "native code for this processor", True, _compile_cpu, _load, _cpu_fingerprint, _cpu_missing,
-               partial(_compile_cpu, timed=True), _cpu_device, _cpu_schedules, _cpu_workers, phases=True, lines=True),
+               partial(_compile_cpu, timed=True), _cpu_device, _cpu_schedules, _cpu_workers, lanes=_cpu_lanes, phases=True, lines=True),
         Target("reference", "numpy in float64: slow, the oracle", False, _compile_reference, _load_reference, lambda: "", lambda: None),
         _cuda_target("cuda", "CUDA kernels for the GPU of this machine", _found_arch, _gpu_missing, _gpu_device),
         *(_cuda_target(f"cuda:{a}", f"CUDA kernels for {a}", lambda a=a: a, _nvrtc_missing) for a in ARCHS),  # type: ignore[misc]

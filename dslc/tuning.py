@@ -207,7 +207,7 @@ class Tuner:
             self._left -= self._clock() - began
             self._kept()
         made = compile_program(self._model, program, self._target, fetch, sized=sized)
-        self._settled |= {kernel.key for kernel in made.kernels}
+        self._settled |= {kernel.key for several in made.kernels for kernel in several.each}
         return made
 
 
@@ -279,9 +279,10 @@ def _work(model: Model, part: _Part, target: str, chosen: Target) -> dict[str, _
         seconds: dict[str, float] = {}
         infos: dict[str, Kernel] = {}
         for launch, taken in zip(executable.launches, launches):
-            info = executable.kernels[launch.kernel]
-            seconds[info.key] = seconds.get(info.key, 0.0) + taken.seconds
-            infos.setdefault(info.key, info)
+            each = executable.kernels[launch.kernel].each
+            for info in each:
+                seconds[info.key] = seconds.get(info.key, 0.0) + taken.seconds / len(each)
+                infos.setdefault(info.key, info)
         elaborated = lower(model, program, chosen, sized=sized)
         with elaborated.context:
             for op in kernels_in(elaborated.module):
@@ -312,7 +313,7 @@ def _builder(work: _Work, target: Target) -> Build:
 
     def build(schedule: str) -> Trial:
         with work.elaborated.context, work.elaborated.location:
-            executable = (target.compile_timed or target.compile)(alone(work.op, schedule, work.lengths), "kernel")
+            executable = (target.compile_timed or target.compile)(alone(work.op, schedule, work.lengths))
         if schedule not in (BY_COST, *(k.schedule for k in executable.kernels)):
             raise UnsupportedOp(f"{work.info.name} cannot be made with the schedule {schedule}")  # one that spills is replaced
         if not inputs:

@@ -6,6 +6,8 @@ from typing import Any
 
 from dslc.core.dtypes import FLOAT32, INT32
 
+from .scalars import Val
+
 _M0, _M1 = 0xD2511F53, 0xCD9E8D57
 _W0, _W1 = 0x9E3779B9, 0xBB67AE85
 _ROUNDS = 10
@@ -13,8 +15,6 @@ _ROUNDS = 10
 
 def draw(s: Any, kind: str, key: tuple[Any, Any, Any], stream: int, position: Any, limits: tuple[int, int]) -> Any:
     """One draw a lane; `position` is the integer value of the point's row-major number, int32 or int64."""
-    from .scalars import Val
-
     seed, counter, turn = key
     b = s.b
 
@@ -40,8 +40,6 @@ def draw(s: Any, kind: str, key: tuple[Any, Any, Any], stream: int, position: An
 
 def philox(s: Any, counter: list[Any], key: tuple[Any, Any]) -> list[Any]:
     """Ten rounds on four words of 32 bits."""
-    from .scalars import Val
-
     c0, c1, c2, c3 = counter
     k0, k1 = key
     for turn in range(_ROUNDS):
@@ -54,8 +52,6 @@ def philox(s: Any, counter: list[Any], key: tuple[Any, Any]) -> list[Any]:
 
 def _product(s: Any, x: Any, factor: int) -> tuple[Any, Any]:
     """Upper and lower half of a 64-bit product."""
-    from .scalars import Val
-
     b, lanes = s.b, x.lanes
     wide = b.same("arith.muli", b.to("arith.extui", x.ssa, "i64", lanes), b.const("i64", factor, lanes))
     upper = b.to("arith.trunci", b.same("arith.shrui", wide, b.const("i64", 32, lanes)), "i32", lanes)
@@ -64,16 +60,12 @@ def _product(s: Any, x: Any, factor: int) -> tuple[Any, Any]:
 
 def _fraction(s: Any, w: Any) -> Any:
     """(w >> 8) * 2**-24, exact."""
-    from .scalars import Val
-
     top = s.b.same("arith.shrui", w.ssa, s.b.const("i32", 8, w.lanes))
     x = s.b.to("arith.sitofp", top, "f32", w.lanes)
     return Val(s.b.same("arith.mulf", x, s.b.const("f32", 2.0**-24, w.lanes)), FLOAT32, w.lanes)
 
 
 def _integer(s: Any, w: Any, limits: tuple[int, int]) -> Any:
-    from .scalars import Val
-
     low, high = limits
     upper, _ = _product(s, w, high - low)
     return s.add(upper, Val(s.b.const("i32", low), INT32))
@@ -93,7 +85,6 @@ _COS = (59.20098876953125, -85.44224548339844, 64.9393081665039, -19.73920822143
 def cos_turns(s: Any, u: Any) -> Any:
     """cos(2 pi u) for u in [0, 1): the nearest quarter is taken off exactly, which keeps the result within 2 ulp also at its zeros."""
     b, lanes = s.b, u.lanes
-    from .scalars import Val
 
     def k(v: float) -> Any:
         return Val(b.const("f32", v, lanes), FLOAT32, lanes)

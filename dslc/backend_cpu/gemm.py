@@ -24,6 +24,7 @@ Index = Any
 
 FETCHED = 32  # terms whose lines are asked for at a time: more at once than a core waits for would hold up the loads
 MOST_FETCHING = 8  # panels
+FAR = 1 << 20  # bytes of weights that lie behind the second cache, whatever was there before
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,25 @@ class RowsOfColumns:
 
 
 @dataclass(frozen=True)
+class RunsOfTerms:
+    """Terms in `count` runs of `length`, and `load(b, x, run, k, lanes, mask, inside)`: values of a run of row x from its k-th term on.
+    `inside(b, x)`: whether no load of a row needs a test; None: none ever does."""
+
+    count: int
+    length: int
+    load: Callable[[Index, Index, Index, Index, int, Value, bool], Value]
+    inside: Callable[[Index, Index], Value] | None
+
+
+@dataclass(frozen=True)
 class Operand:
     """An operand: its `Side`, and `load(b, x, k, axis, lanes, mask)`: `lanes` values from (x, k) on along `axis`, "x" or "k", as a vector.
 
     x is the row of A, the column of B. With one lane the result is a scalar and the axis does not matter. Lanes outside the mask (None: all) must not
     be read and may have any finite value. `axis` is the side's `along`, or "x" where that is "none"; scalars may be asked of any operand.
     `place(b, x, k)`, where an operand is read in place: the memory and the element's index in it. `rows`: B only: how its
-    columns are packed, where they are the places of rows that are loaded better one by one. `enter(b)`, where an operand has it, is called before
+    columns are packed, where they are the places of rows that are loaded better one by one. `runs`: A only: how its rows are packed, where their
+    terms are runs of neighbours. `enter(b)`, where an operand has it, is called before
     the loads of a batch: what these have in common is made there.
     """
 
@@ -52,6 +65,7 @@ class Operand:
     load: Callable[[Index, Index, Index, str, int, Value], Value]
     place: Callable[[Index, Index, Index], tuple[e.Memory, Index]] | None = None
     rows: RowsOfColumns | None = None
+    runs: RunsOfTerms | None = None
     enter: Callable[[Index], None] | None = None
 
 
@@ -202,7 +216,8 @@ class _Outer:
         sums = [self.sums.load(at, s.lanes) if self.blocked else const(0.0, self.type) for at in places]
         if self.p.ahead is not None and not self.blocked:
             self.fetch_ahead(self.p.ahead, batch, strip, panel)
-        for value, at in zip(multiply(load_a, load_b, s.mr, s.nv, terms, sums, self.a_fetcher(batch, strip, k0)), places):
+        fetchers = [f for f in (self.a_fetcher(batch, strip, k0), self.b_fetcher(batch, panel, local_strip, k0)) if f]
+        for value, at in zip(multiply(load_a, load_b, s.mr, s.nv, terms, sums, fetchers), places):
             self.sums.store(value, at)
         if not self.blocked:
             self.finish(batch, strip, local_strip, panel, local_panel)
@@ -305,6 +320,27 @@ class _Outer:
         reaches = e.icmp("ge", e.iadd(e.irem(e.iadd(memory.place_in_line(element), line - 1), line), rows), line)
         return next_terms
 
+    def b_fetcher(self, batch: Index, panel: Index, local_strip: Index, k0: Index) -> Callable[[Index], None] | None:
+        """Large weights come from memory, in more streams than a processor sees coming: while the strips of a block meet a panel, each asks for a
+        line of vectors of the next one."""
+        s, shape = self.s, self.shape
+        if not self.p.b.side.lines or self.panels == 1 or shape.n * shape.k * shape.dtype.bytes < FAR:
+            return None
+        first = self.first_column(e.imin(e.iadd(panel, 1), self.panels - 1))
+        strips, size = s.mc // s.mr, LINE * shape.k
+        start = e.iadd(0 if self.p.b.side.shared else e.imul(batch, self.lines * size), e.imul(first, shape.k), e.imul(k0, LINE))
+
+        def fetch(k: Index) -> None:
+            def line(j: Value) -> None:
+                def term(t: Value) -> None:
+                    self.b_area.fetch([e.iadd(start, e.imul(j, size), e.imul(e.iadd(k, t), LINE))])
+
+                e.loop(0, FETCHED, 1, term)
+
+            e.loop(local_strip, s.nr // LINE, strips, line)
+
+        return fetch
+
     def b_loader(self, batch: Index, panel: Index, local_panel: Index, k0: Index) -> Callable[[Index, int], Value]:
         s, shape = self.s, self.shape
         if self.p.b.side.lines:
@@ -338,8 +374,8 @@ class _Outer:
 
 
 def multiply(load_a: Callable[[int, Index], Value], load_b: Callable[[Index, int], Value], rows: int, vectors: int, terms: Index,
-             sums: Sequence[Value], fetch: Callable[[Index], None] | None = None) -> list[Value]:  # fmt: skip
-    """sums[i, j] += a(i, k) * b(k, j) for k < terms, with the sums in registers. `fetch` is called before every block of FETCHED terms."""
+             sums: Sequence[Value], fetchers: Sequence[Callable[[Index], None]] = ()) -> list[Value]:  # fmt: skip
+    """sums[i, j] += a(i, k) * b(k, j) for k < terms, with the sums in registers. `fetchers` are called before every block of FETCHED terms."""
 
     def step(k: Index, acc: Sequence[Value]) -> list[Value]:
         acc = list(acc)
@@ -358,12 +394,13 @@ def multiply(load_a: Callable[[int, Index], Value], load_b: Callable[[Index, int
     unroll = 4 if rows * vectors < 8 else 2 if rows * vectors < 16 else 1
 
     def block(k: Index, *acc: Value) -> list[Value]:
-        fetch(k)  # type: ignore[misc]  # not between the terms: LLVM would move all loads before it
+        for fetch in fetchers:
+            fetch(k)  # not between the terms: LLVM would move all loads before it
         return e.loop(k, e.iadd(k, FETCHED), unroll, unrolled, acc)
 
-    fetched = e.imul(e.idiv(terms, FETCHED), FETCHED) if fetch else 0
+    fetched = e.imul(e.idiv(terms, FETCHED), FETCHED) if fetchers else 0
     whole = e.imul(e.idiv(terms, unroll), unroll)
-    acc = e.loop(0, fetched, FETCHED, block, sums) if fetch else list(sums)
+    acc = e.loop(0, fetched, FETCHED, block, sums) if fetchers else list(sums)
     acc = e.loop(fetched, whole, unroll, unrolled, acc) if not isinstance(whole, int) or whole != fetched else acc
     if isinstance(terms, int):
         for k in range(whole, terms):

@@ -15,11 +15,12 @@ from .gemm_schedule import Schedule, panel_length, panel_rows, row_length
 from .types import const
 
 if TYPE_CHECKING:
-    from .gemm import Operand, RowsOfColumns
+    from .gemm import Operand, RowsOfColumns, RunsOfTerms
 
 Value = Any
 Index = Any
 
+MOST_RUNS = 32  # whose code is made for each by itself
 TERMS_AHEAD = 8  # of what is packed, its lines are asked for
 
 
@@ -28,6 +29,9 @@ def pack_a_rows(a: Operand, area: e.Memory, batch: Index, first: Index, strips: 
 
     def row(r: Value) -> None:
         source = e.imin(e.iadd(first, r), m - 1)
+        if a.runs:
+            pack_runs(a.runs, area, e.imul(r, row_length(s)), batch, source, k0, terms, s.lanes)
+            return
 
         def part(k: Value, lanes: int, mask: Value) -> None:
             area.store(a.load(batch, source, e.iadd(k0, k), "k", lanes, mask), [e.iadd(e.imul(r, row_length(s)), k)])
@@ -35,6 +39,33 @@ def pack_a_rows(a: Operand, area: e.Memory, batch: Index, first: Index, strips: 
         e.vector_loop(0, terms, s.lanes, part)
 
     e.loop(0, e.imul(strips, s.mr), 1, row)
+
+
+def pack_runs(runs: RunsOfTerms, area: e.Memory, at: Index, batch: Index, source: Index, k0: Index, terms: Index, lanes: int) -> None:
+    """The terms of a row from k0 on, run by run: what the last vector of one writes too much the next one writes over."""
+    whole = isinstance(terms, int) and terms == runs.count * runs.length
+
+    def run(number: Index, inside: bool) -> None:
+        start = e.isub(e.imul(number, runs.length), k0)  # in the row that is packed
+        low, high = (0, runs.length) if whole else (e.imax(e.isub(0, start), 0), e.imin(e.isub(terms, start), runs.length))
+
+        def part(x: Value, width: int, mask: Value) -> None:
+            area.store(runs.load(batch, source, number, x, width, mask, inside), [e.iadd(at, e.iadd(start, x))])
+
+        e.vector_loop(low, high, lanes, part)
+
+    def all_runs(inside: bool) -> list[Value]:
+        if whole and inside and runs.count <= MOST_RUNS:
+            for number in range(runs.count):
+                run(number, inside)
+        else:
+            e.loop(e.idiv(k0, runs.length), e.ceil_div(e.iadd(k0, terms), runs.length), 1, lambda number: run(number, inside))
+        return []
+
+    if runs.inside is None:
+        all_runs(True)
+    else:
+        e.choose(runs.inside(batch, source), [], lambda: all_runs(True), lambda: all_runs(False))
 
 
 def pack_a_panels(a: Operand, area: e.Memory, batch: Index, first: Index, strips: Index, m: int, k0: Index, terms: Index, s: Schedule) -> None:

@@ -142,6 +142,11 @@ def tile_of(shape: Shape, a: Side, machine: Machine) -> tuple[int, int]:
     return min(_tiles_of(shape, a, machine), key=lambda t: _tile_cost(shape, a, t[0], t[1], lanes_for(machine, shape.dtype), machine))
 
 
+def cycles(shape: Shape, a: Side, machine: Machine) -> float:
+    """What a product costs with the cheapest tile."""
+    return shape.batch * shape.k * _tile_cost(shape, a, *tile_of(shape, a, machine), lanes_for(machine, shape.dtype), machine)
+
+
 def choose_whole(shape: Shape, a: Side, b: Side, machine: Machine) -> Schedule:
     """As `choose`, with B packed as a whole where a product is large enough for that and would pack the same columns again and again, or each turn of
     a loop would and has few rows, or few columns to keep."""
@@ -176,13 +181,16 @@ def _outer(shape: Shape, a: Side, b: Side, machine: Machine, way: _Way) -> Sched
     again = shape.batch == 1 or b.shared or shape.m >= MOST_OF_BATCH  # a packed block is read by enough rows
     pays = strips >= 4 and again and ((panels > 1 and (shape.m >= 256 or not (uneven or long))) or (long and not pack_a))
     pack_b = not b.packed and (b.along != "x" or not b.direct or pays != way.other_b)
-    depth = way.depth or ((2 * BLOCK_K if pack_a else BLOCK_K) if long else shape.k)
-    blocks = -(-shape.k // depth) if pack_a or pack_b or (long and a.along == "x") else 1  # rows that share lines read them while they are near
+    together = long and a.along == "x"  # rows that share lines, which are near while all read them: few terms of many rows
+    depth = way.depth or ((BLOCK_K // 2 if together else 2 * BLOCK_K if pack_a else BLOCK_K) if long else shape.k)
+    blocks = -(-shape.k // depth) if pack_a or pack_b or together else 1
+    if blocks == 1 and b.packed and strips > 1:  # a panel that all strips read stays in the second cache
+        blocks = -(-shape.k * nv * lanes * shape.dtype.bytes // (machine.l2 // 2))
     kc = shape.k if blocks == 1 else -(-shape.k // blocks // 16) * 16
     while kc < shape.k and shape.k % kc and shape.k % kc < lanes:  # a block has at least a vector of terms
         kc += 16
     schedule = Schedule("outer", lanes, mr, nv, strips * mr, nv * lanes, min(kc, shape.k), pack_a, pack_b)
-    made = _blocked(shape, schedule, strips, panels, int(machine.l2 * way.cache))
+    made = _blocked(shape, schedule, strips, panels, int(machine.l2 * way.cache), together)
     return replace(made, rows_outer=made.rows_outer != way.turned)
 
 
@@ -242,8 +250,9 @@ def _dot(shape: Shape, lanes: int) -> Schedule:
     return Schedule("dot", lanes, mr, columns, shape.m, columns * per_task, shape.k)
 
 
-def _blocked(shape: Shape, s: Schedule, strips: int, panels: int, l2: int) -> Schedule:
-    """Sizes of blocks: large enough that packing pays, small enough for the second cache and for equal shares."""
+def _blocked(shape: Shape, s: Schedule, strips: int, panels: int, l2: int, together: bool) -> Schedule:
+    """Sizes of blocks: large enough that packing pays, small enough for the second cache and for equal shares. `together`: strips of rows share
+    lines, between blocks of terms."""
     size = s.kc * shape.dtype.bytes
     several = s.pack_a or s.kc < shape.k  # a block of A meets a block of B that is as deep
     most_panels = max(1, (2 if several or not s.pack_b else 1) * (l2 // BLOCK_SHARE) // (size * s.nr))
@@ -252,9 +261,15 @@ def _blocked(shape: Shape, s: Schedule, strips: int, panels: int, l2: int) -> Sc
         most_strips = max(8, l2 // ROWS_SHARE // (size * s.mr))
     row_blocks, column_blocks = -(-strips // most_strips), -(-panels // most_panels)
     rows_outer = s.pack_a and (not s.pack_b or shape.m > shape.n)
+
+    def cuts_rows() -> bool:
+        """Whether more blocks of rows cost less than more blocks of columns: what is not cut is read, or packed, once more."""
+        if together:  # a task for it packs B once more, or A, at twice the cost; where A lies as it is its lines would be cut
+            return s.pack_a and shape.n * row_blocks < 2 * shape.m * column_blocks
+        return rows_outer or (s.kc < shape.k and shape.m > shape.n)
+
     while shape.batch * _blocks(strips, row_blocks) * _blocks(panels, column_blocks) < TASKS and (row_blocks < strips or column_blocks < panels):
-        # cut so that the costlier operand is not read twice, as long as it can be cut
-        if (rows_outer or (s.kc < shape.k and shape.m > shape.n) or column_blocks == panels) and row_blocks < strips:
+        if (cuts_rows() or column_blocks == panels) and row_blocks < strips:
             row_blocks = min(strips, row_blocks + 1)
         else:
             column_blocks = min(panels, column_blocks + 1)

@@ -207,7 +207,8 @@ class _Writer:
             main = [r.unit for r in runs if r.function.symbol == r.unit.first]
             kind, role = "+".join(dict.fromkeys(u.kind for u in units)), " beside ".join(u.role for u in units)
             flops, moved = sum(u.flops for u in main), sum(u.bytes for u in main)
-            unit = Unit(name, kind, role, lines, None, flops, moved, [i for u in units for i in u.includes], first=name)
+            unit = Unit(name, kind, role, lines, None, flops, moved, [i for u in units for i in u.includes], first=name,
+                        members=[(r.unit, r.function) for r in runs])  # fmt: skip
             generated = form.apply(Generated((function,), choice=Choice(behind=lambda: [APART])))
             self.made.append(Made(f"beside {[u.key for u in units]}", BY_COST, form, generated, unit, runs[0].spans))
             self.joined[key] = (unit, generated.functions[0], order) if form.schedule != APART else None
@@ -360,8 +361,7 @@ class _Writer:
         number = self.symbols.get(guarded.symbol)
         if number is None:
             number = self.symbols[guarded.symbol] = len(self.kernels)
-            flops, moved = (unit.flops, unit.bytes) if function.symbol == unit.first else (0, 0)
-            self.kernels.append(executable.Kernel(guarded.symbol, unit.kind, lines, flops, moved, guarded.symbol, unit.key, unit.tuned))
+            self.kernels.append(replace(_told(unit, function), name=guarded.symbol, symbol=guarded.symbol, lines=lines))
             unit.functions.append(guarded)
             self.units.setdefault(unit.name, unit)
         known = [*(Extent("a guard", guard, 1, False) for guard in guards), *extents] if self.arch.checked else []
@@ -390,6 +390,13 @@ class _Writer:
         if place.space == "slot":
             return ("slot", place.index, offset) if offset else ("slot", place.index)
         return (place.space, place.index + offset)
+
+
+def _told(unit: Unit, function: Function) -> executable.Kernel:
+    """What a program tells of one of a unit's functions, and of those that share its launch."""
+    flops, moved = (unit.flops, unit.bytes) if function.symbol == unit.first else (0, 0)
+    members = tuple(_told(*member) for member in unit.members)
+    return executable.Kernel(function.symbol, unit.kind, unit.lines, flops, moved, function.symbol, unit.key, unit.tuned, members)
 
 
 def _beside(steps: Sequence[Step]) -> Iterator[Call]:

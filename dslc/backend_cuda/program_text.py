@@ -34,6 +34,7 @@ class Unit:
     tuned: str = ""
     replaced: bool = False  # its schedule stands for one that spills
     first: str = ""  # the function that its work is said to be done by
+    members: Sequence[tuple[Unit, Function]] = ()  # what shares its launch
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,11 @@ def printed(name: str, units: Sequence[Unit], arch: Arch) -> Printed:
 
 def function_text(unit: Unit, function: Function, first: bool, arch: Arch) -> str:
     """A function under its comment. Where launches overlap, all of it but prefetches comes behind the wait for those before."""
-    comment = _comment(unit, function) if first else [f"// {unit.role}, the next step of {unit.name}: {function.schedule}"]
+    if unit.members:
+        members = {f.symbol: (u, f) for u, f in unit.members}
+        comment = [line for u, f in members.values() for line in _comment(u, f, f.symbol == u.first)]
+    else:
+        comment = _comment(unit, function, first)
     block = function.block[0] * function.block[1] * function.block[2]
     bounds = f"__launch_bounds__({block}, {function.blocks_per_sm})"
     parameters = ", ".join(f"{p.type} {p.name}" for p in function.parameters)
@@ -76,7 +81,9 @@ def function_text(unit: Unit, function: Function, first: bool, arch: Arch) -> st
     return "\n".join([*comment, head, *filter(None, body), "}"])
 
 
-def _comment(unit: Unit, function: Function) -> list[str]:
+def _comment(unit: Unit, function: Function, first: bool) -> list[str]:
+    if not first:
+        return [f"// {unit.role}, the next step of {unit.name}: {function.schedule}"]
     where = f" ({', '.join(unit.lines[:6])}{', ...' if len(unit.lines) > 6 else ''})" if unit.lines else ""
     out = [f"// {unit.role}{where}"]
     if unit.body is not None:

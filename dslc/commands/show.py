@@ -60,6 +60,11 @@ class JsonListener:
         emit(type(event).__name__.lower(), **asdict(event))
 
 
+def milliseconds(seconds: float) -> str:
+    """To three digits, of what is less than a second."""
+    return f"{seconds * 1e3:.3g} ms" if seconds < 0.9995 else f"{seconds * 1e3:.0f} ms"
+
+
 class PlainListener:
     """About twenty lines a run, for logs."""
 
@@ -73,7 +78,7 @@ class PlainListener:
                 held = f", {event.held_out_rows} held out" if event.held_out_rows else ""
                 say(f"training: {event.rows} rows{held}, {event.steps} steps of {event.batch}" + (f", from step {event.step}" if event.step else ""))
             case Stepped() if event.step % self.every == 0:
-                say(f"step {event.step}/{event.steps}  loss {event.loss:.4f}  {event.seconds * 1e3:.0f} ms  {numbers(event.metrics)}")
+                say(f"step {event.step}/{event.steps}  loss {event.loss:.4f}  {milliseconds(event.seconds)}  {numbers(event.metrics)}")
             case Evaluated():
                 say(f"held out at step {event.step}: {numbers(event.values)}{'  (best)' if event.best else ''}")
             case Tuned():

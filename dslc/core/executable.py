@@ -111,7 +111,8 @@ class Module:
 class Kernel:
     """What is known of one kernel of a program, for reports and profiles. `lines` are places `file:line` in the model file.
 
-    `key`: its kind and body (`ir.bodies.kernel_hash`); `schedule`: its tuned schedule, "" where the cost model chose.
+    `key`: its kind and body (`ir.bodies.kernel_hash`); `schedule`: its tuned schedule, "" where the cost model chose. `members`: the kernels that one
+    launch runs beside each other, where it is several.
     """
 
     name: str
@@ -122,11 +123,17 @@ class Kernel:
     symbol: str = ""
     key: str = ""
     schedule: str = ""
+    members: tuple[Kernel, ...] = ()
+
+    @property
+    def each(self) -> tuple[Kernel, ...]:
+        """The kernels that have a key and a schedule of their own."""
+        return self.members or (self,)
 
     @property
     def chosen(self) -> str:
         """What its schedule is from, for people."""
-        return "tuned" if self.schedule else "cost model"
+        return "tuned" if any(k.schedule for k in self.each) else "cost model"
 
 
 WAITS = "waits"  # a note: each kernel itself waits for the launches before it, so that it may be started while they run
@@ -201,7 +208,7 @@ def from_bytes(data: bytes) -> Executable:
         plain[name] = body[at : at + size]
         at += size
     plain["ports"] = tuple(_port(p) for p in plain["ports"])
-    plain["kernels"] = tuple(Kernel(**{**k, "lines": tuple(k["lines"])}) for k in plain["kernels"])
+    plain["kernels"] = tuple(map(_kernel, plain["kernels"]))
     plain["launches"] = tuple(_launch(launch) for launch in plain["launches"])
     plain["pointers"] = tuple(tuple(map(tuple, table)) for table in plain["pointers"])
     plain["tensor_maps"] = tuple(_tensor_map(m) for m in plain["tensor_maps"])
@@ -211,6 +218,10 @@ def from_bytes(data: bytes) -> Executable:
 def _port(p: dict[str, Any]) -> Port:
     bounds = p["bounds"] and (p["bounds"][0], p["bounds"][1])
     return Port(p["name"], p["role"], dtypes.BY_NAME[p["dtype"]], tuple(p["shape"]), p["slot"], bounds, p["line"])
+
+
+def _kernel(k: dict[str, Any]) -> Kernel:
+    return Kernel(**{**k, "lines": tuple(k["lines"]), "members": tuple(map(_kernel, k.get("members", ())))})
 
 
 def _launch(launch: dict[str, Any]) -> Launch:

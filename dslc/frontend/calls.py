@@ -138,7 +138,7 @@ def _call_model(frame: Frame, arguments: list[Any], keywords: dict[str, Any], no
         frame.run(definition.body)
     finally:
         frame.instance.parameters = kept | {k: v for k, v in frame.instance.parameters.items() if k not in given}
-    results = getattr(frame, "given", [])
+    results = frame.given
     if len(results) == 1 and any(isinstance(st, s.Graph) for st in definition.body):
         return results[0][1]
     return Results(tuple(n for n, _ in results), tuple(v for _, v in results), definition.name, of_model=True)

@@ -47,6 +47,8 @@ class Frame(WholeValues):
         self.state_paths: dict[str, str] = {}
         self.first_port: dict[str, str] = {}  # the port that named a dimension
         self.returned: Results | None = None
+        self.overrides: dict[str, Any] = {}  # of the model's dims and lets
+        self.given: list[tuple[str, Any]] = []  # results of a model that is used as a layer
         self.top = isinstance(definition, s.Model) and caller is None
 
     # --- running
@@ -211,7 +213,7 @@ class Frame(WholeValues):
         for entry in node.entries:
             if entry.name in self.dims:
                 raise NameError_(f"the dimension '{entry.name}' has a size already, {self.dims[entry.name]}", entry.span)
-            value = self._overridden(entry.name, entry.value)
+            value = self.setting(entry.name, entry.value)
             self.dims[entry.name] = as_size(value, entry.span, "" if entry.name in self.overridden() else unparse(entry.value))
             if entry.bounded and self.top:
                 if self.dims[entry.name] < 1:
@@ -221,9 +223,9 @@ class Frame(WholeValues):
 
     def overridden(self) -> Mapping[str, Any]:
         """What the caller gives for dims and lets."""
-        return getattr(self, "overrides", {}) if self.top else self.instance.options
+        return self.overrides if self.top else self.instance.options
 
-    def _overridden(self, name: str, node: s.Expr) -> Any:
+    def setting(self, name: str, node: s.Expr) -> Any:
         """The value of a dim or let, or what the caller gave for it."""
         given = self.overridden()
         if name in given:
@@ -242,7 +244,7 @@ class Frame(WholeValues):
         for binding in node.bindings:
             if isinstance(self.definition, s.Model):
                 self.settable.add(binding.name)
-                self.define(binding.name, self._overridden(binding.name, binding.value))
+                self.define(binding.name, self.setting(binding.name, binding.value))
                 continue
             value = static_value(self, binding.value)
             if value is DYNAMIC:
@@ -252,7 +254,7 @@ class Frame(WholeValues):
     def _input(self, node: s.Input) -> None:
         for d in node.declarations:
             self.declare(d.name, d.span)
-            t = TensorType(self._dtype(d), self.shape(d.axes))
+            t = TensorType(self.dtype_of(d), self.shape(d.axes))
             given = self.instance.parameters.get(d.name)
             value = given.value if given is not None else self.builder.input(d.name, t, d.span)
             if given is not None and given.type != t:
@@ -265,7 +267,8 @@ class Frame(WholeValues):
             self.builder.input_axes.setdefault(value, tuple(labels))  # layers that take the input call its axes by their own names
             self.define(d.name, Tensor(value))
 
-    def _dtype(self, d: Any) -> dtypes.DType:
+    def dtype_of(self, d: Any) -> dtypes.DType:
+        """The type that a declaration names, float32 where it names none. NameError_ for a name that is no type."""
         if d.type is None:
             return dtypes.FLOAT32
         if d.type not in dtypes.BY_NAME:
@@ -283,7 +286,8 @@ class Frame(WholeValues):
         turns = "".join(f".{t}" for t in self.turns)
         return f"{self.instance.path}.{name}{turns}" if self.instance.path else f"{name}{turns}"
 
-    def _static(self, node: s.Expr, what: str) -> Any:
+    def static(self, node: s.Expr, what: str) -> Any:
+        """The compile-time value of `what`. TypeError_ where it is known only at run time."""
         value = static_value(self, node)
         if value is DYNAMIC:
             raise TypeError_(f"{what} is decided at compile time, and {unparse(node)} is known only at run time", node.span,
@@ -324,14 +328,15 @@ class Frame(WholeValues):
     def _output(self, node: s.Output) -> None:
         for item in node.items:
             self._check_outside_scans("an output", "output", item.span)
-            value = self._tensor(self.item(item, item.target, item.value), item.span)
+            value = self.tensor_of(self.item(item, item.target, item.value), item.span)
             name = _result_name(item)
             if self.top:
-                self._result("output", name, value, item.span)
+                self.add_result("output", name, value, item.span)
             self.define(name, value)
-            self._give(name, value)
+            self.give(name, value)
 
-    def _tensor(self, value: Any, span: Span) -> Tensor:
+    def tensor_of(self, value: Any, span: Span) -> Tensor:
+        """A value as a tensor: a number becomes one of rank 0. TypeError_ for what is none."""
         if isinstance(value, Turn):
             value = Tensor(value.scan.turn)
         if isinstance(value, (int, float)):
@@ -344,18 +349,19 @@ class Frame(WholeValues):
         if self.builder.scans:
             raise UnsupportedOp(f"{what} inside a scan is not there yet", span, help=f"emit the values, and add the {role} after the scan")
 
-    def _result(self, role: str, name: str, value: Tensor, span: Span) -> None:
+    def add_result(self, role: str, name: str, value: Tensor, span: Span) -> None:
+        """A result of the program. NameError_ where one has that name."""
         if any(slot.name == name for slot, _ in self.builder.results):
             raise NameError_(f"two results are called '{name}'", span, help=f"give one another name: {role} other = ...")
         self.builder.results.append((Slot(name, role, value.type, span.line), value.value))
 
-    def _give(self, name: str, value: Any) -> None:
+    def give(self, name: str, value: Any) -> None:
         """A model as a layer: its outputs and losses are its results."""
         if not self.top and isinstance(self.definition, s.Model):
-            self.given = [*getattr(self, "given", []), (name, value)]
+            self.given.append((name, value))
 
     def _loss(self, node: s.Loss) -> None:
-        value = self._tensor(self.item(node.item, node.item.target, node.item.value), node.item.span)
+        value = self.tensor_of(self.item(node.item, node.item.target, node.item.value), node.item.span)
         if value.type.rank:
             raise ShapeError(f"a loss is one number, this is {value.type}", node.item.span, help=f"loss mean({unparse(node.item.value)})")
         self._check_outside_scans("a loss", "loss", node.span)
@@ -365,7 +371,7 @@ class Frame(WholeValues):
             self.builder.losses.append((name, value.value, node.span))
         if name:
             self.define(name, value)
-        self._give(name or "loss", value)
+        self.give(name or "loss", value)
 
     def _metric(self, node: s.Metric) -> None:
         item = node.item
@@ -373,10 +379,10 @@ class Frame(WholeValues):
             raise SyntaxError_("a metric needs a name", item.span, help=f"metric name = {unparse(item.value)}")
         self._check_outside_scans("a metric", "metric", item.span)
         name = item.target.name if item.target else item.value.name  # type: ignore[union-attr]
-        value = self._tensor(self.item(item, item.target, item.value), item.span)
+        value = self.tensor_of(self.item(item, item.target, item.value), item.span)
         self.define(name, value)
         if self.top:
-            self._result("metric", name, _averaged(value), item.span)
+            self.add_result("metric", name, _averaged(value), item.span)
 
     def _return(self, node: s.Return) -> None:
         names: list[str | None] = []
@@ -392,7 +398,7 @@ class Frame(WholeValues):
 
     def _if(self, node: s.If) -> None:
         for branch in node.branches:
-            if self._static(branch.condition, "'if'"):
+            if self.static(branch.condition, "'if'"):
                 self.run(branch.body)
                 return
         self.run(node.otherwise)

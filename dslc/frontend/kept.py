@@ -14,7 +14,7 @@ from . import trees, wraps
 from .initializers import Initializer, initializer
 from .statics import DYNAMIC, static_value
 from .unparse import unparse
-from .values import Instance, Tensor, Tree, axis_text, check_kind, described
+from .values import Instance, Tensor, Tree, axis_text, described, stored
 
 if TYPE_CHECKING:
     from .frame import Frame
@@ -29,7 +29,7 @@ def state(frame: Frame, node: s.State) -> None:
 
 
 def _kept(frame: Frame, node: s.Param | s.State, role: str) -> None:
-    if node.condition is not None and not frame._static(node.condition, "the condition of a parameter"):
+    if node.condition is not None and not frame.static(node.condition, "the condition of a parameter"):
         for d in node.declarations:
             frame.instance.absent[d.name] = (unparse(node.condition), node.span)
         return
@@ -38,7 +38,7 @@ def _kept(frame: Frame, node: s.Param | s.State, role: str) -> None:
             tree = frame.whole(node.start)
             _tree_state(frame, d, tree, tree.of)
             continue
-        t = TensorType(frame._dtype(d), frame.shape(d.axes))
+        t = TensorType(frame.dtype_of(d), frame.shape(d.axes))
         path = frame.path(d.name)
         frame.declare(path, d.span)
         if role == "param" and not t.dtype.is_float:
@@ -96,12 +96,11 @@ def update(frame: Frame, node: s.Update) -> None:
     old = frame.names[name]
     value = frame.item(node, node.target, node.value)  # type: ignore[arg-type]
     if not isinstance(value, Tensor):
-        value = frame._tensor(value, node.span)
+        value = frame.tensor_of(value, node.span)
         value = Tensor(ops.spread(value.value, old.type.with_dtype(value.type.dtype)))
     if value.type.shape != old.type.shape:
         raise ShapeError(f"state '{name}' is {old.type}, its new value {value.type}", node.span)
-    check_kind(value.type, old.type, f"state '{name}'", node.span)
-    value = Tensor(ops.cast(value.value, old.type.dtype))
+    value = Tensor(stored(value, old.type.dtype, f"state '{name}'", node.span))
     frame.define(name, value)
     frame.builder.next_states[frame.state_paths[name]] = value.value
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -190,8 +189,4 @@ def _check_depth(root: syntax.Node) -> None:
         depth += outer is not None
         if outer and depth > syntax.MAX_DEPTH:
             raise SyntaxError_("this expression is too long", outer.span, help="give parts of it names on lines before")
-        for field in dataclasses.fields(node):
-            value = getattr(node, field.name)
-            for child in value if isinstance(value, tuple) else (value,):
-                if isinstance(child, syntax.Node):
-                    todo.append((child, outer, depth))
+        todo += [(child, outer, depth) for child in syntax.children(node)]

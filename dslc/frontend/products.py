@@ -172,6 +172,7 @@ def convolution(x: Point, w: Point, shared: Sequence[IndexVar], varying: bool) -
     rank = max(by_number) + 1
     spaces: list[_Space] = []
     batch: list[tuple[int, IndexVar]] = []
+    single: list[int] = []  # axes of one element, which no index names
     channel: tuple[int, IndexVar] | None = None
     group: _Group | None = None
     for axis, entry in enumerate(info.entries):
@@ -183,6 +184,9 @@ def convolution(x: Point, w: Point, shared: Sequence[IndexVar], varying: bool) -
             group = made
             continue
         terms = [(by_number[k], f) for k, f in enumerate(found[0]) if f]
+        if not terms and found[1] == 0 and base.shape[axis] == 1:
+            single.append(axis)
+            continue
         kind = _kind(terms, found[1], base.shape[axis], w, shared)
         if kind == "space":
             spaces.append(_space(axis, terms, found[1], w, shared))
@@ -204,7 +208,7 @@ def convolution(x: Point, w: Point, shared: Sequence[IndexVar], varying: bool) -
         return None
     if set(x.axes) - used or len({s.i for s in spaces}) < len(spaces) or any(s.i in w.axes for s in spaces):
         return None
-    return _build(info.base, w, spaces, batch, channel, group, outs)
+    return _build(info.base, w, spaces, single, batch, channel, group, outs)
 
 
 def _grouped(axis: int, entry: index.Expr, size: int, by_number: dict[int, IndexVar], w: Point, shared: Sequence[IndexVar]) -> _Group | None:
@@ -245,12 +249,14 @@ def _space(axis: int, terms: list, constant: int, w: Point, shared: Sequence[Ind
     return _Space(axis, i, u, stride, abs(dilation), before - constant, dilation < 0)
 
 
-def _build(base: ir.Value, w: Point, spaces: list[_Space], batch: list, channel: Any, group: _Group | None, outs: list[IndexVar]) -> Point:
+def _build(
+    base: ir.Value, w: Point, spaces: list[_Space], single: list[int], batch: list, channel: Any, group: _Group | None, outs: list[IndexVar]
+) -> Point:
     """The convolution: x as [batch, group, channel, space...], w as [group, out, channel, taps...]."""
-    order = [a for a, _ in batch] + ([group.axis] if group else []) + ([channel[0]] if channel else []) + [s.axis for s in spaces]
+    order = single + [a for a, _ in batch] + ([group.axis] if group else []) + ([channel[0]] if channel else []) + [s.axis for s in spaces]
     x = ops.transpose(base, order)
     sizes = type_of(x).shape
-    n = prod(sizes[: len(batch)])
+    n = prod(sizes[: len(single) + len(batch)])
     c = channel[1] if channel else group.c if group else None
     groups, each, channels = (group.o.size // group.each if group else 1), (group.each if group else 1), (c.size if c else 1)
     x = ops.reshape(x, (n, groups, channels, *sizes[len(order) - len(spaces) :]))

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dslc.core import dtypes
 from dslc.core.errors import NameError_, ShapeError, SyntaxError_
@@ -16,10 +15,12 @@ from dslc.ir.types import TensorType, type_of
 from . import syntax as s
 from .equations import Equation
 from .unparse import unparse
-from .values import Tensor, Turn, axis_text, check_kind, number
+from .values import Tensor, Turn, axis_text, number, stored
 
 if TYPE_CHECKING:
     from .frame import Frame
+
+Found = TypeVar("Found", bound=s.Node)
 
 
 class ScanBuilder:
@@ -137,11 +138,7 @@ def emit(frame: Frame, node: s.Emit) -> None:
 
 def scan(frame: Frame, node: s.Scan) -> None:
     """`scan t carry ...:` whole; afterwards the carries' names stand for their last values, the emitted ones for their stacks."""
-    trip = frame.size(node.bound) if node.bound is not None else frame.named_size(node.index)
-    if trip is None:
-        trip = _size_by_reads(frame, node)
-    if trip is None:
-        raise ShapeError(f"nothing gives the scan index '{node.index}' a range", node.span, help=f"scan {node.index} < SIZE")
+    trip = _trip(frame, node)
     for k, c in enumerate(node.carries):
         if c.name in [other.name for other in node.carries[:k]]:
             raise NameError_(f"the scan carries '{c.name}' twice", c.span)
@@ -172,53 +169,71 @@ def scan(frame: Frame, node: s.Scan) -> None:
         frame.define(name, Tensor(value))
 
 
-def _size_by_reads(frame: Frame, node: s.Scan) -> int | None:
-    """The axis at which the scan's index stands alone in reads of what was there before the scan; all such axes are equal."""
-    found: dict[str, int] = {}
-    for read in _reads_at(node.body, node.index):
-        value = frame.names.get(read.base.name) if isinstance(read.base, s.Name) else None
-        if not isinstance(value, Tensor) or len(read.entries) != value.type.rank:
-            continue  # of the scan itself, or told of where it is elaborated
-        for entry, n in zip(read.entries, value.type.shape):
-            if isinstance(entry, s.Name) and entry.name == node.index:
-                found[unparse(read)] = n
-    if len(set(found.values())) > 1:
-        sizes = ", ".join(f"{n} in {text}" for text, n in found.items())
-        raise ShapeError(f"the scan index '{node.index}' is {sizes}", node.span, help=f"scan {node.index} < SIZE")
-    return next(iter(found.values()), None)
+def _trip(frame: Frame, node: s.Scan) -> int:
+    """The number of turns: the scan's own bound, the dimension of the index's name, or the axis that it alone stands for in what the body reads."""
+    if node.bound is not None:
+        return frame.size(node.bound)
+    named = frame.named_size(node.index)
+    if named is not None:
+        return named
+    made = {t.name for t in _inside(node, s.Target, node.index)} | {c.name for c in node.carries}
+    found: list[tuple[int, s.Read]] = []
+    for read in _inside(node, s.Read, node.index):
+        base = frame.names.get(read.base.name) if isinstance(read.base, s.Name) and read.base.name not in made else None
+        if isinstance(base, Tensor):
+            found += [(n, read) for n in _alone(read, base.type.shape, node.index)]
+    if not found:
+        raise ShapeError(f"nothing gives the scan index '{node.index}' a range", node.span, help=f"scan {node.index} < SIZE")
+    size, first = found[0]
+    for other, read in found[1:]:
+        if other != size:
+            raise ShapeError(f"the scan index '{node.index}' is {size} in {unparse(first)} but {other} in {unparse(read)}", [first.span, read.span],
+                             notes=frame.origins([first, read]), help=f"scan {node.index} < SIZE")  # fmt: skip
+    return size
 
 
-def _reads_at(node: Any, name: str) -> Iterator[s.Read]:
-    """Reads in which the name can be the scan's index: outside equations and reductions that bind it themselves."""
-    if isinstance(node, tuple):
-        for part in node:
-            yield from _reads_at(part, name)
-        return
-    if not isinstance(node, s.Node) or name in _bound_by(node):
-        return
-    if isinstance(node, s.Read):
-        yield node
-    for field in fields(node):
-        yield from _reads_at(getattr(node, field.name), name)
+def _inside(node: s.Node, kind: type[Found], index: str) -> Iterator[Found]:
+    """The nodes of a kind below one, but for where an equation, a reduction or another scan has an index of that name of its own."""
+    for child in s.children(node):
+        if isinstance(child, kind):
+            yield child
+        if not _binds(child, index):
+            yield from _inside(child, kind, index)
 
 
-def _bound_by(node: s.Node) -> list[str]:
-    """The indices that an equation's left side or a reduction binds."""
-    if isinstance(node, s.Assign):
-        return [a.name for target in node.targets for a in target.axes or () if isinstance(a, s.Index)]
-    if isinstance(node, s.Call) and isinstance(node.function, s.Read):
-        bare = [e.operands[0] if isinstance(e, s.Compare) else e for e in node.function.entries]
-        return [e.name for e in bare if isinstance(e, s.Name)]
-    return []
+def _binds(node: s.Node, index: str) -> bool:
+    match node:
+        case s.Scan():
+            return node.index == index
+        case s.Assign():
+            return any(_names(t.axes or (), index) for t in node.targets)
+        case s.Call(function=s.Read(entries=entries)):
+            return _names(entries, index)
+    return False
+
+
+def _names(entries: Sequence[s.Node], index: str) -> bool:
+    return any(isinstance(e, (s.Name, s.Index)) and e.name == index for e in entries)
+
+
+def _alone(read: s.Read, shape: Sequence[int], index: str) -> list[int]:
+    """The sizes of the axes at which a read has the index alone; none where the number of entries does not fit, which the equation tells."""
+    rest = next((k for k, e in enumerate(read.entries) if isinstance(e, s.Rest)), None)
+    behind = 0 if rest is None else len(read.entries) - rest - 1
+    if len(read.entries) != len(shape) if rest is None else len(read.entries) - 1 > len(shape):
+        return []
+    before = [*zip(read.entries[:rest], shape)]
+    after = [*zip(read.entries[len(read.entries) - behind :], shape[len(shape) - behind :])] if behind else []
+    return [n for e, n in (*before, *after) if isinstance(e, s.Name) and e.name == index]
 
 
 def _carry_start(frame: Frame, c: s.Carry) -> ir.Value:
     value = frame.whole(c.start)
-    dtype = frame._dtype(c)
+    dtype = frame.dtype_of(c)
     if c.axes is None:
         if c.type and isinstance(value, (int, float)):
             return number(value, dtype)
-        tensor = frame._tensor(value, c.start.span)
+        tensor = frame.tensor_of(value, c.start.span)
         return ops.cast(tensor.value, dtype) if c.type else tensor.value
     t = TensorType(dtype, frame.shape(c.axes))
     if isinstance(value, Tensor):
@@ -231,8 +246,7 @@ def _carry_start(frame: Frame, c: s.Carry) -> ir.Value:
 
 
 def _next_carry(frame: Frame, c: s.Carry, old: ir.Value) -> ir.Value:
-    value = frame._tensor(frame.names[c.name], c.span)
+    value = frame.tensor_of(frame.names[c.name], c.span)
     if value.type.shape != type_of(old).shape:
         raise ShapeError(f"the carry '{c.name}' starts as {type_of(old)} and becomes {value.type}", c.span)
-    check_kind(value.type, type_of(old), f"the carry '{c.name}'", c.span)
-    return ops.cast(value.value, type_of(old).dtype)
+    return stored(value, type_of(old).dtype, f"the carry '{c.name}'", c.span)

@@ -6,7 +6,7 @@ its place in the file, which takes no part in comparisons: two trees are equal w
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from dslc.core.errors import Span
@@ -18,6 +18,12 @@ MAX_DEPTH = 100
 @dataclass(frozen=True)
 class Node:
     span: Span = field(kw_only=True, compare=False, repr=False)
+
+
+def children(node: Node) -> list[Node]:
+    """The nodes right below one, in the order of its fields."""
+    values = (getattr(node, f.name) for f in fields(node))
+    return [child for v in values for child in (v if isinstance(v, tuple) else (v,)) if isinstance(child, Node)]
 
 
 # --- Expressions -------------------------------------------------------------------------------------------------------------------

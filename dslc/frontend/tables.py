@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
-import os
-import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from dslc.core import cache
 
 # What may be parsed: a file, or a part of one (the scalars of the YAML form).
 STARTS = ("program", "expr", "statement", "declaration", "targets", "values", "minimize", "sampler", "alias")
@@ -44,36 +44,21 @@ class Tables(NamedTuple):
 def tables() -> Tables:
     """Those of the grammar, from the cache where it has them."""
     grammar = _GRAMMAR.read_bytes()
-    key = zlib.crc32(Path(__file__).read_bytes(), zlib.crc32(grammar))
-    path = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "dslc" / f"grammar-{key:08x}.json"
-    try:
-        return _unpack(json.loads(path.read_text()))
-    except (OSError, ValueError, KeyError, TypeError):  # not there yet, or damaged
-        plain = _compute(grammar.decode())
-        _keep(path, json.dumps(plain, separators=(",", ":")))
-        return _unpack(plain)
+    name = cache.content_key("grammar", grammar, Path(__file__).read_bytes())
+    kept = cache.get(name)
+    if kept is not None:
+        try:
+            return _unpack(json.loads(kept))
+        except (ValueError, KeyError, TypeError):
+            pass  # damaged: compute them again
+    plain = _compute(grammar.decode())
+    cache.put(name, json.dumps(plain, separators=(",", ":")).encode())
+    return _unpack(plain)
 
 
 def _unpack(plain: dict[str, Any]) -> Tables:
     rules = [Rule(origin, size, tuple(children), action) for origin, size, children, action in plain["rules"]]
     return Tables(plain["states"], rules, plain["starts"], plain["ends"])
-
-
-def _keep(path: Path, text: str) -> None:
-    """Writes the file in one step, so that a second process sees all of it or nothing; where that is not allowed, there is no cache."""
-    import tempfile
-
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent)
-        try:
-            with os.fdopen(handle, "w") as file:
-                file.write(text)
-            os.replace(name, path)
-        except OSError:
-            os.unlink(name)
-    except OSError:
-        pass
 
 
 def _compute(grammar: str) -> dict[str, Any]:

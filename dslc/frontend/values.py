@@ -186,12 +186,6 @@ def common_dtype(tensors: list[TensorType], numbers: list[Any]) -> DType:
     return kept
 
 
-def check_kind(new: TensorType, kept: TensorType, what: str, span: Span) -> None:
-    """TypeError_ where a value that is kept as integers would be cut to them."""
-    if new.dtype.is_float and not kept.dtype.is_float:
-        raise TypeError_(f"{what} is {kept}, its new value {new}", span, help=f"start from a float such as 0.0, or cast it: {kept.dtype}(...)")
-
-
 def materialize(value: Any, like: TensorType, dtype: DType) -> ir.Value:
     """A tensor of `dtype` and the shape of `like`, from a tensor of that shape or a number."""
     if isinstance(value, ir.Value):
@@ -248,3 +242,10 @@ def as_size(value: Any, span: Span, text: str = "", names: str = "") -> int:
     if value > 2**40:
         raise ShapeError(f"a size of {value} is absurd", span)
     return value
+
+
+def stored(value: Tensor, dtype: DType, what: str, span: Span) -> ir.Value:
+    """What is kept of a value in a state or carry of a type. TypeError_ where that would cut off fractions."""
+    if value.type.dtype.is_float and not dtype.is_float:
+        raise TypeError_(f"{what} is {dtype}, its new value {value.type.dtype}", span, help=f"declare it as float32, or cast the value: {dtype}(...)")
+    return ops.cast(value.value, dtype)

@@ -68,6 +68,15 @@ def _blocks_from(block: ir.Block) -> Iterator[ir.Block]:
     yield block
 
 
+def name_of(op: func.FuncOp) -> str:
+    """The program's name: which of a model's programs it is."""
+    return str(ir.StringAttr(op.attributes["sym_name"]).value)
+
+
+def set_name(op: func.FuncOp, name: str) -> None:
+    op.attributes["sym_name"] = ir.StringAttr.get(name)
+
+
 def start_program(module: ir.Module, name: str, arguments: Sequence[Slot]) -> func.FuncOp:
     """An empty function of the given arguments at the module's end; `finish_program` gives it its results."""
     with ir.InsertionPoint(module.body):

@@ -1,17 +1,18 @@
 """channels_last: where the elements of a convolutional network's values lie.
 
-Tensor cores take whole rows of channels, so where it pays the values between convolutions are made with their channels as the last axis, whatever the
-order in which the model names them.
+Tensor cores take whole rows of channels, and channels fill the vectors of a CPU where the places of small pictures do not, so where it pays the
+values between convolutions are made with their channels as the last axis, whatever the order in which the model names them.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import gcd, prod
 
-from dslc.ir import ops
+from dslc.core.dtypes import FLOAT32, FLOAT64
+from dslc.ir import index, ops
 from dslc.ir.mlir import ir
 from dslc.ir.op import PRECISION, Op
 from dslc.ir.program import blocks_of, functions_of, stored_of
@@ -28,6 +29,10 @@ CHUNK = 16  # bytes that one access moves; of half as many, as four channels of 
 SAVED = 3 / 1024
 PER_BYTE = 2 / 13  # cycles of a multiprocessor a byte: a value in the other order is read once more and written once more
 VIEWS = (ops.View, ops.Reshape)
+# The same with vectors: cycles of a core's multiplying unit, of which there is at least one.
+PACKED = 0.05  # of a product's time goes by where its windows are packed place by place, with tests
+BORDERS = 2.0  # times as long takes a filter of one channel along rows of places, whose ends it has to test
+PER_BYTE_OF_VECTORS = 1 / 8
 
 Axis = tuple[ir.Value, int]
 
@@ -35,24 +40,27 @@ Axis = tuple[ir.Value, int]
 @dataclass(frozen=True)
 class ChannelsLast:
     """Values that convolutions of 16-bit floats, or in tf32, read and make, and all that is at the same points, are made with their channels last;
-    what lies otherwise is read through a transpose. Done where the products' gain is more than the transposes cost.
+    what lies otherwise is read through a transpose. Done where the products' gain is more than the transposes cost. `lanes`: of a CPU's vectors of
+    float32, which want it for convolutions of float32 and float64.
 
     before: %y = conv %x, %w; %z = max %y, 0      after: %t = contract windows of %x', %w; %z' = max %t, 0; %z = transpose %z'
     """
 
+    lanes: int = 0
+
     def run(self, module: ir.Module) -> None:
         for program in functions_of(module):
             for block in blocks_of(program):  # bodies of loops and branches are each on their own
-                _block(block, stored_of(program))
+                _block(block, self.lanes, stored_of(program))
 
 
-def _block(block: ir.Block, parameters: Sequence[ir.Value]) -> None:
+def _block(block: ir.Block, lanes: int, parameters: Sequence[ir.Value]) -> None:
     if not any(isinstance(op, ops.Conv) for op in block.operations):
         return
-    found = Axes.of(block, parameters)
+    found = Axes.of(block, parameters, lanes)
     channels = {v: axis for group in found.groups() if _pays(found, group) for v, axis in group.items()}
     if channels:
-        _Rewrite(channels, found.of_filters).block(block)
+        _Rewrite(channels, found).block(block)
         for _ in range(2):  # a view of a reshape is made one view first, which then cancels a transpose
             simplify_block(block)
 
@@ -65,13 +73,16 @@ class Axes:
     """Axes of the values of a block that are the same axis: of an elementwise op's operands and result, of a view and what it shows."""
 
     block: ir.Block
+    lanes: int = 0
     same: dict[Axis, Axis] = field(default_factory=dict)  # towards the root of each set
     seeds: list[Axis] = field(default_factory=list)
+    weights: Collection[ir.Value] = ()  # what follows from parameters alone
     of_filters: set[ir.Value] = field(default_factory=set)  # gradients of filters: convolutions over pictures whose channels are the batch
 
     @staticmethod
-    def of(block: ir.Block, parameters: Sequence[ir.Value]) -> Axes:
-        found, weights, filters = Axes(block), behind_each(block, parameters), set()
+    def of(block: ir.Block, parameters: Sequence[ir.Value], lanes: int = 0) -> Axes:
+        weights, filters = behind_each(block, parameters), set()
+        found = Axes(block, lanes, weights=weights)
         for op in block.operations:
             if isinstance(op, Op) and len(op.results) == 1:
                 for a, b in _pairs(op):
@@ -82,7 +93,7 @@ class Axes:
                 found.of_filters.add(op.results[0])
                 found._seed(op, [*_through(op.x, 0), *_through(op.w, 1)])
                 continue
-            pictures = [*_through(op.x, 2), *_channels_behind(op)]
+            pictures = [*_through(op.x, 2), *([] if lanes and _is_narrow(op, lanes) else _channels_behind(op))]
             for a in pictures:
                 found._join(a, pictures[-1])
             found._seed(op, pictures)
@@ -92,7 +103,11 @@ class Axes:
         return found
 
     def _seed(self, op: ops.Conv, axes: Sequence[Axis]) -> None:
-        self.seeds += axes if _on_tensor_cores(op) else []
+        self.seeds += axes if self.wants(op) else []
+
+    def wants(self, conv: ops.Conv) -> bool:
+        """Whether a convolution is of the kind that channels may be last for."""
+        return conv.type.dtype in (FLOAT32, FLOAT64) if self.lanes else conv.tf32 or conv.type.dtype.bits == 16
 
     def _is_of_filters(self, op: ops.Conv) -> bool:
         """By the axes of what is known of other convolutions; else it sums over more places than it has."""
@@ -126,14 +141,15 @@ class Axes:
                         count[value] += 1
         return [{v: axes[0] for v, axes in group.items() if count[v] == 1} for group in groups.values()]
 
-
-def _is_made(value: ir.Value, axis: int, of_filters: set[ir.Value]) -> bool:
-    """Whether a value can be made with its channels last, and is not so already."""
-    op = maker(value)
-    if isinstance(op, ops.Conv):
-        return is_exact(op) and value not in of_filters
-    made = isinstance(op, (ops.Contract, ops.Reduce, ops.Fold, ops.Concat)) or (op is not None and op.structure == "elementwise")
-    return made and type_of(value).rank > 2 and axis < type_of(value).rank - 1
+    def is_made(self, value: ir.Value, axis: int) -> bool:
+        """Whether a value can be made with its channels last, and is not so already."""
+        op = maker(value)
+        if self.lanes and value in self.weights:
+            return False
+        if isinstance(op, ops.Conv):
+            return is_exact(op) and value not in self.of_filters
+        made = isinstance(op, (ops.Contract, ops.Reduce, ops.Fold, ops.Concat)) or (op is not None and op.structure == "elementwise")
+        return made and type_of(value).rank > (1 if self.lanes else 2) and axis < type_of(value).rank - 1
 
 
 def _pairs(op: Op) -> Iterator[tuple[Axis, Axis]]:
@@ -200,7 +216,7 @@ def _through(value: ir.Value, axis: int) -> list[Axis]:
 
 def _channels_behind(conv: ops.Conv) -> list[Axis]:
     """The result's channels, where it is put back together from groups too."""
-    y, out = conv.results[0], [(conv.results[0], 2)]
+    y, out = conv.results[0], [(conv.results[0], 1 if _is_alone(conv) else 2)]
     for use in y.uses:
         op = use.owner.opview
         if isinstance(op, ops.Reshape) and type_of(op.results[0]).shape[:2] == (conv.type.shape[0], conv.type.shape[1] * conv.type.shape[2]):
@@ -213,21 +229,16 @@ def _channels_behind(conv: ops.Conv) -> list[Axis]:
 
 def _pays(found: Axes, group: dict[ir.Value, int]) -> bool:
     """Whether the convolutions of a group gain more than it costs to bring values into the order and back."""
-    made = [v for v, axis in group.items() if _is_made(v, axis, found.of_filters)]
-    gain = sum(
-        SAVED * _gathered(op, op.results[0] in found.of_filters) for op in found.block.operations if isinstance(op, ops.Conv) and _touches(op, group)
-    )
+    made = [v for v, axis in group.items() if found.is_made(v, axis)]
+    convs = [op for op in found.block.operations if isinstance(op, ops.Conv) and _touches(op, group) and found.wants(op)]
+    gain = sum(_spared(op, found.lanes) if found.lanes else SAVED * _gathered(op, op.results[0] in found.of_filters) for op in convs)
     crossing: dict[ir.Value, None] = {}
     for value in made:
         op = maker(value)
         if op is not None and not isinstance(op, (ops.Conv, ops.Contract)):
             crossing |= dict.fromkeys(r for v in op.operands if (r := _root(v)) not in group and _is_wide(r, value))
         crossing |= dict.fromkeys(value for reader in _readers(value) if not isinstance(reader, Op) or _needs_order(reader, group))
-    return gain > PER_BYTE * sum(type_of(v).bytes for v in crossing)
-
-
-def _on_tensor_cores(conv: ops.Conv) -> bool:
-    return conv.tf32 or conv.type.dtype.bits == 16
+    return gain > (PER_BYTE_OF_VECTORS if found.lanes else PER_BYTE) * sum(type_of(v).bytes for v in crossing)
 
 
 def _touches(conv: ops.Conv, group: dict[ir.Value, int]) -> bool:
@@ -239,7 +250,36 @@ def _gathered(conv: ops.Conv, of_filters: bool) -> float:
     x, w = type_of(conv.x).shape, type_of(conv.w).shape
     channels = (x[0], w[1]) if of_filters else (x[2],)
     chunk = gcd(CHUNK, *(c * type_of(conv.x).dtype.bytes for c in channels))
-    return conv.type.size * x[2] * prod(w[3:]) * chunk / CHUNK if _on_tensor_cores(conv) and 2 * chunk >= CHUNK else 0
+    return conv.type.size * x[2] * prod(w[3:]) * chunk / CHUNK if 2 * chunk >= CHUNK else 0
+
+
+def _spared(conv: ops.Conv, lanes: int) -> float:
+    """Cycles of a core's vectors, each for as many products as it has lanes: by how many fewer are there along channels than along places."""
+    size = conv.type.shape[3:]
+    products = conv.type.size * prod(type_of(conv.w).shape[2:]) * conv.type.dtype.bytes / (4 * lanes)
+    before = BORDERS / _filled(size[-1], conv, lanes) if _is_alone(conv) else (1 + PACKED) / _filled(prod(size), conv, lanes)
+    return products * (before - 1 / _filled(_together(conv), conv, lanes))
+
+
+def _filled(n: int, conv: ops.Conv, lanes: int) -> float:
+    """The part of the vectors' lanes that n values fill."""
+    width = lanes * 4 // conv.type.dtype.bytes
+    return n / (-(-n // width) * width)
+
+
+def _is_alone(conv: ops.Conv) -> bool:
+    """Whether each channel has a filter of its own."""
+    return conv.type.shape[2] == 1 and type_of(conv.w).shape[2] == 1
+
+
+def _together(conv: ops.Conv) -> int:
+    """Channels of the result that are made of the same elements, or each of its own."""
+    return conv.type.shape[1] if _is_alone(conv) else conv.type.shape[2]
+
+
+def _is_narrow(conv: ops.Conv, lanes: int) -> bool:
+    """Whether a vector of channels would be idle for the most part."""
+    return _filled(_together(conv), conv, lanes) <= 0.5
 
 
 def _root(value: ir.Value) -> ir.Value:
@@ -276,7 +316,7 @@ class _Rewrite:
     """Makes values anew with the channel axis last; whoever reads the old ones sees the new ones transposed. `channels`: the axis of each value."""
 
     channels: dict[ir.Value, int]
-    of_filters: set[ir.Value]
+    found: Axes
 
     def block(self, block: ir.Block) -> None:
         for op in list(block.operations):
@@ -298,8 +338,8 @@ class _Rewrite:
             return self._reduce(op)
         y = op.results[0]
         axis = self.channels.get(y)
-        if axis is None or not _is_made(y, axis, self.of_filters):
-            return None
+        if axis is None or not self.found.is_made(y, axis):
+            return self._narrow(op) if isinstance(op, ops.Conv) and self.found.lanes else None
         if isinstance(op, ops.Conv):
             return self._conv(op)
         order = _last(type_of(y).rank, axis)
@@ -311,10 +351,22 @@ class _Rewrite:
         """Made as [n, ..., channels]."""
         n, g, o, *size = op.type.shape
         space = len(size)
-        new = as_product(op, [0, *range(3, 3 + space), *([1] if g > 1 else []), 2])
+        vectors = self.found.lanes > 0
+        inner = vectors and innermost(op.x) not in (None, 1 if _is_alone(op) else 2)
+        if inner and prod(type_of(op.x).shape[1:3]) >= self.found.lanes // 2:  # not so few that runs of taps are as long
+            op, inner = _turned(op), False
+        new = as_product(op, [0, *range(3, 3 + space), *([1] if g > 1 else []), 2], joined=vectors, taps_inner=inner)
         keep_precision(op, new)
         new = ops.reshape(new, (n, *size, g * o))
         return ops.reshape(ops.transpose(new, [0, space + 1, *range(1, space + 1)]), op.type.shape)
+
+    def _narrow(self, op: ops.Conv) -> ir.Value | None:
+        """Of few channels, in their own order: the terms go by the channels of what is read, where these lie last."""
+        if innermost(op.x) != 2 or not is_exact(op):
+            return None
+        new = as_product(op, range(op.type.rank), joined=True)
+        keep_precision(op, new)
+        return new
 
     def _reduce(self, op: ops.Reduce) -> ir.Value | None:
         """Over an operand with its channels last; the result has the same axes in the order in which they are then left."""
@@ -345,6 +397,30 @@ class _Rewrite:
         strides = [op.matrix[a][k] for a in order for k in inner]
         offsets, shape = ([values[a] for a in order] for values in (op.offsets, op.shape))
         return ops.Fold.of(ops.transpose(op.g, inner), strides=strides, offsets=offsets, shape=shape)
+
+
+def _turned(conv: ops.Conv) -> ops.Conv:
+    """The convolution of pictures that are laid out with their channels last."""
+    order = [0, *range(3, type_of(conv.x).rank), 1, 2]
+    x = ops.transpose(ops.StopGradient.of(ops.transpose(conv.x, order)), _inverse(order))
+    made = maker(ops.Conv.of(x, conv.w, **conv.values()))
+    assert isinstance(made, ops.Conv)
+    return made
+
+
+def innermost(value: ir.Value) -> int | None:
+    """The axis along which a value's elements are neighbours in memory, seen through views; None where that is no axis."""
+    op, t = maker(value), type_of(value)
+    if not isinstance(op, VIEWS):
+        return t.rank - 1
+    axis = innermost(op.x)
+    if axis is None or axis < 0:
+        return None
+    if isinstance(op, ops.View):
+        read = op.maps().reads[0][axis]
+        return read.axis if isinstance(read, index.Dim) else None
+    behind = prod(type_of(op.x).shape[axis + 1 :])  # elements of axes behind it, which stay behind
+    return next((k for k, n in enumerate(t.shape) if n > 1 and prod(t.shape[k + 1 :]) == behind), None)
 
 
 def _last(rank: int, axis: int) -> list[int]:

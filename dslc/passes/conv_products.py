@@ -35,19 +35,20 @@ def is_exact(conv: ops.Conv) -> bool:
     return all(s == 1 or p == 1 for s, p in zip(conv.stride, conv.spacing))
 
 
-def as_product(conv: ops.Conv, order: Sequence[int], joined: bool = False) -> ir.Value:
+def as_product(conv: ops.Conv, order: Sequence[int], joined: bool = False, taps_inner: bool = False) -> ir.Value:
     """The result with axis k being axis `order[k]` of the convolution's [n, g, o, ...]; a single group's may be left out.
 
     Between the elements of a transposed convolution's input lie zeros. Places of the result that are alike in what they meet are a phase of their
     own: each is a convolution of single steps with the taps that meet elements, and the phases are put together. `joined`: those of an axis that have
-    as many taps, evenly apart, are made by one contraction, with the phase as an axis behind the places.
+    as many taps, evenly apart, are made by one contraction, with the phase as an axis behind the places. `taps_inner`: a channel's taps are summed
+    one after the other, else a tap's channels.
     """
     space = len(conv.size)
     size = [-(-n // p) for n, p in zip(conv.size, conv.spacing)]
     phases = [[_taps(conv, k, phase) for phase in range(p)] for k, p in enumerate(conv.spacing)]
     if joined:
         phases = [_together(taps) for taps in phases]
-    made = [_phase(conv, taps, size, order) for taps in product(*phases)]
+    made = [_phase(conv, taps, size, order, taps_inner) for taps in product(*phases)]
     return _woven(made, [order.index(3 + k) for k in range(space)], [len(taps) for taps in phases], conv.size)
 
 
@@ -67,7 +68,7 @@ def _taps(conv: ops.Conv, k: int, phase: int) -> Taps:
     return Taps(first, step, count, conv.stride[k], step * dilation // spacing, (phase + first * dilation - low) // spacing)
 
 
-def _phase(conv: ops.Conv, taps: Sequence[Taps], size: Sequence[int], order: Sequence[int]) -> ir.Value:
+def _phase(conv: ops.Conv, taps: Sequence[Taps], size: Sequence[int], order: Sequence[int], taps_inner: bool) -> ir.Value:
     """One contraction over channels and taps, all turns of its taps in it; zeros where no tap reaches."""
     x, w = type_of(conv.x), type_of(conv.w)
     space = len(size)
@@ -78,7 +79,8 @@ def _phase(conv: ops.Conv, taps: Sequence[Taps], size: Sequence[int], order: Seq
     shape = [extents[a] * (taps[a - 3].turns if a >= 3 else 1) for a in order]
     if any(t.count == 0 for t in taps):
         return ops.zeros(conv.type.with_shape(shape))
-    lhs = [n, *range(3, 3 + space), *range(first_tap, first_turn), g, c, *(first_turn + k for k, t in enumerate(taps) if t.offset_by)]
+    terms = [g, c, *range(first_tap, first_turn)] if taps_inner else [*range(first_tap, first_turn), g, c]
+    lhs = [n, *range(3, 3 + space), *terms, *(first_turn + k for k, t in enumerate(taps) if t.offset_by)]
     rows = [[int(i == index) for i in lhs] for index in (n, g, c)]
     for k, t in enumerate(taps):
         moves = {3 + k: t.stride, first_tap + k: t.advance, first_turn + k: t.offset_by}

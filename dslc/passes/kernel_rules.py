@@ -11,6 +11,8 @@ from dslc.ir.mlir import ir
 from dslc.ir.op import Op
 from dslc.ir.types import type_of
 
+from .simplify import only_units
+
 if TYPE_CHECKING:
     from .fuse import Graph
 
@@ -134,15 +136,32 @@ def _anchor_last(graph: Graph, members: set[int], anchor: int) -> bool:
 
 
 def _contract(graph: Graph, members: set[int], body: list[int], anchor: int) -> bool:
-    """A contraction whose operands are read through views alone, and elementwise work on its result, point by point."""
+    """A contraction whose operands are read through views alone, and elementwise work on its result, point by point; axes of one element may come and
+    go between them."""
     if any(p in members for p, _ in graph.uses[anchor]):
         return False
     after = [n for n in body if n != anchor]
     if not all(graph.structures[n] in ("elementwise", "generator") for n in after):
         return False
-    shape = graph.type_of(graph.results[anchor][0]).shape
+    points = _wide_axes(graph, graph.results[anchor][0])
     inner = graph.inner(members)
-    return all(graph.type_of(graph.results[n][0]).shape == shape for n in after) and all(_direct(graph, members, inner, n) for n in after)
+    return all(_wide_axes(graph, graph.results[n][0]) == points for n in after) and all(_by_points(graph, members, inner, n) for n in after)
+
+
+def _wide_axes(graph: Graph, value: ir.Value) -> list[int]:
+    return [n for n in graph.type_of(value).shape if n != 1]
+
+
+def _by_points(graph: Graph, members: set[int], inner: set[ir.Value], n: int) -> bool:
+    """What an elementwise op reads from its own group it reads at its own point, whatever axes of one element lie between."""
+    return all(_under_units(v) in inner or not any(p in members for p, _ in graph.source_of(v)) for v in graph.operands[n])
+
+
+def _under_units(value: ir.Value) -> ir.Value:
+    """The value before axes of one element came or went."""
+    while not isinstance(value.owner, ir.Block) and only_units(op := value.owner.opview):
+        value = op.operands[0]
+    return value
 
 
 def _reduce(graph: Graph, members: set[int], body: list[int], anchors: list[int]) -> bool:

@@ -275,7 +275,7 @@ def _beside(block: ir.Block, olds: dict[ir.Value, ir.Value]) -> None:
     *body, end = block.operations
     for op in body:
         first = _earliest(op, place, olds)
-        k = next((k for k in range(first, len(groups)) if _runs_beside(op, groups[k], olds)), len(groups))
+        k = next((k for k in range(first, len(groups)) if _runs_beside(op, groups[k])), len(groups))
         if k == len(groups):
             groups.append([])
         groups[k].append(op)
@@ -295,11 +295,9 @@ def _earliest(op: Op, place: dict[ir.Operation, int], olds: dict[ir.Value, ir.Va
     return max(before, default=-1) + 1
 
 
-def _runs_beside(op: Op, others: Sequence[Op], olds: dict[ir.Value, ir.Value]) -> bool:
+def _runs_beside(op: Op, others: Sequence[Op]) -> bool:
     """Whether a kernel may run beside those of a group, and gains by it."""
     if len(others) == MOST_BESIDE or not all(isinstance(o, ops.Kernel) for o in (op, *others)):
-        return False
-    if any(olds[v] in list(o.operands) for a, b in ((op, others), *((o, [op]) for o in others)) for v in a.results if v in olds for o in b):
         return False
     return all(_suits(op, o) for o in others)
 

@@ -11,7 +11,7 @@ from dslc.ir import ops
 from dslc.ir.mlir import func, ir
 from dslc.ir.op import Op
 from dslc.ir.plan import BESIDE, Branch, Buffer, Call, Copy, Loop, Place, Plan, Step
-from dslc.ir.program import Slot, arguments_of, program_of, results_of
+from dslc.ir.program import Slot, arguments_of, name_of, program_of, results_of
 from dslc.ir.streams import permutation
 from dslc.ir.trace import is_shared
 from dslc.ir.types import TensorType, spans_of, type_of
@@ -72,7 +72,7 @@ class Planner:
         packed = pack([Interval(b.bytes, b.first, b.last) for b in self.buffers], room)
         placer = _Placer(packed.offsets)
         buffers = tuple(Buffer(o, b.bytes, b.first, b.last, b.origin) for o, b in zip(packed.offsets, self.buffers))
-        name = ir.StringAttr(self.program.attributes["sym_name"]).value
+        name = name_of(self.program)
         return Plan(name, ports, tuple(placer.step(s) for s in steps), packed.total, b"", buffers, packed.lower_bound)
 
     def place_arguments(self) -> tuple[tuple[Port, ...], dict[str, int]]:
@@ -149,7 +149,7 @@ class Planner:
                 continue
             copies, calls = [s for s in found if isinstance(s, Copy)], [s for s in found if isinstance(s, Call)]
             steps[first:first] = copies
-            steps += [replace(c, beside=isinstance(steps[-1], Call) and len(steps) > first + len(copies)) for c in calls]
+            steps += [replace(c, beside=len(steps) > first + len(copies) and isinstance(steps[-1], Call)) for c in calls]
         return steps
 
     def steps_of(self, op: Any, depth: int) -> list[Step]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
 from dslc.ir.op import Op
-from dslc.ir.program import Slot, add_argument, arguments_of, finish_program, functions_of, program_of, results_of, start_program
+from dslc.ir.program import Slot, add_argument, arguments_of, finish_program, functions_of, name_of, program_of, results_of, start_program
 from dslc.ir.types import TensorType, type_of
 
 from .kernel_rules import widens_bytes
@@ -117,7 +117,7 @@ def _needed(values: list[ir.Value]) -> set[ir.Value]:
 
 def split(module: ir.Module) -> ir.Module | None:
     """The second function in a module of its own; None where there is none."""
-    second = next((op for op in functions_of(module) if ir.StringAttr(op.attributes["sym_name"]).value == NAME), None)
+    second = next((op for op in functions_of(module) if name_of(op) == NAME), None)
     if second is None:
         return None
     alone = ir.Module.create(ir.Location.unknown())

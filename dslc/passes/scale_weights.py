@@ -84,12 +84,16 @@ def _scale(product: Op, behind: Behind) -> None:
         made = type(product).of(*operands, **product.values())
         if PRECISION in product.attributes:
             made.owner.attributes[PRECISION] = product.attributes[PRECISION]
-        shift = chain.found.shift
-        if shift is not None:
-            made = ops.Add.of(made, ops.broadcast(shift.value, t.shape, shift.axes))
-        for op in kept:
-            made = type(op).of(made, **op.values())
+        made, shift = _placed(made, kept), chain.found.shift
+        if shift is not None:  # behind what only places elements, where other work on the result is
+            made = ops.Add.of(made, _placed(ops.broadcast(shift.value, t.shape, shift.axes), kept))
     end.results[0].replace_all_uses_with(made)
+
+
+def _placed(value: ir.Value, views: Sequence[Op]) -> ir.Value:
+    for op in views:
+        value = type(op).of(value, **op.values())
+    return value
 
 
 class _Chain:

@@ -253,6 +253,19 @@ def _same_but_units(op: ops.Reshape) -> bool:
     return [n for n in before if n != 1] == [n for n in after if n != 1]
 
 
+def only_units(op: Op) -> bool:
+    """A reshape, or a view, by which only axes of extent 1 come or go."""
+    if isinstance(op, ops.Reshape):
+        return _same_but_units(op)
+    if not isinstance(op, ops.View) or not op.inside:
+        return False
+    shape = type_of(op.operands[0]).shape
+    wide = [k for k, n in enumerate(op.shape) if n != 1]
+    rows = [[row[k] for k in wide] for row, n in zip(op.matrix, shape) if n != 1]
+    same = [n for n in shape if n != 1] == [op.shape[k] for k in wide] and not any(op.offsets)
+    return same and all(row[k] == 1 and sum(map(bool, row)) == 1 for k, row in enumerate(rows))
+
+
 def _without_units(outer: ops.View, inner: ops.Reshape) -> ir.Value:
     """One view for a reshape and a view of it."""
     x = inner.operands[0]

@@ -91,6 +91,8 @@ def test_random_products(seed: int) -> None:
         (Shape(500, 128, 300), TA, True),  # a part of each line is packed
         (Shape(64, 32, 300), PLAIN, True),  # the next strip
         (Shape(1, 32, 300), PLAIN, False),  # there is none
+        (Shape(1, 640, 512), Layout(lines=True), True),  # the next panel of large weights
+        (Shape(1, 320, 512), Layout(lines=True), False),
     ],
     ids=str,
 )
@@ -210,6 +212,16 @@ def test_rows_that_lie_together_are_packed_for_many_columns() -> None:
         assert all(s.mr == 8 for s in chosen)  # one line has them all: more rows cost nothing, fewer vectors less
 
 
+def test_long_sums_are_cut_where_less_is_packed_or_read_again() -> None:
+    """Rows that share lines are cut last, unless they are packed: then as often as half as many columns."""
+    machine = Machine(16, 32, 48 << 10, 1 << 20, 2, "any")
+    blocks = {}
+    for m, n in ((200, 96), (512, 512), (128, 2048)):
+        s = choose(Shape(m, n, 4096), Side("x", stride=m), Side("x", stride=n), machine)
+        blocks[m, n] = (s.kc, s.pack_a, -(-m // s.mc), -(-n // s.nc))
+    assert blocks == {(200, 96): (256, False, 4, 3), (512, 512): (256, True, 4, 2), (128, 2048): (256, True, 1, 8)}
+
+
 def test_long_sums_of_rows_that_share_lines_go_by_blocks() -> None:
     """Also where B is packed before: the lines of a strip's terms are near when the strips beside it read them."""
     machine = Machine(16, 32, 32 << 10, 1 << 20, 2, "any")
@@ -217,7 +229,15 @@ def test_long_sums_of_rows_that_share_lines_go_by_blocks() -> None:
     for k in (2500, 4096, 9000):
         s = choose(Shape(512, 64, k), Side("x", stride=512), packed, machine)
         assert not s.pack_a and s.kc <= BLOCK_K + 16
-        assert choose(Shape(512, 64, k), Side("k", stride=k), packed, machine).kc == k
+
+
+@pytest.mark.parametrize("k", [1024, 2500, 4096, 9000])
+def test_a_packed_panel_that_all_strips_read_stays_in_the_second_cache(k: int) -> None:
+    machine = Machine(16, 32, 32 << 10, 1 << 20, 2, "any")
+    s = choose(Shape(512, 64, k), Side("k", stride=k), Side("x", packed=True), machine)
+    assert s.nr * (s.kc - 16) * 4 <= machine.l2 // 2 and (s.kc == k) == (s.nr * k * 4 <= machine.l2 // 2)
+    few = choose(Shape(4, 64, k), Side("k", stride=k), Side("x", packed=True), machine)
+    assert few.kc == k  # one strip reads it once
 
 
 def test_schedules_fit_the_registers() -> None:

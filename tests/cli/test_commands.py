@@ -133,7 +133,7 @@ def test_compile(cli, request, tmp_path, spec):
     plan = json.loads((out / "plan.json").read_text())
     assert len(plan["launches"]) == len(executable.launches) and plan["arena_bytes"] == executable.arena_bytes
     assert {p.name for p in executable.ports} == {p["name"] for p in plan["ports"]}
-    assert "Small" in (out / "report.html").read_text()
+    assert executable.program == "step" and "<td>step on cpu</td>" in (out / "report.html").read_text()
     (event,) = cli("compile", request.getfixturevalue(spec), "--out", "again", "--json").events
     weights = ["weights.safetensors"] if spec == "trained" else []
     assert [name.rsplit("/")[-1] for name in event["files"]] == ["program.dslx", "plan.json", "report.html", *weights]

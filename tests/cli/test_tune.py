@@ -187,6 +187,15 @@ def bounded(tmp_path):
     return tmp_path / "bounded.dsl"
 
 
+def test_the_report_tells_the_programs_of_all_lengths(cli, bounded, tmp_path):
+    cli("inspect", bounded, "--html", "varies.html")
+    assert "time: any length up to 24, in at most" in (tmp_path / "varies.html").read_text()
+    fixed = tmp_path / "fixed.dsl"
+    fixed.write_text("model Fixed:\n    dims time<=4\n    input x[time]\n    output y[t] = x[t] * sin(time)\n")
+    cli("inspect", fixed, "--html", "fixed.html")
+    assert "cannot vary here" in (tmp_path / "fixed.html").read_text()
+
+
 def test_compile_tunes_the_programs_of_all_lengths(cli, bounded, monkeypatch):
     quick(monkeypatch)
     outcome = cli("compile", bounded, "-o", "out", "--tune", "1m", "--json")

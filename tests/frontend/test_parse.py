@@ -359,23 +359,22 @@ print(len(parse_text(open(sys.argv[1]).read()).definitions), "lark" in sys.modul
 
 def _parse_in_a_process(cache, path):
     command = [sys.executable, "-c", RUN, str(path)]
-    return subprocess.Popen(
-        command, env=os.environ | {"XDG_CACHE_HOME": str(cache)}, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
-    )
+    return subprocess.Popen(command, env=os.environ | {"DSLC_CACHE": str(cache)}, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
 
 
 def test_cache_of_the_tables(tmp_path):
     """Computed once and kept; two processes at once do no harm; a damaged file is made anew; a folder that cannot be written is no error."""
     sample = Path(__file__).parent / "samples" / "masks.dsl"
-    first = [_parse_in_a_process(tmp_path, sample) for _ in range(2)]
+    cache = tmp_path / "cache"
+    first = [_parse_in_a_process(cache, sample) for _ in range(2)]
     assert [p.communicate()[0].strip() for p in first] == ["2 True"] * 2
-    (kept,) = (tmp_path / "dslc").iterdir()
-    assert (tmp_path / "dslc").stat().st_mode & 0o77 == 0
-    assert _parse_in_a_process(tmp_path, sample).communicate()[0].strip() == "2 False"
+    (kept,) = (p for p in cache.iterdir() if not p.name.startswith("."))
+    assert cache.stat().st_mode & 0o77 == 0
+    assert _parse_in_a_process(cache, sample).communicate()[0].strip() == "2 False"
     whole = kept.read_text()
     for damage in ("", whole[: len(whole) // 2], "[]", json.dumps({"states": []})):
         kept.write_text(damage)
-        assert _parse_in_a_process(tmp_path, sample).communicate()[0].strip() == "2 True"
+        assert _parse_in_a_process(cache, sample).communicate()[0].strip() == "2 True"
         assert json.loads(kept.read_text()).keys() == json.loads(whole).keys()
     not_a_folder = tmp_path / "file"
     not_a_folder.write_text("")

@@ -37,6 +37,27 @@ output both, before, last, h, old
         np.testing.assert_allclose(out[name], value, rtol=1e-5, err_msg=name)
 
 
+def test_the_range_is_the_axis_where_the_index_stands_alone():
+    """Of what there is before the scan: not of what the body makes, nor where an equation or a reduction has an index of that name."""
+    sums = np.cumsum(X, axis=1)
+    body = """
+scan t carry h[2, 3] = 0:
+    whole = sum[t](long[t])
+    turned[t, k] = short[k, t]
+    h[b, d] = h[b, d] + x[b, t, d] + 0 * whole + 0 * turned[0, 0]
+    emit y[b, t, d] = h[b, d]
+output y
+"""
+    fed = {"x": X, "long": np.zeros(9, np.float32), "short": np.zeros((2, 3), np.float32)}
+    np.testing.assert_allclose(run(body, **fed)["y"], sums, rtol=1e-5)
+    behind = "scan t carry h = 0.0:\n    g[...] = sum[b](x[b, ..., t])\n    h = h + g[0]\noutput h"
+    np.testing.assert_allclose(run(behind, **fed)["h"], X[:, 0].sum(), rtol=1e-5)
+    with pytest.raises(dslc.Error.ShapeError, match=r"the scan index 't' is 5 in x\[b, t, d\] but 9 in long\[t\]"):
+        run("scan t carry h[2, 3] = 0:\n    h[b, d] = h[b, d] + x[b, t, d] * long[t]\noutput h", **fed)
+    with pytest.raises(dslc.Error.ShapeError, match="nothing gives the scan index 't' a range"):
+        run("scan t carry h[2, 3] = 0:\n    h[b, d] = h[b, d] + x[b, 2 * t, d]\noutput h", **fed)
+
+
 def test_reads_around_the_turn():
     out = run(
         """
@@ -61,27 +82,6 @@ output a, p, q, w, g, c, m, r, n
     }  # fmt: skip
     for name, value in wanted.items():
         np.testing.assert_allclose(out[name], value, rtol=1e-5, err_msg=name)
-
-
-def test_a_range_from_what_is_read():
-    y = RNG.standard_normal((3, 5)).astype(np.float32)
-    out = run(
-        """
-scan k carry s[3] = 0:
-    inner[j, k < 2] = x[0, j, k]
-    s[d] = 0.5 * s[d] + x[0, k, d] * y[d, k] + sum[k < 2](inner[k, k]) + x[1, 4 - k, d]
-    emit e[k, d] = s[d]
-output s, e
-""",
-        x=X,
-        y=y,
-    )
-    s, rows = np.zeros(3), []
-    for k in range(5):
-        s = 0.5 * s + X[0, k] * y[:, k] + X[0, 0, 0] + X[0, 1, 1] + X[1, 4 - k]
-        rows.append(s)
-    np.testing.assert_allclose(out["s"], s, rtol=1e-5)
-    np.testing.assert_allclose(out["e"], rows, rtol=1e-5)
 
 
 def test_scans_nest():
@@ -181,6 +181,8 @@ model M:
         ("scan t < 5 carry h = 0:\n    metric g = h + 1\noutput h", "a metric inside a scan is not there yet"),
         ("scan t < 5 carry h = 0:\n    g = t\noutput g", "unknown name 'g'"),
         ("state s ~ zeros()\nscan t < 5 carry h = 0:\n    s <- h\noutput h", "a state cannot be changed inside a scan"),
+        ("scan t < 5 carry h = 0:\n    h = h + 0.5\noutput h", "the carry 'h' is int32, its new value float32"),
+        ("state s: int32 = 0\ns <- s * 0.5\noutput s", "state 's' is int32, its new value float32"),
         ("scan t < 2.5 carry h = 0:\n    h = h\noutput h", "a size must be an integer, this is 2.5"),
     ],
 )

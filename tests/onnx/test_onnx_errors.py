@@ -56,6 +56,9 @@ def test_names():
     refused(
         model([node("Relu", ["x"], ["y"], "a"), node("Abs", ["x"], ["y"], "b")], {"x": [2]}, {"y": [2]}), "Abs 'b' gives 'y', which is given already"
     )
+    twice = model([node("Add", ["x", "w"], ["y"], "add")], {"x": [2]}, {"y": [2]}, {"w": np.zeros(2, np.float32)})
+    twice.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(2, np.float32), "w"))
+    refused(twice, "two initializers are called 'w'")
     cycle = [node("Add", ["x", "b"], ["a"], "first"), node("Relu", ["a"], ["b"], "second")]
     refused(model(cycle, {"x": [2]}, {"b": [2]}), "waits for itself: 2 nodes make a cycle")
 

@@ -4,6 +4,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from onnx import TensorProto
 from onnx_graphs import mlp, model, node
 
 import dslc
@@ -131,6 +132,46 @@ def test_batch_normalization_returns_to_training(tmp_path):
     np.testing.assert_allclose(loaded.params["net.mean"], layer.running_mean, rtol=1e-5)
     np.testing.assert_allclose(loaded.params["net.var"], layer.running_var, rtol=1e-5)
     np.testing.assert_allclose(loaded.params["net.scale"], layer.weight.detach(), rtol=1e-4)
+
+
+def test_running_statistics_of_a_layer_that_is_used_twice(tmp_path):
+    kept = {k: np.ones(3, np.float32) for k in ("scale", "bias", "mean", "var")}
+    twice = [node("BatchNormalization", ["x", *kept], ["h"], "first"), node("BatchNormalization", ["h", *kept], ["y"], "second")]
+    onnx.save(model(twice, {"x": ["n", 3]}, {"y": ["n", 3]}, kept), tmp_path / "bn.onnx")
+    (tmp_path / "fit.dsl").write_text(NORMALIZED.replace("x[batch, 3, 5, 5]", "x[batch, 3]"))
+    loaded = dslc.load(tmp_path / "fit.dsl")
+    x = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+    layer = torch.nn.BatchNorm1d(3)
+    with torch.no_grad():
+        for each in (layer.bias, layer.running_mean):
+            each.fill_(1.0)
+    layer.train()
+    layer(layer(torch.tensor(x)))
+    dslc.Trainer(loaded, "reference").step(x=x)
+    np.testing.assert_allclose(loaded.params["net.mean"], layer.running_mean, rtol=1e-5)
+    np.testing.assert_allclose(loaded.params["net.var"], layer.running_var, rtol=1e-5)
+
+
+def test_running_statistics_in_a_loop_are_refused(tmp_path):
+    kept = {k: np.ones(3, np.float32) for k in ("scale", "bias", "mean", "var")}
+    info = onnx.helper.make_tensor_value_info
+    body = onnx.helper.make_graph(
+        [node("BatchNormalization", ["a", *kept], ["b"], "bn"), node("Identity", ["on"], ["still"])], "body",
+        [info("turn", TensorProto.INT64, []), info("on", TensorProto.BOOL, []), info("a", TensorProto.FLOAT, ["n", 3])],
+        [info("still", TensorProto.BOOL, []), info("b", TensorProto.FLOAT, ["n", 3])],
+    )  # fmt: skip
+    loop = node("Loop", ["trip", "", "x"], ["y"], "loop", body=body)
+    proto = model([loop], {"x": ["n", 3]}, {"y": ["n", 3]}, {**kept, "trip": np.array(40)})
+    onnx.save(proto, tmp_path / "bn.onnx")
+    (tmp_path / "fit.dsl").write_text(NORMALIZED.replace("x[batch, 3, 5, 5]", "x[batch, 3]"))
+    with pytest.raises(dslc.Error.UnsupportedOp, match="running statistics that follow the batches of a loop"):
+        dslc.load(tmp_path / "fit.dsl")
+
+
+def test_negative_zero_stays_in_small_floats():
+    proto = model([node("Cast", ["x"], ["h"], to=TensorProto.FLOAT8E4M3FN), node("Cast", ["h"], ["y"], to=TensorProto.FLOAT)], {"x": [3]}, {"y": [3]})
+    y = dslc.compile(dslc.load(proto), "reference")(x=np.array([-0.0, 0.0, -1e-9], np.float32))["y"]
+    assert (y == 0).all() and np.signbit(y).tolist() == [True, False, True]
 
 
 def test_functions_of_the_model():

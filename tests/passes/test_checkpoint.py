@@ -141,7 +141,7 @@ def test_recomputing_in_consumers_saves_memory_and_keeps_the_bits(monkeypatch, f
         model = model_under()
         elaborated = lower(model, "step", target_of("cpu"))
         with elaborated.context, elaborated.location:
-            made[name] = model.signed(target_of("cpu").compile(elaborated.module, "step"))
+            made[name] = model.signed(target_of("cpu").compile(elaborated.module))
         assert losses(made[name], model) == expected
         monkeypatch.undo()
     assert made["on"].arena_bytes < 0.9 * made["off"].arena_bytes

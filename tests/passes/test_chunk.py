@@ -48,7 +48,7 @@ def in_turns(model: Model, turns: int, target: str = "cpu", program: str = "step
         if found.lowered:
             Recompute().run(elaborated.module)
             Fuse().run(elaborated.module)
-        return model.signed(found.compile(elaborated.module, program))
+        return model.signed(found.compile(elaborated.module))
 
 
 def drawn(executable: Executable) -> dict[str, np.ndarray]:

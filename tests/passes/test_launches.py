@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
@@ -12,8 +12,8 @@ from dslc.backend_cuda.backend import Lowered, lower_plan
 from dslc.compiler import lower
 from dslc.ir import ops
 from dslc.ir.mlir import ir
-from dslc.ir.plan import BESIDE, Call, Copy, Plan
-from dslc.ir.program import program_of
+from dslc.ir.plan import Call, Copy, Place, Plan
+from dslc.ir.types import type_of
 from dslc.passes.plan import make_plan
 from dslc.targets import TARGETS
 
@@ -53,6 +53,21 @@ LSTM = f"""model LSTM:
     x = stacked(embedding(tokens, vocab, width), width, layers=depth)
     output y = linear(x, vocab)
 """
+PACKED = f"""layer packed(x[b, t, d], heads):
+    let    c = d // heads
+    param  w[d, 3, heads, c], o[heads, c, d] ~ xavier_uniform()
+    z[s, b, h, t, c] = sum[d](x[b, t, d] * w[d, s, h, c])
+    s[b, h, i, j] = where(j <= i, sum[c](z[0, b, h, i, c] * z[1, b, h, j, c]), -inf)
+    a[b, h, i, c] = sum[j](softmax[j](s[b, h, i, j]) * z[2, b, h, j, c])
+    return y[b, i, e] = sum[h, c](a[b, h, i, c] * o[h, c, e])
+model Packed:
+    {SIZES}
+    input tokens[batch, time]: int32
+    x = embedding(tokens, vocab, width)
+    repeat depth:
+        x = x + packed(rmsnorm(x), heads)
+    output y = linear(x, vocab)
+"""
 ONE = """model One:
     input x[{rows}, 256]
 {body}
@@ -83,6 +98,8 @@ def kinds(found: Lowered) -> list[str]:
         (GPT, {"batch": 3}, 5),
         (GPT, {"precision": "bfloat16"}, 5),
         (LLAMA, {}, 6),  # what turns comes between the products and attention; a gate and what it lets through are one
+        (PACKED, {}, 3),  # one product puts two parts of its sums
+        (PACKED, {"batch": 2}, 3),
         (POST_NORM, {}, 5),
         (LSTM, {}, 2),  # what a layer adds to its state, what the next one makes of it
     ],
@@ -109,11 +126,23 @@ def test_products_of_several_rows_are_left_alone() -> None:
     assert not any("product" in kind for kind in found)
 
 
+# the second product of the second launch would lie where the first one's factor does, if that were not read at the same time
+TWO = "    y = concat(linear(tanh(linear(x, 256)), 256), linear(sin(linear(x, 256)), 256), axis=-1)"
 BODIES = {
     "one product": ("    y = linear(rmsnorm(x), 512)", ["product"]),
     "too many blocks": ("    param w[65536, 256] ~ normal()\n    y[r, o] = sum[d](rmsnorm(x)[r, d] * w[o, d])", ["reduce", "contract"]),
     "a row that is read by others too": ("    n = rmsnorm(x)\n    y = n + linear(tanh(linear(n, 256)), 256)", ["reduce+product", "contract"]),
     "a normalization along the rows": ("    n[r, d] = x[r, d] / sum[q](abs(x[q, d]))\n    y = linear(n, 512)", ["reduce", "product"]),
+    "normalizations of parts": (
+        "    z[r, h < 4, c < 64] = x[r, 64*h + c]\n    param w[4, 64, 512] ~ normal()\n"
+        "    y[r, o] = sum[h, c](z[r, h, c] / sum[q](z[r, h, q] * z[r, h, q]) * w[h, c, o])",
+        ["reduce", "contract"],
+    ),
+    "what reads a state beside what overwrites it": ("    state s[2, 256] ~ zeros()\n    y = linear(s, 512)\n    s <- 2 * x", ["contract", "map"]),
+    "what reads a state late": (
+        "    state s[256, 256] ~ zeros()\n    z = linear(x, 256)\n    y[r, o] = sum[d](z[r, d] * s[d, o])\n    s[d, o] <- x[0, d] * x[1, o]",
+        ["contract", "contract", "map"],
+    ),
     "two sums of one product": ("    z = linear(x, 512)\n    y[r, d < 256] = z[r, d] * tanh(z[r, d + 256])", ["contract", "map"]),
     "a product of a product": ("    y = linear(tanh(linear(x, 256)), 256)", ["contract", "contract"]),
 }
@@ -125,17 +154,35 @@ def test_what_joins_a_product(name: str) -> None:
     assert kinds(planned(ONE, "run", rows=2, body=body)[1]) == wanted
 
 
-def test_what_overwrites_a_state_is_not_beside_its_readers() -> None:
-    model = dslc.load(LSTM.format(batch=1, depth=2))
-    made = lower(model, "decode", TARGETS["cuda:sm_90a"])
-    block = program_of(made.module).entry_block
-    groups: list[list[ops.Kernel]] = []
-    for op in list(block.operations)[:-1]:
-        groups = [*groups[:-1], [*groups[-1], op]] if BESIDE in op.attributes else [*groups, [op]]
+@pytest.mark.parametrize("text", [LSTM, LLAMA, ONE.format(rows=2, body=TWO)])
+def test_what_runs_at_once_touches_nothing_of_each_other(text: str) -> None:
+    program = "run" if text.startswith("model One") else "decode"
+    plan, _ = planned(text, program, depth=2)
+    groups: list[list[Call]] = []
+    for step in plan.steps:
+        assert isinstance(step, Call)
+        groups = [*groups[:-1], [*groups[-1], step]] if step.beside else [*groups, [step]]
     assert max(map(len, groups)) > 1
-    place = {v.owner: n for n, group in enumerate(groups) for op in group for v in op.results}
-    for n, group in enumerate(groups):
-        for op in group:
-            assert all(isinstance(v.owner, ir.Block) or place[v.owner] < n for v in op.operands)
-    with made.context, made.location:
-        assert not any(isinstance(step, Copy) for step in make_plan(made.module).steps)
+    for group in groups:
+        for n, call in enumerate(group):
+            others = [o for k, o in enumerate(group) if k != n]
+            assert not set(_arena(call, call.results)) & {b for o in others for b in (*_arena(o, o.operands), *_arena(o, o.results))}
+
+
+def _arena(call: Call, places: Sequence[Place]) -> Iterator[int]:
+    """The blocks of 64 bytes of the arena at these places."""
+    values = [*call.kernel.operands, *call.kernel.results]
+    known = [*call.operands, *call.results]
+    for place in places:
+        if place.space == "arena":
+            start = (place.index + place.offset) // 64
+            yield from range(start, start + max(1, type_of(values[known.index(place)]).bytes // 64))
+
+
+def test_all_that_shares_a_launch_waits_for_the_launches_before() -> None:
+    found = planned(LLAMA, "decode", depth=2)[1]
+    joined = [unit for unit in found.units if unit.members]
+    texts = dict(found.text.functions)
+    assert joined and all(texts[symbol].count("wait_for_launches_before();") == 1 for symbol in texts if symbol not in {u.name for u in joined})
+    for unit in joined:
+        assert texts[unit.name].count("wait_for_launches_before();") == len({f.symbol for _, f in unit.members})

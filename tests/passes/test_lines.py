@@ -88,6 +88,23 @@ def test_what_is_laid_out() -> None:
     assert copies(integers) == 0
 
 
+def test_weights_that_are_kept_anyway_are_laid_out_for_any_rows() -> None:
+    """Of parameters as they are a copy would be one more, and the packing a small part of such a product."""
+    assert copies(product(2000, "32, 48", "k, j")) == 0
+    scaled = product(2000, "32, 48", "k, j", "param s[48] ~ normal()\n    ").replace("w[k, j])", "w[k, j]) * s[j]")
+    assert copies(scaled) == 1 and kept(scaled) == [(1, 3, 32, 16)]
+    agree(scaled)
+
+
+def test_weights_of_one_column_each_lie_side_by_side() -> None:
+    """Term after term for all products, so that their vectors are loaded; once where they lie so already."""
+    text = "model M:\n    input x[20, 30, 40]\n    param w[40, 30] ~ normal()\n    y[n, g] = sum[k](x[n, k, g] * w[g, k])\n    output y\n"
+    assert copies(text) == 1 and kept(text) == [(30, 40)]
+    agree(text)
+    assert copies(text.replace("w[40, 30]", "w[30, 40]").replace("w[g, k]", "w[k, g]")) == 0
+    assert copies(text.replace("x[20", "x[15")) == 0
+
+
 def test_a_product_of_parameters_alone_is_laid_out_itself() -> None:
     made = product(16, "32, 48", "k, j").replace("    y[n", "    param u[48, 64] ~ normal()\n    v[k, j] = sum[l](w[k, l] * u[l, j])\n    y[n")
     made = made.replace("w[k, j])", "v[k, j])")

@@ -266,7 +266,7 @@ train:
 @pytest.mark.parametrize("target", ["cpu", "cuda-emulated:checked"])
 @pytest.mark.parametrize("size", [3, 40])
 def test_the_last_gradient_is_read_before_the_new_one_takes_its_place(tmp_path, target, size):
-    """An optimizer's state that becomes the gradient itself: the sum that makes a bias's gradient writes it, and what it replaces is needed beside it."""
+    """A state that becomes the gradient itself: the sum that makes a bias's gradient writes it, and what it replaces is needed beside it."""
     path = tmp_path / "m.dsl"
     path.write_text(f"""
 layer extrapolated(w[...], g[...], lr):

@@ -18,12 +18,13 @@ from dslc.ir.trace import Apply, Node, Read, Test, dims_under, factor_of, survey
 from dslc.ir.types import type_of
 
 from .. import emit, gemm, gemm_schedule
+from ..gemm_pack import pack_runs
 from ..gemm_schedule import Shape, Side
 from ..pull import Point, step_of
 from ..scalars import Val
 from ..ssa import computed
 from ..stage import Frame, Generated, Request, Stage
-from . import depthwise, integers, places, reduce, winograd
+from . import depthwise, integers, places, reduce, runs, winograd, winograd_channels
 from .whole import Whole
 
 Value = Any  # an ir.Value
@@ -36,7 +37,7 @@ def generate(request: Request) -> Generated:
     """A blocked product, taps one by one where one side has no extent of its own (depthwise convolutions), Winograd's products where they pay, or a
     fold of products of integers."""
     ops = [op for op in request.body.ops if op.operation.name in CONTRACTIONS]
-    for special in (integers, depthwise, winograd):
+    for special in (integers, depthwise, winograd, winograd_channels):
         try:
             return special.generate(request, ops[0])
         except Unsuited:
@@ -57,6 +58,7 @@ def generate(request: Request) -> Generated:
         whole, finish, workspace = None, [], 0  # type: ignore[assignment]
     packing: list[Stage] = []
     large = gemm_schedule.is_large(product.shape)
+    product.find_runs()
     if large and product.lays_out_rows():
         product.sides[0], product.rows_at = replace(product.sides[0], along="k", direct=True, stride=product.row_length), workspace
         workspace += product.shape.m * product.row_length * product.shape.dtype.bytes
@@ -142,6 +144,8 @@ class _Product(Contraction):
         self.packed_at = 0  # where in the workspace, or in what is kept, a packed B lies
         self.rows_at: int | None = None  # and rows of A, each `row_length` elements, where they are laid out first
         self.row_length = self.shape.k + self.lanes
+        self.body = request.body
+        self.runs: runs.Runs | None = None
         self.entered: dict[int, tuple[Any, Point, list[Node], list[Test]]] = {}  # by side: the batch that code is made for, and its point
         self.machine, self.edge, self.edge_at = request.machine, 0, 0  # columns that are done apart, and where they lie in the workspace
 
@@ -214,18 +218,34 @@ class _Product(Contraction):
 
         return fetch
 
+    def find_runs(self) -> None:
+        """Of rows that do not lie in place along their terms, or along themselves."""
+        side = self.sides[0]
+        if not side.direct and side.along != "x":
+            self.runs = runs.of(self.body, self.op, self.roles, self.operands[0])
+        if self.runs:
+            self.sides[0] = replace(side, along="k")
+
     def lays_out_rows(self) -> bool:
-        """Whether A is small, scattered in memory, and read for many blocks of columns: filters of a convolution's gradient."""
+        """Whether A is small, scattered in memory, and read for many blocks of columns, as filters of a convolution's gradient are, or B so much
+        larger that it would rather be read once."""
         shape, side = self.shape, self.sides[0]
         small = shape.m * self.row_length * shape.dtype.bytes <= gemm_schedule.MOST_PACKED
-        return side.along == "none" and side.shared and small and shape.batch * shape.n >= 8 * gemm_schedule.MOST_NR
+        repeated = shape.batch * shape.n >= 8 * gemm_schedule.MOST_NR or (shape.m < shape.n and shape.n * shape.k * shape.dtype.bytes >= gemm.FAR)
+        return (side.along == "none" or self.runs is not None) and side.shared and small and repeated
 
     def lay_out_rows(self, frame: Frame) -> None:
         """A into the workspace, row by row, k by k."""
         load, rows = self._loader(frame, self.operands[0], ROWS), self._rows(frame)
         low, high = emit.share(self.shape.m, frame.tid, frame.threads)
 
+        found = self.runs.packed(frame, self.shape.dtype) if self.runs else None
+
         def row(m: Value) -> None:
+            if found:
+                pack_runs(found, rows, emit.imul(m, self.row_length), 0, m, 0, self.shape.k, self.lanes)
+                return
+
             def part(k: Value, lanes: int, mask: Value) -> None:
                 rows.store(load(0, m, k, "k", lanes, mask), [emit.iadd(emit.imul(m, self.row_length), k)])
 
@@ -296,6 +316,8 @@ class _Product(Contraction):
                 for side, node, dim in zip(self.sides, self.operands, (ROWS, COLUMNS)))  # fmt: skip
         if self.places:
             b = replace(b, rows=self.places.packed(frame))
+        if self.runs and self.rows_at is None:
+            a = replace(a, runs=self.runs.packed(frame, self.shape.dtype))
         if self.rows_at is None:
             return [replace(a, place=self._placer(frame)), b]
         rows = self._rows(frame)

@@ -1,7 +1,8 @@
-"""Convolutions of each channel with a filter of its own: a vector of neighbouring places in some rows at once, the taps unrolled.
+"""Convolutions of each channel with a filter of its own: a vector of neighbouring places in some rows at once, or where channels lie last of channels
+at some neighbouring places; the taps unrolled.
 
-What several rows read is loaded once. Vectors whose taps all lie inside the operand are computed without their tests; those at a border read under
-masks.
+What several rows, or places, read is loaded once. Vectors whose taps all lie inside the operand are computed without their tests; those at a border
+read under masks.
 """
 
 from __future__ import annotations
@@ -29,37 +30,61 @@ Value = Any  # an ir.Value
 
 MOST_TAPS = 49  # that are unrolled
 MOST_SUMS = 72  # products that are unrolled, in the code of a vector: with tests and without, there are two
+MOST_OF_CHANNELS = 200  # the same where vectors are channels, and places share the filters too
+MOST_PLACES = 7  # at once
 
 
 def generate(request: Request, op: Any) -> Generated:
     """Unsuited for what is not a sum of few products along one side, reads an operand otherwise than by rows, or has results in another order."""
     roles, sizes = roles_of(op), op.maps().domain
     batch, rows, columns, terms = roles.classes
-    if not columns or columns[-1] != op.type.rank - 1 or any(sizes[d] != 1 for d in rows) or not 0 < prod(sizes[d] for d in terms) <= MOST_TAPS:
+    if 0 in sizes or any(t.dtype.kind != "float" or t.dtype.bits < 32 for t in (*op.types(), op.type)) or prod(sizes[d] for d in terms) > MOST_TAPS:
         raise Unsuited
-    if 0 in sizes or any(t.dtype.kind != "float" or t.dtype.bits < 32 for t in (*op.types(), op.type)):
+    alone, places = sorted((rows, columns), key=lambda side: prod(sizes[d] for d in side))
+    if prod(sizes[d] for d in alone) != 1 or not places:
         raise Unsuited
-    down, along = columns[-2:-1], columns[-1:]
-    outer = [d for d in (*batch, *rows, *columns) if d not in (*down, *along)]
-    kernel = _Depthwise(request, op, replace(roles, classes=(tuple(sorted(outer)), down, along, terms)))
-    if kernel.scattered or not all(map(kernel.by_rows, kernel.operands)):
+    if places[-1] == op.type.rank - 1:
+        outer, down, along = [*batch, *alone, *places[:-2]], places[-2:-1], places[-1:]
+    elif batch and batch[-1] > places[-1]:
+        outer, down, along = [*batch[:-1], *alone, *places[:-1]], places[-1:], batch[-1:]
+    else:
         raise Unsuited
-    return Generated([Stage(kernel.build)])
+    made = replace(roles, classes=(tuple(sorted(outer)), tuple(down), tuple(along), terms))
+    by_channels = along[0] in batch
+    kernels = [_Depthwise(request, op, made, by_channels)]
+    if kernels[0].rest:
+        kernels.append(_Depthwise(request, op, made, by_channels, kernels[0]))
+    if any(kernel.scattered or not all(map(kernel.by_rows, kernel.operands)) for kernel in kernels):
+        raise Unsuited
+
+    def build(frame: Frame) -> None:
+        for kernel in kernels:
+            kernel.build(frame)
+
+    return Generated([Stage(build)])
 
 
 class _Depthwise(Contraction):
-    """`together`: rows that are done at once; `taps[r]`: for each tap the operands' reads for the r-th of them, `inside[r]` those without tests. In
-    these reads ROWS is the number of the group, and what rows share is one node."""
+    """`together`: rows, or places of a row, that are done at once, from the row `first` on; `rest`: how many are left behind the last group.
+    `taps[r]`: for each tap the operands' reads for the r-th of them, `inside[r]` those without tests. In these reads ROWS is the number of the group,
+    and what rows share is one node. `before`: the kernel whose rest this one does."""
 
-    def __init__(self, request: Request, op: Any, roles: Roles) -> None:
+    def __init__(self, request: Request, op: Any, roles: Roles, by_channels: bool, before: _Depthwise | None = None) -> None:
         super().__init__(request.body, op, roles, request.body.results)
         self.dtype = FLOAT64 if op.type.dtype == FLOAT64 else FLOAT32
         self.lanes = lanes_of_axis(self.sizes[COLUMNS], lanes_for(request.machine, self.dtype))
         self.tests = list(dict.fromkeys(t for node in self.operands if isinstance(node, Read) for t in node.tests))
         versions = 2 if self.tests and self.sizes[COLUMNS] >= self.lanes else 1
-        most = max(1, MOST_SUMS // (versions * self.sizes[TERMS]))
-        self.together = next(n for n in range(most, 0, -1) if self.sizes[ROWS] % n == 0)
-        self.groups = (self.sizes[BATCH], self.sizes[ROWS] // self.together, self.sizes[COLUMNS], 1)
+        self.by_channels, self.first, self.rest = by_channels, 0, 0
+        if before:
+            self.first, self.together = self.sizes[ROWS] - before.rest, before.rest
+        elif by_channels:
+            self.together = min(max(1, MOST_OF_CHANNELS // (versions * self.sizes[TERMS])), MOST_PLACES, self.sizes[ROWS])
+            self.rest = self.sizes[ROWS] % self.together
+        else:
+            most = max(1, MOST_SUMS // (versions * self.sizes[TERMS]))
+            self.together = next(n for n in range(most, 0, -1) if self.sizes[ROWS] % n == 0)
+        self.groups = (self.sizes[BATCH], (self.sizes[ROWS] - self.first) // self.together, self.sizes[COLUMNS], 1)
         self.corners = [self.corner(last) for last in (False, True)]
         known: dict[Any, Read] = {}
         self.taps, self.inside = ([[[self.read(known, node, r, tap, tests) for node in self.operands] for tap in range(self.sizes[TERMS])]
@@ -74,7 +99,7 @@ class _Depthwise(Contraction):
 
     def at(self, e: Expr, r: int, tap: int) -> Expr:
         """An expression at a tap of the r-th row of a group."""
-        return tidy(index.substitute(e, [Dim(0), Dim(1) * self.together + r, Dim(2), Const(tap)]), self.groups)
+        return tidy(index.substitute(e, [Dim(0), Dim(1) * self.together + (self.first + r), Dim(2), Const(tap)]), self.groups)
 
     def read(self, known: dict[Any, Read], node: Node, r: int, tap: int, tested: bool) -> Read:
         if not isinstance(node, Read):
@@ -101,19 +126,27 @@ class _Depthwise(Contraction):
 
         def group(t: Value) -> None:
             batch, rows = emit.idiv(t, self.groups[ROWS]), emit.irem(t, self.groups[ROWS])
+            start = [emit.idx(batch), emit.idx(rows), frame.b.index(0), frame.b.index(0)]
 
-            def part(n: Value, lanes: int, mask: Value) -> None:
-                self.vector(frame, [emit.idx(batch), emit.idx(rows), emit.idx(n), frame.b.index(0)], lanes, mask)
+            def vectors(taps: list[list[list[Read]]] | None) -> list[Value]:
+                def part(n: Value, lanes: int, mask: Value) -> None:
+                    self.vector(frame, [*start[:COLUMNS], emit.idx(n), start[TERMS]], lanes, mask, taps)
 
-            emit.vector_loop(0, self.sizes[COLUMNS], self.lanes, part)
+                emit.vector_loop(0, self.sizes[COLUMNS], self.lanes, part)
+                return []
+
+            if self.by_channels and self.tests:  # which the channel does not change
+                emit.choose(self.all_inside(frame, start, 1), [], lambda: vectors(self.inside), lambda: vectors(self.taps))
+            else:
+                vectors(None if self.tests else self.taps)
 
         emit.loop(low, high, 1, group)
 
     def point(self, frame: Frame, dims: list[Value], lanes: int, mask: Value = None) -> Point:
         return Point(frame.b, self.trace, frame.operands, dims, COLUMNS, lanes, mask)
 
-    def vector(self, frame: Frame, dims: list[Value], lanes: int, mask: Value) -> None:
-        """The rows of a group at `lanes` places."""
+    def vector(self, frame: Frame, dims: list[Value], lanes: int, mask: Value, known: list[list[list[Read]]] | None) -> None:
+        """The rows of a group at `lanes` places. `known`: the reads; None: those that the place's tests allow."""
         zero = frame.b.const(computed(self.dtype), 0.0, lanes)
 
         def sums(taps: list[list[list[Read]]]) -> list[Value]:
@@ -128,13 +161,13 @@ class _Depthwise(Contraction):
                     totals[r] = emit.fma(a, b, totals[r])
             return totals
 
-        if self.tests and mask is None:
+        if known is None and mask is None:
             inside = self.all_inside(frame, dims, lanes)
             totals = emit.choose(inside, [zero.type] * self.together, lambda: sums(self.inside), lambda: sums(self.taps))
         else:
-            totals = sums(self.taps)
+            totals = sums(known or self.taps)
         for r, total in enumerate(totals):
-            row = emit.idx(emit.iadd(emit.imul(dims[ROWS], self.together), r))
+            row = emit.idx(emit.iadd(emit.imul(dims[ROWS], self.together), self.first + r))
             self.store(frame, Val(total, self.op.type.dtype, lanes), [dims[BATCH], row, *dims[COLUMNS:]], mask)
 
     def all_inside(self, frame: Frame, dims: list[Value], lanes: int) -> Value:

@@ -45,10 +45,10 @@ class Places(Contraction):
         v = point.value(node)
         return v.ssa if v.lanes == lanes else point.b.spread(v.ssa, computed(FLOAT32), lanes)
 
-    def store(self, frame: Frame, value: Value, at: dict[int, Any], mask: Value) -> None:
-        """The epilogue and the results, of sums at neighbouring places."""
+    def store(self, frame: Frame, value: Value, at: dict[int, Any], mask: Value, along: int = WIDE) -> None:
+        """The epilogue and the results, of sums at neighbouring places, or of neighbours along another dim."""
         given = Val(value, FLOAT32, self.lanes)
-        point = Point(frame.b, self.trace, frame.operands, self.dims(at), WIDE, self.lanes, mask, lambda _point, _node: given)
+        point = Point(frame.b, self.trace, frame.operands, self.dims(at), along, self.lanes, mask, lambda _point, _node: given)
         made = [point.value(node) for node, _ in self.results]
         for v, (_, address), memory in zip(made, self.results, frame.results):
             point.store(v, memory, address)

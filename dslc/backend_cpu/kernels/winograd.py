@@ -83,15 +83,21 @@ class _Schedule:
 
 
 @dataclass(frozen=True)
-class _Sizes:
+class Sizes:
+    """Of the classes of dims in which both kinds of vectors go: `outer` is pictures, and all that is like them."""
+
     outer: int
     filters: int
     high: int
     wide: int
     channels: int
 
+    @property
+    def tiles(self) -> int:
+        return self.outer * -(-self.high // 2) * -(-self.wide // 2)
 
-def _schedules(s: _Sizes, lanes: int, machine: Machine) -> Iterator[_Schedule]:
+
+def _schedules(s: Sizes, lanes: int, machine: Machine) -> Iterator[_Schedule]:
     high, wide = -(-s.high // 2), -(-s.wide // 2)  # tiles
     most = machine.registers // 4 * lanes  # columns that leave room for some rows
     blocks = [(r, wide) for r in range(1, high + 1) if r * wide <= most] + [(1, w) for w in range(lanes, min(most + 1, wide), lanes)]
@@ -111,33 +117,15 @@ def _schedules(s: _Sizes, lanes: int, machine: Machine) -> Iterator[_Schedule]:
                 yield _Schedule(r, w, mr, nv, lanes, stride, s.filters, s.channels, cycles)
 
 
-class _Winograd(Places):
-    """The convolution over finer dims than other contractions have, and its code."""
+class Tiles(Places):
+    """A convolution of 3 x 3 taps over finer dims than other contractions have. `filters`, `places`: what is read for a filter's tap, and at a place
+    of a tile."""
 
-    def __init__(self, request: Request, op: Any) -> None:
-        found = _windows(request, op)
-        self.op, self.machine = op, request.machine
-        self.lanes = gemm_schedule.lanes_for(request.machine, FLOAT32)
-        domain = op.maps().domain
-        self.of = _Sizes(*(prod(domain[d] for d in axes) for axes in found.classes[:5]))
-        s = min(_schedules(self.of, self.lanes, self.machine), key=lambda s: s.cycles, default=None)
-        if s is None or not self._pays(s):
-            raise Unsuited
-        self.schedule = s
-        self.tiles = (-(-self.of.high // 2), -(-self.of.wide // 2))
-        self.blocks = (-(-self.tiles[0] // s.high), -(-self.tiles[1] // s.wide))
-        places = (2 * self.blocks[0] * s.high + 2, 2 * self.blocks[1] * max(s.wide, -(-s.wide // self.lanes) * self.lanes) + 2)
-        self.over(request.body, (*vars(self.of).values(), *places, 3, 3))
-        self._place(found, domain)
-        self.results = [self._result(v) for v in request.body.results]
+    of: Sizes
+    filters: Read
+    places: Read
 
-    def _pays(self, s: _Schedule) -> bool:
-        n = self.of
-        plain = n.outer * n.filters * n.channels * 9 * n.high * n.wide / self.lanes / self.machine.fmas * PLAIN
-        tasks = n.outer * -(-n.high * n.wide // (4 * self.lanes))
-        return s.cycles + FILTER * n.filters * n.channels < GAIN * plain * gemm_schedule.idling(max(tasks, gemm_schedule.TASKS))
-
-    def _place(self, found: _Windows, domain: Sequence[int]) -> None:
+    def place(self, found: Windows, domain: Sequence[int]) -> None:
         """The axes of the result, and what the operands read, over this kernel's dims."""
         axes: list[Expr] = [Const(0)] * len(domain)
         for k, members in enumerate(found.classes):
@@ -155,6 +143,33 @@ class _Winograd(Places):
         ends = [(PLACE_HIGH, self.of.high + 2), (PLACE_WIDE, self.of.wide + 2)]
         beyond = tuple(Test(Dim(d), n) for d, n in ends if self.sizes[d] > n)  # tiles that reach over the edge
         self.places = Read(places.dtype, places.operand, places.address, (*places.tests, *beyond))
+
+
+class _Winograd(Tiles):
+    """The code."""
+
+    def __init__(self, request: Request, op: Any) -> None:
+        found = _windows(request, op)
+        self.op, self.machine = op, request.machine
+        self.lanes = gemm_schedule.lanes_for(request.machine, FLOAT32)
+        domain = op.maps().domain
+        self.of = Sizes(*(prod(domain[d] for d in axes) for axes in found.classes[:5]))
+        s = min(_schedules(self.of, self.lanes, self.machine), key=lambda s: s.cycles, default=None)
+        if s is None or not self._pays(s):
+            raise Unsuited
+        self.schedule = s
+        self.tiles = (-(-self.of.high // 2), -(-self.of.wide // 2))
+        self.blocks = (-(-self.tiles[0] // s.high), -(-self.tiles[1] // s.wide))
+        places = (2 * self.blocks[0] * s.high + 2, 2 * self.blocks[1] * max(s.wide, -(-s.wide // self.lanes) * self.lanes) + 2)
+        self.over(request.body, (*vars(self.of).values(), *places, 3, 3))
+        self.place(found, domain)
+        self.results = [self._result(v) for v in request.body.results]
+
+    def _pays(self, s: _Schedule) -> bool:
+        n = self.of
+        plain = n.outer * n.filters * n.channels * 9 * n.high * n.wide / self.lanes / self.machine.fmas * PLAIN
+        tasks = n.outer * -(-n.high * n.wide // (4 * self.lanes))
+        return s.cycles + FILTER * n.filters * n.channels < GAIN * plain * gemm_schedule.idling(max(tasks, gemm_schedule.TASKS))
 
     # ---- the filters
 
@@ -174,7 +189,7 @@ class _Winograd(Places):
         def row(o: Value) -> None:
             def part(c: Value, lanes: int, mask: Value) -> None:
                 taps = self._taps_apart(frame, o, c) if mask is None and self._taps_together() else self._taps(frame, o, c, lanes, mask)
-                for p, value in enumerate(_both_ways(_of_filter, taps)):
+                for p, value in enumerate(both_ways(of_filter, taps)):
                     made.store(value, [self._filter_at(p, o, c)])
 
             emit.vector_loop(0, self.of.channels, self.lanes, part)
@@ -250,7 +265,7 @@ class _Winograd(Places):
                     pairs = [(load(a, skip), load(a, skip + lanes)) for skip in (0, 2)]
                     rows.append([vector.shuffle(p, q, list(range(odd, 2 * lanes, 2))) for p, q in pairs for odd in (0, 1)])
                 at = emit.iadd(emit.imul(c, s.stride), emit.imul(r, s.wide), x)
-                for p, value in enumerate(_both_ways(_of_places, rows)):
+                for p, value in enumerate(both_ways(of_places, rows)):
                     tiles.store(value, [emit.iadd(at, p * s.channels * s.stride)])
 
             emit.loop(0, s.channels, 1, channel)
@@ -287,7 +302,7 @@ class _Winograd(Places):
         def part(o: Value, r: Value, x: Value) -> None:
             at = emit.iadd(emit.imul(o, s.columns), emit.imul(r, s.wide), x)
             made = [sums.load([emit.iadd(at, p * s.filters * s.columns)], lanes) for p in range(POINTS)]
-            y = _both_ways(_of_sums, [made[4 * a : 4 * a + 4] for a in range(4)])
+            y = both_ways(of_sums, [made[4 * a : 4 * a + 4] for a in range(4)])
             for a in (0, 1):
                 high = emit.iadd(emit.imul(emit.iadd(top, r), 2), a)
 
@@ -310,7 +325,7 @@ class _Winograd(Places):
 
 
 @dataclass(frozen=True)
-class _Windows:
+class Windows:
     """The axes of the op's domain as outer, filters, high, wide, channels and the two taps, and what the operands read over them."""
 
     classes: tuple[tuple[int, ...], ...]
@@ -318,7 +333,7 @@ class _Windows:
     filters: Read
 
 
-def _windows(request: Request, op: Any) -> _Windows:
+def _windows(request: Request, op: Any) -> Windows:
     maps, roles = op.maps(), roles_of(op)
     batch, rows, columns, terms = roles.classes
     domain = maps.domain
@@ -339,27 +354,27 @@ def _windows(request: Request, op: Any) -> _Windows:
         raise Unsuited
     outer = tuple(sorted([*batch, *(d for d in columns if d not in (high, wide))]))
     channels = tuple(d for d in terms if d not in (tap_high, tap_wide))
-    return _Windows((outer, rows, (high,), (wide,), channels, (tap_high,), (tap_wide,)), places, filters)
+    return Windows((outer, rows, (high,), (wide,), channels, (tap_high,), (tap_wide,)), places, filters)
 
 
 # ---- the transforms, of one axis; each is applied along both
 
 
-def _both_ways(transform: Any, m: Sequence[Sequence[Value]]) -> list[Value]:
+def both_ways(transform: Any, m: Sequence[Sequence[Value]]) -> list[Value]:
     """The transform along the columns of a matrix, then along its rows; row by row."""
     rows = [transform(*column) for column in zip(*m)]
     return [value for column in zip(*rows) for value in transform(*column)]
 
 
-def _of_filter(a: Value, b: Value, c: Value) -> list[Value]:
+def of_filter(a: Value, b: Value, c: Value) -> list[Value]:
     half = const(0.5, a.type)
     outer, inner = arith.mulf(arith.addf(a, c), half), arith.mulf(b, half)
     return [a, arith.addf(outer, inner), arith.subf(outer, inner), c]
 
 
-def _of_places(a: Value, b: Value, c: Value, d: Value) -> list[Value]:
+def of_places(a: Value, b: Value, c: Value, d: Value) -> list[Value]:
     return [arith.subf(a, c), arith.addf(b, c), arith.subf(c, b), arith.subf(b, d)]
 
 
-def _of_sums(a: Value, b: Value, c: Value, d: Value) -> list[Value]:
+def of_sums(a: Value, b: Value, c: Value, d: Value) -> list[Value]:
     return [arith.addf(arith.addf(a, b), c), arith.subf(arith.subf(b, c), d)]

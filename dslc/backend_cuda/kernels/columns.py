@@ -47,7 +47,7 @@ Prepare = Callable[[FunctionWriter, Callable[[int], Memory], Callable[[Expr], st
 
 def columns_function(request: Request, rows: Rows, width: int, memory: Callable[[FunctionWriter], Callable[[int], Memory]],
                      prepare: Prepare | None = None) -> Function:  # fmt: skip
-    """The kernel's one function. `prepare(w, memory, index, threads)` writes what a block does first for its row, and gives the memory from then on."""
+    """The kernel's one function. `prepare(w, memory, index, threads)` writes what a block does first for its row, and gives the memory to read."""
     w = FunctionWriter(request)
     kept, reduced = rows.nest.sizes[: rows.kept], rows.nest.sizes[rows.kept :]
     points, chunks, folds = prod(reduced), kept[-1] // width, rows.folds[0]

@@ -119,9 +119,9 @@ def _output(frame: Frame, port: Port, name: str, item: Any) -> None:
         raise UnsupportedOp(f"the output '{name}' is a text", port.span)
     tensor = Tensor(item.value)
     if frame.top:
-        frame._result("output", name, tensor, port.span)
+        frame.add_result("output", name, tensor, port.span)
     frame.define(name, tensor)
-    frame._give(name, tensor)
+    frame.give(name, tensor)
 
 
 def _kept(frame: Frame, node: s.Graph, run: Run) -> Mapping[str, Any]:
@@ -156,7 +156,6 @@ def _argument(frame: Frame, run: Run, name: str, literal: Literal, role: str, gr
     value = builder.parameter(path, t, Initializer("file", values=literal.array), span, role)
     run.known.arguments[value] = literal.array
     if role == "state":
-        run.state_paths[value] = path
         value = builder.next_states.get(path, value)
         run.state_paths[value] = path
     tensor = Tensor(value)
@@ -223,13 +222,13 @@ def _size(frame: Frame, name: str, span: Span) -> int:
     """What `--set` or the caller gives for a dim, else 1."""
     from ..values import as_size
 
-    return as_size(frame._overridden(name, s.Number(1, "1", span=span)), span)
+    return as_size(frame.setting(name, s.Number(1, "1", span=span)), span)
 
 
 def _bound(frame: Frame, port: Port, given: Any) -> Value:
     """An input whose value is given at compile time."""
     assert port.elem is not None
-    value = frame._overridden(identifier(port.name), s.Number(0, "0", span=port.span)) if isinstance(given, str) else given
+    value = frame.setting(identifier(port.name), s.Number(0, "0", span=port.span)) if isinstance(given, str) else given
     frame.settable.add(identifier(port.name))
     try:
         return constant(np.asarray(value), port.elem)

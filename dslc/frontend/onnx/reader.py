@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +47,11 @@ class Reader:
         for name in names:
             if not isinstance(name, str):
                 raise DataError(f"{self.file}: the name {name!r} is no text")
+
+    def once(self, names: list[str], what: str) -> None:
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise NameError_(f"two {what} are called '{twice[0]}'", self.head())
 
     # --- values
 
@@ -186,9 +192,8 @@ class Reader:
         nodes = [self.node(n, opsets, depth) for n in proto.node]
         outputs = tuple(self.port(p.name, p.type, self.place(f"output {p.name}", depth)) for p in proto.output)
         names = [p.name for p in inputs]
-        for name in names:
-            if names.count(name) > 1:
-                raise NameError_(f"two inputs are called '{name}'", self.head())
+        self.once(names, "inputs")
+        self.once([*(t.name for t in proto.initializer), *(t.values.name for t in proto.sparse_initializer)], "initializers")
         given = tuple(p for p in inputs if p.name not in constants)
         known = {*names, *constants} if depth == 0 else None  # an inner graph sees the names around it
         return Graph(proto.name, given, outputs, constants, ordered(nodes, known, [p for p in outputs]), opsets, file=self.file)
@@ -235,7 +240,7 @@ def _changed_since(name: str, opset: int) -> bool:
 
 
 def opsets_of(proto: Any, file: str) -> dict[str, int]:
-    """The version of each domain; refused where it is of the future, or older than version 7 of ai.onnx."""
+    """The version of each domain; refused where it is of the future, or where an op of the graph had another meaning than in OLDEST."""
     import onnx
 
     found = {("" if o.domain == "ai.onnx" else o.domain): int(o.version) for o in proto.opset_import}

@@ -29,7 +29,7 @@ def to_small(x: Value, elem: Elem, saturate: bool) -> Value:
     infinite = size.eq(float("inf"))
     if not saturate:
         rounded = where(infinite, float("inf") if small.infinite else float("nan"), rounded)
-    signed = where(_negative(wide), -rounded, rounded)
+    signed = where(wide.eq(0.0), wide, where(wide < 0.0, -rounded, rounded))  # -0 stays so
     if elem.name.endswith("fnuz"):
         signed = where(rounded.eq(0.0), like(rounded, 0.0), signed)
     if small.nan:
@@ -37,11 +37,6 @@ def to_small(x: Value, elem: Elem, saturate: bool) -> Value:
     else:
         signed = where(nan, -0.0, signed)
     return Value(ops.cast(signed.value, elem.carrier), elem)
-
-
-def _negative(x: Value) -> Value:
-    """True below 0, and for -0."""
-    return x < 0.0
 
 
 def _last_place(size: Value, least: int, mantissa: int, most: float) -> Value:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -20,8 +20,8 @@ MODULES = (
 @dataclass(frozen=True)
 class Entry:
     """`build(call, *inputs)` emits the operator; an input that is left out is None. `weights`: places of inputs that a trained tensor may fill, so
-    that a float initializer there is a parameter. `note`: what is special, for the page of operators. `folded`: only where its inputs are known at
-    compile time."""
+    that a float initializer there is a parameter; `states`: those of running statistics. `note`: what is special, for the page of operators.
+    `folded`: only where its inputs are known at compile time."""
 
     name: str
     domain: str
@@ -30,7 +30,6 @@ class Entry:
     states: tuple[int, ...] = ()
     note: str = ""
     folded: bool = False
-    graphs: bool = field(default=False)  # runs inner graphs itself
 
 
 TABLE: dict[tuple[str, str], Entry] = {}

@@ -47,7 +47,8 @@ class View(Op, name="view"):
         for row, offset in zip(self.matrix, self.offsets):
             e: index.Expr = index.Const(offset)
             for k, f in enumerate(row):
-                e = e + index.Dim(k) * f
+                if f:
+                    e = e + index.Dim(k) * f
             reads.append(e)
         return Maps(self.shape, (tuple(reads),), outside=self.outside)
 

@@ -31,7 +31,7 @@ CASES = {
     "along the matrix": (2, 128, "    param w[40, 128] ~ normal()\n    y[r, o] = sum[d](layernorm(x)[r, d] * w[o, d])", 1),
     "an odd number of rows along the matrix": (3, 96, "    param w[37, 96] ~ normal()\n    y[r, o] = sum[d](rmsnorm(x)[r, d] * w[o, d])", 1),
     "a gate": (1, 64, "    y = linear(swiglu(rmsnorm(x), 96), 8)", 3),
-    "beside": (2, 64, "    n = layernorm(x)\n    y = concat(linear(n, 32), linear(n, 32), linear(n, 48), axis=-1)", 2),
+    "beside": (2, 64, "    n = layernorm(linear(x, 64))\n    y = concat(linear(n, 32), linear(n, 32), linear(n, 48), axis=-1)", 3),
     "heads": (2, 96, "    param w[2, 3, 96, 32] ~ normal()\n    y[k, h, r, c] = sum[d](rmsnorm(x)[r, d] * w[k, h, d, c])", 1),
     "what is read besides": (2, 64, "    n = layernorm(x)\n    y = n + linear(tanh(linear(n, 64)), 64)", 2),
 }
@@ -65,6 +65,13 @@ def test_products(name: str) -> None:
     model = dslc.load(TEXT.format(rows=rows, width=width, body=body))
     executable = against_the_reference(model, 4 * width * 2.0**-24)
     assert len(executable.launches) == launches and any("product" in k.kind for k in executable.kernels)
+
+
+def test_what_runs_at_once_has_workspaces_of_its_own() -> None:
+    body = "    a[r] = sum[d](x[r, d])\n    b[r] = max[d](z[r, d])\n    y = concat(a, b, axis=-1)"
+    model = dslc.load(f"model M:\n    input x[2, 20000], z[2, 24000]\n{body}\n    output y")
+    executable = against_the_reference(model, 2.0**-16)
+    assert len(executable.launches) == 3  # partial states of both, their folds, the join
 
 
 DECODER = """model Decoder:

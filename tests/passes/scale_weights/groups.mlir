@@ -37,10 +37,11 @@ module {
     %13 = "nn.view"(%9) {offsets = array<i64: 0, 0>, outside = 0.000000e+00 : f64, shape = array<i64: 2, 3, 2, 3>, strides = array<i64: 1, 0, 0, 0, 0, 1, 0, 0>} : (tensor<2x3xf32>) -> tensor<2x3x2x3xf32>
     %14 = "nn.mul"(%arg1, %13) : (tensor<2x3x2x3xf32>, tensor<2x3x2x3xf32>) -> tensor<2x3x2x3xf32>
     %15 = "nn.conv"(%0, %14) {dilation = array<i64: 1>, dtype = f32, low = array<i64: 1>, size = array<i64: 3>, spacing = array<i64: 1>, stride = array<i64: 2>} : (tensor<2x2x2x5xf32>, tensor<2x3x2x3xf32>) -> tensor<2x2x3x3xf32>
-    %16 = "nn.view"(%12) {offsets = array<i64: 0, 0>, outside = 0.000000e+00 : f64, shape = array<i64: 2, 2, 3, 3>, strides = array<i64: 0, 1, 0, 0, 0, 0, 1, 0>} : (tensor<2x3xf32>) -> tensor<2x2x3x3xf32>
-    %17 = "nn.add"(%15, %16) : (tensor<2x2x3x3xf32>, tensor<2x2x3x3xf32>) -> tensor<2x2x3x3xf32>
+    %16 = "nn.reshape"(%15) {shape = array<i64: 2, 6, 3>} : (tensor<2x2x3x3xf32>) -> tensor<2x6x3xf32>
+    %17 = "nn.view"(%12) {offsets = array<i64: 0, 0>, outside = 0.000000e+00 : f64, shape = array<i64: 2, 2, 3, 3>, strides = array<i64: 0, 1, 0, 0, 0, 0, 1, 0>} : (tensor<2x3xf32>) -> tensor<2x2x3x3xf32>
     %18 = "nn.reshape"(%17) {shape = array<i64: 2, 6, 3>} : (tensor<2x2x3x3xf32>) -> tensor<2x6x3xf32>
-    %19 = "nn.tanh"(%18) : (tensor<2x6x3xf32>) -> tensor<2x6x3xf32>
-    return %19 : tensor<2x6x3xf32>
+    %19 = "nn.add"(%16, %18) : (tensor<2x6x3xf32>, tensor<2x6x3xf32>) -> tensor<2x6x3xf32>
+    %20 = "nn.tanh"(%19) : (tensor<2x6x3xf32>) -> tensor<2x6x3xf32>
+    return %20 : tensor<2x6x3xf32>
   }
 }

@@ -24,7 +24,7 @@ def _run(call: Call, graph: Graph, inputs: Sequence[Any], path: str) -> list[Any
     return call.run.inside(graph, call.scope, inputs, f"{call.node.name or call.node.outputs[0]}/{path}")
 
 
-@operator("If", graphs=True, note="a condition known only at run time computes both branches, which must agree in types and shapes")
+@operator("If", note="a condition known only at run time computes both branches, which must agree in types and shapes")
 def _if(call: Call, condition: Value) -> tuple[Any, ...]:
     known = call.known(condition)
     if known is not None:
@@ -42,7 +42,7 @@ def _if(call: Call, condition: Value) -> tuple[Any, ...]:
     return tuple(out)
 
 
-@operator("Loop", graphs=True, note="the number of turns must be known at compile time")
+@operator("Loop", note="the number of turns must be known at compile time")
 def _loop(call: Call, trip: Value | None, condition: Value | None, *starts: Any) -> tuple[Any, ...]:
     body = call.graph("body")
     most = int(call.static(trip, "number of turns").reshape(-1)[0]) if trip is not None else None
@@ -50,7 +50,8 @@ def _loop(call: Call, trip: Value | None, condition: Value | None, *starts: Any)
         raise call.gap(f"a loop of {most} turns is not supported")
     if condition is not None and not call.static(condition, "condition").reshape(-1)[0]:
         most = 0
-    carried, emitted = list(starts), [[] for _ in body.outputs[1 + len(starts) :]]  # type: list[Any], list[list[Any]]
+    carried: list[Any] = list(starts)
+    emitted: list[list[Any]] = [[] for _ in body.outputs[1 + len(starts) :]]
     count = 0
     while most is None or count < most:
         if count == 2 and most is not None and most > MOST_UNROLLED and all(isinstance(v, Value) for v in carried) and _always(body):
@@ -92,6 +93,8 @@ def _scanned(call: Call, body: Graph, trip: int, carried: list[Value], emitted: 
 
     def turn(slices: list[Value], carries: list[Value]) -> tuple[list[Value], list[Value]]:
         _, *rest = _run(call, body, [slices[0], constant(np.bool_(True)), *carries], "turn")
+        if MISSING in rest:
+            raise call.gap("its body cannot be imported")
         return rest[: len(carries)], rest[len(carries) :]
 
     last, stacks = scan(call, trip - done, carried, [counter], turn)
@@ -99,7 +102,7 @@ def _scanned(call: Call, body: Graph, trip: int, carried: list[Value], emitted: 
     return (*last, *(concat([a, b], 0) for a, b in zip(first, stacks)))
 
 
-@operator("Scan", graphs=True)
+@operator("Scan")
 def _scan(call: Call, *inputs: Value) -> tuple[Value, ...]:
     if call.version >= 9:
         return _scan_of(call, list(inputs))

@@ -25,6 +25,11 @@ def _batch_norm(call: Call, x: Value, scale: Value, bias: Value, mean: Value, va
         raise call.gap("statistics of each element (spatial=0) are not supported")
     momentum, epsilon = call.number("momentum", 0.9), call.number("epsilon", 1e-5)
     follows = call.training and mean.value in call.run.state_paths
+    if follows and call.run.turns:
+        raise call.gap("running statistics that follow the batches of a loop are not supported")
+    paths = [call.run.state_paths[v.value] for v in (mean, variance)] if follows else []
+    if follows:  # of a layer that is used twice, what its first use left
+        mean, variance = (Value(call.run.builder.next_states.get(path, v.value), v.elem) for path, v in zip(paths, (mean, variance)))
     wide, stats = computed(x), (cast(mean, computed(mean).elem), cast(variance, computed(variance).elem))
     new: tuple[Value, ...] = ()
     if call.integer("training_mode") or follows:
@@ -35,8 +40,7 @@ def _batch_norm(call: Call, x: Value, scale: Value, bias: Value, mean: Value, va
             count = x.size // x.shape[1]
             unbiased = found[1] * (count / max(count - 1, 1))  # as torch, whose running variance is that of a sample
             kept = (new[0], cast(stats[1] * momentum + unbiased * (1.0 - momentum), variance.elem))
-            for old, value in zip((mean, variance), kept):
-                call.run.builder.next_states[call.run.state_paths[old.value]] = value.value
+            call.run.builder.next_states.update(zip(paths, (v.value for v in kept)))
         stats = (found[0], found[1])
     factor = cast(scale, wide.elem) * rsqrt(cast(stats[1], wide.elem) + epsilon)
     offset = cast(bias, wide.elem) - cast(stats[0], wide.elem) * factor

@@ -11,7 +11,7 @@ from .. import types
 from ..call import Call
 from ..table import operator
 from ..types import Elem
-from ..values import Value, axis_of, broadcast_to, cast, full, matmul, maximum, minimum, reduce, reshape, round_even, transpose
+from ..values import Value, axis_of, broadcast_to, cast, concat, full, matmul, maximum, minimum, reduce, reshape, round_even, slice_axis, transpose
 from .linear import exact_convolution, of_channels, shifted
 
 
@@ -24,8 +24,6 @@ def _spread(call: Call, v: Value, x: Value, axis: int) -> Value:
         return broadcast_to(reshape(v, [v.size if k == axis else 1 for k in range(x.rank)]), x.shape)
     times = broadcast_to(reshape(v, [*v.shape[: axis + 1], 1, *v.shape[axis + 1 :]]), [*v.shape[: axis + 1], block, *v.shape[axis + 1 :]])
     wide = reshape(times, [*v.shape[:axis], v.shape[axis] * block, *v.shape[axis + 1 :]])
-    from ..values import slice_axis
-
     return slice_axis(wide, axis, 0, x.shape[axis])
 
 
@@ -151,12 +149,8 @@ def _matmul_nbits(call: Call, a: Value, b: Value, scales: Value, zeros: Value | 
     middle: Value = full((n, blocks, 1), 1 << (bits - 1), types.INT32)
     if zeros is not None and zeros.elem is types.UINT8:
         packed = cast(reshape(zeros, (n, prod(zeros.shape) // n)), types.INT32)
-        from ..values import slice_axis
-
         middle = reshape(slice_axis(_unpacked(packed, bits), 1, 0, blocks), (n, blocks, 1))
     weights = cast(codes - middle, a.elem) * reshape(cast(scales, a.elem), (n, blocks, 1))
-    from ..values import slice_axis
-
     return matmul(a, transpose(slice_axis(reshape(weights, (n, blocks * block)), 1, 0, k), [1, 0]))
 
 
@@ -166,6 +160,4 @@ def _unpacked(x: Value, bits: int) -> Value:
         return x
     shape = (*x.shape, 1)
     both = [reshape(x & 15, shape), reshape(Value(ops.ShiftRight.of(x.value, ops.full_like(x.value, 4)), x.elem), shape)]
-    from ..values import concat
-
     return reshape(concat(both, x.rank), (*x.shape[:-1], 2 * x.shape[-1]))

@@ -76,7 +76,7 @@ def _concat(call: Call, xs: list[Value]) -> Value:
     return concat(xs, axis_of(axis, xs[0].rank))
 
 
-@operator("SequenceMap", graphs=True)
+@operator("SequenceMap")
 def _map(call: Call, xs: list[Value], *rest: Any) -> tuple[Any, ...]:
     body = call.graph("body")
     rows = []

@@ -9,7 +9,7 @@ from dslc.ir import ops
 from .. import types
 from ..call import Call
 from ..table import operator
-from ..values import Value, axis_of, cast, concat, constant, expand_axes, gather, iota, like, pad, reshape, slice_axis
+from ..values import Value, axis_of, cast, concat, constant, expand_axes, gather, iota, like, pad, reshape, slice_axis, transpose
 from .movement import MOST_MADE, checked
 
 
@@ -60,8 +60,6 @@ def _stft(call: Call, x: Value, step: Value, window: Value | None = None, length
     taken = []
     for k in range(parts):
         line = reshape(slice_axis(wide, 2, k, 1), (batches, x.shape[1]))
-        from ..values import transpose
-
         cut = transpose(gather(transpose(line, [1, 0]), [at]), [2, 0, 1])
         taken.append(cut * window if window is not None else cut)
     re, im = _transformed(taken[0], taken[1] if parts > 1 else like(taken[0], 0.0), 2, False)

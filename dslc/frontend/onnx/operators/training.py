@@ -8,7 +8,7 @@ from dslc.ir import ops
 
 from ..call import Call
 from ..table import operator
-from ..values import Value, cast, reduce, reshape, sqrt
+from ..values import Value, cast, like, reduce, reshape, sqrt, where
 
 DOMAIN = "ai.onnx.preview.training"
 
@@ -56,8 +56,6 @@ def _momentum(call: Call, rate: Value, turn: Value, *inputs: Value) -> tuple[Val
 
 def where_later(turn: Value, x: Value, later: float) -> Value:
     """1 at the first turn, else `later`."""
-    from ..values import like, where
-
     first = reshape(turn > 0, ())
     one = like(_scalar(turn, x), 1.0)
     return where(first, one * later, one)
@@ -85,8 +83,6 @@ def _adam(call: Call, rate: Value, turn: Value, *inputs: Value) -> tuple[Value, 
         g = g + x * decay
         v, h = v * alpha + g * (1.0 - alpha), h * beta + g * g * (1.0 - beta)
         corrected = r * sqrt(1.0 - beta_power(beta, t)) / (1.0 - beta_power(alpha, t))
-        from ..values import where
-
         step = where(t > 0.0, corrected, r)
         rows.append(((x - step * v / (sqrt(h) + epsilon)) * (1.0 - after), v, h))
     return _columns(rows)
@@ -94,6 +90,4 @@ def _adam(call: Call, rate: Value, turn: Value, *inputs: Value) -> tuple[Value, 
 
 def beta_power(base: float, t: Value) -> Value:
     """base ** t for t > 0; 0 elsewhere, so that nothing is divided by 0."""
-    from ..values import like, where
-
     return where(t > 0.0, like(t, base) ** t, 0.0)
