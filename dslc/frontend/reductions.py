@@ -10,6 +10,7 @@ from dslc.core.errors import TypeError_
 from dslc.ir import index, ops
 from dslc.ir.types import type_of
 
+from . import functions as fn
 from . import syntax as s
 from .products import IndexVar, ReadInfo, aligned, ordered, scale, sum_of_product
 from .reads import affine
@@ -193,9 +194,7 @@ def _factors(eq: Equation, node: Any, removed: Sequence[IndexVar], env: Env) -> 
             a, p = _factors(eq, node.left, removed, env)
             divisor = eq.value(node.right, env)
             if not isinstance(divisor, Point):
-                if divisor == 0:
-                    raise TypeError_("a division by zero", node.span)
-                return a, p / divisor
+                return a, fn.static_binary("/", p, divisor)
             return [*a, eq.binary("/", 1.0, divisor)], p
         case s.Unary(op="-"):
             a, p = _factors(eq, node.operand, removed, env)
