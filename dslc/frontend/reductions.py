@@ -194,6 +194,8 @@ def _factors(eq: Equation, node: Any, removed: Sequence[IndexVar], env: Env) -> 
             a, p = _factors(eq, node.left, removed, env)
             divisor = eq.value(node.right, env)
             if not isinstance(divisor, Point):
+                if divisor == 0:
+                    raise TypeError_("a division by zero", node.span)
                 return a, fn.static_binary("/", p, divisor)
             return [*a, eq.binary("/", 1.0, divisor)], p
         case s.Unary(op="-"):
