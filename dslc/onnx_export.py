@@ -285,10 +285,11 @@ def _scan(w: Writer, op: ops.Scan) -> None:
     graph = helper.make_graph(nodes, "turn", ports, [_port(name, v) for name, v in zip(results, last.operands)])
     names = [w.fresh() for _ in op.results]
     scanned = [w.constant(np.arange(op.trip, dtype=np.int32)), *given[constants + carries :]]
-    back = int(op.backward)
+    back, stacks = int(op.backward), len(names) - carries
+    directions: dict[str, Any] = {"scan_output_directions": [back] * stacks} if stacks else {}  # no list may be empty
     w.nodes.append(helper.make_node(
         "Scan", [*given[constants : constants + carries], *scanned], names, body=graph, num_scan_inputs=len(scanned),
-        scan_input_directions=[back] * len(scanned), scan_output_directions=[back] * (len(names) - carries),
+        scan_input_directions=[back] * len(scanned), **directions,
     ))  # fmt: skip
     w.names.update(zip(op.results, names))
 

@@ -76,6 +76,8 @@ class Builder:
         self.parameters: dict[str, Parameter] = {}
         self.states: dict[str, Parameter] = {}
         self.values: dict[str, ir.Value] = {}  # of parameters and states, by path
+        self.varying = False  # the model has bounded dimensions
+        self.asked: set[str] = set()  # paths of parameters and states that a statement declared
         self._counter: ir.Value | None = None
         self.next_states: dict[str, ir.Value] = {}
         self.next_parameters: dict[str, ir.Value] = {}  # where the model itself changes parameters
@@ -126,7 +128,8 @@ class Builder:
         return value
 
     def parameter(self, path: str, t: TensorType, initializer: Initializer, span: Span, role: str) -> ir.Value:
-        """The argument of a parameter or state; the same one where the path is known."""
+        """The argument of a parameter or state; the same one, or what a call gave for it, where the path is known."""
+        self.asked.add(path)
         if path not in self.values:
             self._check_free(path, span)
             table = self.parameters if role == "param" else self.states
@@ -233,19 +236,20 @@ def elaborate(
 
 
 def _check_optimizers(elaborated: Elaborated, settings: TrainBlock) -> None:
-    """Every optimizer of the train block is tried on the smallest parameter that it trains, in a module of its own."""
+    """Every optimizer of the train block is tried on the smallest parameter of each rank that it trains, in modules of their own."""
     from .optimizers import LayerOptimizer
 
     for line in settings.lines():
         trained = [p for p in elaborated.parameters if p.trainable and (line.paths is None or p.path in line.paths)]
-        if not trained:
-            continue
-        smallest = min(trained, key=lambda p: p.type.size)
-        module = ir.Module.create()
-        program = start_program(module, "main", [])
-        with ir.InsertionPoint(program.entry_block):
-            w, g = (add_argument(program, Slot(name, "input", smallest.type)) for name in ("w", "g"))
-            LayerOptimizer(elaborated, line.optimizer, settings.steps or 1000).update(program, "w", w, g)
+        smallest: dict[int, Parameter] = {}
+        for p in sorted(trained, key=lambda p: p.type.size):
+            smallest.setdefault(p.type.rank, p)
+        for p in smallest.values():
+            module = ir.Module.create()
+            program = start_program(module, "main", [])
+            with ir.InsertionPoint(program.entry_block):
+                w, g = (add_argument(program, Slot(name, "input", p.type)) for name in ("w", "g"))
+                LayerOptimizer(elaborated, line.optimizer, settings.steps or 1000).update(program, p.path, w, g)
 
 
 def _fans(builder: Builder) -> dict[str, tuple[int, int]]:

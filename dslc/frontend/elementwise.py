@@ -11,7 +11,7 @@ from dslc.ir.mlir import ir
 
 from . import functions as fn
 from . import syntax as s
-from .values import Point, Tensor, common_dtype
+from .values import Point, Tensor, common_dtype, described
 
 
 def elementwise(context: Any, name: str, arguments: list, keywords: dict, node: s.Call) -> Any:
@@ -41,6 +41,9 @@ def elementwise(context: Any, name: str, arguments: list, keywords: dict, node: 
 
 def _where(context: Any, condition: Any, a: Any, b: Any) -> Any:
     """where: the condition does not take part in the type."""
+    for v in (a, b):
+        if not isinstance(v, (Point, Tensor, int, float)):
+            raise TypeError_(f"where takes numbers and tensors, this is {described(v)}")
     tensors = [v.type for v in (a, b) if isinstance(v, (Point, Tensor))]
     dtype = common_dtype(tensors, [v for v in (a, b) if not isinstance(v, (Point, Tensor))])
     wide = context.combine([condition], lambda c: ops.cast(c, dtypes.BOOL))

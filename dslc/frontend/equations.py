@@ -10,7 +10,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from dslc.core import dtypes
-from dslc.core.errors import Error, NameError_, ShapeError, Span, TypeError_, UnsupportedOp, did_you_mean
+from dslc.core.errors import Error, NameError_, ShapeError, Span, SyntaxError_, TypeError_, UnsupportedOp, did_you_mean
 from dslc.ir import ops
 from dslc.ir.types import TensorType
 
@@ -21,7 +21,7 @@ from .products import IndexVar, aligned, index_value, ordered
 from .reads import read_tensor
 from .signatures import bound
 from .unparse import unparse
-from .values import Function, LayerValue, Point, Tensor, Turn, as_point, common_dtype, described, is_static, located, materialize
+from .values import Function, Instance, LayerValue, Point, Tensor, Turn, as_point, common_dtype, described, is_static, located, materialize
 
 if TYPE_CHECKING:
     from .elaborate import Frame
@@ -183,6 +183,8 @@ class Equation:
     def base(self, node: s.Read) -> Any:
         """The tensor, or list, that is read; evaluated once, outside the equation."""
         if id(node) not in self.bases:
+            if isinstance(node.base, s.Call) and not reduction_name(node.base):
+                self._check_function(node.base, self.env, node.entries)
             if isinstance(node.base, s.Name) and node.base.name in self.env and self.frame.find(node.base.name) is None:
                 raise NameError_(f"'{node.base.name}' is an index here", node.base.span)
             self.bases[id(node)] = self.frame.whole(node.base)
@@ -191,9 +193,11 @@ class Equation:
     def _collect_call(self, node: s.Call, env: Env) -> None:
         name = reduction_name(node)
         if name in fn.ALONG:
-            axis = node.function.entries[0] if node.function.entries else None  # type: ignore[union-attr]
+            if not node.function.entries:  # type: ignore[union-attr]
+                raise SyntaxError_(f"{name}[] names no axis", node.function.span, help=f"write {name}[j](...)")
+            axis = node.function.entries[0]  # type: ignore[union-attr]
             if not isinstance(axis, s.Name) or axis.name not in env:
-                shown = unparse(axis) if axis is not None else ""
+                shown = unparse(axis)
                 raise NameError_(f"{name}[{shown}] keeps its axis, so '{shown}' must be an index here", node.function.span,
                                  help=self._along_help(node, name))  # fmt: skip
             for argument in node.arguments:
@@ -241,17 +245,16 @@ class Equation:
         self.binders[id(node)] = made
         return inner
 
-    def _check_function(self, node: s.Call, env: Env) -> None:
-        """Layers take whole tensors; a reduction in an equation names its axes."""
+    def _check_function(self, node: s.Call, env: Env, entries: Sequence[s.Expr | s.Rest] = ()) -> None:
+        """Layers take whole tensors; a reduction in an equation names its axes. `entries`: at which the call's result is read."""
         if not isinstance(node.function, s.Name):
             return
         name = node.function.name
         value = self.frame.find_function(name)
-        if isinstance(value, LayerValue) and any(_has_read(a, env) for a in node.arguments):
-            inner = node.arguments[0]
-            shown = (
-                f"{name}({unparse(inner.base)})[{', '.join(unparse(e) for e in inner.entries)}]" if isinstance(inner, s.Read) else f"{name}(x)[...]"
-            )
+        if isinstance(value, (LayerValue, Instance)) and any(_has_read(a, env) for a in node.arguments):
+            inner, shown = node.arguments[0], f"{name}(x)[...]"
+            if isinstance(inner, s.Read):
+                shown = f"{name}({unparse(inner.base)})[{', '.join(unparse(e) for e in (*inner.entries, *entries))}]"
             raise TypeError_(f"{name} is a layer and takes whole tensors", node.span, help=f"write {shown}")
         if name in fn.REDUCTIONS and not (name in ("min", "max") and len(node.arguments) == 2) and any(_has_read(a, env) for a in node.arguments):
             read = next(r for a in node.arguments for r in _reads(a, env))

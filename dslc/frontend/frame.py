@@ -219,6 +219,7 @@ class Frame(WholeValues):
                 if self.dims[entry.name] < 1:
                     raise ShapeError(f"no length is up to '{entry.name}' <= {self.dims[entry.name]}", entry.span, help="a bound is at least 1")
                 self.bounded[entry.name] = self.dims[entry.name]
+                self.builder.varying = True
 
     def overridden(self) -> Mapping[str, Any]:
         """What the caller gives for dims and lets."""

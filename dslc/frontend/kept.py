@@ -14,7 +14,7 @@ from . import trees, wraps
 from .initializers import Initializer, initializer
 from .statics import DYNAMIC, static_value
 from .unparse import unparse
-from .values import Instance, Tensor, Tree, axis_text, described, number, stored
+from .values import Instance, Tensor, Tree, axis_text, described, stored
 
 if TYPE_CHECKING:
     from .frame import Frame
@@ -46,7 +46,9 @@ def _kept(frame: Frame, node: s.Param | s.State, role: str) -> None:
         start = _start(frame, node, d, t)
         value = frame.builder.parameter(path, t, start, d.span, role)
         if type_of(value) != t:
-            raise ShapeError(f"{path} is {t} here, and {type_of(value)} in an earlier call of the instance", d.span)
+            known = path in frame.builder.parameters or path in frame.builder.states
+            other = f"and {type_of(value)} in an earlier call of the instance" if known else f"given {type_of(value)}"
+            raise ShapeError(f"{path} is {t} here, {other}", d.span)
         if role == "state":
             frame.state_paths[d.name] = path
             value = frame.builder.next_states.get(path, value)
@@ -69,6 +71,8 @@ def _start(frame: Frame, node: s.Param | s.State, d: s.Declaration, t: TensorTyp
     value = static_value(frame, node.start)
     if value is DYNAMIC:
         raise TypeError_(f"the starting value of '{d.name}' must be known at compile time", node.start.span)
+    if not isinstance(value, (int, float)):
+        raise TypeError_(f"the starting value of '{d.name}' is a number, this is {described(value)}", node.start.span)
     return Initializer("constant", (float(value),))
 
 
@@ -92,7 +96,8 @@ def update(frame: Frame, node: s.Update) -> None:
     old = frame.names[name]
     value = frame.item(node, node.target, node.value)  # type: ignore[arg-type]
     if not isinstance(value, Tensor):
-        value = Tensor(number(value, old.type.dtype, old.type.shape))
+        value = frame.tensor_of(value, node.span)
+        value = Tensor(ops.spread(value.value, old.type.with_dtype(value.type.dtype)))
     if value.type.shape != old.type.shape:
         raise ShapeError(f"state '{name}' is {old.type}, its new value {value.type}", node.span)
     value = Tensor(stored(value, old.type.dtype, f"state '{name}'", node.span))

@@ -186,6 +186,12 @@ def _misplaced(p: _Place) -> SyntaxError_ | None:
     return None
 
 
+def _several_losses(p: _Place) -> SyntaxError_ | None:
+    if p.first.kind == "_MINIMIZE" and p.token.kind == "COMMA" and "_OVER" in p.accepts:
+        return p.error("',' between losses", "write their sum: minimize a + b over ...")
+    return None
+
+
 def _no_colon(p: _Place) -> SyntaxError_ | None:
     if "COLON" not in p.accepts or p.first.kind not in _BLOCKS or p.first is p.token:
         return None
@@ -315,7 +321,7 @@ def _ends(p: _Place) -> SyntaxError_ | None:
 
 
 _RULES = (
-    _indented, _else_if, _foreign, _misplaced, _reserved, _equal_signs, _opened, _no_colon, _in_axes, _signs, _two_values, _ends,
+    _indented, _else_if, _foreign, _misplaced, _reserved, _equal_signs, _opened, _several_losses, _no_colon, _in_axes, _signs, _two_values, _ends,
 )  # fmt: skip
 
 

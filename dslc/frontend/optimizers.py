@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from dslc.core.errors import NameError_, TypeError_, UnsupportedOp, did_you_mean
+from dslc.core.errors import NameError_, ShapeError, TypeError_, UnsupportedOp, did_you_mean
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
 from dslc.ir.program import Slot, add_argument
@@ -13,10 +13,11 @@ from dslc.ir.types import TensorType, type_of
 
 from . import syntax as s
 from .elaborate import Builder, Elaborated
+from .frame import option_names
 from .initializers import Initializer
 from .signatures import by_name
 from .source import library_names
-from .values import Instance, LayerValue, Tensor
+from .values import Instance, LayerValue, Tensor, described
 
 
 class _StepBuilder(Builder):
@@ -30,7 +31,7 @@ class _StepBuilder(Builder):
         if role == "param":
             raise TypeError_("an optimizer has states, no parameters", span, help="write state m[...] ~ zeros()")
         if initializer.kind != "zeros" and initializer.arguments != (0.0,):
-            raise UnsupportedOp("an optimizer's states start at zero", span)
+            raise UnsupportedOp("an optimizer's states start at zero", span, help="choose what the first step reads: where(step == 0, w, m)")
         if path not in self.values:
             self.values[path] = add_argument(self.program, Slot(path, "state", t, span.line))
         return self.values[path]
@@ -60,9 +61,14 @@ class LayerOptimizer:
             self._options = self._evaluated(frame, layer)
         builder.next_states.clear()
         instance = Instance(layer, f"{path}.{self.name}", {})
-        value = frame.call(instance, [Tensor(w), Tensor(g)], self._options, self.call)
+        try:
+            value = frame.call(instance, [Tensor(w), Tensor(g)], self._options, self.call)
+        except ShapeError as error:
+            error.notes.append(f"the parameter is {path}, {type_of(w)}")
+            raise
         if not isinstance(value, Tensor) or value.type.shape != type_of(w).shape:
-            raise TypeError_(f"optimizer {layer.name} must return the new w", self.call.span)
+            raise TypeError_(f"optimizer {layer.name} must return the new w, and returns {described(value)}", self.call.span,
+                             notes=[f"the parameter is {path}, {type_of(w)}"])  # fmt: skip
         states = [(Slot(k, "state", type_of(v)), v) for k, v in builder.next_states.items()]
         return ops.cast(value.value, type_of(w).dtype), states
 
@@ -75,6 +81,8 @@ class LayerOptimizer:
     def _layer(self, frame: Any) -> LayerValue:
         name = self.call.function.name if isinstance(self.call.function, s.Name) else ""
         layer = frame.find_function(name)
+        if isinstance(layer, LayerValue) and not isinstance(layer.definition, s.Layer):
+            raise TypeError_(f"'{name}' is a model here, and no optimizer", self.call.function.span, help="give the model another name")
         if not isinstance(layer, LayerValue):
             known = [*frame.file.layers, *library_names()]
             raise NameError_(f"unknown optimizer '{name}'{did_you_mean(name, known)}", self.call.function.span,
@@ -83,7 +91,5 @@ class LayerOptimizer:
 
     def _evaluated(self, frame: Any, layer: LayerValue) -> dict[str, Any]:
         """The options' values; positions follow w and g."""
-        assert isinstance(layer.definition, s.Layer)
-        options = [f.name for f in layer.definition.formals if f.axes is None]
         arguments, keywords = frame.arguments(self.call)
-        return by_name(layer.name, options, arguments, keywords, self.call, noun="option")
+        return by_name(layer.name, option_names(layer.definition), arguments, keywords, self.call, noun="option")

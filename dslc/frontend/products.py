@@ -66,8 +66,8 @@ def sum_out(a: Point, reduced: Sequence[IndexVar]) -> Point:
     return Point(ops.Reduce.of(a.value, kind="sum", axes=axes), tuple(v for v in a.axes if v not in reduced))
 
 
-def sum_of_product(factors: list[Point], number: float | int, reduced: Sequence[IndexVar]) -> Point | float | int:
-    """The sum over `reduced` of the product of the factors and a number. Factors have one dtype."""
+def sum_of_product(factors: list[Point], number: float | int, reduced: Sequence[IndexVar], varying: bool = False) -> Point | float | int:
+    """The sum over `reduced` of the product of the factors and a number. Factors have one dtype. `varying`: of a model with bounded dimensions."""
     inside = {v for f in factors for v in f.axes}
     number *= prod(v.size for v in reduced if v not in inside)
     if not factors:
@@ -82,7 +82,7 @@ def sum_of_product(factors: list[Point], number: float | int, reduced: Sequence[
         a, b = _best_pair(work, left, reduced)
         others = [f for f in work if f is not a and f is not b]
         gone = [v for v in reduced if not any(v in f.axes for f in others)]
-        work = [*others, pair(a, b, gone)]
+        work = [*others, pair(a, b, gone, varying)]
     result: Point | None = None
     for f in sorted([*work, *left], key=lambda f: len(f.axes)):
         result = f if result is None else multiply(result, f)
@@ -115,14 +115,14 @@ def _best_pair(factors: list[Point], left: list[Point], reduced: Sequence[IndexV
     return min(combinations(factors, 2), key=cost)
 
 
-def pair(a: Point, b: Point, gone: Sequence[IndexVar]) -> Point:
+def pair(a: Point, b: Point, gone: Sequence[IndexVar], varying: bool) -> Point:
     """The product of two factors summed over `gone`."""
     shared = [v for v in gone if v in a.axes and v in b.axes]
     a, b = sum_out(a, [v for v in gone if v not in b.axes]), sum_out(b, [v for v in gone if v not in a.axes])
     if not shared:
         return multiply(a, b)
     for x, w in ((a, b), (b, a)):
-        made = convolution(x, w, shared)
+        made = convolution(x, w, shared, varying)
         if made is not None:
             return made
     out = ordered([v for v in (*a.axes, *b.axes) if v not in shared])
@@ -138,7 +138,7 @@ def pair(a: Point, b: Point, gone: Sequence[IndexVar]) -> Point:
 
 @dataclass(frozen=True)
 class _Space:
-    """A space axis of a convolution: x is read at i*stride + u*dilation - low."""
+    """A space axis of a convolution: x is read at i*stride + u*dilation - low; `reversed`, u counts the taps from the last one."""
 
     axis: int
     i: IndexVar
@@ -146,6 +146,7 @@ class _Space:
     stride: int
     dilation: int
     low: int
+    reversed: bool
 
 
 @dataclass(frozen=True)
@@ -159,8 +160,10 @@ class _Group:
     per: int
 
 
-def convolution(x: Point, w: Point, shared: Sequence[IndexVar]) -> Point | None:
-    """Sum over `shared` of x's window read times w as one `Conv`, where it has the form of one; else None."""
+def convolution(x: Point, w: Point, shared: Sequence[IndexVar], varying: bool) -> Point | None:
+    """Sum over `shared` of x's window read times w as one `Conv`, where it has the form of one; else None. Taps that go backwards are none where
+    summed channels lie last, since products of windows as they lie are faster, nor where lengths vary and there are as many taps as places: padding
+    would follow from the length."""
     info = x.read
     if not isinstance(info, ReadInfo) or info.outside != 0 or not x.type.dtype.is_float:
         return None
@@ -200,6 +203,9 @@ def convolution(x: Point, w: Point, shared: Sequence[IndexVar]) -> Point | None:
     if not spaces or len(spaces) > 3 or len(channels) > 1 or {s.u for s in spaces} | set(channels) != set(shared):
         return None
     outs = [v for v in w.axes if v not in used]
+    last = channel is not None and channel[0] > max(s.axis for s in spaces)
+    if any(s.reversed and (last or (varying and s.u.size == s.i.size)) for s in spaces):
+        return None
     if set(x.axes) - used or len({s.i for s in spaces}) < len(spaces) or any(s.i in w.axes for s in spaces):
         return None
     return _build(info.base, w, spaces, single, batch, channel, group, outs)
@@ -228,7 +234,7 @@ def _kind(terms: list, constant: int, size: int, w: Point, shared: Sequence[Inde
     if len(terms) == 2 and len(inner) == 1 and len(outer) == 1:
         stride = next(f for v, f in terms if v in outer)
         dilation = next(f for v, f in terms if v in inner)
-        return "space" if stride > 0 and dilation > 0 and outer[0] not in w.axes else "none"
+        return "space" if stride > 0 and dilation and outer[0] not in w.axes else "none"
     if len(terms) == 1 and terms[0][1] == 1 and constant == 0 and terms[0][0].size == size:
         if inner:
             return "channel"
@@ -239,7 +245,8 @@ def _kind(terms: list, constant: int, size: int, w: Point, shared: Sequence[Inde
 def _space(axis: int, terms: list, constant: int, w: Point, shared: Sequence[IndexVar]) -> _Space:
     (i, stride) = next((v, f) for v, f in terms if v not in shared)
     (u, dilation) = next((v, f) for v, f in terms if v in shared)
-    return _Space(axis, i, u, stride, dilation, -constant)
+    before = (u.size - 1) * max(0, -dilation)
+    return _Space(axis, i, u, stride, abs(dilation), before - constant, dilation < 0)
 
 
 def _build(
@@ -255,6 +262,8 @@ def _build(
     x = ops.reshape(x, (n, groups, channels, *sizes[len(order) - len(spaces) :]))
     w_order = ([group.o] if group else []) + outs + ([c] if c else []) + [s.u for s in spaces]
     kernel = ops.transpose(w.value, [w.axes.index(v) for v in w_order])
+    for s in spaces:
+        kernel = ops.reverse(kernel, w_order.index(s.u)) if s.reversed else kernel
     kernel = ops.reshape(kernel, (groups, each * prod(v.size for v in outs), channels, *(s.u.size for s in spaces)))
     y = ops.Conv.of(x, kernel, stride=[s.stride for s in spaces], dilation=[s.dilation for s in spaces], spacing=[1] * len(spaces),
                     low=[s.low for s in spaces], size=[s.i.size for s in spaces], dtype=type_of(x).dtype)  # fmt: skip

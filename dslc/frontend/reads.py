@@ -57,7 +57,7 @@ def affine(eq: Equation, node: Any, env: Env) -> index.Expr | None:
     """An entry as an index expression over the equation's indices (and the scan's turn); None where it depends on data."""
     match node:
         case s.Number(value=int() as value):
-            return index.Const(value)
+            return _whole_number(value)
         case s.Name(name=name):
             if name in env:
                 return index.Dim(env[name].number)
@@ -87,8 +87,10 @@ def affine(eq: Equation, node: Any, env: Env) -> index.Expr | None:
 
 
 def _whole_number(value: Any) -> index.Expr | None:
-    """A compile-time integer, or a float that is one exactly."""
-    return index.Const(int(value)) if isinstance(value, (int, float)) and not isinstance(value, bool) and float(value).is_integer() else None
+    """A compile-time integer of 64 bits, or a float that is one exactly."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or abs(value) >= 2**63 or not float(value).is_integer():
+        return None
+    return index.Const(int(value))
 
 
 def _static(eq: Equation, node: Any, env: Env) -> index.Expr | None:

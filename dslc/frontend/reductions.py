@@ -7,10 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from dslc.core import dtypes
 from dslc.core.errors import TypeError_
-from dslc.ir import ops
+from dslc.ir import index, ops
+from dslc.ir.types import type_of
 
+from . import functions as fn
 from . import syntax as s
-from .products import IndexVar, aligned, ordered, scale, sum_of_product
+from .products import IndexVar, ReadInfo, aligned, ordered, scale, sum_of_product
+from .reads import affine
+from .scatters import NOTHING, scatter
 from .values import Point, as_point, common_dtype, described
 
 if TYPE_CHECKING:
@@ -32,6 +36,8 @@ def reduction(eq: Equation, node: s.Call, name: str, env: Env) -> Any:
         for v in removed:
             count *= v.size
         return _as_float_mean(total, count)
+    if name in NOTHING and (made := scatter(eq, argument, name, removed, inner)) is not None:
+        return made
     value = as_point(eq.value(argument, inner))
     if name == "categorical":
         return _categorical(eq, node, value, removed, env)
@@ -81,14 +87,12 @@ def _as_float_mean(total: Any, count: int) -> Any:
 
 def _sum(eq: Equation, node: Any, removed: list[IndexVar], env: Env) -> Any:
     """A sum: scattered, distributed over terms that are products, or contracted."""
-    from .scatters import scatter
-
     made = scatter(eq, node, "sum", removed, env)
     if made is not None:
         return made
     if isinstance(node, s.Binary) and node.op in "+-" and (_is_product(node.left, removed) or _is_product(node.right, removed)):
         return eq.binary(node.op, _sum(eq, node.left, removed, env), _sum(eq, node.right, removed, env))
-    factors, number = _factors(eq, node, removed, env)
+    factors, number = _masked_factors(eq, node, removed, env) or _factors(eq, node, removed, env)
     tensors = [f for f in factors if isinstance(f, Point)]
     for f in factors:
         if not isinstance(f, Point):
@@ -103,7 +107,56 @@ def _sum(eq: Equation, node: Any, removed: list[IndexVar], env: Env) -> Any:
     if dtype.is_bool:
         dtype = dtypes.INT32
     cast = [Point(ops.cast(t.value, dtype), t.axes, t.read if t.type.dtype == dtype else None) for t in tensors]
-    return sum_of_product(cast, number, removed)
+    return sum_of_product(cast, number, removed, eq.frame.builder.varying)
+
+
+def _masked_factors(eq: Equation, node: Any, removed: Sequence[IndexVar], env: Env) -> tuple[list[Any], Any] | None:
+    """The factors of `where(condition, a * b, 0)`, so that it is contracted like `a * b`: each one that has the condition's indices is 0 where it
+    does not hold, or the condition is one more factor. What only leaves out places outside of a factor's tensor, as in x[i - j] for j <= i, is no
+    condition: these read 0. None where the node is something else."""
+    if not (isinstance(node, s.Call) and isinstance(node.function, s.Name) and node.function.name == "where" and len(node.arguments) == 3):
+        return None
+    condition, taken, otherwise = node.arguments
+    if not _is_product(taken, removed) or eq.frame.static_in_equation(otherwise, env, eq) != 0:
+        return None
+    factors, number = _factors(eq, taken, removed, env)
+    for part in condition.operands if isinstance(condition, s.Logical) and condition.op == "and" else [condition]:
+        if _holds_inside(eq, part, factors, env):
+            continue
+        mask = eq.value(part, env)
+        if not isinstance(mask, Point):
+            number = number if mask else 0
+            continue
+        mask = Point(ops.cast(mask.value, dtypes.BOOL), mask.axes)
+        met = [isinstance(f, Point) and set(mask.axes) <= set(f.axes) for f in factors]
+        factors = [eq.choose(mask, f, 0, f.type.dtype) if m else f for f, m in zip(factors, met)] + ([] if any(met) else [mask])
+    return factors, number
+
+
+def _holds_inside(eq: Equation, part: Any, factors: Sequence[Any], env: Env) -> bool:
+    """An inequality of indices that holds wherever one of the factors is read inside its tensor."""
+    if not isinstance(part, s.Compare) or any(op not in _AT_LEAST for op in part.ops):
+        return False
+    sides = [affine(eq, operand, env) for operand in part.operands]
+    rank = len(eq.vars)
+    reads = [f.read for f in factors if isinstance(f, Point) and isinstance(f.read, ReadInfo) and f.read.outside == 0]
+    entries = [(index.coefficients(e, rank), n) for r in reads for e, n in zip(r.entries, type_of(r.base).shape)]
+    for op, left, right in zip(part.ops, sides, sides[1:]):
+        if left is None or right is None:
+            return False
+        sign, strict = _AT_LEAST[op]
+        found = index.coefficients((right - left) * sign, rank)
+        if found is None or not any(e is not None and _implied(found[0], found[1] - strict, *e, n) for e, n in entries):
+            return False
+    return True
+
+
+def _implied(factors: Sequence[int], constant: int, entry: Sequence[int], offset: int, size: int) -> bool:
+    """factors . i + constant >= 0 wherever 0 <= entry . i + offset < size, by one of these two alone."""
+    return (list(factors) == list(entry) and constant >= offset) or (list(factors) == [-f for f in entry] and constant >= size - 1 - offset)
+
+
+_AT_LEAST = {"<=": (1, 0), "<": (1, 1), ">=": (-1, 0), ">": (-1, 1)}  # right - left: its sign, and what must be above 0 rather than at it
 
 
 def _is_product(node: Any, removed: Sequence[IndexVar]) -> bool:
@@ -143,7 +196,7 @@ def _factors(eq: Equation, node: Any, removed: Sequence[IndexVar], env: Env) -> 
             if not isinstance(divisor, Point):
                 if divisor == 0:
                     raise TypeError_("a division by zero", node.span)
-                return a, p / divisor
+                return a, fn.static_binary("/", p, divisor)
             return [*a, eq.binary("/", 1.0, divisor)], p
         case s.Unary(op="-"):
             a, p = _factors(eq, node.operand, removed, env)

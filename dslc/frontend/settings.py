@@ -153,8 +153,12 @@ def _minimized(line: s.Minimize, frame: Frame) -> Minimized:
     for name in names:
         if name not in known:
             raise NameError_(f"no loss is called '{name}'{did_you_mean(name, known)}", line.losses.span,
-                             help=f"the losses are {', '.join(known)}" if known else "write minimize loss over all with ...")  # fmt: skip
+                             help=f"the losses are {', '.join(known)}{_ALL if len(known) > 1 else ''}" if known
+                             else "write minimize loss over all with ...")  # fmt: skip
     return Minimized(names, paths, line.optimizer, line.span)
+
+
+_ALL = "; write a + b for several of them, loss for all"
 
 
 def _loss_names(node: s.Expr) -> tuple[str, ...]:

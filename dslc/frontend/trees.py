@@ -81,22 +81,32 @@ def assign(builder: Builder, instance: Instance, value: Any, span: Span) -> None
 
 @contextmanager
 def replaced(builder: Builder, instance: Instance, tree: Any, span: Span) -> Iterator[None]:
-    """While it is entered, the instance has the parameters of a tree."""
+    """While it is entered, the instance has the parameters of a tree. One that was not called yet makes none of its own."""
     if not isinstance(tree, Tree):
         raise TypeError_(f"params= takes a tree, this is {described(tree)}", span)
     given: Mapping[str, Any] = {f"{instance.path}.{leaf}": value for leaf, value in tree.leaves.items()}
+    called = any(path.startswith(f"{instance.path}.") for path in builder.parameters)
     for path, value in given.items():
-        if path not in builder.parameters:
-            raise NameError_(f"{instance.path} has no parameter '{path.removeprefix(instance.path + '.')}'", span)
-        if type_of(builder.values[path]) != value.type:
+        if called and path not in builder.parameters:
+            raise _unknown(instance, path, span)
+        if called and type_of(builder.values[path]) != value.type:
             raise ShapeError(f"{path} is {type_of(builder.values[path])}, given {value.type}", span)
     values, own = dict(builder.values), dict(instance.parameters)
     builder.values.update({path: value.value for path, value in given.items()})
     try:
         yield
+        for path in given:
+            if path not in builder.asked:
+                raise _unknown(instance, path, span)
     finally:
-        builder.values.update({path: values[path] for path in given})
+        for path in given:
+            del builder.values[path]
+        builder.values.update({path: values[path] for path in given if path in values})
         instance.parameters = own
+
+
+def _unknown(instance: Instance, path: str, span: Span) -> NameError_:
+    return NameError_(f"{instance.path} has no parameter '{path.removeprefix(instance.path + '.')}'", span)
 
 
 __all__ = ["assign", "gradient", "map_leaves", "parameters_of", "replaced", "total"]

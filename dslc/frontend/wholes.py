@@ -314,6 +314,8 @@ class WholeValues:
                 return fn.UNARY[name][1](*arguments)
         except (ValueError, OverflowError, ZeroDivisionError, IndexError, TypeError) as error:
             raise TypeError_(f"{unparse(node)} has no value: {error}", node.span) from None
+        if not arguments:
+            raise TypeError_(f"{name} takes arguments, none given", node.span)
         raise TypeError_(f"{name} takes tensors, this is {', '.join(described(a) for a in arguments)}", node.span)
 
     # --- randomness

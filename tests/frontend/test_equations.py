@@ -214,6 +214,26 @@ CASES = [
     "o[i, n < 5] = sum[j](where(ids[i, j] == n and j > 0, w[j] * 1.0, 0))",
     "o[n < 5] = sum[j](where(2 == w[j] - n, 1, 0))",  # stays dense
     "o[n < 5, q < 5] = sum[i, j](where(ids[i, j] == n and w[j] == q, 1, 0))",
+    "o[n < 5, k] = max[i, j](where(ids[i, j] == n, z[i, j, k], -inf))",
+    "o[n < 5, k] = max[i, j](where(ids[i, j] == n and w[j] > 1, z[i, j, k], 0.25))",  # a number that takes part
+    "o[n < 2, k] = min[i, j](where(ids[i, j] // 8 == n, z[i, j, k], -9.0))",  # unless all are taken
+    "o[i, n < 5] = min[j](where(ids[i, j] == n, w[j], 3))",
+    "o[i, n < 5, k] = prod[j](where(ids[i, j] == n and w[j] > 1, z[i, j, k], 1))",
+    "o[n < 5, k] = mean[i, j](where(ids[i, j] == n, z[i, j, k], 0))",
+    "o[n < 5, k] = logsumexp[i, j](where(n == ids[i, j], 9 * z[i, j, k], -inf))",
+    "o[i, n < 5] = sum[j](ids[i, j] == n)",
+    "o[n < 5, q < 5] = any[i, j](ids[i, j] == n and w[j] == q)",
+    "o[n < 5] = max[i, j](where(ids[i, j] == n, 1.5, x[0, 0]))",  # stays dense
+    "o[i, l < 4] = sum[u < 3](y[l - u] * x[i, u])",  # taps that go backwards
+    "o[i, l < 3, k] = sum[u < 2](z[i, 2 * l - u, k] * x[u, k])",
+    "o[i, l < 4, k] = sum[u](where(u <= l, z[i, l - u, k] * z[0, u, k], 0))",  # conditions of products
+    "o[i, l < 4, k] = sum[u < 4](where(u < l, z[i, l - u, k] * z[0, u, k], 0))",
+    "o[i, l < 4, k] = sum[u < 4](where(0 < l - u < 3, z[i, l - u, k] * z[0, u, k], 0))",
+    "o[i, l < 4, k] = sum[u < 3](where(l + u - 1 < 4, z[i, l + u - 1, k] * z[0, u, k], 0))",
+    "o[i, l < 4, k] = sum[u < 3](where(l + u - 1 < 3, z[i, l + u - 1, k] * z[0, u, k], 0))",
+    "o[i, l < 4, k] = sum[u < 4](where(u >= l and m[k], z[i, u - l, k] * z[0, u, k], 0))",
+    "o[i, k] = -2 * sum[j](where(w[j] > 1 and j != i, z[i, j, k] * w[j] / size(j), 0))",
+    "o[i, k] = mean[j, l](where(j < l, z[i, j, k] * z[0, l, 0], 0))",
     "o[i, j] = w[ids[i, j]]",  # gathers
     "o[i, j, k] = z[i, ids[i, j], k]",
     "o[j, i] = x[i, w[j] % 3]",

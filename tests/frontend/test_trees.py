@@ -62,6 +62,44 @@ def test_meta_learning():
         np.testing.assert_allclose(model.params[k], (v - 0.5 * grad).detach(), rtol=1e-5, atol=1e-6)
 
 
+OTHERS = """
+layer net(x[n, d], act):
+    hidden = act(linear(x, 4))
+    param w[4, 2] ~ normal()
+    return y[n, k] = sum[c](hidden[n, c] * w[c, k])
+
+model Others:
+    input x[3, 5]
+    one = use net(tanh)
+    other = use net(sin)
+    y = one(x)
+    z = other(x, params=one.params)
+    output z, twice = other(x, params=2 * one.params)
+    loss mean(z ** 2) + 0 * mean(y)
+train:
+    steps 1
+    optimizer sgd(lr=1.0)
+"""
+
+
+def test_an_instance_called_with_the_parameters_of_another_has_none_of_its_own():
+    model = dslc.load(OTHERS)
+    assert [p.path for p in model.checked.parameters] == ["one.linear.w", "one.linear.b", "one.w"]
+    p, x = tensors(model), data(x=(3, 5))["x"]
+
+    def net(scale):
+        hidden = torch.sin(torch.tensor(x).double() @ (scale * p["one.linear.w"]) + scale * p["one.linear.b"])
+        return hidden @ (scale * p["one.w"])
+
+    out = dslc.compile(model, target="reference")(x=x)
+    np.testing.assert_allclose(out["z"], net(1).detach(), rtol=1e-5)
+    np.testing.assert_allclose(out["twice"], net(2).detach(), rtol=1e-5)
+    (net(1) ** 2).mean().backward()
+    dslc.Trainer(model, target="reference").step(x=x)
+    for path, v in p.items():
+        np.testing.assert_allclose(model.params[path], (v - v.grad).detach(), rtol=1e-4, atol=1e-6, err_msg=path)
+
+
 def test_gradient_by_an_input():
     model = dslc.load("""
 model Penalty:

@@ -67,6 +67,14 @@ model Cut:
     output  y
 """
 
+MODELS["carries"] = """
+model Carries:
+    input   x[2, 5]
+    scan t < 5 carry h[2] = 1:
+        h[b] = 0.5 * h[b] + x[b, t] * t
+    output  h
+"""
+
 NOISE = """
 model Noise:
     a[i < 100, j < 200] = normal()

@@ -263,6 +263,39 @@ train:
     assert not any(isinstance(step, Copy) for step in plan.steps)
 
 
+@pytest.mark.parametrize("target", ["cpu", "cuda-emulated:checked"])
+@pytest.mark.parametrize("size", [3, 40])
+def test_the_last_gradient_is_read_before_the_new_one_takes_its_place(tmp_path, target, size):
+    """A state that becomes the gradient itself: the sum that makes a bias's gradient writes it, and what it replaces is needed beside it."""
+    path = tmp_path / "m.dsl"
+    path.write_text(f"""
+layer extrapolated(w[...], g[...], lr):
+    state last[...], change[...] ~ zeros()
+    change <- 0.5 * change + g - last
+    last <- g
+    return w - lr * (g + change)
+
+model M:
+    input   x[24, 5], y[24, {size}]
+    param   w[5, {size}], b[{size}] ~ normal(std=0.1)
+    h[n, o] = sum[i](x[n, i] * w[i, o]) + b[o]
+    loss    mean((h - y) ** 2)
+train:
+    optimizer extrapolated(lr=0.1)
+""")
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((24, 5)).astype(np.float32), rng.standard_normal((24, size)).astype(np.float32)
+    found = []
+    for each in (target, "reference"):
+        model = dslc.load(str(path))
+        trainer = dslc.Trainer(model, target=each)
+        for _ in range(3):
+            trainer.step(x=x, y=y)
+        found.append({k: np.array(v) for k, v in model.params.items()})
+    for name, value in found[1].items():
+        np.testing.assert_allclose(found[0][name], value, rtol=2e-4, atol=1e-6, err_msg=name)
+
+
 UNITS = """model Units:
     dims    b=1, t=5
     input   x[b, t, 4]

@@ -176,9 +176,10 @@ def _emit_rows(frame: Frame, passes: Passes, request: Request) -> None:
 
 
 def _store_rows(frame: Frame, rows: Rows, block: Block) -> None:
-    for k, (node, address, row) in enumerate(rows.results):
-        if row:
-            block.point.store(block.point.value(node), frame.results[k], address)
+    """All values before the first store: a result may lie where an operand is read."""
+    values = [(block.point.value(node), address, k) for k, (node, address, row) in enumerate(rows.results) if row]
+    for value, address, k in values:
+        block.point.store(value, frame.results[k], address)
 
 
 # ---- few rows: chunks of the reduced space

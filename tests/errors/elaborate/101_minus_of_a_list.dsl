@@ -1,0 +1,5 @@
+model M:
+    dims n=3
+    input x[n]
+    y[i] = x[i] * -[i, 0]
+    output y
