@@ -238,6 +238,9 @@ def _pays(found: Axes, group: dict[ir.Value, int]) -> bool:
         if op is not None and not isinstance(op, (ops.Conv, ops.Contract)):
             crossing |= dict.fromkeys(r for v in op.operands if (r := _root(v)) not in group and _is_wide(r, value))
         crossing |= dict.fromkeys(value for reader in _readers(value) if not isinstance(reader, Op) or _needs_order(reader, group))
+    if found.lanes:
+        turned = [op for op in convs if _has_channels_apart(op) and _is_wide_enough(op, found.lanes)]
+        crossing |= dict.fromkeys(r for op in turned if (r := _root(op.x)) not in made)
     return gain > (PER_BYTE_OF_VECTORS if found.lanes else PER_BYTE) * sum(type_of(v).bytes for v in crossing)
 
 
@@ -280,6 +283,16 @@ def _together(conv: ops.Conv) -> int:
 def _is_narrow(conv: ops.Conv, lanes: int) -> bool:
     """Whether a vector of channels would be idle for the most part."""
     return _filled(_together(conv), conv, lanes) <= 0.5
+
+
+def _has_channels_apart(conv: ops.Conv) -> bool:
+    """Whether what a convolution reads is known to have other neighbours in memory than its channels."""
+    return innermost(conv.x) not in (None, 1 if _is_alone(conv) else 2)
+
+
+def _is_wide_enough(conv: ops.Conv, lanes: int) -> bool:
+    """To be laid out with the channels last: of fewer runs of taps are as long."""
+    return prod(type_of(conv.x).shape[1:3]) >= lanes // 2
 
 
 def _root(value: ir.Value) -> ir.Value:
@@ -352,8 +365,8 @@ class _Rewrite:
         n, g, o, *size = op.type.shape
         space = len(size)
         vectors = self.found.lanes > 0
-        inner = vectors and innermost(op.x) not in (None, 1 if _is_alone(op) else 2)
-        if inner and prod(type_of(op.x).shape[1:3]) >= self.found.lanes // 2:  # not so few that runs of taps are as long
+        inner = vectors and _has_channels_apart(op)
+        if inner and _is_wide_enough(op, self.found.lanes):
             op, inner = _turned(op), False
         new = as_product(op, [0, *range(3, 3 + space), *([1] if g > 1 else []), 2], joined=vectors, taps_inner=inner)
         keep_precision(op, new)

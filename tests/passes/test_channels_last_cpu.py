@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dslc
-from dslc.compiler import lower
+from dslc.compiler import compile_program, lower
 from dslc.ir import ops, reference
 from dslc.ir.mlir import ir
 from dslc.ir.program import arguments_of, program_of
@@ -158,3 +158,10 @@ def test_training_and_any_lengths_stay() -> None:
     step = lower(dslc.load(text + "train:\n    optimizer sgd(lr=0.1)\n    steps 1\n"), "step", TARGET, after="fuse", tuned={})
     kernels = [op for op in program_of(step.module).entry_block.operations if isinstance(op, ops.Kernel)]
     assert ops_of(kernels, ops.Conv)
+
+
+def test_to_bring_pictures_into_the_order_has_its_price(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A filter a channel of what comes otherwise, and is wanted otherwise, is one kernel."""
+    monkeypatch.undo()
+    model = dslc.load("model M:\n    input x[1, 96, 56, 56]\n    output y = depthwise_conv2d(x, pad=1)\n")
+    assert [kernel.kind for kernel in compile_program(model, "run", "cpu").kernels] == ["contract"]

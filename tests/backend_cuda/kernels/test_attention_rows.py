@@ -58,7 +58,7 @@ def inputs_of(model: dslc.Model, lengths: tuple[int, ...] = (0, 173)) -> dict[st
 
 
 def attention_of(model: dslc.Model, target: str) -> list[str]:
-    return [k.symbol for k in compile_program(model, "run", target).kernels if k.kind == "attention"]
+    return [k.symbol for launched in compile_program(model, "run", target).kernels for k in launched.each if k.kind == "attention"]
 
 
 @emulated
