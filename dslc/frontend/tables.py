@@ -1,18 +1,19 @@
-"""The parse tables of `grammar.lark`: computed by lark once, kept in the user's cache, followed by `parse.py`."""
+"""The parse tables of `grammar.lark`, followed by `parse.py`. `python -m dslc.frontend.tables` has lark compute them anew into `grammar.json`, from
+which they are read: a first call need not wait for that."""
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, NamedTuple
-
-from dslc.core import cache
 
 # What may be parsed: a file, or a part of one (the scalars of the YAML form).
 STARTS = ("program", "expr", "statement", "declaration", "targets", "values", "minimize", "sampler", "alias")
 NOTHING = 1 << 20  # in `Rule.children`: an optional part that is absent
 _GRAMMAR = Path(__file__).with_name("grammar.lark")
+_TABLES = _GRAMMAR.with_suffix(".json")
 
 
 class Rule(NamedTuple):
@@ -42,18 +43,14 @@ class Tables(NamedTuple):
 
 @functools.cache
 def tables() -> Tables:
-    """Those of the grammar, from the cache where it has them."""
+    """Those of the grammar; where it was changed since they were written, computed."""
     grammar = _GRAMMAR.read_bytes()
-    name = cache.content_key("grammar", grammar, Path(__file__).read_bytes())
-    kept = cache.get(name)
-    if kept is not None:
-        try:
-            return _unpack(json.loads(kept))
-        except (ValueError, KeyError, TypeError):
-            pass  # damaged: compute them again
-    plain = _compute(grammar.decode())
-    cache.put(name, json.dumps(plain, separators=(",", ":")).encode())
-    return _unpack(plain)
+    plain = json.loads(_TABLES.read_bytes()) if _TABLES.exists() else {}
+    return _unpack(plain if plain.get("grammar") == _fingerprint(grammar) else computed(grammar))
+
+
+def _fingerprint(grammar: bytes) -> str:
+    return hashlib.sha256(grammar).hexdigest()
 
 
 def _unpack(plain: dict[str, Any]) -> Tables:
@@ -61,12 +58,12 @@ def _unpack(plain: dict[str, Any]) -> Tables:
     return Tables(plain["states"], rules, plain["starts"], plain["ends"])
 
 
-def _compute(grammar: str) -> dict[str, Any]:
+def computed(grammar: bytes) -> dict[str, Any]:
     """The tables as plain data; lark raises GrammarError where the grammar has a conflict."""
     from lark import Lark
     from lark.parsers.lalr_analysis import Shift
 
-    lark = Lark(grammar, parser="lalr", lexer="basic", start=list(STARTS), maybe_placeholders=True)
+    lark = Lark(grammar.decode(), parser="lalr", lexer="basic", start=list(STARTS), maybe_placeholders=True)
     numbers = {rule: k for k, rule in enumerate(lark.rules)}
     table = lark.parser.parser._parse_table
     order = {state: k for k, state in enumerate(table.states)}
@@ -74,10 +71,13 @@ def _compute(grammar: str) -> dict[str, Any]:
         for act, arg in row.values():
             if act is not Shift:
                 numbers.setdefault(arg, len(numbers))  # the rules that lark adds for the starts
-    states = [{str(s): order[arg] if act is Shift else ~numbers[arg] for s, (act, arg) in row.items()} for row in table.states.values()]
+    states = [
+        {str(s): order[arg] if act is Shift else ~numbers[arg] for s, (act, arg) in sorted(row.items(), key=str)} for row in table.states.values()
+    ]
     return {
+        "grammar": _fingerprint(grammar),
         "states": states,
-        "rules": [_rule(rule) for rule in numbers],
+        "rules": [list(_rule(rule)) for rule in numbers],
         "starts": {s: order[n] for s, n in table.start_states.items()},
         "ends": {s: order[n] for s, n in table.end_states.items()},
     }
@@ -101,3 +101,15 @@ def _rule(rule: Any) -> tuple[str, int, list[int], str | None]:
     if rule.options.expand1 and not rule.alias and len(children) == 1 and children[0] >= 0:
         return origin, len(symbols), children, None
     return origin, len(symbols), children, str(rule.alias or origin)
+
+
+def _text(plain: dict[str, Any]) -> str:
+    """As JSON, a state or a rule a line."""
+    rows = {name: ",\n".join(map(json.dumps, plain[name])) for name in ("states", "rules")}
+    parts = [f'"{name}": [\n{text}\n]' for name, text in rows.items()]
+    parts += [f'"{name}": {json.dumps(plain[name])}' for name in ("grammar", "starts", "ends")]
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+if __name__ == "__main__":
+    _TABLES.write_text(_text(computed(_GRAMMAR.read_bytes())), encoding="utf-8")

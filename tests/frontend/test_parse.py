@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import pickle
 import subprocess
 import sys
@@ -357,28 +356,29 @@ print(len(parse_text(open(sys.argv[1]).read()).definitions), "lark" in sys.modul
 """
 
 
-def _parse_in_a_process(cache, path):
-    command = [sys.executable, "-c", RUN, str(path)]
-    return subprocess.Popen(command, env=os.environ | {"DSLC_CACHE": str(cache)}, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
+def test_the_tables_are_those_of_the_grammar():
+    """As `python -m dslc.frontend.tables` writes them; lark numbers states and rules as it comes."""
+    made, kept = tables.computed(tables._GRAMMAR.read_bytes()), json.loads(tables._TABLES.read_text())
+    assert kept["grammar"] == made["grammar"] and len(kept["states"]) == len(made["states"])
+    assert sorted(map(str, kept["rules"])) == sorted(map(str, made["rules"]))
+    assert sorted(map(sorted, kept["states"])) == sorted(map(sorted, made["states"]))
 
 
-def test_cache_of_the_tables(tmp_path):
-    """Computed once and kept; two processes at once do no harm; a damaged file is made anew; a folder that cannot be written is no error."""
-    sample = Path(__file__).parent / "samples" / "masks.dsl"
-    cache = tmp_path / "cache"
-    first = [_parse_in_a_process(cache, sample) for _ in range(2)]
-    assert [p.communicate()[0].strip() for p in first] == ["2 True"] * 2
-    (kept,) = (p for p in cache.iterdir() if not p.name.startswith("."))
-    assert cache.stat().st_mode & 0o77 == 0
-    assert _parse_in_a_process(cache, sample).communicate()[0].strip() == "2 False"
-    whole = kept.read_text()
-    for damage in ("", whole[: len(whole) // 2], "[]", json.dumps({"states": []})):
-        kept.write_text(damage)
-        assert _parse_in_a_process(cache, sample).communicate()[0].strip() == "2 True"
-        assert json.loads(kept.read_text()).keys() == json.loads(whole).keys()
-    not_a_folder = tmp_path / "file"
-    not_a_folder.write_text("")
-    assert _parse_in_a_process(not_a_folder, sample).communicate()[0].strip() == "2 True"
+def _parsed(sample):
+    command = [sys.executable, "-c", RUN, str(sample)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2]).stdout.strip()
+
+
+def test_nothing_is_computed_to_parse():
+    assert _parsed(Path(__file__).parent / "samples" / "masks.dsl") == "2 False"
+
+
+def test_a_changed_grammar_has_its_own_tables(monkeypatch, tmp_path):
+    changed = tmp_path / "grammar.lark"
+    changed.write_bytes(tables._GRAMMAR.read_bytes() + b"\n")
+    monkeypatch.setattr(tables, "_GRAMMAR", changed)
+    monkeypatch.setattr(tables, "computed", lambda grammar: {"states": [{}], "rules": [], "starts": {}, "ends": {}})
+    assert tables.tables.__wrapped__().states == [{}]
 
 
 def test_every_rule_of_the_grammar_has_its_method():
