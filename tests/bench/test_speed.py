@@ -36,16 +36,16 @@ MODELS = {
     s[h, i, j] = sum[c](q[h, i, c] * k[h, j, c]) / 8
     p[h, i, j] = softmax[j](s[h, i, j])
     y[h, i, c] = sum[j](p[h, i, j] * v[h, j, c])""",
-    "depthwise": "input x[1, 96, 56, 56]\n    y = depthwise_conv2d(x, pad=1)",
+    "depthwise": "input x[1, 96, 28, 28]\n    y = depthwise_conv2d(x, pad=1)",
 }
 FLOPS = {"product": 2 * 384**3, "convolution": 2 * 128 * 128 * 9 * 28**2, "filters": 2 * 2 * 32 * 32 * 9 * 64**2, "attention": 4 * 4 * 512**2 * 64,
-         "depthwise": 2 * 96 * 9 * 56**2}  # fmt: skip
+         "depthwise": 2 * 96 * 9 * 28**2}  # fmt: skip
 MEASURED = {
     "product": 0.94,
     "convolution": 0.95,
     "filters": 0.64,
     "attention": 0.81,
-    "depthwise": 0.32 / host().fmas,  # by the caches' rate, whatever that of the multiply-adds
+    "depthwise": 0.4,  # 0.47 to 0.57 with two multiply-adds a cycle; with one, from caches farther away, 0.32
 }
 
 
@@ -103,7 +103,7 @@ def shares():
     for _ in range(ROUNDS):
         best_bare = min(best_bare, bare())
         for name, program in programs.items():
-            best[name] = min(best[name], program.ticks() / rate)
+            best[name] = min(best[name], *(program.ticks() / rate for _ in range(3)))  # the caches are its own by then
     return {name: FLOPS[name] / seconds / (work / best_bare) for name, seconds in best.items()}
 
 
