@@ -110,6 +110,7 @@ def measure(threads: int, against: list[str], only: list[str]) -> list[dict[str,
     from dslc.backend_cpu.machine import host
     from dslc.runtime.drivers.cpu import pool
     from dslc.runtime.drivers.cpu.loader import LoadedObject
+    from dslc.runtime.pages import zero_bytes
     from tests.backend_cpu import products
 
     pool.configure(threads, pin=True)
@@ -123,11 +124,11 @@ def measure(threads: int, against: list[str], only: list[str]) -> list[dict[str,
         s, product, pack = products.build(shape, layout, schedule=choose_whole(shape, *products.sides(shape, layout), host()))
         seconds = time.perf_counter() - start
         given = products.arrays(shape, s, layout)
-        arrays = [pool.aligned_bytes(max(a.nbytes, 1)).view(a.dtype)[: a.size].reshape(a.shape) for a in given]
+        arrays = [zero_bytes(max(a.nbytes, 1), 4096).view(a.dtype)[: a.size].reshape(a.shape) for a in given]
         for place, a in zip(arrays, given):
             place[...] = a
         table = np.array([a.ctypes.data for a in arrays], np.uint64)
-        memory = pool.aligned_bytes(threads * product.scratch_bytes + 64)
+        memory = zero_bytes(threads * product.scratch_bytes + 64, 4096)
 
         def runner(code: LoadedObject, memory: np.ndarray = memory, table: np.ndarray = table) -> Callable[[], object]:
             workers = pool.pool_for(code)

@@ -1,5 +1,10 @@
 """The peers of the benchmark of products, and the graph of the quantized network, compute what they should."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -40,3 +45,11 @@ def test_the_quantized_graph_is_the_models(tmp_path) -> None:
     floats = np.maximum(floats @ weights["linear_int8_2.w"] + weights["linear_int8_2.b"], 0)
     floats = floats @ weights["linear_int8_3.w"] + weights["linear_int8_3.b"]
     assert np.abs(ours - floats).max() < 0.05 * np.abs(floats).max()
+
+
+def test_the_benchmark_of_products_runs(tmp_path) -> None:
+    file = tmp_path / "products.json"
+    command = [sys.executable, "-m", "benchmarks.cpu_gemm", "--threads", "1", "--against", "", "--only", "64,64,64", "--json", str(file)]
+    subprocess.run(command, check=True, capture_output=True, cwd=Path(__file__).parents[2])
+    (row,) = json.loads(file.read_text())
+    assert row["dslc"] > 0 and row["numpy"] > 0
