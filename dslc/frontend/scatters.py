@@ -87,7 +87,7 @@ def scatter(eq: Equation, node: Any, kind: str, removed: Sequence[IndexVar], env
         return None
     places = _Places(tuple(ids), goals, tuple(removed))
     value = _value(eq, taken, empty, env)
-    masks = [m for m in (eq.value(other, env) for other in others)]
+    masks = [eq.value(other, env) for other in others]
     if any(set(p.axes) & set(goals) for p in (value, *masks) if isinstance(p, Point)):
         return None
     return _FOLDS[kind](eq, places, value, masks, empty)

@@ -142,7 +142,10 @@ class Body:
         return [op for op in self.ops if op.structure not in POINTWISE]
 
     def of_one(self, op: Any, known: Sequence[Any]) -> Body:
-        """The body that computes the results of one op and of no other heavy one: those in `known` follow the operands."""
+        """The body that computes the results of one op and of no other heavy one: those in `known` follow the operands. UnsupportedOp for a put,
+        which writes to an operand that others may read."""
+        if op.operation.name == "nn.put":
+            raise UnsupportedOp("put behind an op that no kernel has with it", spans_of(op.location))
         makers = {v: maker for v, maker in self.makers.items() if maker[0].structure in POINTWISE or maker[0] == op}
         return Body([*self.operands, *known], _needed(makers, op.results), list(op.results), self.tables)
 

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dslc.core.dtypes import UINT8
-from dslc.core.errors import UnsupportedOp
 from dslc.ir.trace import Body
-from dslc.ir.types import TensorType, spans_of, type_of
+from dslc.ir.types import TensorType, type_of
 
 from .. import emit
 from ..stage import Frame, Generated, Generator, Request, Stage, request_of
@@ -34,9 +33,6 @@ class _Part:
 def generate(request: Request, generator_of: Callable[[Any], Generator]) -> Generated:
     """A kernel for every op that is not pointwise, in order, then sweeps for the results. `generator_of(op)` gives the generator of a single op."""
     heavy = request.body.heavy
-    put = next((op for op in heavy if op.operation.name == "nn.put"), None)
-    if put is not None:
-        raise UnsupportedOp("put behind an op that no kernel has with it", spans_of(put.location))
     values: list[Any] = []
     parts: list[_Part] = []
     tables: list[Any] = []

@@ -10,7 +10,7 @@ reads it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -43,10 +43,15 @@ GAIN = 0.9  # of the plain product's cycles, at most, to be worth it
 
 
 def generate(request: Request, op: Any) -> Generated:
-    """Unsuited for what is no such convolution of float32, or gains nothing by it; in tf32 what is multiplied would not be what is to be rounded."""
+    """Unsuited for what is no such convolution of float32, or gains nothing by it."""
+    return made_by(_Winograd, request, op)
+
+
+def made_by(kind: Callable[[Request, Any], Any], request: Request, op: Any) -> Generated:
+    """The filters are transformed, then blocks of tiles are made; in tf32 what is multiplied would not be what is to be rounded."""
     if op.tf32:
         raise Unsuited
-    kernel = _Winograd(request, op)
+    kernel = kind(request, op)
     if kernel.scattered:
         raise Unsuited
     scratch = kernel.schedule.scratch_elements * FLOAT32.bytes

@@ -21,10 +21,10 @@ from dslc.ir.trace import Read, Trace, factor_of
 from .. import emit, gemm, gemm_schedule
 from ..machine import Machine
 from ..pull import Point, step_of
-from ..stage import Frame, Generated, Request, Stage
+from ..stage import Frame, Generated, Request
 from ..types import const, register_type, vec
 from .places import CHANNELS, HIGH, OUTER, ROWS, WIDE, read_of
-from .winograd import PLACE_HIGH, PLACE_WIDE, POINTS, TAP_HIGH, TAP_WIDE, Sizes, Tiles, Windows, both_ways, of_filter, of_places, of_sums
+from .winograd import PLACE_HIGH, PLACE_WIDE, POINTS, TAP_HIGH, TAP_WIDE, Sizes, Tiles, Windows, both_ways, made_by, of_filter, of_places, of_sums
 
 Value = Any  # an ir.Value
 
@@ -38,13 +38,7 @@ GAIN = 0.95  # of the plain product's cycles, at most, to be worth it
 
 def generate(request: Request, op: Any) -> Generated:
     """Unsuited for what is no such convolution of float32, or gains nothing by it."""
-    if op.tf32:
-        raise Unsuited
-    kernel = _Winograd(request, op)
-    if kernel.scattered:
-        raise Unsuited
-    scratch = kernel.schedule.scratch_elements * FLOAT32.bytes
-    return Generated([Stage(kernel.transform_filters), Stage(kernel.build, scratch + 64)], kernel.filter_bytes)
+    return made_by(_Winograd, request, op)
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from dslc.core.errors import UnsupportedOp
 from dslc.ir import index
 from dslc.ir.trace import Coordinates, Node, Read, Test, Trace
-from dslc.ir.types import TensorType, spans_of, type_of
+from dslc.ir.types import TensorType, type_of
 
 from ..stage import Function, FunctionWriter, Generated, Generator, Memory, Parameter, Request
 from ..types import accumulator
@@ -19,9 +18,6 @@ from .map import sweep_function, sweeps_of
 def generate(request: Request, generator_of: Callable[[Any], Generator]) -> Generated:
     """Functions of every op that is not pointwise, in order, then sweeps for the results. `generator_of(op)` gives the generator of a single op."""
     heavy = request.body.heavy
-    put = next((op for op in heavy if op.operation.name == "nn.put"), None)
-    if put is not None:
-        raise UnsupportedOp("put behind an op that no kernel has with it", spans_of(put.location))
     values: list[Any] = []
     offsets: list[int] = []
     functions: list[Function] = []
