@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from dslc.ir import ops
@@ -24,20 +24,29 @@ AGAIN = "nn.again"  # marks an op that computes an early value anew, which must 
 
 # of the scalar primitives, those that cost about one instruction
 CHEAP = (ops.Compare, ops.And, ops.Or, ops.Not, ops.Add, ops.Sub, ops.Mul, ops.Cast, ops.Abs, ops.Select, ops.Min, ops.Max)
+MOST_BY_INDEX = 128  # ops that are repeated at each point rather than kept; also what keeps a look down a deep network's residuals short
 
 
 def is_placement(op: Op) -> bool:
     """Only says where elements lie, or what they are by their index (a mask `j <= i`): costs little to repeat, and needs no memory."""
-    return isinstance(op, PLACEMENT) or (isinstance(op, CHEAP) and all(_by_index(v) for v in op.operands))
+    return isinstance(op, PLACEMENT) or (isinstance(op, CHEAP) and _by_index(op.operands))
 
 
-def _by_index(value: ir.Value) -> bool:
-    """A value made of indices, constants and integers of the run (a length, a turn) by cheap ops."""
-    owner = value.owner
-    if isinstance(owner, ir.Block):
-        return False
-    op = owner.opview
-    return isinstance(op, (*PLACEMENT, *CHEAP)) and type_of(value).rank > 0 and all(_by_index(v) or _is_number(v) for v in op.operands)
+def _by_index(values: Iterable[ir.Value]) -> bool:
+    """Values made of indices, constants and integers of the run (a length, a turn) by cheap ops, and not by too many."""
+    waiting, seen = list(values), set[ir.Value]()
+    while waiting:
+        value = waiting.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        if isinstance(value.owner, ir.Block) or type_of(value).rank == 0 or len(seen) > MOST_BY_INDEX:
+            return False
+        op = value.owner.opview
+        if not isinstance(op, (*PLACEMENT, *CHEAP)):
+            return False
+        waiting += [v for v in op.operands if not _is_number(v)]
+    return True
 
 
 def _is_number(value: ir.Value) -> bool:
