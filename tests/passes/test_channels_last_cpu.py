@@ -171,7 +171,7 @@ def test_to_bring_pictures_into_the_order_has_its_price(monkeypatch: pytest.Monk
 def test_transposed_convolutions_of_short_rows_are_products_along_channels(picture: int, along: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A phase's places lie side by side in a row alone: half of 16 lanes are at work with eight, all with 64."""
     monkeypatch.undo()
-    text = f"model M:\n    input x[1, 64, {picture}, {picture}]\n    output y = conv_transpose2d(x, 64, kernel=4, stride=2, pad=1)\n"
+    text = f"model M:\n    input x[1, 16, {picture}, {picture}]\n    output y = conv_transpose2d(x, 16, kernel=4, stride=2, pad=1)\n"
     model = dslc.load(text)
     before = lower(model, "run", TARGET, after="scale_weights", tuned={})
     with before.context, ir.Location.unknown(before.context):
