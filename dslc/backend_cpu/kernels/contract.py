@@ -24,7 +24,7 @@ from ..pull import Point, step_of
 from ..scalars import Val
 from ..ssa import computed
 from ..stage import Frame, Generated, Request, Stage
-from . import depthwise, integers, places, reduce, runs, winograd, winograd_channels
+from . import bands, depthwise, integers, places, reduce, runs, winograd, winograd_channels
 from .whole import Whole
 
 Value = Any  # an ir.Value
@@ -37,7 +37,7 @@ def generate(request: Request) -> Generated:
     """A blocked product, taps one by one where one side has no extent of its own (depthwise convolutions), Winograd's products where they pay, or a
     fold of products of integers."""
     ops = [op for op in request.body.ops if op.operation.name in CONTRACTIONS]
-    for special in (integers, depthwise, winograd, winograd_channels):
+    for special in (integers, depthwise, winograd, winograd_channels, *([bands] if __import__('os').environ.get('BANDS') else [])):
         try:
             return special.generate(request, ops[0])
         except Unsuited:

@@ -147,7 +147,7 @@ def of(body: Body, op: Any, roles: Roles, columns: Node, lanes: int) -> Rows | N
         for d, e in zip(group, index.delinearize(Dim(dim), [domain[d] for d in group])):
             axes[d] = trace.tidy(e)
     axes[last] = Dim(PLACE)
-    by_elements = replaced(_by_elements(read, last, step), axes, trace)
+    by_elements = replaced(by_elements(read, last, step), axes, trace)
     tests = by_elements.tests if step == 1 else (*by_elements.tests, Test(Dim(PLACE), fine))
     first: list[Expr] = [Const(0) if k == TERM else Dim(k) for k in range(4)]
     moves = [[factors[d] * (domain[d] - 1) for d in terms] for factors, _ in forms[1:]] + [[]]  # type: ignore[misc]
@@ -156,7 +156,7 @@ def of(body: Body, op: Any, roles: Roles, columns: Node, lanes: int) -> Rows | N
     return Rows(trace, Read(read.dtype, read.operand, by_elements.address, tests), domain[last], step, tuple(reach))
 
 
-def _by_elements(read: Read, axis: int, step: int) -> Read:
+def by_elements(read: Read, axis: int, step: int) -> Read:
     """A read whose axis goes by the elements that it reads."""
 
     def put(e: Expr) -> Expr:
