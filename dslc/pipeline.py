@@ -130,14 +130,14 @@ def _kernels(recipe: Recipe, elaborated: Any, target: Target, tuned: Mapping[str
     attention = Attention(target.workers(), target.few_rows and recipe.prepares)
     if not recipe.steps and not elaborated.builder.has_gradients:
         fewer: list[Pass] = [Launches()] if target.launches and recipe.prepares else []
-        return [attention, Fuse(), *fewer, Tile(tuned)]
+        return [attention, Fuse(target.pieces), *fewer, Tile(tuned)]
     from .passes.chunk import Chunk
     from .passes.recompute import Recompute
     from .passes.searched import Searched
 
     searched = searched or Searched()
     chunk = Chunk(budget, aside, target.workers() > 0, searched)
-    fusing: list[Pass] = [attention, chunk, Recompute(), Fuse()]
+    fusing: list[Pass] = [attention, chunk, Recompute(), Fuse(target.pieces)]
     if budget is None:
         return [*fusing, Tile(tuned)]
     from .passes.checkpoint import Checkpoint

@@ -17,10 +17,11 @@ from dslc.core.dtypes import FLOAT32
 from dslc.ir import ops
 from dslc.ir.mlir import ir
 from dslc.ir.op import POINTWISE, Op
-from dslc.ir.program import arguments_of, functions_of, results_of
+from dslc.ir.program import arguments_of, functions_of, name_of, results_of
 from dslc.ir.types import TensorType, fuse_locations, type_of
 
 from .kernel_rules import AGAIN, CONTROL, is_placement, is_read_along, kind_of, read_by_product, widens_bytes
+from .prepare import NAME as PREPARE
 from .prune import remove_dead
 from .simplify import maker
 
@@ -32,14 +33,18 @@ class Fuse:
     """Every op ends in an `nn.kernel`, but for scans and conds, whose bodies are fused on their own.
 
     before: %1 = contract %x, %w; %2 = add %1, %b; %3 = exp %2      after: %3 = kernel contract (%x, %w, %b) { ... }
+
+    `apart`: what is prepared from each parameter is a kernel of its own (`passes.pieces`), where others make one launch of it all.
     """
+
+    apart: bool = False
 
     def run(self, module: ir.Module) -> None:
         for program in functions_of(module):
             prepare(program.entry_block)
             arguments = {slot.name: v for slot, v in zip(arguments_of(program), program.entry_block.arguments)}
             updated = {v: arguments.get(slot.name) for slot, v in results_of(program) if slot.role in ("param", "state")}
-            _fuse_block(program.entry_block, updated)
+            _fuse_block(program.entry_block, updated, together=not (self.apart and name_of(program) == PREPARE))
 
 
 def prepare(block: ir.Block) -> None:
@@ -301,14 +306,16 @@ class Graph:
             self.updates.add(groups[-1])
 
 
-def _fuse_block(block: ir.Block, updated: Mapping[ir.Value, ir.Value | None]) -> None:
+def _fuse_block(block: ir.Block, updated: Mapping[ir.Value, ir.Value | None], together: bool = True) -> None:
+    """`updated` as in `grouped`. `together`: updates, and casts, are one launch."""
     for op in block.operations:
         if isinstance(op, (ops.Scan, ops.Cond)):
             for region in op.regions:
                 _fuse_block(region.blocks[0], {})
     graph = grouped(block, updated)
-    _merge_updates(graph, updated)
-    _merge_casts(graph)
+    if together:
+        _merge_updates(graph, updated)
+        _merge_casts(graph)
     _emit(graph, updated)
     remove_dead(block)
 

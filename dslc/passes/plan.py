@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Any
 
-from dslc.core.executable import Port
+from dslc.core.executable import PIECES, Port
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
 from dslc.ir.op import Op
@@ -17,6 +18,7 @@ from dslc.ir.trace import is_shared
 from dslc.ir.types import TensorType, spans_of, type_of
 
 from .packing import Interval, pack
+from .pieces import PIECE
 
 ALIGNMENT = 64  # bytes
 ROOM = "nn.room"  # the module's attribute with the bytes that a budget leaves to the arena
@@ -67,7 +69,7 @@ class Planner:
         ports, slot_of = self.place_arguments()
         results = results_of(self.program)
         self.place_results(results, slot_of)
-        steps = self._block(self.program.entry_block, 0)
+        steps = self._pieces(slot_of.get(PIECES, 0))
         steps += self.final_copies(results, slot_of)
         packed = pack([Interval(b.bytes, b.first, b.last) for b in self.buffers], room)
         placer = _Placer(packed.offsets)
@@ -137,11 +139,23 @@ class Planner:
 
     # --- steps
 
+    def _pieces(self, slot: int) -> list[Step]:
+        """The steps of the program; those of a piece (`passes.pieces`) run where the input in `slot` says so."""
+        steps: list[Step] = []
+        for piece, part in groupby(list(self.program.entry_block.operations)[:-1], _piece_of):
+            found = self._steps(list(part), 0)
+            steps += found if piece is None else [Branch(_Home(slot, None, offset=piece), tuple(found), ())]  # type: ignore[arg-type]
+        return steps
+
     def _block(self, block: ir.Block, depth: int) -> list[Step]:
-        """The steps of a block's ops. Of kernels beside each other all copies come first, then the calls."""
+        """The steps of a block's ops."""
+        return self._steps(list(block.operations)[:-1], depth)
+
+    def _steps(self, ops: Sequence[Any], depth: int) -> list[Step]:
+        """The steps of some ops. Of kernels beside each other all copies come first, then the calls."""
         steps: list[Step] = []
         first = 0
-        for op in list(block.operations)[:-1]:
+        for op in ops:
             found = self.steps_of(op, depth)
             if BESIDE not in op.attributes:
                 first = len(steps)
@@ -314,6 +328,10 @@ def _ports(arguments: Sequence[Slot], results: Sequence[Slot]) -> tuple[tuple[Po
         slot_of[s.name] = len(ports)
         ports.append(Port(s.name, s.role, s.type.dtype, s.type.shape, len(ports), s.bounds, s.line))
     return tuple(ports), slot_of
+
+
+def _piece_of(op: Any) -> int | None:
+    return ir.IntegerAttr(op.operation.attributes[PIECE]).value if PIECE in op.operation.attributes else None
 
 
 def _in_place(old: ir.Value, value: ir.Value) -> bool:
