@@ -161,7 +161,7 @@ def _bytes(executable: Executable) -> int:
 
 def _compiled(module: Any, target: Target) -> Executable:
     """The executable of a module, with that of its second function where it has one."""
-    from .passes.pieces import Pieces
+    from .passes import pieces
     from .passes.prepare import split
 
     second = split(module)
@@ -169,7 +169,7 @@ def _compiled(module: Any, target: Target) -> Executable:
     if second is None:
         return executable
     if target.pieces:
-        Pieces().run(second)
+        pieces.Pieces(pieces.BYTES).run(second)
     notes = {**executable.notes, READS: "\n".join(_read_by(module))}
     return replace(executable, prepare=to_bytes(_noted(target.compile(second), second)), notes=notes)
 
@@ -217,6 +217,9 @@ def compile_program(
             pass  # damaged: compile again
     executable = compile_anew(model, program, target_name, fetch, timed, tuned, sized)
     cache.put(name, to_bytes(executable))
+    from .ir.mlir import rest
+
+    rest()
     return executable
 
 

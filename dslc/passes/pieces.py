@@ -16,6 +16,7 @@ from .notes import note
 
 PIECE = "nn.piece"  # of an op: the number of its piece
 NOTE = "pieces"
+BYTES = 16 << 20  # of parameters in a piece: few calls prepare a network, and what they need is little beside it
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Pieces:
     before: k0(w0), k1(w1), k2(k0)        after: piece 0 { k0(w0), k2(k0) }, piece 1 { k1(w1) }
     """
 
-    bytes: int = 16 << 20
+    bytes: int
 
     def run(self, module: ir.Module) -> None:
         program = program_of(module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
@@ -52,8 +53,8 @@ class Value:
         with self.lock:
             array = self._seen() if self._seen is not None else None
             if array is None:
-                m = self.memory
-                array = np.ndarray(m.shape, m.dtype, memoryview(m.reshape(-1).view(np.uint8)) if m.size else bytearray())
+                data = self.memory.reshape(-1).view(np.uint8)
+                array = np.ndarray(self.memory.shape, self.memory.dtype, (ctypes.c_uint8 * data.size).from_buffer(data))  # type: ignore[arg-type]
                 self._seen = weakref.ref(array)
             return array
 
