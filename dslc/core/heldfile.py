@@ -34,16 +34,16 @@ class HeldFile:
             with self._lock:
                 if self._state() != self._seen:
                     raise DataError(
-                        f"{self.shown} has changed since it was opened, and '{what}' is read from it again",
+                        f"{self.shown} has changed since it was opened, and {what} is read from it again",
                         help="leave a file of weights as it is while a model uses it, or put another one in its place (os.replace)",
                     )
                 while data:
                     count = self._read(begin, data)
                     if not count:
-                        raise DataError(f"{self.shown}: '{what}' is cut off")
+                        raise DataError(f"{self.shown}: {what} is cut off")
                     begin, data = begin + count, data[count:]
         except OSError as error:
-            raise DataError(f"{self.shown}: '{what}' cannot be read: {error.strerror}") from None
+            raise DataError(f"{self.shown}: {what} cannot be read: {error.strerror}") from None
 
     def _read(self, begin: int, data: memoryview) -> int:
         """Reads at most so many bytes and says how many. Processes that forked share the place that a file is read at, so none is set where there

@@ -162,13 +162,13 @@ class ParameterStore(MutableMapping[str, np.ndarray]):
         try:
             for path, source in sources.items():
                 value = self.value(path)
-                begun.append((value, None if value.fetch or value.source else value.memory.copy()))
+                begun.append((value, None if value.fetch or value.source or not value.version else value.memory.copy()))
                 source(value.memory)
         except BaseException:
             for value, array in begun:
-                if array is not None:
-                    np.copyto(value.memory, array)
                 value.fetch = value.fetch or value.source
+                if value.fetch is None:
+                    value.memory[...] = 0 if array is None else array
             raise
         self.touch(*sources)
         for path, source in sources.items():

@@ -104,7 +104,7 @@ class TensorFile:
         begin, end = map(int, self.entries[name].place)
         for at in range(0, end - begin, PIECE):
             piece = memory(slice(at, min(at + PIECE, end - begin)))
-            self.held.read_into(begin + at, piece, name)
+            self.held.read_into(begin + at, piece, f"'{name}'")
             yield piece
 
 

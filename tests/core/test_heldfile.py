@@ -11,7 +11,7 @@ from dslc.core.heldfile import HeldFile
 
 def read(held: HeldFile, begin: int = 2, size: int = 3) -> bytes:
     array = np.empty(size, np.uint8)
-    held.read_into(begin, array, "w")
+    held.read_into(begin, array, "'w'")
     return array.tobytes()
 
 
