@@ -95,9 +95,10 @@ BINARY: dict[str, tuple[Callable[[Value, Value], Value], Callable[[Any, Any], An
 }
 REDUCTIONS = ("sum", "mean", "max", "min", "prod", "any", "all", "argmax", "argmin", "logsumexp", "categorical")
 ALONG = ("softmax", "log_softmax", "cumsum", "cumprod", "sort", "argsort")
+FOURIER = ("fft", "ifft")
 RANDOM = ("uniform", "normal", "randint", "beta")
 WHOLE = ("concat", "split", "stop_gradient", "grad", "topk", "size", "int", "where", "clip", "leaky_relu")
-NAMES = {*UNARY, *BINARY, *REDUCTIONS, *ALONG, *RANDOM, *WHOLE, *dtypes.BY_NAME}
+NAMES = {*UNARY, *BINARY, *REDUCTIONS, *ALONG, *FOURIER, *RANDOM, *WHOLE, *dtypes.BY_NAME}
 
 
 def static_unary(op: str, value: Any) -> Any:

@@ -35,6 +35,7 @@ SIGNATURES: dict[str, Signature] = {
     "concat": Signature((), named=("axis",), several=True),
     "split": Signature(("x", "n"), named=("axis",)),
     "topk": Signature(("x", "k")),
+    **dict.fromkeys(fn.FOURIER, Signature(("re", "im"), least=1, named=("axis",))),
     "grad": Signature(("e", "p")),
     **dict.fromkeys(("uniform", "normal"), Signature(())),
     **dict.fromkeys(("randint", "beta"), Signature(("a", "b"))),

@@ -67,6 +67,14 @@ model Cut:
     output  y
 """
 
+MODELS["waves"] = """
+model Waves:
+    input   x[3, 10, 4], h[5, 4]
+    y = long_convolution(x, h)
+    re, im = fft(x)
+    output  y, re, im
+"""
+
 MODELS["carries"] = """
 model Carries:
     input   x[2, 5]
