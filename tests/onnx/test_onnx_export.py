@@ -156,6 +156,17 @@ def test_imported_operators_go_out_again(name):
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_an_output_with_the_name_of_what_is_read_has_a_place():
+    """ONNX gives one value a name: the input keeps it, the output is told apart; a parameter has another one."""
+    loaded = dslc.load("model M:\n    input x[3, 5]\n    param w[5] ~ normal()\n    x[n, j] = x[n, j] * w[j]\n    output x, w\n")
+    proto = to_onnx(loaded)
+    assert [o.name for o in proto.graph.output] == ["x_out", "w"]
+    x = RNG.normal(size=(3, 5)).astype(np.float32)
+    found = by_onnxruntime(proto, {"x": x})
+    np.testing.assert_allclose(found[0], x * loaded.params["w"], rtol=1e-6)
+    np.testing.assert_array_equal(found[1], loaded.params["w"])
+
+
 def test_transposed_convolutions_are_convtranspose_where_it_can_say_them():
     kinds = {name: {n.op_type for n in to_onnx(dslc.load(GRAPHS[name])).graph.node} for name in ("transposed_groups", "transposed_outside")}
     assert "ConvTranspose" in kinds["transposed_groups"] and "Conv" not in kinds["transposed_groups"]
