@@ -33,8 +33,9 @@ def relu(x: Value) -> Value:
 
 
 def softplus(x: Value) -> Value:
-    """log(1 + exp(x)) without overflow."""
-    return ops.Add.of(relu(x), ops.Log1p.of(ops.Exp.of(ops.Neg.of(ops.Abs.of(x)))))
+    """log(1 + exp(x)) without overflow; the gradient at 0 is a half."""
+    below = ops.Select.of(_compare(x, "gt", 0), ops.Neg.of(x), x)  # -|x|, whose slope at 0 is 1: where relu's is 0
+    return ops.Add.of(relu(x), ops.Log1p.of(ops.Exp.of(below)))
 
 
 def logaddexp(a: Value, b: Value) -> Value:

@@ -147,6 +147,25 @@ def draw(ports, ids, rng):
     return values
 
 
+AT_ZERO = {
+    "relu": F.relu, "leaky_relu": F.leaky_relu, "softplus": F.softplus, "log_sigmoid": F.logsigmoid, "abs": torch.abs, "elu": F.elu, "selu": F.selu,
+    "celu": F.celu, "mish": F.mish, "relu6": F.relu6, "hard_tanh": F.hardtanh, "hard_swish": F.hardswish, "softsign": F.softsign, "gelu": F.gelu,
+    "silu": F.silu, "squared_relu": lambda x: F.relu(x) ** 2, "logaddexp": lambda x: torch.logaddexp(x, torch.zeros_like(x)),
+    "binary_cross_entropy": lambda x: F.binary_cross_entropy_with_logits(x, 0 * x + 0.25, reduction="none") / x.numel(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", AT_ZERO)
+def test_gradients_at_zero(name):
+    """Where weights start at zero, and in padding, the argument is exactly 0."""
+    second = {"logaddexp": ", 0.0", "binary_cross_entropy": ", 0 * x + 0.25"}.get(name, "")
+    program = dslc.compile(dslc.load(f"model M:\n    input x[2, 3]\n    y = {name}(x{second})\n    output g = grad(sum(y), x)\n"), target="reference")
+    x = np.array([[0.0, -0.0, 1.5], [-1.5, 0.0, 7]], np.float32)
+    wide = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+    AT_ZERO[name](wide).sum().backward()
+    np.testing.assert_allclose(program(x=x)["g"], wide.grad.numpy(), rtol=1e-6, atol=1e-7)
+
+
 SIZES = [(3, 7, 7), (2, 9, 4), (1, 5, 8), (2, 8, 9), (1, 1, 1)]  # rows, times, taps
 
 
