@@ -558,6 +558,6 @@ def _first_read(arguments: Sequence[s.Expr], name: str, spare: str) -> str:
     return ""
 
 
-_WHOLE = ("grad", "concat", "split", "topk", *fn.FOURIER)  # what takes whole tensors in an equation too
+_WHOLE = ("grad", "concat", "split", "topk", "rank", *fn.FOURIER)  # what takes whole tensors in an equation too
 
 __all__ = ["Equation", "reduction_name"]

@@ -98,7 +98,7 @@ REDUCTIONS = ("sum", "mean", "max", "min", "prod", "any", "all", "argmax", "argm
 ALONG = ("softmax", "log_softmax", "cumsum", "cumprod", "sort", "argsort")
 FOURIER = ("fft", "ifft")
 RANDOM = ("uniform", "normal", "randint", "beta")
-WHOLE = ("concat", "split", "stop_gradient", "grad", "topk", "size", "int", "where", "clip", "leaky_relu")
+WHOLE = ("concat", "split", "stop_gradient", "grad", "topk", "size", "rank", "int", "where", "clip", "leaky_relu")
 NAMES = {*UNARY, *BINARY, *REDUCTIONS, *ALONG, *FOURIER, *RANDOM, *WHOLE, *dtypes.BY_NAME}
 
 

@@ -25,7 +25,7 @@ class Signature:
 
 
 SIGNATURES: dict[str, Signature] = {
-    **dict.fromkeys((*fn.UNARY, *dtypes.BY_NAME, "int", "size"), Signature(("x",))),
+    **dict.fromkeys((*fn.UNARY, *dtypes.BY_NAME, "int", "size", "rank"), Signature(("x",))),
     **dict.fromkeys((*fn.REDUCTIONS, *fn.ALONG), Signature(("x",), named=("axis",))),
     **dict.fromkeys(("min", "max"), Signature(("a", "b"), least=1, named=("axis",))),
     "logaddexp": Signature(("a", "b")),

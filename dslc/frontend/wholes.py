@@ -260,10 +260,10 @@ class WholeValues:
         return [self.whole(a) for a in node.arguments], {k.name: self.whole(k.value) for k in node.keywords}
 
     def _builtin(self, name: str, node: s.Call) -> Any:
-        if name == "size":
+        if name in ("size", "rank"):
             value = static_value(self, node)  # type: ignore[arg-type]
             if value is DYNAMIC:
-                raise TypeError_("size takes an index, a dimension or a list", node.span)
+                raise TypeError_("size takes an index, a dimension or a list" if name == "size" else "rank takes a tensor by its name", node.span)
             return value
         if name == "categorical":
             raise ShapeError("categorical(...) without indices", node.span, help="name the axes that it draws from: categorical[v](logits[b, v])")
