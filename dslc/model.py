@@ -139,7 +139,8 @@ class Model:
         from .passes.train_step import Line, TrainStep
 
         settings = elaborated.settings
-        if settings is None or not settings.lines():
+        changes = elaborated.builder.next_parameters or elaborated.builder.next_states
+        if settings is None or not (settings.lines() or changes):
             raise TrainingError("the model has no train block with an optimizer", help="add one: train: optimizer adamw(lr=1e-3)")
         clip = settings.clip
         return TrainStep(

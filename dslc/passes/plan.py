@@ -66,56 +66,56 @@ class Planner:
 
     def plan(self, room: int) -> Plan:
         """The plan; an arena of `room` bytes is small enough."""
-        ports, slot_of = self.place_arguments()
+        ports, places = self.place_arguments()
         results = results_of(self.program)
-        self.place_results(results, slot_of)
-        steps = self._pieces(slot_of.get(PIECES, 0))
-        steps += self.final_copies(results, slot_of)
+        self.place_results(results, places)
+        steps = self._pieces(places.get((PIECES, False), 0))
+        steps += self.final_copies(results, places)
         packed = pack([Interval(b.bytes, b.first, b.last) for b in self.buffers], room)
         placer = _Placer(packed.offsets)
         buffers = tuple(Buffer(o, b.bytes, b.first, b.last, b.origin) for o, b in zip(packed.offsets, self.buffers))
         name = name_of(self.program)
         return Plan(name, ports, tuple(placer.step(s) for s in steps), packed.total, b"", buffers, packed.lower_bound)
 
-    def place_arguments(self) -> tuple[tuple[Port, ...], dict[str, int]]:
+    def place_arguments(self) -> tuple[tuple[Port, ...], Places]:
         """Arguments lie in their slots; the ports, and the slots by name."""
         slots = arguments_of(self.program)
-        ports, slot_of = _ports(slots, [s for s, _ in results_of(self.program)])
+        ports, places = _ports(slots, [s for s, _ in results_of(self.program)])
         for slot, value in zip(slots, self.program.entry_block.arguments):
-            self.homes[value] = _Home(slot_of[slot.name], None)
-        return ports, slot_of
+            self.homes[value] = _Home(places.of(slot), None)
+        return ports, places
 
     # --- results
 
-    def place_results(self, results: Sequence[tuple[Slot, ir.Value]], slot_of: dict[str, int]) -> None:
+    def place_results(self, results: Sequence[tuple[Slot, ir.Value]], places: Places) -> None:
         """Results are written straight to their slots: outputs always, next values where nothing reads the old value later."""
         arguments = {s.name: v for s, v in zip(arguments_of(self.program), self.program.entry_block.arguments)}
         circular = _circular(arguments, results)
         for slot, value in results:
             if value in self.homes or isinstance(value.owner, ir.Block):
                 continue
-            only_written = slot.role in ("output", "loss", "metric")
+            only_written = slot.role in WRITTEN
             if only_written or (value not in circular and slot.name in arguments and _in_place(arguments[slot.name], value)):
-                home = self.homes[value] = _Home(slot_of[slot.name], None)
+                home = self.homes[value] = _Home(places.of(slot), None)
                 source = _same_in_memory(value) if only_written else None
                 if source is not None and source not in self.homes and _kernel_of(source) is not None:
                     self.homes[source] = home
 
-    def final_copies(self, results: Sequence[tuple[Slot, ir.Value]], slot_of: dict[str, int]) -> list[Step]:
+    def final_copies(self, results: Sequence[tuple[Slot, ir.Value]], places: Places) -> list[Step]:
         """Results that lie elsewhere are copied at the end: outputs first, then next values."""
         steps: list[Step] = []
-        outputs = [(s, v) for s, v in results if s.role in ("output", "loss", "metric")]
+        outputs = [(s, v) for s, v in results if s.role in WRITTEN]
         nexts = [(s, v) for s, v in results if s.role in ("param", "state")]
-        taken = {slot_of[s.name] for s, v in nexts if self.homes[v] != _Home(slot_of[s.name], None)}
+        taken = {places.of(s) for s, v in nexts if self.homes[v] != _Home(places.of(s), None)}
         shielded: dict[ir.Value, _Home] = {}
         for slot, value in nexts:  # a next value that lies in a slot which another next value overwrites
             home = self.homes[value]
-            if home.slot in taken and home.slot != slot_of[slot.name] and value not in shielded:
+            if home.slot in taken and home.slot != places.of(slot) and value not in shielded:
                 shielded[value] = self._new(type_of(value), "a copy")
                 self._use(shielded[value])
                 steps.append(Copy(home, shielded[value], type_of(value).bytes))  # type: ignore[arg-type]
         for slot, value in (*outputs, *nexts):
-            target, home = _Home(slot_of[slot.name], None), shielded.get(value, self.homes[value])
+            target, home = _Home(places.of(slot), None), shielded.get(value, self.homes[value])
             if home != target:
                 self._use(home)
                 steps.append(Copy(home, target, type_of(value).bytes))  # type: ignore[arg-type]
@@ -320,14 +320,24 @@ class _Placer:
         raise TypeError(step)
 
 
-def _ports(arguments: Sequence[Slot], results: Sequence[Slot]) -> tuple[tuple[Port, ...], dict[str, int]]:
+WRITTEN = ("output", "loss", "metric")  # results with memory of their own, though an argument may have their name
+
+
+class Places(dict[tuple[str, bool], int]):
+    """Numbers of slots by (the name, whether it is one of WRITTEN)."""
+
+    def of(self, slot: Slot) -> int:
+        return self[slot.name, slot.role in WRITTEN]
+
+
+def _ports(arguments: Sequence[Slot], results: Sequence[Slot]) -> tuple[tuple[Port, ...], Places]:
     """Ports in the order of arguments, then results; a next value shares the slot of what it replaces."""
     ports: list[Port] = []
-    slot_of: dict[str, int] = {}
-    for s in (*arguments, *(r for r in results if r.role in ("output", "loss", "metric"))):
-        slot_of[s.name] = len(ports)
+    places = Places()
+    for s in (*arguments, *(r for r in results if r.role in WRITTEN)):
+        places[s.name, s.role in WRITTEN] = len(ports)
         ports.append(Port(s.name, s.role, s.type.dtype, s.type.shape, len(ports), s.bounds, s.line))
-    return tuple(ports), slot_of
+    return tuple(ports), places
 
 
 def _piece_of(op: Any) -> int | None:

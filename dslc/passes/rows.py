@@ -209,7 +209,7 @@ def _elementwise(rows: Rows, op: Op, value: ir.Value, want: Want, lane: int | No
 def _constant(rows: Rows, op: Op, value: ir.Value, want: Want, lane: int | None) -> Piece:
     t = op.type
     if op.uniform is not None:
-        return Piece(ops.full(t.with_shape(_resized(t.shape, want)), op.uniform))
+        return Piece(ops.full(t.with_shape(_resized(t.shape, want)), op.uniform, op.exact))
     return rows._fallback(op, value, want)
 
 
