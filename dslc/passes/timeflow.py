@@ -90,13 +90,26 @@ class Flow:
         return set()
 
     def _whole(self, op: Op) -> None:
-        """Softmax and its like keep all axes, an argreduce drops one."""
+        """Softmax and its like keep all axes, an argreduce drops one, a scatter those that are scattered."""
+        if isinstance(op, ops.Scatter):
+            self._axes[op.results[0]] = self._scattered(op)
+            return
         common = frozenset().union(*(self.axes(v) for v in op.operands))
         for result in op.results:
             if isinstance(op, ops.ArgReduce):
                 self._axes[result] = frozenset(a - (a > op.axis) for a in common if a != op.axis) or frozenset(self._masked(op))
             elif type_of(result).rank == type_of(op.operands[0]).rank:
                 self._axes[result] = common
+
+    def _scattered(self, op: ops.Scatter) -> frozenset[int]:
+        """The axes beside those that are scattered; none where the input's is among these, for each result then needs all of it."""
+        rank, kept = type_of(op.operands[1]).rank, set()
+        for n, value in enumerate(op.operands):
+            for axis in self.axes(value):
+                if op.batch <= axis and (n or axis < rank):
+                    return frozenset()
+                kept.add(axis if axis < op.batch else axis - rank + op.batch + len(op.sizes))
+        return frozenset(kept)
 
     def _scan(self, op: ops.Scan) -> None:
         c, k = op.constants, op.carries
