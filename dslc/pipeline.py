@@ -30,6 +30,10 @@ def pipeline(
     `aside`: bytes that a budget must leave to the target's kernels; `searched`: what was found for this program with other bytes set aside."""
     recipe = RECIPES[program]
     passes: list[Pass] = [Prune(recipe.roles), Simplify(), Hoist()]
+    if target.lowered:
+        from .passes.split_scores import SplitScores
+
+        passes.append(SplitScores())
     if target.lowered and not recipe.decodes:  # a decoder knows convolutions of single steps
         from .passes.spaced import Spaced
 

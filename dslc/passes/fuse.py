@@ -396,9 +396,15 @@ def _merge_siblings(graph: Graph) -> None:
 
 
 def _widen_late(graph: Graph) -> None:
-    """Casts of 16-bit values to float32 for another kernel are done there, so that the narrow value is what is stored."""
+    """Casts of 16-bit values to float32 for another kernel are done there, so that the narrow value is what is stored. Where a kernel stores it and
+    its cast, for one that must find it in float32 (a sort), the cast is made of what is stored: all readers find the same numbers."""
     for n, op in enumerate(graph.core):
         a, readers = graph.group_of[n], {graph.group_of[c] for c in graph.consumers[n]}
+        if _widens(op) and {op.x, *graph.results[n]} <= set(graph.outputs(graph.groups[a])):
+            graph.groups[a] = graph.groups[a] - {n}
+            graph.group_of[n] = len(graph.core) + n
+            graph.groups[len(graph.core) + n] = {n}
+            continue
         if not _widens(op) or len(readers) != 1 or a in readers or any(r in graph.outside for r in graph.results[n]):
             continue
         (b,) = readers
