@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
 from dslc.core import dtypes, executable
 from dslc.core.executable import Executable, Launch
+from dslc.core.stack import deep
 from dslc.ir.bodies import body_key, identifier, kernel_hash, lines_of, work_of
 from dslc.ir.ops import Kernel
 from dslc.ir.plan import Branch, Call, Copy, Loop, Place, Plan, Step, readers_first
@@ -25,7 +24,6 @@ from .native import KernelArguments, KernelCall, KernelFunction, NativeStep, Tim
 from .stage import STREAM_BYTES, Generated, Request, Stage, frame_of, request_of
 
 OPT_LEVEL = 0  # of LLVM's passes over its IR: higher ones double the time to compile and gain little on kernels that are built this way
-_DEPTH = 20_000  # Python frames that a long chain of ops in one kernel may take while it is traced
 
 
 @dataclass
@@ -142,24 +140,13 @@ def schedules_of(kernel: Kernel, machine: Machine) -> list[str]:
     """The schedules that a kernel may have, as text, the cost model's first; none where there is nothing to choose."""
     if kernel.kind == "update":  # its groups are kernels of their own
         return []
-    with _deep():
+    with deep():
         return generate(kernel.kind, request_of(Body.of(kernel.regions[0].blocks[0]), machine)).choice.texts()
-
-
-@contextmanager
-def _deep() -> Iterator[None]:
-    """Room on Python's stack."""
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(limit, _DEPTH))
-    try:
-        yield
-    finally:
-        sys.setrecursionlimit(limit)
 
 
 def compile_plan(plan: Plan, machine: Machine, timed: bool = False) -> Executable:
     """The plan as native code for a machine. UnsupportedOp, at its line, for what the CPU target cannot do. `timed`: it has a result `TIMES` more."""
-    with _deep():
+    with deep():
         writer = _Writer(plan, machine, constants=bytearray(plan.constants))
         steps = writer.steps(plan.steps)
         workspace = max((k.generated.workspace_bytes for k in writer.kernels.values()), default=0)
