@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .core import cache, measured
 from .core.errors import BudgetError, Error, NameError_, did_you_mean
 from .core.executable import PIECES, READS, TIMES, Executable, from_bytes, to_bytes
+from .core.stack import deep
 from .recipes import OF_ANY_LENGTH, RECIPES
 from .targets import Target, target_of
 
@@ -66,7 +67,7 @@ def lower(
     from .ir.program import program_of, set_name
     from .pipeline import pass_names, pipeline
 
-    with elaborated.context, elaborated.location:
+    with elaborated.context, elaborated.location, deep():
         passes = pipeline(model, elaborated, program, target, tuned, aside, searched)
         names = pass_names(passes)
         known = ["elaborate", *names]

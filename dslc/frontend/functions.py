@@ -11,7 +11,7 @@ import numpy as np
 from dslc.core import dtypes
 from dslc.core.errors import Span, TypeError_
 from dslc.ir import ops
-from dslc.ir.types import TensorType, type_of
+from dslc.ir.types import type_of
 
 from .values import described
 
@@ -182,7 +182,3 @@ def power(a: Value, b: Value) -> Value:
 def mean_scale(value: Value, count: int) -> Value:
     """value / count; 0 where nothing was counted."""
     return ops.Mul.of(value, ops.full_like(value, 1 / count if count else 0.0))
-
-
-def float_type(t: TensorType) -> TensorType:
-    return t if t.dtype.is_float else t.with_dtype(dtypes.FLOAT32)

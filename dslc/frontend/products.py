@@ -158,13 +158,12 @@ class _Space:
 
 @dataclass(frozen=True)
 class _Group:
-    """The channels of x in groups: output channel o reads x at o // each * per + c, or, where every group has one channel, at o // each."""
+    """The channels of x in groups: output channel o reads x at o // each * (channels of a group) + c, or, where every group has one, at o // each."""
 
     axis: int
     o: IndexVar
     c: IndexVar | None
     each: int
-    per: int
 
 
 def convolution(x: Point, w: Point, shared: Sequence[IndexVar], varying: bool) -> Point | None:
@@ -202,7 +201,7 @@ def convolution(x: Point, w: Point, shared: Sequence[IndexVar], varying: bool) -
         elif kind == "channel" and channel is None:
             channel = (axis, terms[0][0])
         elif kind == "group" and group is None:
-            group = _Group(axis, terms[0][0], None, 1, 1)
+            group = _Group(axis, terms[0][0], None, 1)
         else:
             return None
     channels = [v for v in (channel[1] if channel else None, group.c if group else None) if v is not None]
@@ -231,7 +230,7 @@ def _grouped(axis: int, entry: index.Expr, size: int, by_number: dict[int, Index
         return None
     if (c is None and (others or per != 1)) or (c is not None and (c.size != per or c not in shared or c not in w.axes)):
         return None
-    return _Group(axis, o, c, quotient.divisor, per)
+    return _Group(axis, o, c, quotient.divisor)
 
 
 def _kind(terms: list, constant: int, size: int, w: Point, shared: Sequence[IndexVar]) -> str:

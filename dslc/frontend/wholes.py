@@ -10,7 +10,7 @@ from dslc.core import dtypes, philox
 from dslc.core.errors import Error, NameError_, ShapeError, Span, TypeError_, did_you_mean
 from dslc.ir import ops
 from dslc.ir.mlir import ir
-from dslc.ir.types import TensorType, type_of
+from dslc.ir.types import TensorType, location_of, type_of
 
 from . import functions as fn
 from . import syntax as s
@@ -209,22 +209,32 @@ class WholeValues:
         declared = [d.name for st in definition.body if isinstance(st, (s.Param, s.State)) for d in st.declarations]
         if node.name not in declared:
             raise NameError_(f"{instance.layer.name} has no parameter '{node.name}'{did_you_mean(node.name, declared)}", node.span)
-        frame = Frame(self.builder, self.builder.source.scope_of(definition), instance, definition)
-        try:
-            for formal in definition.formals if isinstance(definition, s.Layer) else ():
-                if formal.axes is None:
-                    given = instance.options.get(formal.name)
-                    value = given if given is not None else static_value(frame, formal.default) if formal.default is not None else DYNAMIC
-                    if value is not DYNAMIC:
-                        frame.define(formal.name, value)
-            for st in definition.body:
-                if isinstance(st, s.Let):
-                    frame.run([st])
-                if isinstance(st, (s.Param, s.State)) and any(d.name == node.name for d in st.declarations):
-                    frame.run([st])
-                    return instance.parameters[node.name]
-        except Error:
-            pass
+        frame = Frame(self.builder, self.builder.source.scope_of(definition), instance, definition, location_of(node.span))
+        unknown: set[str] = set()  # names whose values the first call gives
+
+        def waits(part: s.Node) -> bool:
+            return not unknown.isdisjoint(s.names_in(part))
+
+        for formal in definition.formals if isinstance(definition, s.Layer) else ():
+            if formal.axes is not None:
+                unknown |= {formal.name, "...", *(axis.name for axis in formal.axes if isinstance(axis, s.Index))}
+            elif formal.name in instance.options:
+                frame.define(formal.name, instance.options[formal.name])
+            elif formal.default is None or waits(formal.default) or (value := static_value(frame, formal.default)) is DYNAMIC:
+                unknown.add(formal.name)
+            else:
+                frame.define(formal.name, value)
+        for st in definition.body:
+            if isinstance(st, s.Dims):
+                frame.run([st])
+            elif isinstance(st, s.Let):
+                late = [b for b in st.bindings if waits(b.value)]
+                unknown |= {b.name for b in late}
+                frame.run([s.Let(tuple(b for b in st.bindings if b not in late), span=st.span)])
+            elif isinstance(st, (s.Param, s.State)) and any(d.name == node.name for d in st.declarations) and not waits(st):
+                frame.run([st])
+                if node.name in instance.parameters or node.name in instance.absent:
+                    return self._attribute(node)
         raise NameError_(f"parameter '{node.name}' of {unparse(node.base)} does not exist before its first call", node.span,
                          help="its shape needs a dimension of a port: call the instance first")  # fmt: skip
 

@@ -349,8 +349,8 @@ def _in_place(old: ir.Value, value: ir.Value) -> bool:
     kernel = value.owner.opview
     if not isinstance(kernel, ops.Kernel) or kernel.kind not in ("map", "update", "contract", "reduce", "put", "product"):
         return False
-    base = _bases(kernel).get(list(kernel.results).index(value))
-    arguments = kernel.regions[0].blocks[0].arguments
+    block = kernel.regions[0].blocks[0]
+    base, arguments = _base(block.operations[-1].operands[value.result_number]), block.arguments
     for use in old.uses:
         user = use.owner.operation
         if user == kernel.operation:
@@ -418,9 +418,14 @@ def _is_stack(value: ir.Value) -> bool:
 
 def _bases(kernel: ops.Kernel) -> dict[int, int]:
     """Which operand each result that is put somewhere is written into."""
-    block = kernel.regions[0].blocks[0]
-    arguments, made = list(block.arguments), list(list(block.operations)[-1].operands)
-    return {made.index(op.results[0]): arguments.index(op.base) for op in block.operations if isinstance(op, ops.Put)}
+    ends = kernel.regions[0].blocks[0].operations[-1].operands
+    return {number: base for number, end in enumerate(ends) if (base := _base(end)) is not None}
+
+
+def _base(end: ir.Value) -> int | None:
+    """Which operand what a kernel yields is written into, if it is put somewhere."""
+    put = None if isinstance(end.owner, ir.Block) else end.owner.opview
+    return put.base.arg_number if isinstance(put, ops.Put) else None
 
 
 def _stays_at_its_point(argument: ir.Value) -> bool:

@@ -120,6 +120,8 @@ def _yaml_rules(text: str, file: str) -> list[Rule]:
     if not isinstance(rows, dict):
         raise SyntaxError_("the rules are a mapping from patterns to targets", span)
     dropped = rows.pop("drop", [])
+    if not isinstance(dropped, str | list):
+        raise SyntaxError_("drop takes a pattern, or a list of patterns", span)
     rules = [_rule(str(p), (), (), span) for p in ([dropped] if isinstance(dropped, str) else dropped)]
     return rules + [_parse_rule(str(source), str(rest), span) for source, rest in rows.items()]
 

@@ -152,6 +152,9 @@ def test_yaml_rules_and_unequal_splits(tmp_path):
     (tmp_path / "r.yaml").write_text("ab: a, b | split 0 2 3\ndrop: [j*]\n")
     s.load_weights(tmp_path / "w.npz", tmp_path / "r.yaml")
     assert list(s["a"]) == [0, 1] and list(s["b"]) == [2, 3, 4]
+    (tmp_path / "r.yaml").write_text("drop:\n")
+    with pytest.raises(SyntaxError_, match="drop takes a pattern, or a list of patterns"):
+        s.load_weights(tmp_path / "w.npz", tmp_path / "r.yaml")
 
 
 def test_everything_that_does_not_fit_is_told_at_once(tmp_path):
