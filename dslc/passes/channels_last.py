@@ -30,7 +30,7 @@ SAVED = 3 / 1024
 PER_BYTE = 2 / 13  # cycles of a multiprocessor a byte: a value in the other order is read once more and written once more
 VIEWS = (ops.View, ops.Reshape)
 # The same with vectors: cycles of a core's multiplying unit, of which there is at least one.
-PACKED = 0.05  # of a product's time goes by where its windows are packed place by place, with tests
+PACKED = 0.02  # of a product's time goes by for the borders of rows
 BORDERS = 2.0  # times as long takes a filter of one channel along rows of places, whose ends it has to test
 PER_BYTE_OF_VECTORS = 1 / 8
 

@@ -19,7 +19,7 @@ from dslc.core.dtypes import FLOAT32
 from dslc.ir import index
 from dslc.ir.contractions import roles_of
 from dslc.ir.index import Const, Dim, Expr
-from dslc.ir.mlir import vector
+from dslc.ir.mlir import arith, vector
 from dslc.ir.rows import Unsuited
 from dslc.ir.trace import Read, Test, Trace, factor_of
 
@@ -36,6 +36,9 @@ READ_HIGH, READ_WIDE, TERM = range(5, 8)  # further dims of the iteration space:
 COPIED = 8.0  # cycles for a vector of a band
 STORED = 6.0  # and of results
 BANDWIDTH = 32  # bytes a cycle from behind the second cache
+BAND_SHARE = 2  # of the second cache, one part is for a band
+PLAIN = 1.1  # cycles of a plain product for each that its multiplications take
+PACKED = (7.0, 14.0)  # and for a vector of its windows: of neighbouring places, of others
 
 
 def generate(request: Request, op: Any) -> Generated:
@@ -118,7 +121,7 @@ def _schedules(s: Sizes, taps: tuple[Taps, Taps], lanes: int, machine: Machine) 
         plane += lanes if plane % 256 == 0 else 0
         tasks = s.outer * -(-s.high // rows)
         used = FLOAT32.bytes * s.channels * phases * plane
-        if used > machine.l2 * 3 // 4 and rows > 1:
+        if used > machine.l2 // BAND_SHARE and rows > 1:
             return
         copied = s.channels * phases * (rows + tall.reach) * -(-row // lanes) * COPIED
         stored = s.filters * rows * -(-s.wide // lanes) * STORED
@@ -126,7 +129,7 @@ def _schedules(s: Sizes, taps: tuple[Taps, Taps], lanes: int, machine: Machine) 
         for nv in range(1, 9):
             tiles = -(-((rows - 1) * row + s.wide) // (nv * lanes))
             for mr in range(1, 10):
-                if mr <= s.filters and mr * nv + nv + 1 <= machine.registers:
+                if mr <= s.filters and mr * nv + nv + 1 <= machine.registers * gemm_schedule.LEFT // 32:
                     product = tiles * -(-s.filters // mr) * (s.terms * gemm_schedule.strip_cost(mr, nv, machine) + 3 * mr * nv)
                     cycles = tasks * (product + copied + stored + moved) * gemm_schedule.idling(tasks)
                     yield _Schedule(rows, mr, nv, lanes, row, plane, s.channels * phases, cycles)
@@ -143,7 +146,7 @@ class _Bands(Places):
         self.terms = [domain[d] for d in found.terms]
         self.of = Sizes(*(prod(domain[d] for d in axes) for axes in found.classes), prod(self.terms))
         s = min(_schedules(self.of, self.taps, self.lanes, self.machine), key=lambda s: s.cycles, default=None)
-        if s is None:
+        if s is None or s.cycles > self._plain():
             raise Unsuited
         self.schedule = s
         high, wide = self.taps
@@ -155,6 +158,14 @@ class _Bands(Places):
         self.laid_out = factor_of(self.filters.address, TERM) != 1
         if self.laid_out and factor_of(self.filters.address, OUTER) != 0:
             raise Unsuited
+
+    def _plain(self) -> float:
+        """Cycles of a product with windows that are packed."""
+        n = self.of
+        vectors = -(-n.high * n.wide // self.lanes)
+        products = n.filters * n.terms * n.high * n.wide / self.lanes / self.machine.fmas * PLAIN
+        tasks = n.outer * -(-vectors // 4)
+        return n.outer * (products + n.terms * vectors * PACKED[self.taps[1].stride > 1]) * gemm_schedule.idling(max(tasks, gemm_schedule.TASKS))
 
     def _place(self, found: _Windows, domain: Sequence[int]) -> None:
         """The axes of the result, and what the operands read, over this kernel's dims."""
@@ -281,7 +292,7 @@ class _Bands(Places):
 
             def load_b(k: Any, j: int) -> Value:
                 if j == 0:
-                    self._at = emit.iadd(first, emit.index_cast(table.load([emit.idx(k)]), index_type()))
+                    self._at = emit.iadd(first, arith.index_cast(index_type(), table.load([emit.idx(k)])))
                 return band.load([emit.iadd(self._at, j * s.lanes)], s.lanes)
 
             made = gemm.multiply(lambda i, k: rows.load([emit.iadd(starts[i], k)]), load_b, s.mr, s.nv, self.of.terms, [zero] * (s.mr * s.nv))
@@ -359,7 +370,7 @@ def _windows(request: Request, op: Any) -> _Windows:
         raise Unsuited
     along = [[factors[d] for factors, _ in forms] for d in range(len(domain))]  # type: ignore[misc]
     wide, high = columns[-1], next((d for d in reversed(columns[:-1]) if domain[d] > 1), None)
-    tap_wide, tap_high = (None if d is None else _tap_of(along, d, [u for u in terms if domain[u] > 1]) for d in (wide, high))
+    tap_wide, tap_high = (None if d is None else _tap_of(along, d, terms, domain) for d in (wide, high))
     if tap_wide is None and tap_high is None:
         raise Unsuited
     found = []
@@ -381,9 +392,13 @@ def _windows(request: Request, op: Any) -> _Windows:
     return _Windows(classes, terms, high, wide, (tap_high, tap_wide), (found[0], found[1]), places, filters)
 
 
-def _tap_of(along: Sequence[Sequence[int]], place: int, terms: Sequence[int]) -> int | None:
-    """The axis of taps that moves over the picture as an axis of places does."""
-    a = along[place]
-    found = [u for u in terms if any(a) and all(x * y >= 0 and bool(x) == bool(y) for x, y in zip(a, along[u]))
-             and all(a[0] * y == along[u][0] * x for x, y in zip(a, along[u]))]  # fmt: skip
-    return found[0] if len(found) == 1 else None
+def _tap_of(along: Sequence[Sequence[int]], place: int, terms: Sequence[int], domain: Sequence[int]) -> int | None:
+    """The axis of taps that moves over the picture as an axis of places does: the closest taps, within as many elements as there are places."""
+    moves = along[place]
+
+    def in_line(u: int) -> bool:
+        both = list(zip(moves, along[u]))
+        return domain[u] > 1 and all(x * y >= 0 and bool(x) == bool(y) for x, y in both) and all(moves[0] * y == along[u][0] * x for x, y in both)
+
+    found = [u for u in terms if moves[0] and in_line(u) and along[u][0] < moves[0] * domain[place]]
+    return min(found, key=lambda u: along[u][0], default=None)

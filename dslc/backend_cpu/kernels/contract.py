@@ -37,7 +37,7 @@ def generate(request: Request) -> Generated:
     """A blocked product, taps one by one where one side has no extent of its own (depthwise convolutions), Winograd's products where they pay, or a
     fold of products of integers."""
     ops = [op for op in request.body.ops if op.operation.name in CONTRACTIONS]
-    for special in (integers, depthwise, winograd, winograd_channels, *([bands] if __import__('os').environ.get('BANDS') else [])):
+    for special in (integers, depthwise, winograd, winograd_channels, bands):
         try:
             return special.generate(request, ops[0])
         except Unsuited:

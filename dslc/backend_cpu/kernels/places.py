@@ -147,13 +147,13 @@ def of(body: Body, op: Any, roles: Roles, columns: Node, lanes: int) -> Rows | N
         for d, e in zip(group, index.delinearize(Dim(dim), [domain[d] for d in group])):
             axes[d] = trace.tidy(e)
     axes[last] = Dim(PLACE)
-    by_elements = replaced(by_elements(read, last, step), axes, trace)
-    tests = by_elements.tests if step == 1 else (*by_elements.tests, Test(Dim(PLACE), fine))
+    whole = replaced(by_elements(read, last, step), axes, trace)
+    tests = whole.tests if step == 1 else (*whole.tests, Test(Dim(PLACE), fine))
     first: list[Expr] = [Const(0) if k == TERM else Dim(k) for k in range(4)]
     moves = [[factors[d] * (domain[d] - 1) for d in terms] for factors, _ in forms[1:]] + [[]]  # type: ignore[misc]
     reach = [(Test(trace.tidy(index.substitute(t.expr, first)), t.size), sum(min(m, 0) for m in by), sum(max(m, 0) for m in by))
              for t, by in zip(tests, moves)]  # fmt: skip
-    return Rows(trace, Read(read.dtype, read.operand, by_elements.address, tests), domain[last], step, tuple(reach))
+    return Rows(trace, Read(read.dtype, read.operand, whole.address, tests), domain[last], step, tuple(reach))
 
 
 def by_elements(read: Read, axis: int, step: int) -> Read:
