@@ -4,8 +4,8 @@ Any plan that is the program's order with repeats put in is right, as a reader s
 between them is an integer program (`moments`): its answer is put in, and where that holds too much somewhere, the integer program looks there too.
 Its least is the lower bound. Each answer is also repaired until it fits (repeats before the next use of what lies idle at the fullest moment), and
 repeats that are not needed are taken out. Where that finds nothing, other plans are repaired: the program itself, the kept sets of least cuts under a
-sweep of prices for a held byte, and segments between the narrowest moments. What is far from the bound is searched for better ones nearby. Where
-packing needs more, all is done again for fewer bytes.
+sweep of prices for a held byte, and segments between the narrowest moments. What is far from the bound is annealed (`annealing`), and so is the
+program itself then. Where packing needs more, all is done again for fewer bytes, from the plans that were met.
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ MOMENTS = 3  # that are looked at first
 GROWTH = 4  # places more that are looked at each time
 APART = 3  # tasks between them
 ROUNDS = 12  # of looking at more
-WORK = 7.0  # of all integer programs together, as they count it
-MOST, FIRST = 4.0, 15.0  # of one; of the first one, without which there is no bound
+WORK = 6.0  # of all integer programs together, as they count it
+MOST, FIRST = 3.2, 15.0  # of one; of the first one, without which there is no bound
 NEAR = 1 / 1000  # of the program's time: how far an answer may be above the least
 ROUGH = 1 / 400  # and where more is looked at than the first time
 LOOSE = 0.3  # of the least: an answer is never farther above it
-ATTEMPTS = 4  # at a plan whose buffers, packed, fit too
-PACKED = 3  # of these are packed
+LESS, MUCH_LESS = 200, 80  # of the room: such parts of it each next target is smaller by, at least and at most
+ATTEMPTS = 5  # at a plan whose buffers, packed, fit too
+PACKED = 2  # of these are packed
 HALVINGS = 4  # of what lies between the smallest arena and what a single task needs, to find a smaller one
 CUTS = 2  # of the least cuts, those that hold fewest bytes: from these too the smallest arena is looked for
 BELOW = (1.0, 0.96)  # of the target: what a plan that is repaired to less holds too much is then taken out again
 GOOD = 1 / 700  # of the program's time: a plan so near to the bound is taken at once
 ENOUGH = 1 / 200  # one that also fits when packed, so near, is not looked for again at a smaller target
-SHORT, LONG = 600_000, 1_800_000  # positions of plans that are looked at to better one that is not; and one that is not even that near
+SHORT, LONG = 600_000, 1_200_000  # positions of plans that are looked at to better one that is not; and one that is not even that near
 SEEDS = 300_000  # and to make one fit where the integer program gave none
 DEARER = 1.2  # times the best plan that fits: what costs so much is repaired no further
 SWEEP = 9  # prices of a held byte at each
@@ -63,17 +64,17 @@ def choose(line: Timeline, room: int) -> Choice | None:
     best: Choice | None = None
     target, looked = room, _Looked(outline(line), set(fullest_moments(line, room)))
     met: list[list[int]] = []  # the cheapest plans of the attempt before
-    for attempt in range(ATTEMPTS):  # each at a smaller target, so that what is left over when packed finds room
+    for _ in range(ATTEMPTS):  # each at a smaller target, so that what is left over when packed finds room
         plans, least_extra = looked.plans(line, target)
         bound = least_extra if target == room else bound
         if looked.hopeless and target == room:
             return None
         plans = sorted([*plans, *(again for plan in met for again in fitted(line, plan, target))], key=line.extra)
-        if not plans and not met:
+        if not plans:
             plans = _from_seeds(line, target)
         if plans and not _near(line, plans, bound, GOOD):
             near = _near(line, plans, bound, ENOUGH)
-            starts = plans[:1] if near or met else [plans[0], line.base]
+            starts = plans[:1] if near else _distinct([plans[0], met[0] if met else line.base])
             better = [plan for start in starts for plan in annealed(line, start, target, bound, SHORT if near else LONG)]
             plans = sorted([*(_pruned(line, plan, target) for plan in better), *plans], key=line.extra)
         met = plans[:PACKED] or met
@@ -88,7 +89,7 @@ def choose(line: Timeline, room: int) -> Choice | None:
             over = min(over or room, packing.total - room)
         if not over or (best is not None and _near(line, [best.plan], bound, ENOUGH)):
             break
-        target -= (1 + attempt) * over
+        target -= min(max(over, room // LESS), room // MUCH_LESS)
     if best is None:
         plan, packing = least(line)
         return Choice(plan, packing, line.extra(plan), bound) if packing.total <= room else None
