@@ -30,6 +30,10 @@ def pipeline(
     `aside`: bytes that a budget must leave to the target's kernels; `searched`: what was found for this program with other bytes set aside."""
     recipe = RECIPES[program]
     passes: list[Pass] = [Prune(recipe.roles), Simplify(), Hoist()]
+    if target.lowered:
+        from .passes.split_scores import SplitScores
+
+        passes.append(SplitScores())
     if target.lowered and not recipe.decodes:  # a decoder knows convolutions of single steps
         from .passes.spaced import Spaced
 
@@ -130,14 +134,14 @@ def _kernels(recipe: Recipe, elaborated: Any, target: Target, tuned: Mapping[str
     attention = Attention(target.workers(), target.few_rows and recipe.prepares)
     if not recipe.steps and not elaborated.builder.has_gradients:
         fewer: list[Pass] = [Launches()] if target.launches and recipe.prepares else []
-        return [attention, Fuse(), *fewer, Tile(tuned)]
+        return [attention, Fuse(target.pieces), *fewer, Tile(tuned)]
     from .passes.chunk import Chunk
     from .passes.recompute import Recompute
     from .passes.searched import Searched
 
     searched = searched or Searched()
     chunk = Chunk(budget, aside, target.workers() > 0, searched)
-    fusing: list[Pass] = [attention, chunk, Recompute(), Fuse()]
+    fusing: list[Pass] = [attention, chunk, Recompute(), Fuse(target.pieces)]
     if budget is None:
         return [*fusing, Tile(tuned)]
     from .passes.checkpoint import Checkpoint

@@ -23,7 +23,7 @@ class Target:
     those that a kernel may have, the cost model's first. `workers()` and `few_rows`: those of the pass `Attention`; `channels_last`: convolutions
     want values so on tensor cores; `lanes()`: float32 values in a vector, of a target that wants them so for its vectors' sake, else 0; `phases`:
     spaced ones are to be products; `lines`: products want weights so; `repeats`: its programs run again without the host (`DeviceProgram.again`);
-    `launches`: to launch a kernel costs more than small ones do."""
+    `launches`: to launch a kernel costs more than small ones do; `pieces`: parameters that are only read prepared leave the memory one by one."""
 
     name: str
     about: str
@@ -43,6 +43,7 @@ class Target:
     lines: bool = False
     repeats: bool = False
     launches: bool = False
+    pieces: bool = False
 
 
 def _compile_cpu(module: Any, timed: bool = False) -> Executable:
@@ -186,7 +187,8 @@ TARGETS = {
     t.name: t
     for t in (
         Target("cpu", "native code for this processor", True, _compile_cpu, _load, _cpu_fingerprint, _cpu_missing,
-               partial(_compile_cpu, timed=True), _cpu_device, _cpu_schedules, _cpu_workers, lanes=_cpu_lanes, phases=True, lines=True),
+               partial(_compile_cpu, timed=True), _cpu_device, _cpu_schedules, _cpu_workers, lanes=_cpu_lanes, phases=True, lines=True,
+               pieces=True),
         Target("reference", "numpy in float64: slow, the oracle", False, _compile_reference, _load_reference, lambda: "", lambda: None),
         _cuda_target("cuda", "CUDA kernels for the GPU of this machine", _found_arch, _gpu_missing, _gpu_device),
         *(_cuda_target(f"cuda:{a}", f"CUDA kernels for {a}", lambda a=a: a, _nvrtc_missing) for a in ARCHS),  # type: ignore[misc]

@@ -137,6 +137,7 @@ class Kernel:
 
 
 WAITS = "waits"  # a note: each kernel itself waits for the launches before it, so that it may be started while they run
+PIECES = "(pieces)"  # an input of a second program, bool: which of its parts run; and a note: the names of what each part reads, JSON
 READS = "reads"  # a note: the parameters and states that a program with `prepare` reads itself, one a line
 
 

@@ -260,10 +260,10 @@ class WholeValues:
         return [self.whole(a) for a in node.arguments], {k.name: self.whole(k.value) for k in node.keywords}
 
     def _builtin(self, name: str, node: s.Call) -> Any:
-        if name == "size":
+        if name in ("size", "rank"):
             value = static_value(self, node)  # type: ignore[arg-type]
             if value is DYNAMIC:
-                raise TypeError_("size takes an index, a dimension or a list", node.span)
+                raise TypeError_("size takes an index, a dimension or a list" if name == "size" else "rank takes a tensor by its name", node.span)
             return value
         if name == "categorical":
             raise ShapeError("categorical(...) without indices", node.span, help="name the axes that it draws from: categorical[v](logits[b, v])")
@@ -429,6 +429,19 @@ def _topk(frame: Any, name: str, arguments: list, keywords: dict, node: s.Call) 
     return Results(("values", "indices"), (Tensor(ops.slice_axis(values, axis, 0, k)), Tensor(ops.slice_axis(order, axis, 0, k))), "topk")
 
 
+def _fourier(frame: Any, name: str, arguments: list, keywords: dict, node: s.Call) -> Any:
+    """(re, im) of the transform, of the real re where im is not given; both come to one shape and one float type."""
+    tensors = _tensors(name, arguments, node)
+    aligned, like = broadcast_whole(tensors, name)
+    dtype = common_dtype([t.type for t in tensors], [0.0])
+    axis = _axis(keywords.get("axis", -1), like.rank, node)
+    if like.shape[axis] == 0:
+        raise ShapeError(f"{name} along an axis of no elements", node.span)
+    re, *rest = (materialize(v, like, dtype) for v in aligned)
+    im = rest[0] if rest else ops.full_like(re, 0)
+    return Results(("re", "im"), tuple(Tensor(v) for v in ops.FFT.of(re, im, axis=axis, inverse=name == "ifft")), name)
+
+
 def _int(frame: Any, name: str, arguments: list, keywords: dict, node: s.Call) -> Any:
     if isinstance(arguments[0], Tensor):
         return Tensor(ops.cast(arguments[0].value, dtypes.INT32))
@@ -438,5 +451,6 @@ def _int(frame: Any, name: str, arguments: list, keywords: dict, node: s.Call) -
 _SHAPED: dict[str, Callable] = {
     **{name: _reduce for name in fn.REDUCTIONS if name != "categorical"},
     **{name: _along for name in fn.ALONG},
+    **{name: _fourier for name in fn.FOURIER},
     "concat": _concat, "split": _split, "topk": _topk, "int": _int,
 }  # fmt: skip

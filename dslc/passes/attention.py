@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from dslc.ir import ops
-from dslc.ir.bodies import body_key
+from dslc.ir.bodies import body_key, locations_of
 from dslc.ir.mlir import func, ir
 from dslc.ir.op import POINTWISE, Op
 from dslc.ir.program import functions_of, slot_of
@@ -75,7 +75,7 @@ def _derive(block: ir.Block, options: Attention, notes: list[str]) -> None:
 def _scores(block: ir.Block, few_rows: bool) -> dict[ir.Value, Op]:
     """The contractions of a block that are scores, by their values."""
     found = (op for op in block.operations if isinstance(op, ops.Contract))
-    return {op.results[0]: op for op in found if _is_score(op) or (few_rows and _is_score_of_few(op))}
+    return {op.results[0]: op for op in found if is_score(op) or (few_rows and _is_score_of_few(op))}
 
 
 def _spaces(block: ir.Block, options: Attention, notes: list[str]) -> list[Space]:
@@ -97,7 +97,7 @@ def _spaces(block: ir.Block, options: Attention, notes: list[str]) -> list[Space
     return found
 
 
-def _is_score(op: ops.Contract) -> bool:
+def is_score(op: ops.Contract) -> bool:
     """A contraction that is at least as large as either operand, of few terms, with an axis of each operand alone. One of a weight without a batch
     axis is a projection: its result is kept."""
     a, b = op.types()
@@ -370,7 +370,7 @@ def _emit(order: Order, space: Space, group: _Group, notes: list[str]) -> None:
     if isinstance(found, str):
         notes.append(f"{line_of(space.root)}: not streamed: {found} ({', '.join(line_of(s) for s in group.sinks)})")
         return
-    kernel = _kernel(order, body, operands, results, fuse_locations([op.location for op in body]))
+    kernel = _kernel(order, body, operands, results, fuse_locations(locations_of(body)))
     for old, new in zip(results, kernel.results):
         order.replace(old, new)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from math import inf
 
 from .annealing import annealed, repeats_of
@@ -319,14 +320,14 @@ def _repairs(line: Timeline, plan: Sequence[int], target: int) -> Iterator[list[
         for t in range(fullest + 1, len(plan)):
             for b in line.tasks[plan[t]].reads:
                 next_use.setdefault(b, t)
+        turn = [0, *accumulate((n + 1 for n in plan), max)]  # the task whose turn it is at a place of the plan
         now = line.tasks[plan[fullest]].reads
         idle = []
         for b, size, first, last in lives:
             if b < 0 or not first < fullest < last or size < smallest or b in now or b not in next_use:
                 continue
             task, reader = line.tasks[line.maker[b]], next_use[b]
-            following = next((n for n in plan[reader:] if n > plan[fullest]), plan[reader])
-            if task.repeats and max(following, plan[reader]) <= task.until:
+            if task.repeats and turn[reader] <= task.until:
                 idle.append((task.seconds / size, line.maker[b], reader))
         over = sum(max(0, h - target) for h in held)
         best: tuple[float, list[int]] | None = None

@@ -22,7 +22,7 @@ from dslc.passes.annealing import annealed
 from dslc.passes.certificate import certify
 from dslc.passes.packing import Interval, pack
 from dslc.passes.plan import make_plan
-from dslc.passes.rematerialize import choose, least
+from dslc.passes.rematerialize import _repairs, choose, expanded, least
 from dslc.passes.timeline import Task, Timeline, profile
 from dslc.runtime.store import ParameterStore
 from dslc.targets import target_of
@@ -215,6 +215,17 @@ def test_small_programs_against_all_their_plans(seed):
             assert choice.bound <= least_extra + 1e-6 and choice.extra == pytest.approx(least_extra, abs=1e-9)
 
 
+@pytest.mark.parametrize("seed", [15, 21, 26, 73])
+def test_no_repair_runs_a_task_too_late(seed):
+    """Some tasks read what a later one overwrites, and the plan to repair has repeats at its fullest moment."""
+    line, rng = branching(seed), np.random.default_rng(seed)
+    tasks = [dataclasses.replace(t, until=int(rng.integers(n + 1, 12))) if rng.random() < 0.8 else t for n, t in enumerate(line.tasks)]
+    line = dataclasses.replace(line, tasks=tuple(tasks))
+    for at in range(3, 9):
+        for plan in _repairs(line, expanded(line, set(), at), 64 * 3):
+            certify(line, plan, pack(line.intervals(plan)))
+
+
 @pytest.mark.parametrize("model, factors", [("gpt", (1.15, 1.3)), ("unet", (1.2,))])
 def test_plans_of_whole_networks_are_within_a_point_of_the_bound(model, factors):
     """From so many times the least budget on, of all bytes, ports too; the sizes are those of the benchmark."""
@@ -261,7 +272,7 @@ def test_plans_where_six_values_are_read_again_far_away_are_within_a_point_of_th
 
 
 def test_annealing_finds_the_cheapest_plans_of_small_programs():
-    """From the program itself, which holds too much, in seven of eight cases. Plans that are met are legal and fit, and the same ones are met again."""
+    """From the program itself, which holds too much, in seven of eight cases. Plans that are met are legal and fit; the same ones are met again."""
     reached = []
     for line in map(branching, range(8)):
         for room in range(64 * 4, line.peak(line.base), 64):

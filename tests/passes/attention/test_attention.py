@@ -27,6 +27,8 @@ COUNTS: dict[str, tuple[int, int]] = {
     "by_hand": (1, 4),  # the gradient of the quotient sums rows once more
     "by_hand_window": (1, 4),  # so does the quotient here
     "difference": (3, 6),  # each softmax has its own maximum, then one kernel has both
+    "difference_axis": (3, 6),
+    "difference_pairs": (3, 7),  # by hand
     "dropout": (1, 5),  # without re-association
     "keys_first": (2, 5),  # the weights are normalized in a pass of their own
     "time_major": (2, 5),
@@ -234,6 +236,14 @@ def test_equal_layers_have_equal_kernels(program: str, expected: int) -> None:
         kernels = [k for k in kernels_in(elaborated.module) if k.kind == "attention"]
         assert len(kernels) == 4 * expected
         assert len({kernel_key(k) for k in kernels}) == expected
+
+
+def test_a_layer_whose_weights_are_written_leaves_the_others_alone() -> None:
+    """All layers share one mask, which is no reason to write the scores of all."""
+    shown = LAYERS.replace("* u[h, c, d])\n", "* u[h, c, d]), p\n").replace("x = x + look(x, 2)", "y, _ = look(x, 2)\n        x = x + y")
+    model = dslc.load(shown.replace("    repeat 4:\n", "    y, weights = look(x, 2)\n    x = x + y\n    output weights\n    repeat 4:\n"))
+    found, notes = kinds(model, "run")
+    assert found["attention"] == 4 and len(notes) == 1
 
 
 def test_projections_are_kept() -> None:
