@@ -260,13 +260,13 @@ train:
 
 @pytest.mark.slow
 def test_plans_where_six_values_are_read_again_far_away_are_within_a_point_of_the_bound():
-    """Repairs alone leave five points."""
+    """Repairs alone leave three points and a half."""
     layers = [f"h{k} = step(h{k - 1})" for k in range(1, 10)]
     layers += [f"g{k + 1} = step(concat({f'g{k}' if k else 'h9'}, h{k}, axis=1))" for k in range(6)]
     elaborated = lower(dslc.load(SKIPS.format(layers="\n".join(f"    {one}" for one in layers))), "step", target_of("cpu"))
     with elaborated.context, elaborated.location:
         line = Timeline.of(program_of(elaborated.module))
-    choice = choose(line, int(0.677 * line.peak(line.base)))
+    choice = choose(line, int(0.72 * line.peak(line.base)))
     certify(line, choice.plan, choice.packing)
     assert 0 < choice.bound <= choice.extra <= choice.bound + 0.01 * line.seconds
 
