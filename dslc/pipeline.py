@@ -124,20 +124,22 @@ def _kernels(recipe: Recipe, elaborated: Any, target: Target, tuned: Mapping[str
     from .passes.fuse import Fuse
     from .passes.launches import Launches
     from .passes.tile import Tile
+    from .passes.traffic import Traffic
 
     settings = elaborated.settings
     budget = settings.memory if recipe.steps and settings is not None else None
     attention = Attention(target.workers(), target.few_rows and recipe.prepares)
+    fuse: list[Pass] = [Fuse(), Traffic()] if target.launches else [Fuse()]
     if not recipe.steps and not elaborated.builder.has_gradients:
         fewer: list[Pass] = [Launches()] if target.launches and recipe.prepares else []
-        return [attention, Fuse(), *fewer, Tile(tuned)]
+        return [attention, *fuse, *fewer, Tile(tuned)]
     from .passes.chunk import Chunk
     from .passes.recompute import Recompute
     from .passes.searched import Searched
 
     searched = searched or Searched()
     chunk = Chunk(budget, aside, target.workers() > 0, searched)
-    fusing: list[Pass] = [attention, chunk, Recompute(), Fuse()]
+    fusing: list[Pass] = [attention, chunk, Recompute(), *fuse]
     if budget is None:
         return [*fusing, Tile(tuned)]
     from .passes.checkpoint import Checkpoint
