@@ -120,6 +120,7 @@ def _layouts(recipe: Recipe, model: Model, target: Target) -> list[Pass]:
 
 def _kernels(recipe: Recipe, elaborated: Any, target: Target, tuned: Mapping[str, str], aside: int, searched: Searched | None) -> list[Pass]:
     """Kernels, within the budget of a step where it has one, with their schedules."""
+    from .passes.at_hand import AtHand
     from .passes.attention import Attention
     from .passes.fuse import Fuse
     from .passes.launches import Launches
@@ -129,7 +130,8 @@ def _kernels(recipe: Recipe, elaborated: Any, target: Target, tuned: Mapping[str
     settings = elaborated.settings
     budget = settings.memory if recipe.steps and settings is not None else None
     attention = Attention(target.workers(), target.few_rows and recipe.prepares)
-    fuse: list[Pass] = [Fuse(), Traffic()] if target.launches else [Fuse()]
+    lighter: list[Pass] = [Traffic()] if budget is not None else [AtHand(), Traffic()]
+    fuse: list[Pass] = [Fuse(), *(lighter if target.launches else [])]
     if not recipe.steps and not elaborated.builder.has_gradients:
         fewer: list[Pass] = [Launches()] if target.launches and recipe.prepares else []
         return [attention, *fuse, *fewer, Tile(tuned)]

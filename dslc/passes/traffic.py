@@ -3,11 +3,11 @@ convolution in 16 bits, a mask from what it compares."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dslc.ir import ops
-from dslc.ir.mlir import func, ir
+from dslc.ir.mlir import ir
 from dslc.ir.op import Op
 from dslc.ir.program import arguments_of, functions_of, results_of
 from dslc.ir.types import fuse_locations, type_of
@@ -37,24 +37,16 @@ class Traffic:
 
     def run(self, module: ir.Module) -> None:
         for program in functions_of(module):
-            for made in reversed([op for op in program.entry_block.operations if isinstance(op, ops.Kernel)]):
-                _lighten(program, made, self.least)
-
-
-def _lighten(program: func.FuncOp, made: ops.Kernel, least: int) -> None:
-    """Has the readers of a kernel's results compute for themselves what is less to read so."""
-    if all(type_of(v).bytes < least for v in made.results):
-        return
-    inside = made.regions[0].blocks[0]
-    results = list(list(inside.operations)[-1].operands)
-    if not any(_price(v) is not None for v in results):
-        return
-    time = {op.operation: n for n, op in enumerate(program.entry_block.operations)}
-    arguments = {slot.name: v for slot, v in zip(arguments_of(program), program.entry_block.arguments)}
-    nexts = [(arguments[slot.name], v) for slot, v in results_of(program) if slot.name in arguments]
-    sharing = _Sharing(made, results, time, {a: time[v.owner] for a, v in nexts if not isinstance(v.owner, ir.Block)})
-    if sharing.settle() and sharing.saved() >= least and sharing.fits():
-        sharing.apply()
+            block = program.entry_block
+            *body, end = block.operations
+            arguments = {slot.name: v for slot, v in zip(arguments_of(program), block.arguments)}
+            nexts = {arguments[slot.name]: k for k, (slot, _) in enumerate(results_of(program)) if slot.name in arguments}
+            for made in reversed(body):
+                if isinstance(made, ops.Kernel) and any(type_of(v).bytes >= self.least for v in made.results):
+                    time = {op.operation: n for n, op in enumerate(block.operations)}
+                    sharing = _Sharing(made, time, end, nexts)
+                    if sharing.settle() and sharing.saved() >= self.least and sharing.fits():
+                        sharing.apply()
 
 
 def _price(value: ir.Value) -> int | None:
@@ -97,19 +89,22 @@ class _Cut:
 
 @dataclass
 class _Sharing:
-    """A kernel, the values that it yields, and what each of its readers computes again. `time`: the order of the block's ops; `replaced`: when the
-    next value of an argument is made. `kept`: yielded values that some reader goes on reading; `refused`: readers that would be too large."""
+    """A kernel, the values that it yields, and what each of its readers computes again. `time`: the order of the block's ops; `nexts`: which operand
+    of the block's end is the next value of an argument. `kept`: yielded values that some reader goes on reading; `refused`: readers that would be too
+    large."""
 
     made: ops.Kernel
-    results: list[ir.Value]
     time: Mapping[ir.Operation, int]
-    replaced: Mapping[ir.Value, int]
+    end: Op
+    nexts: Mapping[ir.Value, int]
+    results: list[ir.Value] = field(default_factory=list)
     readers: dict[ops.Kernel, dict[ir.Value, None]] = field(default_factory=dict)  # with what each reads, as yielded values
     kept: set[ir.Value] = field(default_factory=set)
     refused: set[ops.Kernel] = field(default_factory=set)
     cuts: dict[ops.Kernel, _Cut] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.results = list(list(self.made.regions[0].blocks[0].operations)[-1].operands)
         for inner, outer in zip(self.results, self.made.results):
             for use in outer.uses:
                 reader = use.owner.opview
@@ -163,12 +158,16 @@ class _Sharing:
         if outer is None:  # it would be written for the readers
             return 2 * size if self.made.kind in READERS else ENDLESS // 2
         if isinstance(value.owner, ir.Block):
-            end = self.replaced.get(outer)
-            if end is not None and end <= self.time[reader.operation]:
+            if self._is_replaced(outer, reader):
                 return ENDLESS // 2
             return 0 if outer in reader.operands else size
         sharers = sum(value in read for read in self.readers.values())
         return size if value in self.kept or outer not in reader.operands else size + size // sharers
+
+    def _is_replaced(self, argument: ir.Value, reader: ops.Kernel) -> bool:
+        """Whether the next value of an argument may lie in its place when a reader runs."""
+        owner = self.end.operands[self.nexts[argument]].owner if argument in self.nexts else None
+        return owner is not None and not isinstance(owner, ir.Block) and self.time[owner] <= self.time[reader.operation]
 
     def _outside(self, value: ir.Value) -> ir.Value | None:
         """A value of the maker's body as it is in memory, if it is there."""
@@ -227,7 +226,7 @@ class _Sharing:
         if not yielded:
             return {}
         with ir.InsertionPoint(self.made):
-            new = _rebuilt(self.made, list(self.made.operands), yielded)
+            new = rebuilt(self.made, yielded)
         found = dict(zip(yielded, new.results))
         for inner, outer in zip(self.results, self.made.results):
             if inner in found:
@@ -269,34 +268,38 @@ class _Cloner:
         return self.known[value]
 
 
-def _rebuilt(kernel: ops.Kernel, operands: Sequence[ir.Value], yielded: Sequence[ir.Value]) -> ops.Kernel:
-    """A kernel that yields other values of its body, without the operands that nothing reads then."""
-    cloned = _reaching(yielded)
-    used = [k for k, a in enumerate(kernel.regions[0].blocks[0].arguments) if a in cloned]
-    outer = list(dict.fromkeys(operands[k] for k in used))
-    folds = any(not isinstance(v.owner, ir.Block) and v.owner.opview.structure == "reduce" for v in cloned)
+def rebuilt(kernel: ops.Kernel, yielded: Sequence[ir.Value], read: Mapping[ir.Value, ir.Value] | None = None) -> ops.Kernel:
+    """A kernel, at the insertion point, that yields these values of another's body, without what they do not need. `read`: values of that body which
+    it reads from outside, and what they are there."""
+    read = dict(read or {})
+    needed = _reaching(yielded, read)
+    block = kernel.regions[0].blocks[0]
+    sources = {a: v for a, v in zip(block.arguments, kernel.operands) if a in needed} | {v: o for v, o in read.items() if v in needed}
+    outer = list(dict.fromkeys(sources.values()))
+    folds = any(not isinstance(v.owner, ir.Block) and v.owner.opview.structure == "reduce" for v in needed)
     kind = "map" if kernel.kind == "reduce" and not folds else kernel.kind
     with kernel.location:
         new = ops.Kernel.build(outer, [type_of(v) for v in yielded], kind, kernel.role)
         inside = dict(zip(outer, new.regions[0].blocks[0].arguments))
         with ir.InsertionPoint(new.regions[0].blocks[0]):
-            cloner = _Cloner({kernel.regions[0].blocks[0].arguments[k]: inside[operands[k]] for k in used})
-            for op in kernel.regions[0].blocks[0].operations:  # in their order
-                if any(v in cloned for v in op.results):
+            cloner = _Cloner({v: inside[o] for v, o in sources.items()})
+            for op in block.operations:  # in their order
+                if any(v in needed for v in op.results):
                     cloner.of(op.results[0])
             ops.Yield.of(*(cloner.of(v) for v in yielded))
+    new.attributes["role"] = ir.StringAttr.get(role_of(kind, list(new.regions[0].blocks[0].operations)[:-1]))
     return new
 
 
-def _reaching(values: Iterable[ir.Value]) -> set[ir.Value]:
-    """What values are made of, with the values themselves."""
+def _reaching(values: Iterable[ir.Value], ends: Container[ir.Value]) -> set[ir.Value]:
+    """What values are made of, with the values themselves; nothing is looked for behind `ends`."""
     found: set[ir.Value] = set()
     stack = list(values)
     while stack:
         v = stack.pop()
         if v not in found:
             found.add(v)
-            stack += [] if isinstance(v.owner, ir.Block) else v.owner.operands
+            stack += [] if isinstance(v.owner, ir.Block) or v in ends else v.owner.operands
     return found
 
 

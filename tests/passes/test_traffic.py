@@ -112,8 +112,8 @@ LINE = TensorType(FLOAT32, (512,))
 
 
 def chain(extra: int, replaced: bool) -> ir.Module:
-    """%n, %s = kernel map (%x, %m) { x - m in float32; the same in 16 bits }, and a kernel of `extra` more ops that sums over %n. Where `replaced`, the
-    next value of m is made between them."""
+    """%n, %s = kernel map (%x, %m) { x - m in float32; the same in 16 bits }, and a kernel of `extra` more ops that sums over %n. Where `replaced`,
+    the next value of m is made between them."""
     module = ir.Module.create()
     slots = [Slot("x", "input", TensorType(BFLOAT16, (512, 512))), Slot("m", "param", LINE)]
     made = start_program(module, "main", slots)
