@@ -100,13 +100,16 @@ class Builder:
         self.total_steps: int | None = None  # of the run, where the schedules know it
         self.labels: dict[ir.Value, tuple[str, ...]] = {}  # names of axes, for messages
         self.input_axes: dict[ir.Value, tuple[str, ...]] = {}  # names of axes, as declared
+        self._scalars: dict[str, ir.Value] = {}
         self.lines: dict[ir.Value, int] = {}  # where a value was defined, for messages
 
     # --- arguments
 
     def scalar(self, name: str) -> ir.Value:
         """`seed`, `step` or `microbatch`."""
-        return scalar(self.program, name)
+        if name not in self._scalars:
+            self._scalars[name] = scalar(self.program, name)
+        return self._scalars[name]
 
     def counter(self) -> ir.Value:
         """The random counter of a call: step * 256 + microbatch."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from math import prod
 from typing import Any
 
 from .mlir import ir
-from .ops import Kernel
+from .op import Op
+from .ops import Constant, Iota, Kernel, Reshape, View
 from .trace import Body
 from .types import spans_of, type_of
 
@@ -59,9 +60,14 @@ def identifier(role: str) -> str:
     return re.sub(r"\W+", "_", role).strip("_") or "kernel"
 
 
+def locations_of(body: Sequence[Op]) -> list[ir.Location]:
+    """Where what a kernel computes comes from. Constants, indices and views, which many lines share, count where it does nothing else."""
+    return [op.location for op in body if not isinstance(op, (Constant, Iota, View, Reshape))] or [op.location for op in body]
+
+
 def lines_of(kernel: Kernel) -> tuple[str, ...]:
     """`file:line` of everything that a kernel computes."""
-    locations: list[ir.Location] = [op.location for op in kernel.regions[0].blocks[0].operations]
+    locations = locations_of(Body.of(kernel.regions[0].blocks[0]).ops)
     places = [f"{s.file}:{s.line}" for location in (*locations, kernel.location) for s in spans_of(location)]
     return tuple(dict.fromkeys(places))
 

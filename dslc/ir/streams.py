@@ -8,7 +8,7 @@ Contractions may also cross the stream, and fold the axis that tasks are blocks 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -28,41 +28,63 @@ FOLDS = (ops.Reduce, ops.Contract)
 # ---- which axis of the tile space is which axis of a value ----------------------------------------------------------------------------
 
 
+def axes_of(roots: Sequence[ir.Value]) -> dict[ir.Value, Axes]:
+    """The axes of every value connected with these, counted as the first one's own. A root whose tiles meet those before in a mask alone, or another
+    value that only enters, is counted by it; one that does not meet them is missing."""
+    found = axes_from(roots[0])
+    for root in roots[1:]:
+        if root in found:
+            continue
+        theirs = axes_from(root)
+        met = next((v for v, axes in theirs.items() if None not in axes and None not in found.get(v, (None,))), None)
+        if met is not None:
+            place: dict[int | None, int | None] = {None: None, **dict(zip(theirs[met], found[met]))}
+            found |= {v: tuple(place[a] for a in axes) for v, axes in theirs.items() if v not in found}
+    return found
+
+
 def axes_from(root: ir.Value) -> dict[ir.Value, Axes]:
-    """The axes of every value that elementwise ops and permuting views connect with `root`, whose own axes are counted."""
+    """The axes of every value that elementwise ops and permuting views connect with `root`, whose own axes are counted: what is made from it, what
+    that is made of, and what is made of the contractions among these. What only enters (a mask) leads no further: other layers may share it."""
     found: dict[ir.Value, Axes] = {root: tuple(range(type_of(root).rank))}
+    made = {root}
     stack = [root]
 
-    def note(value: ir.Value, axes: Axes) -> None:
-        if value not in found:
-            found[value] = axes
+    def note(value: ir.Value, axes: Axes, from_tile: bool) -> None:
+        new = value not in found
+        if from_tile and value not in made:
+            made.add(value)
+            new = True
+        if new:
+            found.setdefault(value, axes)
             stack.append(value)
 
     while stack:
         value = stack.pop()
         axes, shape = found[value], type_of(value).shape
-        for use in value.uses:
+        for use in value.uses if value in made else ():
             user = use.owner.opview
-            made = _passed(user, axes, shape)
-            if made is not None:
-                note(user.results[0], made)
-        owner = value.owner
-        if isinstance(owner, ir.Block):
-            continue
-        op = owner.opview
-        if op.structure == "elementwise":
-            for operand in op.operands:
-                if type_of(operand).shape == shape:
-                    note(operand, axes)
-        elif isinstance(op, ops.View):
-            order = permutation(op)
-            if order is not None:
-                back: list[int | None] = [None] * type_of(op.x).rank
-                for k, a in enumerate(order):
-                    if a is not None:
-                        back[a] = axes[k]
-                note(op.x, tuple(back))
+            passed = _passed(user, axes, shape)
+            if passed is not None:
+                note(user.results[0], passed, True)
+        for operand, its in _back(value, axes, shape):
+            note(operand, its, not isinstance(operand.owner, ir.Block) and isinstance(operand.owner.opview, ops.Contract))
     return found
+
+
+def _back(value: ir.Value, axes: Axes, shape: tuple[int, ...]) -> Iterator[tuple[ir.Value, Axes]]:
+    """The operands of the op that makes a value with these axes, where they are the same tile, and their axes."""
+    if isinstance(value.owner, ir.Block):
+        return
+    op = value.owner.opview
+    if op.structure == "elementwise":
+        yield from ((operand, axes) for operand in op.operands if type_of(operand).shape == shape)
+    elif isinstance(op, ops.View) and (order := permutation(op)) is not None:
+        back: list[int | None] = [None] * type_of(op.x).rank
+        for k, a in enumerate(order):
+            if a is not None:
+                back[a] = axes[k]
+        yield op.x, tuple(back)
 
 
 def _passed(user: Any, axes: Axes, shape: tuple[int, ...]) -> Axes | None:
@@ -185,7 +207,7 @@ class _Finder:
         if not self.sources or not self.sinks:
             raise Unsuited("no chain of contractions")
         root = self.sources[0].results[0]
-        self.axes = axes_from(root)
+        self.axes = axes_of([s.results[0] for s in self.sources])
         if any(s.results[0] not in self.axes for s in self.sources):
             raise Unsuited("contractions over different points")
         self.shape = type_of(root).shape

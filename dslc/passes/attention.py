@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from dslc.ir import ops
-from dslc.ir.bodies import body_key
+from dslc.ir.bodies import body_key, locations_of
 from dslc.ir.mlir import func, ir
 from dslc.ir.op import POINTWISE, Op
 from dslc.ir.program import functions_of, slot_of
@@ -370,7 +370,7 @@ def _emit(order: Order, space: Space, group: _Group, notes: list[str]) -> None:
     if isinstance(found, str):
         notes.append(f"{line_of(space.root)}: not streamed: {found} ({', '.join(line_of(s) for s in group.sinks)})")
         return
-    kernel = _kernel(order, body, operands, results, fuse_locations([op.location for op in body]))
+    kernel = _kernel(order, body, operands, results, fuse_locations(locations_of(body)))
     for old, new in zip(results, kernel.results):
         order.replace(old, new)
 

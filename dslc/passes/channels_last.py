@@ -258,9 +258,14 @@ def _gathered(conv: ops.Conv, of_filters: bool) -> float:
 
 def _spared(conv: ops.Conv, lanes: int) -> float:
     """Cycles of a core's vectors, each for as many products as it has lanes: by how many fewer are there along channels than along places."""
-    size = conv.type.shape[3:]
-    products = conv.type.size * prod(type_of(conv.w).shape[2:]) * conv.type.dtype.bytes / (4 * lanes)
-    before = BORDERS / _filled(size[-1], conv, lanes) if _is_alone(conv) else (1 + PACKED) / _filled(prod(size), conv, lanes)
+    *_, row = size = conv.type.shape[3:]
+    products = conv.type.size * prod(type_of(conv.w).shape[2:]) * conv.type.dtype.bytes / (4 * lanes * prod(conv.spacing))
+    if _is_alone(conv):
+        before = BORDERS / _filled(row, conv, lanes)
+    elif conv.spacing[-1] > 1:  # a phase's places are neighbours along a row alone
+        before = (1 + PACKED) / _filled(-(-row // conv.spacing[-1]), conv, lanes)
+    else:
+        before = (1 + PACKED) / _filled(prod(size), conv, lanes)
     return products * (before - 1 / _filled(_together(conv), conv, lanes))
 
 

@@ -15,6 +15,7 @@ from itertools import pairwise
 
 from dslc.core.dtypes import FLOAT32
 from dslc.ir import ops
+from dslc.ir.bodies import locations_of
 from dslc.ir.mlir import ir
 from dslc.ir.op import POINTWISE, Op
 from dslc.ir.program import arguments_of, functions_of, results_of
@@ -25,6 +26,7 @@ from .prune import remove_dead
 from .simplify import maker
 
 MAX_OPS = 60  # of a kernel: beyond, compile time grows and nothing is gained
+MAX_STEPS = 100  # in search of a path from one op to another
 
 
 @dataclass(frozen=True)
@@ -192,20 +194,29 @@ class Graph:
     def successors(self, group: int) -> set[int]:
         return {self.group_of[c] for n in self.groups[group] for c in self.consumers[n]} - {group}
 
+    def predecessors(self, group: int) -> set[int]:
+        return {self.group_of[p] for n in self.groups[group] for p, _ in self.uses[n]} - {group}
+
     def makes_cycle(self, a: int, b: int) -> bool:
-        """True where a path leads from group a to group b through a third one."""
-        last = max(self.groups[b])
-        stack = [g for g in self.successors(a) if g != b]
-        seen = set(stack)
-        while stack:
-            g = stack.pop()
-            for s in self.successors(g):
-                if s == b:
-                    return True
-                if s not in seen and min(self.groups[s]) < last:
-                    seen.add(s)
-                    stack.append(s)
-        return False
+        """True where a path leads from group a to group b through a third one, and where none was found in `MAX_STEPS` from either end: between the
+        two lies most of a deep network then. As a rule one end has soon no further to go."""
+        first, last = min(self.groups[a]), max(self.groups[b])
+        below, above = list(self.successors(a) - {b}), list(self.predecessors(b) - {a})
+        from_a, to_b = set(below), set(above)
+        if not from_a.isdisjoint(to_b):
+            return True
+        for k in range(MAX_STEPS):
+            if k >= len(below) or k >= len(above):
+                return False
+            down = {s for s in self.successors(below[k]) - from_a if min(self.groups[s]) < last}
+            from_a |= down
+            up = {p for p in self.predecessors(above[k]) - to_b if max(self.groups[p]) > first}
+            to_b |= up
+            if not down.isdisjoint(to_b) or not up.isdisjoint(from_a):
+                return True
+            below += down
+            above += up
+        return True
 
     def undoes(self, a: int, b: int) -> bool:
         """True where merging group a into group b puts a value that is computed anew beside what it was to be computed from."""
@@ -273,13 +284,13 @@ class Graph:
         return True
 
     def _follows_a_fold(self, op: int, group: set[int]) -> bool:
-        """Whether an op depends on a group through another that is not pointwise."""
+        """Whether an op depends on a group through another that is not pointwise, or lies too far from it to be looked at."""
         first = min(group)
         stack = [(p, False) for p, _ in self.uses[op]]
         seen = set(stack)
         while stack:
             n, folded = stack.pop()
-            if n in group and folded:
+            if (n in group and folded) or len(seen) > MAX_STEPS:
                 return True
             if n < first or n in group:
                 continue
@@ -497,8 +508,7 @@ def _kernel(graph: Graph, members: list[int], end: Op, replaced: dict[ir.Value, 
     kind = "update" if graph.group_of[members[0]] in graph.updates else kind_of(graph, set(members))
     assert kind is not None
     types: list[TensorType] = [type_of(v) for v in outputs]
-    location = fuse_locations([op.location for op in body])
-    with ir.InsertionPoint(end), location:
+    with ir.InsertionPoint(end), fuse_locations(locations_of(body)):
         kernel = ops.Kernel.build([replaced.get(v, v) for v in operands], types, kind, role_of(kind, body))
         block = kernel.regions[0].blocks[0]
         swap: dict[ir.Value, ir.Value] = dict(zip(operands, block.arguments))

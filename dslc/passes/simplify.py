@@ -81,7 +81,8 @@ def _merge(op: Op, seen: dict[tuple, Op]) -> None:
     first = seen.setdefault(key, op)
     if first.operation == op.operation:
         return
-    first.operation.location = fuse_locations([first.location, op.location])
+    if not isinstance(op, (ops.Constant, ops.Iota, ops.View, ops.Reshape)):  # which all layers may share: not the lines that anything comes from
+        first.operation.location = fuse_locations([first.location, op.location])
     for old, new in zip(op.results, first.results):
         old.replace_all_uses_with(new)
     op.operation.erase()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cmp_to_key
 
 from dslc.ir import ops
 from dslc.ir.mlir import ir
 from dslc.ir.op import Op
-from dslc.ir.streams import FOLDS, Axes, axes_from
+from dslc.ir.streams import FOLDS, Axes, axes_of
 from dslc.ir.types import spans_of, type_of
 
 from .precision import rounding, through_rounding
+
+MOVES = (ops.View, ops.Reshape, ops.Cast)
 
 
 @dataclass
@@ -29,14 +31,17 @@ class Space:
     @staticmethod
     def of(root: Op, roots: Mapping[ir.Value, Op]) -> Space:
         """`roots`: the scores of a block by their values."""
-        axes = axes_from(root.results[0])
-        space = Space(root, axes, set(), in_order(roots[v] for v in axes if v in roots))
+        space = Space(root, {}, set(), [root])
+        space.grow()
+        near = {root.results[0]: None, **{v: None for fold in (root, *space.sinks) for v in _products_of_its_matrices(fold)}}
+        space.axes = axes_of([v for v in near if v in roots])
+        space.scores = in_order(roots[v] for v in space.axes if v in roots)
         space.grow()
         return space
 
     def grow(self) -> None:
         """Fills in tiles, sinks and escapes."""
-        self.axes = axes_from(self.root.results[0])
+        self.axes = axes_of([self.root.results[0], *(s.results[0] for s in self.scores)])
         self.tiles, sinks, escapes = set(), {}, {}
         stack = [s.results[0] for s in self.scores]
         while stack:
@@ -252,6 +257,28 @@ def line_of(op: Op) -> str:
     """Where an op comes from, for notes."""
     spans = spans_of(op.location)
     return f"line {spans[-1].line}" if spans else "?"
+
+
+def _products_of_its_matrices(fold: Op) -> Iterator[ir.Value]:
+    """The contractions that read an operand of this one too, through views and casts: a gradient's scores are made of values that its folds read."""
+    stack, seen = [_matrix(v) for v in fold.operands if isinstance(fold, ops.Contract)], set[ir.Value]()
+    while stack:
+        value = stack.pop()
+        if value in seen:
+            continue
+        seen.add(value)
+        for use in value.uses:
+            user = use.owner.opview
+            if isinstance(user, ops.Contract):
+                yield user.results[0]
+            elif isinstance(user, MOVES):
+                stack.append(user.results[0])
+
+
+def _matrix(value: ir.Value) -> ir.Value:
+    while not isinstance(value.owner, ir.Block) and isinstance(value.owner.opview, MOVES):
+        value = value.owner.opview.operands[0]
+    return value
 
 
 def _factors(value: ir.Value) -> list[ir.Value]:

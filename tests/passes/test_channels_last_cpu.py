@@ -165,3 +165,16 @@ def test_to_bring_pictures_into_the_order_has_its_price(monkeypatch: pytest.Monk
     monkeypatch.undo()
     model = dslc.load("model M:\n    input x[1, 96, 56, 56]\n    output y = depthwise_conv2d(x, pad=1)\n")
     assert [kernel.kind for kernel in compile_program(model, "run", "cpu").kernels] == ["contract"]
+
+
+@pytest.mark.parametrize("picture, along", [(8, True), (64, False)])
+def test_transposed_convolutions_of_short_rows_are_products_along_channels(picture: int, along: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A phase's places lie side by side in a row alone: half of 16 lanes are at work with eight, all with 64."""
+    monkeypatch.undo()
+    text = f"model M:\n    input x[1, 16, {picture}, {picture}]\n    output y = conv_transpose2d(x, 16, kernel=4, stride=2, pad=1)\n"
+    model = dslc.load(text)
+    before = lower(model, "run", TARGET, after="scale_weights", tuned={})
+    with before.context, ir.Location.unknown(before.context):
+        ChannelsLast(16).run(before.module)
+        products = [op for op in program_of(before.module).entry_block.operations if isinstance(op, ops.Contract)]
+    assert bool(products) == along

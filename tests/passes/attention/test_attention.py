@@ -236,6 +236,14 @@ def test_equal_layers_have_equal_kernels(program: str, expected: int) -> None:
         assert len({kernel_key(k) for k in kernels}) == expected
 
 
+def test_a_layer_whose_weights_are_written_leaves_the_others_alone() -> None:
+    """All layers share one mask, which is no reason to write the scores of all."""
+    shown = LAYERS.replace("* u[h, c, d])\n", "* u[h, c, d]), p\n").replace("x = x + look(x, 2)", "y, _ = look(x, 2)\n        x = x + y")
+    model = dslc.load(shown.replace("    repeat 4:\n", "    y, weights = look(x, 2)\n    x = x + y\n    output weights\n    repeat 4:\n"))
+    found, notes = kinds(model, "run")
+    assert found["attention"] == 4 and len(notes) == 1
+
+
 def test_projections_are_kept() -> None:
     """Products with weights of any rank, longer than their operands or not, are contractions of their own."""
     found, notes = kinds(dslc.load(BLOCK), "run")
