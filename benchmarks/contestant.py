@@ -40,7 +40,7 @@ def _peer(name: str, threads: int) -> Peer:
         from .peers import dslc_peer
 
         return {
-            "dslc": Peer(partial(dslc_peer.prepare, threads=threads, memory=budget), libraries=dslc_peer.libraries),
+            "dslc": Peer(partial(dslc_peer.prepare, threads=threads, memory=budget), dslc_peer.stored, libraries=dslc_peer.libraries),
             "dslc.onnx": Peer(partial(dslc_peer.prepare_graph, threads=threads), onnx_graph.made, ("forward",), dslc_peer.libraries),
             "dslc.package": Peer(partial(dslc_peer.prepare_package, threads=threads), dslc_peer.package, ("forward",)),
         }[name]

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .commands.show import emit, listener, numbers, say
+from .commands.show import emit, listening, numbers, say
 from .core.errors import DataError, Error, NameError_
 
 INTERRUPTED = 130  # the exit status after Ctrl-C
@@ -97,9 +97,9 @@ def train(
         if value is not None and name in given:
             raise NameError_(f"--{name} and --set {name}=... say the same: give one of them")
         given |= {name: value} if value is not None else {}
-    result = command(
-        spec, overrides=given, target=target, run=run, resume=resume, weights=weights, map=map, fit=fit, tune=duration(tune), listener=listener(json)
-    )
+    seconds = duration(tune)
+    with listening(json) as told:
+        result = command(spec, overrides=given, target=target, run=run, resume=resume, weights=weights, map=map, fit=fit, tune=seconds, listener=told)
     if isinstance(result, Interrupted):
         say(f"interrupted: {result.how_to_resume}")
         sys.exit(INTERRUPTED)
@@ -306,7 +306,8 @@ def compile(
 
     seconds = duration(tune)
     model, target = open_model(spec, overrides(set), target, weights, map)
-    tune_first(with_length(model), [known_program(program)], target, seconds, listener(json), at_bounds=False)
+    with listening(json) as told:
+        tune_first(with_length(model), [known_program(program)], target, seconds, told, at_bounds=False)
     _written(json, Path(out), build(model, program, target, Path(out), has_weights(spec, weights)))
 
 
@@ -325,9 +326,9 @@ def bench(
 
     from .commands import bench as commands
 
-    found = commands.bench(
-        spec, program=program, overrides=overrides(set), target=target, seconds=seconds, tune=duration(tune), listener=listener(json)
-    )
+    given, tuned = overrides(set), duration(tune)
+    with listening(json) as told:
+        found = commands.bench(spec, program=program, overrides=given, target=target, seconds=seconds, tune=tuned, listener=told)
     if not json:
         print(commands.table(found))
         return
@@ -352,12 +353,13 @@ def profile(
     """Where the time of a call goes: by kernel and by line, with shares of what the machine can do."""
     from .commands import profile as commands
 
-    given = overrides(set)
-    model, found = commands.measure(
-        spec, program=program, overrides=given, target=target, weights=weights, map=map, seconds=seconds, tune=duration(tune), listener=listener(json)
-    )
-    told = commands.figures(model, found)
-    emit("profile", **told) if json else print(commands.table(told))
+    given, tuned = overrides(set), duration(tune)
+    with listening(json) as told:
+        model, found = commands.measure(
+            spec, program=program, overrides=given, target=target, weights=weights, map=map, seconds=seconds, tune=tuned, listener=told
+        )
+    figures = commands.figures(model, found)
+    emit("profile", **figures) if json else print(commands.table(figures))
     if trace is not None:
         commands.write_trace(found, Path(trace))
         _written(json, Path(trace), [Path(trace)])

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from .core import cache, measured
 from .core.errors import BudgetError, Error, NameError_, did_you_mean
-from .core.executable import READS, TIMES, Executable, from_bytes, to_bytes
+from .core.executable import PIECES, READS, TIMES, Executable, from_bytes, to_bytes
+from .core.stack import deep
 from .recipes import OF_ANY_LENGTH, RECIPES
 from .targets import Target, target_of
 
@@ -66,7 +67,7 @@ def lower(
     from .ir.program import program_of, set_name
     from .pipeline import pass_names, pipeline
 
-    with elaborated.context, elaborated.location:
+    with elaborated.context, elaborated.location, deep():
         passes = pipeline(model, elaborated, program, target, tuned, aside, searched)
         names = pass_names(passes)
         known = ["elaborate", *names]
@@ -161,12 +162,15 @@ def _bytes(executable: Executable) -> int:
 
 def _compiled(module: Any, target: Target) -> Executable:
     """The executable of a module, with that of its second function where it has one."""
+    from .passes import pieces
     from .passes.prepare import split
 
     second = split(module)
     executable = _noted(target.compile(module), module)
     if second is None:
         return executable
+    if target.pieces:
+        pieces.Pieces(pieces.BYTES).run(second)
     notes = {**executable.notes, READS: "\n".join(_read_by(module))}
     return replace(executable, prepare=to_bytes(_noted(target.compile(second), second)), notes=notes)
 
@@ -185,12 +189,14 @@ def _noted(executable: Executable, module: Any) -> Executable:
     from .passes.bounded import NOTE as LENGTHS
     from .passes.checkpoint import NOTE
     from .passes.notes import notes_of
+    from .passes.pieces import NOTE as PARTS
 
     attributes = module.operation.attributes
     writes = "\n".join(s.name for s, _ in results_of(program_of(module)) if s.role in ("param", "state"))
     told = {name: attributes[note].value for name, note in (("memory", NOTE), ("lengths", LENGTHS)) if note in attributes}
     chunks = {"chunks": "; ".join(lines)} if (lines := notes_of(module, "chunk")) else {}
-    return replace(executable, notes={**executable.notes, "writes": writes, **told, **chunks})
+    parts = {PIECES: lines[0]} if (lines := notes_of(module, PARTS)) else {}
+    return replace(executable, notes={**executable.notes, "writes": writes, **told, **chunks, **parts})
 
 
 def compile_program(
@@ -212,6 +218,9 @@ def compile_program(
             pass  # damaged: compile again
     executable = compile_anew(model, program, target_name, fetch, timed, tuned, sized)
     cache.put(name, to_bytes(executable))
+    from .ir.mlir import rest
+
+    rest()
     return executable
 
 

@@ -49,6 +49,8 @@ class Model:
         self.tuner: Tuner | None = None  # measures programs of bounded dimensions when they are first made
         self.source = load_program(spec, self.overrides)
         self.checked = self.elaborate(training=True)  # the first error of the file ends here
+        if any(p.initializer.values is not None for p in self.checked.parameters):
+            _ = self.params  # what a file says is read with it
         settings = self.checked.settings
         if settings and (settings.data or settings.eval):
             from .runtime.data.sources import check_name
@@ -108,7 +110,10 @@ class Model:
         kept = [("param", p) for p in self.checked.parameters] + [("state", s) for s in self.checked.states]
         store = ParameterStore([Entry(p.path, role, p.type.dtype, p.type.shape, p.span.line) for role, p in kept])
         made = initial_values(self.checked, seed)
+        store.read_from({p.path: p.initializer.values.read_into for _, p in kept if p.initializer.values is not None})
         for _, p in kept:
+            if p.initializer.values is not None:
+                continue
             if p.initializer.drawn:  # only where nobody gives other values first
                 store.moved(p.path, partial(_fill, made[p.path]))
             else:
@@ -134,7 +139,8 @@ class Model:
         from .passes.train_step import Line, TrainStep
 
         settings = elaborated.settings
-        if settings is None or not settings.lines():
+        changes = elaborated.builder.next_parameters or elaborated.builder.next_states
+        if settings is None or not (settings.lines() or changes):
             raise TrainingError("the model has no train block with an optimizer", help="add one: train: optimizer adamw(lr=1e-3)")
         clip = settings.clip
         return TrainStep(

@@ -380,19 +380,22 @@ WRITERS: dict[type[Op], Callable[..., str | tuple[str, ...]]] = {
 
 
 def to_onnx(model: Model) -> onnx.ModelProto:
-    """The model's `run` program with its weights as they are now; inputs and outputs keep their names. UnsupportedOp names every op that has no
-    form in ONNX."""
+    """The model's `run` program with its weights as they are now; inputs and outputs keep their names, but an output with an input's name, where ONNX
+    knows one value of a name: that is NAME_out. UnsupportedOp names every op that has no form in ONNX."""
     lowered = lower(model, "run", target_of("reference"))
     with lowered.context, lowered.location:
         program = program_of(lowered.module)
         w = Writer()
         inputs = []
+        results = [(slot, value) for slot, value in results_of(program) if slot.role == "output"]
+        taken = {slot.name for slot, _ in results}
         for slot, value in zip(arguments_of(program), program.entry_block.arguments):
             w.names[value] = slot.name
             if slot.role == "input":
                 inputs.append(helper.make_tensor_value_info(slot.name, of_dtype(slot.type.dtype).code, slot.type.shape))
             elif slot.role in ("param", "state"):
-                w.constants.append(numpy_helper.from_array(np.asarray(model.params[slot.name]), slot.name))
+                w.names[value] = f"{slot.name}.kept" if slot.name in taken else slot.name
+                w.constants.append(numpy_helper.from_array(np.asarray(model.params[slot.name]), w.names[value]))
             else:  # the step and what draws depend on: 0 where nothing is trained
                 w.names[value] = w.constant(np.zeros((), slot.type.dtype.numpy))
         for op in program.entry_block.operations:
@@ -402,10 +405,10 @@ def to_onnx(model: Model) -> onnx.ModelProto:
             places = [s for op in w.gaps.values() for s in spans_of(op.location)][:1]
             raise UnsupportedOp(f"{', '.join(name.removeprefix('nn.') for name in w.gaps)} cannot be exported to ONNX", places)
         outputs = []
-        for slot, value in results_of(program):
-            if slot.role == "output":
-                w.nodes.append(helper.make_node("Identity", [w.names[value]], [slot.name]))
-                outputs.append(helper.make_tensor_value_info(slot.name, of_dtype(slot.type.dtype).code, slot.type.shape))
+        for slot, value in results:
+            name = f"{slot.name}_out" if any(port.name == slot.name for port in inputs) else slot.name
+            w.nodes.append(helper.make_node("Identity", [w.names[value]], [name]))
+            outputs.append(helper.make_tensor_value_info(name, of_dtype(slot.type.dtype).code, slot.type.shape))
         graph = _needed(helper.make_graph(w.nodes, model.name, inputs, outputs, w.constants))
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="dslc", ir_version=9)
     onnx.checker.check_model(proto, full_check=True)

@@ -30,6 +30,10 @@ def pipeline(
     `aside`: bytes that a budget must leave to the target's kernels; `searched`: what was found for this program with other bytes set aside."""
     recipe = RECIPES[program]
     passes: list[Pass] = [Prune(recipe.roles), Simplify(), Hoist()]
+    if target.lowered:
+        from .passes.split_scores import SplitScores
+
+        passes.append(SplitScores())
     if target.lowered and not recipe.decodes:  # a decoder knows convolutions of single steps
         from .passes.spaced import Spaced
 
@@ -131,7 +135,7 @@ def _kernels(recipe: Recipe, elaborated: Any, target: Target, tuned: Mapping[str
     budget = settings.memory if recipe.steps and settings is not None else None
     attention = Attention(target.workers(), target.few_rows and recipe.prepares)
     lighter: list[Pass] = [Traffic()] if budget is not None else [AtHand(), Traffic()]
-    fuse: list[Pass] = [Fuse(), *(lighter if target.launches else [])]
+    fuse: list[Pass] = [Fuse(target.pieces), *(lighter if target.launches else [])]
     if not recipe.steps and not elaborated.builder.has_gradients:
         fewer: list[Pass] = [Launches()] if target.launches and recipe.prepares else []
         return [attention, *fuse, *fewer, Tile(tuned)]

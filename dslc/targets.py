@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from .backend_cuda.arch import ARCHS, arch_of
 from .core.errors import TargetError, did_you_mean
 from .core.executable import Executable
 
@@ -23,10 +24,9 @@ class Target:
     those that a kernel may have, the cost model's first. `workers()` and `few_rows`: those of the pass `Attention`; `channels_last`: convolutions
     want values so on tensor cores; `lanes()`: float32 values in a vector, of a target that wants them so for its vectors' sake, else 0; `phases`:
     spaced ones are to be products; `lines`: products want weights so; `repeats`: its programs run again without the host (`DeviceProgram.again`);
-    `launches`: to launch a kernel costs more than small ones do."""
+    `launches`: to launch a kernel costs more than small ones do; `pieces`: parameters that are only read prepared leave the memory one by one."""
 
     name: str
-    about: str
     lowered: bool  # takes kernels (after fuse), not single ops
     compile: Callable[[Any], Executable]
     load: Callable[[Executable], Program]
@@ -43,6 +43,7 @@ class Target:
     lines: bool = False
     repeats: bool = False
     launches: bool = False
+    pieces: bool = False
 
 
 def _compile_cpu(module: Any, timed: bool = False) -> Executable:
@@ -111,12 +112,11 @@ def _load_reference(executable: Executable) -> Program:
     return ReferenceProgram(executable)
 
 
-def _cuda_target(name: str, about: str, arch: Callable[[], str], missing: Callable[[], str | None],
+def _cuda_target(name: str, arch: Callable[[], str], missing: Callable[[], str | None],
                  device: Callable[[], str | None] = lambda: None) -> Target:  # fmt: skip
     """A target of the CUDA backend for the architecture that `arch()` names."""
 
     def compile(module: Any) -> Executable:
-        from .backend_cuda.arch import arch_of
         from .backend_cuda.backend import compile_plan
         from .passes.plan import make_plan
 
@@ -128,12 +128,11 @@ def _cuda_target(name: str, about: str, arch: Callable[[], str], missing: Callab
         return arch() if arch().startswith("emulated") else f"{arch()} {version()}"
 
     def schedules(kernel: Any) -> list[str]:
-        from .backend_cuda.arch import arch_of
         from .backend_cuda.backend import schedules_of
 
         return schedules_of(kernel, arch_of(arch()))
 
-    return Target(name, about, True, compile, _load, fingerprint, missing, device=device, schedules=schedules, few_rows=True, channels_last=True,
+    return Target(name, True, compile, _load, fingerprint, missing, device=device, schedules=schedules, few_rows=True, channels_last=True,
                   repeats=True, launches=True)  # fmt: skip
 
 
@@ -179,19 +178,19 @@ def _emulator_missing() -> str | None:
     return None
 
 
-# Programs for these are compiled with or without a GPU; a run asks for the device.
-ARCHS = ("sm_80", "sm_86", "sm_89", "sm_90a")
-OLDEST = 80
+OLDEST = min(a.sm for a in ARCHS.values())
+# Programs of architectures are compiled with or without a GPU; a run asks for the device.
 TARGETS = {
     t.name: t
     for t in (
-        Target("cpu", "native code for this processor", True, _compile_cpu, _load, _cpu_fingerprint, _cpu_missing,
-               partial(_compile_cpu, timed=True), _cpu_device, _cpu_schedules, _cpu_workers, lanes=_cpu_lanes, phases=True, lines=True),
-        Target("reference", "numpy in float64: slow, the oracle", False, _compile_reference, _load_reference, lambda: "", lambda: None),
-        _cuda_target("cuda", "CUDA kernels for the GPU of this machine", _found_arch, _gpu_missing, _gpu_device),
-        *(_cuda_target(f"cuda:{a}", f"CUDA kernels for {a}", lambda a=a: a, _nvrtc_missing) for a in ARCHS),  # type: ignore[misc]
-        _cuda_target("cuda-emulated", "CUDA kernels, run by this processor: slow", lambda: "emulated", _emulator_missing),
-        _cuda_target("cuda-emulated:checked", "the same, with every access of memory checked: slower", lambda: "emulated:checked", _emulator_missing),
+        Target("cpu", True, _compile_cpu, _load, _cpu_fingerprint, _cpu_missing,
+               partial(_compile_cpu, timed=True), _cpu_device, _cpu_schedules, _cpu_workers, lanes=_cpu_lanes, phases=True, lines=True,
+               pieces=True),
+        Target("reference", False, _compile_reference, _load_reference, lambda: "", lambda: None),
+        _cuda_target("cuda", _found_arch, _gpu_missing, _gpu_device),
+        *(_cuda_target(f"cuda:{a}", lambda a=a: a, _nvrtc_missing) for a in ARCHS),  # type: ignore[misc]
+        _cuda_target("cuda-emulated", lambda: "emulated", _emulator_missing),
+        _cuda_target("cuda-emulated:checked", lambda: "emulated:checked", _emulator_missing),
     )
 }  # fmt: skip
 

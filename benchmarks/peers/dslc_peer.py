@@ -1,4 +1,5 @@
-"""dslc as a contestant, given the model file, the graph that onnxruntime is given or a package; and the source of the weights' names and shapes."""
+"""dslc as a contestant, given the model file and one of weights, the graph that onnxruntime is given or a package; and the source of the weights'
+names and shapes."""
 
 from __future__ import annotations
 
@@ -27,16 +28,21 @@ def shapes(workload: Workload) -> dict[str, tuple[int, ...]]:
     return {name: tuple(model.params[name].shape) for name in model.params}
 
 
-def prepare(
-    workload: Workload, weights: Mapping[str, np.ndarray], inputs: Mapping[str, np.ndarray], threads: int, memory: str = ""
-) -> Callable[[], np.ndarray]:
+def stored(workload: Workload, weights: str) -> Path:
+    """The weights in a file of the form that dslc reads, beside the one given."""
+    file = Path(weights).with_name(f"{workload.name}.safetensors")
+    if not file.exists():
+        subprocess.run([sys.executable, "-m", "benchmarks.peers.stored_weights", weights, str(file)], check=True)
+    return file
+
+
+def prepare(workload: Workload, weights: Path, inputs: Mapping[str, np.ndarray], threads: int, memory: str = "") -> Callable[[], np.ndarray]:
     """A function that runs the workload once and gives its result in fresh memory. `memory`: a training step's budget of bytes."""
     import dslc
 
     others = {"batch": 1} if workload.mode == "decode" else {"memory": f"{memory} B"} if memory else {}
     model = dslc.load(workload.spec, **workload.sizes, **others)
-    for name, value in weights.items():
-        model.params[name] = value
+    model.params.load_weights(weights)
     if workload.mode == "forward":
         program = dslc.compile(model, target="cpu")
         x = inputs["x"]

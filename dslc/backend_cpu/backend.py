@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Any
 
 from dslc.core import dtypes, executable
 from dslc.core.executable import Executable, Launch
-from dslc.ir.bodies import body_key, identifier, kernel_hash, kernel_key, lines_of, work_of
+from dslc.core.stack import deep
+from dslc.ir.bodies import body_key, identifier, kernel_hash, lines_of, work_of
 from dslc.ir.ops import Kernel
 from dslc.ir.plan import Branch, Call, Copy, Loop, Place, Plan, Step, readers_first
 from dslc.ir.schedules import BY_COST
@@ -25,9 +23,7 @@ from .machine import Machine
 from .native import KernelArguments, KernelCall, KernelFunction, NativeStep, Times, aligned, build_object
 from .stage import STREAM_BYTES, Generated, Request, Stage, frame_of, request_of
 
-VERSION = 5  # of the generated code, for caches
 OPT_LEVEL = 0  # of LLVM's passes over its IR: higher ones double the time to compile and gain little on kernels that are built this way
-_DEPTH = 20_000  # Python frames that a long chain of ops in one kernel may take while it is traced
 
 
 @dataclass
@@ -144,24 +140,13 @@ def schedules_of(kernel: Kernel, machine: Machine) -> list[str]:
     """The schedules that a kernel may have, as text, the cost model's first; none where there is nothing to choose."""
     if kernel.kind == "update":  # its groups are kernels of their own
         return []
-    with _deep():
+    with deep():
         return generate(kernel.kind, request_of(Body.of(kernel.regions[0].blocks[0]), machine)).choice.texts()
-
-
-@contextmanager
-def _deep() -> Iterator[None]:
-    """Room on Python's stack."""
-    limit = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(limit, _DEPTH))
-    try:
-        yield
-    finally:
-        sys.setrecursionlimit(limit)
 
 
 def compile_plan(plan: Plan, machine: Machine, timed: bool = False) -> Executable:
     """The plan as native code for a machine. UnsupportedOp, at its line, for what the CPU target cannot do. `timed`: it has a result `TIMES` more."""
-    with _deep():
+    with deep():
         writer = _Writer(plan, machine, constants=bytearray(plan.constants))
         steps = writer.steps(plan.steps)
         workspace = max((k.generated.workspace_bytes for k in writer.kernels.values()), default=0)
@@ -177,30 +162,6 @@ def compile_plan(plan: Plan, machine: Machine, timed: bool = False) -> Executabl
     infos = [info for _, info in sorted(writer.infos.values(), key=lambda item: item[0])]
     return Executable("cpu", plan.name, "", "", ports, tuple(infos), tuple(writer.launches), arena_bytes, built.scratch_bytes, constants,
                       built.code, notes={"machine": machine.key(), "instructions": " ".join(machine.instructions)})  # fmt: skip
-
-
-def plan_key(plan: Plan, machine: Machine) -> str:
-    """A hash of everything that the compiled code of a plan depends on."""
-    digest = hashlib.sha256(f"{VERSION}|{machine.key()}|{plan.arena_bytes}|{plan.ports!r}".encode())
-    digest.update(plan.constants)
-
-    def add(steps: Sequence[Step]) -> None:
-        for step in steps:
-            match step:
-                case Call():
-                    digest.update(f"call {kernel_key(step.kernel)} {step.operands} {step.results}".encode())
-                case Loop():
-                    digest.update(f"loop {step.trip} {step.backward} {step.turn}".encode())
-                    add(step.steps)
-                case Branch():
-                    digest.update(f"branch {step.condition} {len(step.then)}".encode())
-                    add(step.then)
-                    add(step.otherwise)
-                case _:
-                    digest.update(repr(step).encode())
-
-    add(plan.steps)
-    return digest.hexdigest()
 
 
 def _symbols(name: str, stages: Sequence[Stage]) -> list[str]:

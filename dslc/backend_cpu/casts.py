@@ -120,7 +120,8 @@ def to_memory(x: Value, dtype: DType) -> Value:
 
 
 def cast(x: Value, source: DType, target: DType) -> Value:
-    """See `emit.cast`. Floats outside an integer's range, and NaN, give an unspecified integer."""
+    """A value of one type in registers as another: float to integer truncates, anything to bool is `!= 0`, narrow floats are rounded to even.
+    Floats outside an integer's range, and NaN, give an unspecified integer."""
     if source == target:
         return x
     to = like(x, register_type(target))

@@ -14,7 +14,7 @@ from dslc.core.dtypes import DType
 from dslc.ir.mlir import arith, func, ir, math, memref, scf, vector
 
 from . import casts
-from .types import const, element_of, i1, index_type, is_vector, lanes_of, like, memory_type, vec
+from .types import const, element_of, i1, index_type, is_vector, lanes_of, memory_type, vec
 
 Value = Any  # ir.Value
 Index = Any  # ir.Value of type index, or int
@@ -135,14 +135,6 @@ def splat(x: Value, lanes: int) -> Value:
     return x if lanes == 1 or is_vector(x) else vector.broadcast(vec(lanes, x.type), x)
 
 
-def iota(lanes: int, start: Index = 0) -> Value:
-    """Indices start, start + 1, ...; with one lane the scalar `start`."""
-    if lanes == 1:
-        return idx(start)
-    steps = vector.step(vec(lanes, index_type()))
-    return steps if not isinstance(start, ir.Value) and start == 0 else arith.addi(steps, splat(idx(start), lanes))
-
-
 def mask_below(count: Index, lanes: int) -> Value:
     """True in the first `count` lanes (count may exceed lanes)."""
     return vector.create_mask(vec(lanes, i1()), [idx(count)])
@@ -173,16 +165,6 @@ def insert(scalar: Value, x: Value, lane: int) -> Value:
 def fma(a: Value, b: Value, c: Value) -> Value:
     """a * b + c, rounded once."""
     return vector.fma(a, b, c) if is_vector(a) else math.fma(a, b, c)
-
-
-def index_cast(x: Value, to: ir.Type) -> Value:
-    """Between index and integers, signed."""
-    return x if element_of(x) == to else arith.index_cast(like(x, to), x)
-
-
-def cast(x: Value, source: DType, target: DType) -> Value:
-    """A value of one type in registers as another: float to integer truncates, anything to bool is `!= 0`, narrow floats are rounded to even."""
-    return casts.cast(x, source, target)
 
 
 # memory
@@ -241,15 +223,6 @@ class Memory:
         """How many elements of flat memory lie before this one in its cache line."""
         first = idiv(memref.extract_aligned_pointer_as_index(self.ref), self.dtype.bytes)
         return irem(iadd(first, at), 64 // self.dtype.bytes)
-
-    def viewed(self, *shape: int) -> Memory:
-        """The same contiguous elements under another shape."""
-        strides = [1] * len(shape)
-        for k in range(len(shape) - 2, -1, -1):
-            strides[k] = strides[k + 1] * shape[k + 1]
-        type = ir.MemRefType.get(list(shape), memory_type(self.dtype))
-        op = memref.ReinterpretCastOp(type, self.ref, [], [], [], [0], list(shape), strides)
-        return Memory(op.result, self.dtype)
 
 
 def memory_of(bytes_ref: Value, offset: Index, dtype: DType, *shape: int) -> Memory:

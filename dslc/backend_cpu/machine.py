@@ -45,10 +45,6 @@ class Machine:
     instructions: tuple[str, ...] = ()
     fmas: int = FMAS
 
-    @property
-    def vector_bytes(self) -> int:
-        return 4 * self.lanes
-
     def key(self) -> str:
         """What a compiled object depends on, for caches."""
         return f"{self.model}/{self.lanes}/{self.l1}/{self.l2}/{self.cores}/{self.fmas}{'/vnni' if self.vnni else ''}"

@@ -104,7 +104,7 @@ def build_object(
     scratch = aligned(max((k.scratch_bytes for k in unique.values()), default=0))
     layout = Layout(aligned(constant_bytes), aligned(constant_bytes) + aligned(arena_bytes), scratch)
     with Codegen(LOWERING, opt_level) as codegen:
-        native = {"dslc_launch": support.text(), **({"dslc_stamp": support.STAMP} if times else {})}
+        native = {"dslc_launch": support.TEXT, **({"dslc_stamp": support.STAMP} if times else {})}
         for entry, text in native.items():
             codegen.add_once(text, entry)
         codegen.add_text(plan_text(plan, unique, layout, times), "dslc_plan", [*unique, "dslc_barrier", *native])

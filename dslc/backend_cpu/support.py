@@ -21,10 +21,11 @@ GENERATION, COMMAND, SLEEPERS, PLAN, ARENA, TABLE, CORE = 64, 128, 192, 256, 264
 
 FLUSH_DENORMALS = 0x9FC0  # MXCSR: all exceptions masked, round to nearest, flush to zero, denormals are zero
 
+BARRIER_SPINS = 1000  # polls at a barrier before a thread yields
+PARK_SPINS, PARK_YIELDS = 200, 1000  # a worker's polls before it yields at each, and before it sleeps
 
-def text(barrier_spins: int = 1000, park_spins: int = 200, park_yields: int = 1000) -> str:
-    """The functions. `barrier_spins`: polls at a barrier before it yields; `park_spins`, `park_yields`: a worker's polls before it sleeps."""
-    return f"""
+# All functions but `STAMP`.
+TEXT = f"""
 llvm.func @sched_yield() -> i32
 llvm.func @dslc_abi() -> i64 {{
   %v = llvm.mlir.constant({ABI} : i64) : i64
@@ -89,7 +90,7 @@ llvm.func internal @dslc_set_mode(%place: !llvm.ptr) attributes {{passthrough = 
 llvm.func @dslc_barrier(%p: !llvm.ptr, %nt: i32) attributes {{passthrough = ["noinline"]}} {{
   %c0 = llvm.mlir.constant(0 : i32) : i32
   %c1 = llvm.mlir.constant(1 : i32) : i32
-  %spin = llvm.mlir.constant({barrier_spins} : i32) : i32
+  %spin = llvm.mlir.constant({BARRIER_SPINS} : i32) : i32
   %single = llvm.icmp "eq" %nt, %c1 : i32
   llvm.cond_br %single, ^done, ^enter
 ^enter:
@@ -127,8 +128,8 @@ llvm.func @dslc_worker(%tid: i64, %nt: i64, %ctl: !llvm.ptr) {{
   %c1 = llvm.mlir.constant(1 : i32) : i32
   %null = llvm.mlir.zero : !llvm.ptr
   %flush = llvm.mlir.constant({FLUSH_DENORMALS} : i32) : i32
-  %spin = llvm.mlir.constant({park_spins} : i32) : i32
-  %limit = llvm.mlir.constant({park_spins + park_yields} : i32) : i32
+  %spin = llvm.mlir.constant({PARK_SPINS} : i32) : i32
+  %limit = llvm.mlir.constant({PARK_SPINS + PARK_YIELDS} : i32) : i32
   %futex_wait = llvm.mlir.constant(128 : i64) : i64
   %mode = llvm.alloca %c1 x i32 : (i32) -> !llvm.ptr
   llvm.store %flush, %mode : i32, !llvm.ptr

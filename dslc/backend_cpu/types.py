@@ -76,7 +76,3 @@ def const(value: float | int | bool, type: ir.Type) -> Value:
     element = type.element_type if isinstance(type, ir.VectorType) else type
     scalar = ir.FloatAttr.get(element, float(value)) if isinstance(element, ir.FloatType) else ir.IntegerAttr.get(element, int(value))
     return arith.constant(type, ir.DenseElementsAttr.get_splat(type, scalar) if isinstance(type, ir.VectorType) else scalar)
-
-
-def constant_like(value: float | int | bool, x: Value) -> Value:
-    return const(value, x.type)

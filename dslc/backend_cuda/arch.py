@@ -16,7 +16,6 @@ class Arch:
     sms: int
     shared_bytes: int
     registers: int = 65536  # of a multiprocessor
-    l2_bytes: int = 40 << 20
     checked: bool = False  # every access of a kernel is checked: on the emulator
 
     @property
@@ -34,9 +33,9 @@ ARCHS = {
     a.name: a
     for a in (
         Arch("sm_80", 80, 108, 166_912),
-        Arch("sm_86", 86, 84, 101_376, l2_bytes=6 << 20),
-        Arch("sm_89", 89, 128, 101_376, l2_bytes=72 << 20),
-        Arch("sm_90a", 90, 132, 232_448, l2_bytes=50 << 20),
+        Arch("sm_86", 86, 84, 101_376),
+        Arch("sm_89", 89, 128, 101_376),
+        Arch("sm_90a", 90, 132, 232_448),
     )
 }
 

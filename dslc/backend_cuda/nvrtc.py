@@ -174,7 +174,6 @@ def _read(get: object, program: object, size: int) -> str:
 
 _ENTRY = re.compile(r"Compiling entry function '(\w+)'")
 _SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
-_PROPERTIES = re.compile(r"Function properties for (\S+)")
 _USED = re.compile(r"Used (\d+) registers")
 _SHARED = re.compile(r"(\d+) bytes smem")
 _ADVISORY = re.compile(r"\b(C7\d{3})\b[^\n]*")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dslc.core.dtypes import BOOL, FLOAT32, INT32, INT64
 from dslc.ir import index
 from dslc.ir.index import Const, Dim, Expr, FloorDiv, Mod, Sum, Symbol
-from dslc.ir.trace import Apply, Given, Guard, Join, Node, Product, Read, Rounded, Test, Trace, symbols_of
+from dslc.ir.trace import Apply, Given, Guard, Join, Node, Product, Read, Rounded, Test, Trace, dims_under, symbols_of
 
 from .scalars import Arithmetic, Val
 from .stage import Memory
@@ -112,7 +112,7 @@ class Point:
                     return read.text
                 return f"near_index({read.text})" if read.dtype.bits > 32 else f"({self.index_type}){read.text}"
             case Sum(terms, constant):
-                wide = "(long long)" if self.index_type == "int" and self._is_large(e) else ""
+                wide = "(long long)" if self._is_large(e) else ""  # each term: a dim is an int where its extent allows it
                 parts = [wide + self.index(t) if f == 1 else f"{f} * {wide}{self.index(t)}" for t, f in terms]
                 if constant:
                     parts.append(str(constant))
@@ -129,10 +129,9 @@ class Point:
         x = self.index(dividend)
         negative, large = index.bounds(dividend, self.trace.sizes)[0] < 0, self.index_type != "int" or self._is_large(dividend)
         if negative or large:
-            wide = "LL" if large else ""
             if not negative:
                 return f"{x} {'/' if isinstance(e, FloorDiv) else '%'} {divisor}"
-            return f"{'divide_down' if isinstance(e, FloorDiv) else 'modulo_down'}({x}, {divisor}{wide})"
+            return f"{'divide_down' if isinstance(e, FloorDiv) else 'modulo_down'}{'<long long>' if large else ''}({x}, {divisor})"
         return f"{x} {'/' if isinstance(e, FloorDiv) else '%'} {divisor}u"  # unsigned: a multiplication and a shift
 
     def near(self, e: Expr) -> str:
@@ -232,6 +231,4 @@ def moves_with(trace: Trace, e: Expr, dim: int) -> bool:
 
 
 def _depends(trace: Trace, node: Node, dim: int) -> bool:
-    from dslc.ir.trace import dims_under
-
     return dim in dims_under(trace, [node])[id(node)]

@@ -48,11 +48,10 @@ class Writer:
         self.line(end)
 
     @contextmanager
-    def unrolled(self, name: str, count: int, step: int = 1) -> Iterator[None]:
+    def unrolled(self, name: str, count: int) -> Iterator[None]:
         """A loop of a known small count, unrolled, so that arrays indexed by `name` stay in registers."""
-        advance = f"++{name}" if step == 1 else f"{name} += {step}"
         self.line("#pragma unroll")
-        with self.block(f"for (int {name} = 0; {name} < {count}; {advance})"):
+        with self.block(f"for (int {name} = 0; {name} < {count}; ++{name})"):
             yield
 
     def text(self) -> str:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 from typing import Any
 
 from ..core import cache
+from ..core.errors import Error
+from ..runtime.drivers.cpu.pool import default_threads
 from ..targets import TARGETS
 
 PACKAGES = {
@@ -22,7 +23,7 @@ def examine() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor(),
-        "threads": int(os.environ.get("DSLC_THREADS") or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1),
+        "threads": _threads(),
         "packages": {name: _version(name) or (f"not installed (only for: {extra})" if extra else "MISSING") for name, extra in PACKAGES.items()},
         "targets": {name: _works(name) for name in TARGETS if ":" not in name},
         "cache": str(cache.folder() or "cannot be used"),
@@ -39,7 +40,6 @@ def _version(name: str) -> str | None:
 def _works(name: str) -> str:
     """ "works" after compiling and running a small program, or what went wrong."""
     from ..compiled import Compiled
-    from ..core.errors import Error
     from ..model import Model
 
     missing = TARGETS[name].missing()
@@ -56,9 +56,15 @@ def _works(name: str) -> str:
         return str(error)
 
 
-def _processor() -> str:
-    from ..core.errors import Error
+def _threads() -> int | str:
+    """How many threads programs use, or what is wrong with `DSLC_THREADS`."""
+    try:
+        return default_threads()
+    except Error as error:
+        return error.message
 
+
+def _processor() -> str:
     try:
         from ..backend_cpu.machine import host
 

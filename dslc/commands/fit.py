@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from ..core.errors import DataError, NameError_, ShapeError, did_you_mean
 from ..frontend.onnx.graph import Graph
 from ..frontend.onnx.layer import identifier
 from ..ir.program import Slot
 from ..model import Model
+from ..runtime.tensorfile import open_tensors
 from .onnx import graph_of, model_lines, write_lines
 
 FILE = "fit.dsl"
@@ -108,10 +106,10 @@ def _stored_shape(path: Path) -> tuple[int, ...] | None:
     if path.suffix != ".npz":
         return None
     try:
-        with np.load(path) as arrays:
-            return arrays[TARGET].shape if TARGET in arrays else None
-    except (OSError, ValueError, zipfile.BadZipFile):
+        entries = open_tensors(path).entries
+    except DataError:
         return None  # said when it is read
+    return entries[TARGET].shape if TARGET in entries else None
 
 
 def _axes(model: Model, slot: Slot, classes: int | None, batch: str | None) -> str:

@@ -76,7 +76,7 @@ def write_lines(lines: Sequence[str], out: Path) -> Path:
     """Writes a model file. DataError where it cannot be written."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text("\n".join(lines) + "\n")
+        out.write_text("\n".join(lines) + "\n", encoding="utf-8")
     except OSError as error:
-        raise DataError(f"{out} cannot be written: {error.strerror}") from None
+        raise DataError(f"{out} cannot be written: {error.strerror or error}") from None
     return out

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from ..runtime.events import Evaluated, Event, Result, Saved, Started, Stepped, Tuned, Warned
+from ..runtime.events import Evaluated, Event, Listener, Result, Started, Stepped, Tuned, Warned
 
 
 def emit(kind: str, /, **values: Any) -> None:
@@ -114,12 +115,16 @@ class BarListener:
                 self.console.print(f"note: {event.message}")
             case Result():
                 self.progress.stop()
-            case Saved():
-                pass
 
 
-def listener(as_json: bool) -> Any:
-    """The listener that fits where the output goes."""
-    if as_json:
-        return JsonListener()
-    return BarListener() if sys.stderr.isatty() else PlainListener()
+@contextmanager
+def listening(as_json: bool) -> Iterator[Listener]:
+    """The listener that fits where the output goes; the terminal is as it was at the end, however that comes."""
+    if as_json or not sys.stderr.isatty():
+        yield JsonListener() if as_json else PlainListener()
+        return
+    bar = BarListener()
+    try:
+        yield bar
+    finally:
+        bar.progress.stop()

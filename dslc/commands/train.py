@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import DataError, TrainingError
+from ..core.errors import DataError
 from ..model import Model
 from ..runfolder import checkpoint_of, describe, is_run, open_run, schedules_of
 from ..runtime.events import Interrupted, Listener, Result, silent
@@ -90,4 +90,4 @@ def fresh_folder(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}-{n}")
 
 
-__all__ = ["Interrupted", "TrainingError", "train"]
+__all__ = ["Interrupted", "train"]

@@ -13,11 +13,6 @@ from . import dtypes
 from .dtypes import DType
 from .errors import DataError
 
-# What a port is for. `param` and `state` ports are read and, where the program changes them, written in place.
-# `prepared` ports are what another program made from parameters (`Executable.prepare`).
-# `scalar` ports are rank-0 values of the host: seed, step, microbatch, extents, schedules driven by the host.
-ROLES = ("input", "scalar", "param", "state", "prepared", "output", "loss", "metric")
-
 # What is behind the name of an output [rows, classes] in those that tell where the greatest of each row is, int32[rows], and what it is.
 BEST, GREATEST = ".best", ".greatest"
 
@@ -33,7 +28,11 @@ def times_size(launches: int) -> int:
 
 @dataclass(frozen=True)
 class Port:
-    """A tensor that crosses the program's border. `slot` is its place in the table of pointers that a call hands over."""
+    """A tensor that crosses the program's border. `slot` is its place in the table of pointers that a call hands over.
+
+    `role`: "input"; "scalar", a rank-0 value of the host (seed, step, microbatch); "param" or "state", read and, where the program changes it,
+    written in place; "prepared", what another program made of parameters (`Executable.prepare`); "output", "loss" or "metric".
+    """
 
     name: str
     role: str
@@ -137,6 +136,7 @@ class Kernel:
 
 
 WAITS = "waits"  # a note: each kernel itself waits for the launches before it, so that it may be started while they run
+PIECES = "(pieces)"  # an input of a second program, bool: which of its parts run; and a note: the names of what each part reads, JSON
 READS = "reads"  # a note: the parameters and states that a program with `prepare` reads itself, one a line
 
 

@@ -137,11 +137,6 @@ def normal(seed: int, stream: int, step: int, microbatch: int, turn: int, points
     return _by_block(normal_of, np.float64, (), seed, stream, step, microbatch, turn, points)
 
 
-def randint(low: int, high: int, seed: int, stream: int, step: int, microbatch: int, turn: int, points: int | np.ndarray) -> np.ndarray:
-    """Integers int64[n] in [low, high)."""
-    return integer_of(bits(seed, stream, step, microbatch, turn, points), low, high)
-
-
 def fine_uniform(seed: int, stream: int, step: int, points: int | np.ndarray) -> np.ndarray:
     """Uniforms float64[n] in [0, 1) with all 53 bits, for draws that only the host makes."""
     words = bits(seed, stream, step, 0, 0, points).astype(np.uint64)

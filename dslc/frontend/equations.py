@@ -247,15 +247,20 @@ class Equation:
 
     def _check_function(self, node: s.Call, env: Env, entries: Sequence[s.Expr | s.Rest] = ()) -> None:
         """Layers take whole tensors; a reduction in an equation names its axes. `entries`: at which the call's result is read."""
-        if not isinstance(node.function, s.Name):
+        f = node.function
+        if isinstance(f, s.Read) and isinstance(f.base, s.Name) and isinstance(self.frame.find(f.base.name), (Function, LayerValue, Instance)):
+            raise TypeError_(f"{f.base.name} takes no index", f.span, help=f"write {f.base.name}(...)")
+        if not isinstance(f, s.Name):
             return
-        name = node.function.name
+        name = f.name
         value = self.frame.find_function(name)
         if isinstance(value, (LayerValue, Instance)) and any(_has_read(a, env) for a in node.arguments):
             inner, shown = node.arguments[0], f"{name}(x)[...]"
             if isinstance(inner, s.Read):
                 shown = f"{name}({unparse(inner.base)})[{', '.join(unparse(e) for e in (*inner.entries, *entries))}]"
             raise TypeError_(f"{name} is a layer and takes whole tensors", node.span, help=f"write {shown}")
+        if isinstance(value, Function) and value.name in _WHOLE and value.name != "grad" and any(_has_read(a, env) for a in node.arguments):
+            raise TypeError_(f"{name} takes whole tensors", node.span, help="call it outside of the equation, and read what it gives here")
         if name in fn.REDUCTIONS and not (name in ("min", "max") and len(node.arguments) == 2) and any(_has_read(a, env) for a in node.arguments):
             read = next(r for a in node.arguments for r in _reads(a, env))
             free = [unparse(e) for e in read.entries if isinstance(e, s.Name)]
@@ -553,6 +558,6 @@ def _first_read(arguments: Sequence[s.Expr], name: str, spare: str) -> str:
     return ""
 
 
-_WHOLE = ("grad", "concat", "split", "topk")  # what takes whole tensors in an equation too
+_WHOLE = ("grad", "concat", "split", "topk", "rank", *fn.FOURIER)  # what takes whole tensors in an equation too
 
 __all__ = ["Equation", "reduction_name"]

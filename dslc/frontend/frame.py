@@ -143,7 +143,7 @@ class Frame(WholeValues):
             raise TypeError_(f"a size must be known at compile time, {unparse(node)} is known only at run time", node.span)
         if isinstance(node, s.Name):
             return as_size(value, node.span, *_let_text(self, node.name))
-        names = ", ".join(f"{n} = {self.find(n)}" for n in _names_in(node) if isinstance(self.find(n), int))
+        names = ", ".join(f"{n} = {self.find(n)}" for n in s.names_in(node) if isinstance(self.find(n), int))
         return as_size(value, node.span, unparse(node) if not isinstance(node, s.Number) else "", names)
 
     def named_size(self, name: str) -> int | None:
@@ -518,24 +518,13 @@ def _result_name(item: s.Item) -> str:
     return item.value.name if isinstance(item.value, s.Attribute) else "output"
 
 
-def _names_in(node: Any) -> list[str]:
-    match node:
-        case s.Name(name=name):
-            return [name]
-        case s.Binary():
-            return _names_in(node.left) + _names_in(node.right)
-        case s.Unary():
-            return _names_in(node.operand)
-    return []
-
-
 def _let_text(frame: Frame, name: str) -> tuple[str, str]:
     """How a let came to its value, for the message of a size that is none."""
     for statement in frame.definition.body:
         if isinstance(statement, s.Let):
             for binding in statement.bindings:
                 if binding.name == name:
-                    names = [n for n in _names_in(binding.value) if isinstance(frame.find(n), int)]
+                    names = [n for n in s.names_in(binding.value) if isinstance(frame.find(n), int)]
                     return unparse(binding.value), ", ".join(f"{n} = {frame.find(n)}" for n in names)
     return "", ""
 

@@ -11,7 +11,7 @@ import numpy as np
 from dslc.core import dtypes
 from dslc.core.errors import Span, TypeError_
 from dslc.ir import ops
-from dslc.ir.types import TensorType, type_of
+from dslc.ir.types import type_of
 
 from .values import described
 
@@ -33,8 +33,9 @@ def relu(x: Value) -> Value:
 
 
 def softplus(x: Value) -> Value:
-    """log(1 + exp(x)) without overflow."""
-    return ops.Add.of(relu(x), ops.Log1p.of(ops.Exp.of(ops.Neg.of(ops.Abs.of(x)))))
+    """log(1 + exp(x)) without overflow; the gradient at 0 is a half."""
+    below = ops.Select.of(_compare(x, "gt", 0), ops.Neg.of(x), x)  # -|x|, whose slope at 0 is 1: where relu's is 0
+    return ops.Add.of(relu(x), ops.Log1p.of(ops.Exp.of(below)))
 
 
 def logaddexp(a: Value, b: Value) -> Value:
@@ -95,9 +96,10 @@ BINARY: dict[str, tuple[Callable[[Value, Value], Value], Callable[[Any, Any], An
 }
 REDUCTIONS = ("sum", "mean", "max", "min", "prod", "any", "all", "argmax", "argmin", "logsumexp", "categorical")
 ALONG = ("softmax", "log_softmax", "cumsum", "cumprod", "sort", "argsort")
+FOURIER = ("fft", "ifft")
 RANDOM = ("uniform", "normal", "randint", "beta")
-WHOLE = ("concat", "split", "stop_gradient", "grad", "topk", "size", "int", "where", "clip", "leaky_relu")
-NAMES = {*UNARY, *BINARY, *REDUCTIONS, *ALONG, *RANDOM, *WHOLE, *dtypes.BY_NAME}
+WHOLE = ("concat", "split", "stop_gradient", "grad", "topk", "size", "rank", "int", "where", "clip", "leaky_relu")
+NAMES = {*UNARY, *BINARY, *REDUCTIONS, *ALONG, *FOURIER, *RANDOM, *WHOLE, *dtypes.BY_NAME}
 
 
 def static_unary(op: str, value: Any) -> Any:
@@ -180,7 +182,3 @@ def power(a: Value, b: Value) -> Value:
 def mean_scale(value: Value, count: int) -> Value:
     """value / count; 0 where nothing was counted."""
     return ops.Mul.of(value, ops.full_like(value, 1 / count if count else 0.0))
-
-
-def float_type(t: TensorType) -> TensorType:
-    return t if t.dtype.is_float else t.with_dtype(dtypes.FLOAT32)

@@ -27,22 +27,23 @@ Fans = tuple[int, int]
 
 @dataclass(frozen=True)
 class Initializer:
-    """`kind` of `KINDS` with its arguments (and fans that the file gives), "equation", or "file": `values` of an imported graph."""
+    """`kind` of `KINDS` with its arguments (and fans that the file gives), "equation", or "file": the `values` of an imported graph, an
+    `onnx.graph.Literal`."""
 
     kind: str
     arguments: tuple[float, ...] = ()
     fans: tuple[int | None, int | None] = (None, None)
     equation: Any = None
     path: str | None = None  # of the parameter that this one starts equal to
-    values: np.ndarray | None = field(default=None, compare=False, repr=False)
+    values: Any = field(default=None, compare=False, repr=False)
 
     def make(self, path: str, t: TensorType, fans: Fans, seed: int) -> np.ndarray:
         """The values float64 of a tensor: draws are keyed by the seed and the path."""
         if self.kind == "equation":
             return _by_equation(*self.equation)
         if self.kind == "file":
-            assert self.values is not None
-            return self.values
+            found: np.ndarray = self.values.array
+            return found
         given = (self.fans[0] or fans[0], self.fans[1] or fans[1])
         return np.asarray(KINDS[self.kind].make(t.shape, given, philox.stream_hash(self.path or path), seed, *self.arguments), np.float64)
 

@@ -19,6 +19,8 @@ from .signatures import by_name
 from .source import library_names
 from .values import Instance, LayerValue, Tensor, described
 
+OPTIMIZERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad", "lion", "adafactor")  # the library's
+
 
 class _StepBuilder(Builder):
     """A builder over a program that exists: states become arguments of it, `step` is its scalar."""
@@ -86,7 +88,7 @@ class LayerOptimizer:
         if not isinstance(layer, LayerValue):
             known = [*frame.file.layers, *library_names()]
             raise NameError_(f"unknown optimizer '{name}'{did_you_mean(name, known)}", self.call.function.span,
-                             help="there are sgd, adam, adamw, rmsprop, adagrad, lion, and any layer of (w[...], g[...], options)")  # fmt: skip
+                             help=f"there are {', '.join(OPTIMIZERS)}, and any layer of (w[...], g[...], options)")  # fmt: skip
         return layer
 
     def _evaluated(self, frame: Any, layer: LayerValue) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def sum_of_product(factors: list[Point], number: float | int, reduced: Sequence[
         return number
     left = [f for f in factors if not set(f.axes) & set(reduced)]
     work = [f for f in factors if set(f.axes) & set(reduced)]
-    work = _merge_equal(work)
+    work = _merged(work)
     while work:
         work = [sum_out(f, [v for v in reduced if not any(v in g.axes for g in work if g is not f)]) for f in work]
         if len(work) == 1:
@@ -90,15 +90,22 @@ def sum_of_product(factors: list[Point], number: float | int, reduced: Sequence[
     return scale(result, number)
 
 
-def _merge_equal(factors: list[Point]) -> list[Point]:
-    """Factors over the same indices, and a factor over some of another's, become one by elementwise products."""
+def _merged(factors: list[Point]) -> list[Point]:
+    """Factors over the same indices become one by elementwise products, and so does, while there are more than two, a factor over some of another's
+    with that one: the smallest products first, for they are made point by point."""
     out: list[Point] = []
-    for f in sorted(factors, key=lambda f: (-len(f.axes), f.read is not None)):
-        host = next((k for k, g in enumerate(out) if set(f.axes) <= set(g.axes) and (set(f.axes) == set(g.axes) or len(factors) > 2)), None)
+    for f in sorted(factors, key=lambda f: f.read is not None):
+        host = next((k for k, g in enumerate(out) if set(f.axes) == set(g.axes)), None)
         if host is None:
             out.append(f)
         else:
             out[host] = multiply(out[host], f)
+    while len(out) > 2:
+        held = [(prod(v.size for v in g.axes), f, g) for f in out for g in out if f is not g and set(f.axes) <= set(g.axes)]
+        if not held:
+            break
+        _, f, g = min(held, key=lambda h: h[0])
+        out = [multiply(g, f) if h is g else h for h in out if h is not f]
     return out
 
 
@@ -151,13 +158,12 @@ class _Space:
 
 @dataclass(frozen=True)
 class _Group:
-    """The channels of x in groups: output channel o reads x at o // each * per + c, or, where every group has one channel, at o // each."""
+    """The channels of x in groups: output channel o reads x at o // each * (channels of a group) + c, or, where every group has one, at o // each."""
 
     axis: int
     o: IndexVar
     c: IndexVar | None
     each: int
-    per: int
 
 
 def convolution(x: Point, w: Point, shared: Sequence[IndexVar], varying: bool) -> Point | None:
@@ -195,7 +201,7 @@ def convolution(x: Point, w: Point, shared: Sequence[IndexVar], varying: bool) -
         elif kind == "channel" and channel is None:
             channel = (axis, terms[0][0])
         elif kind == "group" and group is None:
-            group = _Group(axis, terms[0][0], None, 1, 1)
+            group = _Group(axis, terms[0][0], None, 1)
         else:
             return None
     channels = [v for v in (channel[1] if channel else None, group.c if group else None) if v is not None]
@@ -224,7 +230,7 @@ def _grouped(axis: int, entry: index.Expr, size: int, by_number: dict[int, Index
         return None
     if (c is None and (others or per != 1)) or (c is not None and (c.size != per or c not in shared or c not in w.axes)):
         return None
-    return _Group(axis, o, c, quotient.divisor, per)
+    return _Group(axis, o, c, quotient.divisor)
 
 
 def _kind(terms: list, constant: int, size: int, w: Point, shared: Sequence[IndexVar]) -> str:

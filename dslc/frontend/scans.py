@@ -14,6 +14,7 @@ from dslc.ir.types import TensorType, type_of
 
 from . import syntax as s
 from .equations import Equation
+from .inner_gradients import bring_in
 from .unparse import unparse
 from .values import Tensor, Turn, axis_text, number, stored
 
@@ -77,6 +78,8 @@ class ScanBuilder:
 
     def finish(self, next_carries: Sequence[ir.Value], emitted: Sequence[ir.Value]) -> tuple[list[ir.Value], list[ir.Value]]:
         """Builds the scan in place of the draft: (last carries, stacks)."""
+        scans = [*self.frame.builder.scans, self]
+        bring_in(self.block, {inner: (stacked, scan.turn) for scan in scans for stacked, inner in scan.slices})
         captured = self._captured([*next_carries, *emitted])
         with ir.InsertionPoint(self.draft):
             scan = ops.Scan.build(captured, self.starts, [stacked for stacked, _ in self.slices], [type_of(v) for v in emitted], self.trip)

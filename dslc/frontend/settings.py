@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from dslc.core.dtypes import PRECISIONS
@@ -188,7 +188,7 @@ def _setting(frame: Frame, line: s.Setting) -> Any:
             return _whole_number(frame, line)
         case "epochs":
             value = static_value(frame, node)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            if not _is_number(value) or not 0 < value < math.inf:
                 raise TypeError_(f"epochs takes a number above 0, this is {unparse(node)}", node.span)
             return float(value)
         case "precision":
@@ -216,11 +216,21 @@ _KNOWN = {"clip": ("norm", "value"), "average": ("ema",), "stop": ("patience",)}
 def _known(key: str, call: Invocation) -> Invocation:
     if key in _KNOWN and call.name not in _KNOWN[key]:
         raise NameError_(f"{key} has no '{call.name}'{did_you_mean(call.name, _KNOWN[key])}", call.span, help=f"write {key} {_KNOWN[key][0]}(...)")
-    if key == "clip" and (len(call.args) != 1 or call.options or not isinstance(call.args[0], (int, float)) or call.args[0] <= 0):
+    if key == "clip" and (len(call.args) != 1 or call.options or not _is_number(call.args[0]) or not call.args[0] > 0):
         raise TypeError_(f"clip {call.name} takes one number above 0", call.span)
-    if key == "average" and (len(call.args) != 1 or call.options or not isinstance(call.args[0], (int, float)) or not 0 < call.args[0] < 1):
+    if key == "average" and (len(call.args) != 1 or call.options or not _is_number(call.args[0]) or not 0 < call.args[0] < 1):
         raise TypeError_("average ema takes one number between 0 and 1", call.span, help="write average ema(0.999)")
+    if key == "stop":
+        options = by_name(call.name, ("patience", "least_change"), call.args, call.options, call.call, noun="option")
+        turns, change = options.get("patience", 1), options.get("least_change", 0.0)
+        if not (_is_number(turns, whole=True) and turns > 0 and _is_number(change) and change >= 0):
+            raise TypeError_("patience takes a whole number above 0, of validations, and a least change of at least 0", call.span)
+        return replace(call, args=(), options=options)
     return call
+
+
+def _is_number(value: Any, whole: bool = False) -> bool:
+    return isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
 
 
 def precision(node: Any) -> str:
@@ -235,7 +245,10 @@ def _quantity(node: Any, units: dict[str, int], example: str) -> int:
     if isinstance(node, s.Quantity):
         if node.unit not in units:
             raise NameError_(f"unknown unit '{node.unit}'{did_you_mean(node.unit, units)}", node.span, help=f"the units are {', '.join(units)}")
-        return int(node.number.value * units[node.unit])
+        found = node.number.value * units[node.unit]
+        if found >= 2**63:
+            raise TypeError_(f"{unparse(node)} is more than 64 bits count", node.span)
+        return int(found)
     raise TypeError_(f"a quantity with a unit is needed, this is {unparse(node)}", node.span, help=f"write {example}")
 
 
@@ -260,7 +273,8 @@ def _argument(frame: Frame, node: Any) -> Any:
     return value
 
 
-SAMPLERS = {"sample": ("temperature", "top_k", "top_p"), "greedy": (), "beam": ("width", "length_penalty")}  # with their options
+# The sampling methods with their options, and whether each takes a whole number.
+SAMPLERS = {"sample": {"temperature": False, "top_k": True, "top_p": False}, "greedy": {}, "beam": {"width": True, "length_penalty": False}}
 
 
 def generate_block(source: Source, frame: Frame) -> GenerateBlock | None:
@@ -289,7 +303,11 @@ def generate_block(source: Source, frame: Frame) -> GenerateBlock | None:
         raise NameError_(
             f"no sampling method '{method.name}'{did_you_mean(method.name, SAMPLERS)}", method.span, help="there are sample, greedy and beam"
         )
-    options = by_name(method.name, SAMPLERS[method.name], method.args, method.options, method.call, noun="option")
+    known = SAMPLERS[method.name]
+    options = by_name(method.name, tuple(known), method.args, method.options, method.call, noun="option")
+    for name, value in options.items():
+        if not _is_number(value, known[name]):
+            raise TypeError_(f"{name} of {method.name} takes a {'whole ' if known[name] else ''}number", method.span)
     return GenerateBlock(sampler.axis, sampler.output.split(".")[-1], method.name, options, blocks[0].span, **settings)
 
 
@@ -306,7 +324,7 @@ def _whole_number(frame: Frame, line: s.Setting) -> int:
     value = static_value(frame, node)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or value < (line.key != "seed"):
+    if not _is_number(value, whole=True) or not (line.key != "seed") <= value < 2**63:
         raise TypeError_(f"{line.key} takes a whole number{' above 0' if line.key != 'seed' else ''}, this is {unparse(node)}", node.span)
     return value
 

@@ -25,7 +25,7 @@ class Signature:
 
 
 SIGNATURES: dict[str, Signature] = {
-    **dict.fromkeys((*fn.UNARY, *dtypes.BY_NAME, "int", "size"), Signature(("x",))),
+    **dict.fromkeys((*fn.UNARY, *dtypes.BY_NAME, "int", "size", "rank"), Signature(("x",))),
     **dict.fromkeys((*fn.REDUCTIONS, *fn.ALONG), Signature(("x",), named=("axis",))),
     **dict.fromkeys(("min", "max"), Signature(("a", "b"), least=1, named=("axis",))),
     "logaddexp": Signature(("a", "b")),
@@ -35,6 +35,7 @@ SIGNATURES: dict[str, Signature] = {
     "concat": Signature((), named=("axis",), several=True),
     "split": Signature(("x", "n"), named=("axis",)),
     "topk": Signature(("x", "k")),
+    **dict.fromkeys(fn.FOURIER, Signature(("re", "im"), least=1, named=("axis",))),
     "grad": Signature(("e", "p")),
     **dict.fromkeys(("uniform", "normal"), Signature(())),
     **dict.fromkeys(("randint", "beta"), Signature(("a", "b"))),

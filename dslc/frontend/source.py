@@ -76,7 +76,7 @@ def load_program(spec: str | Path, overrides: Mapping[str, Any] | None = None) -
     text = None
     if not isinstance(spec, (str, Path)) or str(spec).endswith(".onnx"):
         return _load_graph(spec, overrides)
-    if isinstance(spec, str) and ("\n" in spec or (":" in spec and not Path(spec).exists())):
+    if isinstance(spec, str) and ("\n" in spec or (":" in spec and not _exists(spec))):
         text, path = spec, None
     else:
         path = Path(spec)
@@ -91,6 +91,13 @@ def load_program(spec: str | Path, overrides: Mapping[str, Any] | None = None) -
         source.file, folder = str(spec), path.parent
     source.main = _scope(program, folder, source, ())
     return source
+
+
+def _exists(name: str) -> bool:
+    try:
+        return Path(name).exists()
+    except OSError:  # longer than any name may be
+        return False
 
 
 def _load_graph(spec: Any, overrides: Mapping[str, Any] | None) -> Source:

@@ -10,7 +10,7 @@ from dslc.core.errors import Error, Span, TypeError_
 from . import functions as fn
 from . import syntax as s
 from .signatures import bound
-from .values import Function, Instance, LayerValue, is_static, located
+from .values import Function, Instance, LayerValue, Tensor, is_static, located
 
 if TYPE_CHECKING:
     from .equations import Env, Equation
@@ -100,11 +100,21 @@ def _call(frame: Frame, node: s.Call, env: Env, eq: Equation | None) -> Any:
         return DYNAMIC
     if value.name == "size" and len(node.arguments) == 1:
         return _size(frame, node.arguments[0], env, eq)
+    if value.name == "rank" and len(node.arguments) == 1:
+        return _rank(frame, node.arguments[0])
     arguments = [static_value(frame, a, env, eq) for a in node.arguments]
     keywords = {k.name: static_value(frame, k.value, env, eq) for k in node.keywords}
     if any(v is DYNAMIC for v in [*arguments, *keywords.values()]):
         return DYNAMIC
     return frame.static_function(value.name, *bound(value.name, arguments, keywords, node), node)
+
+
+def _rank(frame: Frame, node: Any) -> int:
+    """rank(x): the number of axes of a tensor that has a name."""
+    value = frame.whole(node) if isinstance(node, (s.Name, s.Attribute)) else None
+    if not isinstance(value, Tensor):
+        raise TypeError_("rank takes a tensor by its name", node.span)
+    return value.type.rank
 
 
 def _size(frame: Frame, node: Any, env: Env, eq: Equation | None) -> Any:

@@ -26,6 +26,12 @@ def children(node: Node) -> list[Node]:
     return [child for v in values for child in (v if isinstance(v, tuple) else (v,)) if isinstance(child, Node)]
 
 
+def names_in(node: Node) -> list[str]:
+    """The names that expressions and axes of a node use, each once, in their order; "..." for a run of axes."""
+    own = [node.name] if isinstance(node, (Name, Index)) else ["..."] if isinstance(node, Rest) else []
+    return list(dict.fromkeys([*own, *(name for child in children(node) for name in names_in(child))]))
+
+
 # --- Expressions -------------------------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from dslc.core import dtypes, philox
 from dslc.core.errors import Error, NameError_, ShapeError, Span, TypeError_, did_you_mean
 from dslc.ir import ops
 from dslc.ir.mlir import ir
-from dslc.ir.types import TensorType, type_of
+from dslc.ir.types import TensorType, location_of, type_of
 
 from . import functions as fn
 from . import syntax as s
@@ -209,22 +209,32 @@ class WholeValues:
         declared = [d.name for st in definition.body if isinstance(st, (s.Param, s.State)) for d in st.declarations]
         if node.name not in declared:
             raise NameError_(f"{instance.layer.name} has no parameter '{node.name}'{did_you_mean(node.name, declared)}", node.span)
-        frame = Frame(self.builder, self.builder.source.scope_of(definition), instance, definition)
-        try:
-            for formal in definition.formals if isinstance(definition, s.Layer) else ():
-                if formal.axes is None:
-                    given = instance.options.get(formal.name)
-                    value = given if given is not None else static_value(frame, formal.default) if formal.default is not None else DYNAMIC
-                    if value is not DYNAMIC:
-                        frame.define(formal.name, value)
-            for st in definition.body:
-                if isinstance(st, s.Let):
-                    frame.run([st])
-                if isinstance(st, (s.Param, s.State)) and any(d.name == node.name for d in st.declarations):
-                    frame.run([st])
-                    return instance.parameters[node.name]
-        except Error:
-            pass
+        frame = Frame(self.builder, self.builder.source.scope_of(definition), instance, definition, location_of(node.span))
+        unknown: set[str] = set()  # names whose values the first call gives
+
+        def waits(part: s.Node) -> bool:
+            return not unknown.isdisjoint(s.names_in(part))
+
+        for formal in definition.formals if isinstance(definition, s.Layer) else ():
+            if formal.axes is not None:
+                unknown |= {formal.name, "...", *(axis.name for axis in formal.axes if isinstance(axis, s.Index))}
+            elif formal.name in instance.options:
+                frame.define(formal.name, instance.options[formal.name])
+            elif formal.default is None or waits(formal.default) or (value := static_value(frame, formal.default)) is DYNAMIC:
+                unknown.add(formal.name)
+            else:
+                frame.define(formal.name, value)
+        for st in definition.body:
+            if isinstance(st, s.Dims):
+                frame.run([st])
+            elif isinstance(st, s.Let):
+                late = [b for b in st.bindings if waits(b.value)]
+                unknown |= {b.name for b in late}
+                frame.run([s.Let(tuple(b for b in st.bindings if b not in late), span=st.span)])
+            elif isinstance(st, (s.Param, s.State)) and any(d.name == node.name for d in st.declarations) and not waits(st):
+                frame.run([st])
+                if node.name in instance.parameters or node.name in instance.absent:
+                    return self._attribute(node)
         raise NameError_(f"parameter '{node.name}' of {unparse(node.base)} does not exist before its first call", node.span,
                          help="its shape needs a dimension of a port: call the instance first")  # fmt: skip
 
@@ -260,10 +270,10 @@ class WholeValues:
         return [self.whole(a) for a in node.arguments], {k.name: self.whole(k.value) for k in node.keywords}
 
     def _builtin(self, name: str, node: s.Call) -> Any:
-        if name == "size":
+        if name in ("size", "rank"):
             value = static_value(self, node)  # type: ignore[arg-type]
             if value is DYNAMIC:
-                raise TypeError_("size takes an index, a dimension or a list", node.span)
+                raise TypeError_("size takes an index, a dimension or a list" if name == "size" else "rank takes a tensor by its name", node.span)
             return value
         if name == "categorical":
             raise ShapeError("categorical(...) without indices", node.span, help="name the axes that it draws from: categorical[v](logits[b, v])")
@@ -429,6 +439,19 @@ def _topk(frame: Any, name: str, arguments: list, keywords: dict, node: s.Call) 
     return Results(("values", "indices"), (Tensor(ops.slice_axis(values, axis, 0, k)), Tensor(ops.slice_axis(order, axis, 0, k))), "topk")
 
 
+def _fourier(frame: Any, name: str, arguments: list, keywords: dict, node: s.Call) -> Any:
+    """(re, im) of the transform, of the real re where im is not given; both come to one shape and one float type."""
+    tensors = _tensors(name, arguments, node)
+    aligned, like = broadcast_whole(tensors, name)
+    dtype = common_dtype([t.type for t in tensors], [0.0])
+    axis = _axis(keywords.get("axis", -1), like.rank, node)
+    if like.shape[axis] == 0:
+        raise ShapeError(f"{name} along an axis of no elements", node.span)
+    re, *rest = (materialize(v, like, dtype) for v in aligned)
+    im = rest[0] if rest else ops.full_like(re, 0)
+    return Results(("re", "im"), tuple(Tensor(v) for v in ops.FFT.of(re, im, axis=axis, inverse=name == "ifft")), name)
+
+
 def _int(frame: Any, name: str, arguments: list, keywords: dict, node: s.Call) -> Any:
     if isinstance(arguments[0], Tensor):
         return Tensor(ops.cast(arguments[0].value, dtypes.INT32))
@@ -438,5 +461,6 @@ def _int(frame: Any, name: str, arguments: list, keywords: dict, node: s.Call) -
 _SHAPED: dict[str, Callable] = {
     **{name: _reduce for name in fn.REDUCTIONS if name != "categorical"},
     **{name: _along for name in fn.ALONG},
+    **{name: _fourier for name in fn.FOURIER},
     "concat": _concat, "split": _split, "topk": _topk, "int": _int,
 }  # fmt: skip

@@ -10,7 +10,8 @@ from dslc.core.dtypes import DType
 
 from .mlir import func, ir
 from .op import Op
-from .ops import Cond, Constant, Grad, Kernel, Scan
+from .ops import Compare, Cond, Constant, Grad, Kernel, Reshape, Scan, View
+from .ops.constant import EXACT
 from .ops.elementwise import cast_array
 from .program import arguments_of, program_of, results_of
 from .types import type_of
@@ -69,12 +70,20 @@ def _run_op(op: Op, operands: list[np.ndarray], watch: Watch | None) -> Sequence
         case Grad():
             raise RuntimeError("nn.grad must be expanded by `differentiate` before a program runs")
         case Constant():
-            return [widen(op.reference())]
+            return [widen(op.reference()) if EXACT not in op.attributes else np.full(op.type.shape, op.exact)]
+        case Compare():  # of data of a type with numbers of this type: 0.1 <= 0.1
+            operands = [rounded(x, type_of(v).dtype) if _is_constant(v) else x for x, v in zip(operands, op.operands)]
     if op.name == "nn.cast":
         return [rounded(operands[0], op.dtype)]
     made = op.reference(*operands)
     values = made if isinstance(made, tuple) else (made,)
     return [_settle(v, type_of(r).dtype) for v, r in zip(values, op.results)]
+
+
+def _is_constant(value: ir.Value) -> bool:
+    """A constant, or a view of one."""
+    op = None if isinstance(value.owner, ir.Block) else value.owner.opview
+    return isinstance(op, Constant) or (isinstance(op, (View, Reshape)) and _is_constant(op.operands[0]))
 
 
 def _settle(x: np.ndarray, dtype: DType) -> np.ndarray:

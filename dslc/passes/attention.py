@@ -75,7 +75,7 @@ def _derive(block: ir.Block, options: Attention, notes: list[str]) -> None:
 def _scores(block: ir.Block, few_rows: bool) -> dict[ir.Value, Op]:
     """The contractions of a block that are scores, by their values."""
     found = (op for op in block.operations if isinstance(op, ops.Contract))
-    return {op.results[0]: op for op in found if _is_score(op) or (few_rows and _is_score_of_few(op))}
+    return {op.results[0]: op for op in found if is_score(op) or (few_rows and _is_score_of_few(op))}
 
 
 def _spaces(block: ir.Block, options: Attention, notes: list[str]) -> list[Space]:
@@ -97,7 +97,7 @@ def _spaces(block: ir.Block, options: Attention, notes: list[str]) -> list[Space
     return found
 
 
-def _is_score(op: ops.Contract) -> bool:
+def is_score(op: ops.Contract) -> bool:
     """A contraction that is at least as large as either operand, of few terms, with an axis of each operand alone. One of a weight without a batch
     axis is a projection: its result is kept."""
     a, b = op.types()

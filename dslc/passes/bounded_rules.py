@@ -92,7 +92,7 @@ def _constant(e: Emitter, op: ops.Constant) -> Made:
     t = op.type.with_shape(e.at(shape))
     if op.uniform is None:
         raise e.unsupported(op, "a table of numbers has a size of its own")
-    value = ops.full(t, op.uniform) if number is None else ops.spread(e.number(number, t.dtype), t)
+    value = ops.full(t, op.uniform, op.exact) if number is None else ops.spread(e.number(number, t.dtype), t)
     return Value(value, _free(shape), behind=ALIKE if not t.dtype.is_float or number is not None or isfinite(op.uniform) else ANYTHING)
 
 

@@ -310,7 +310,7 @@ class _Loop:
         """An op on a piece of the tokens."""
         if isinstance(op, ops.Constant):  # of which `values` would make the whole array
             uniform, t = op.uniform, op.type.with_shape(self._shape(op.results[0], axes))
-            return [ops.full(t, uniform) if uniform is not None else op.operation.clone().results[0]]
+            return [ops.full(t, uniform, op.exact) if uniform is not None else op.operation.clone().results[0]]
         values = op.values()
         if "shape" in values:
             values["shape"] = self._shape(op.results[0], axes)

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import NamedTuple
 
-from dslc.core.dtypes import INT32
+from dslc.core.dtypes import FLOAT32, INT32
 from dslc.ir import ops
 from dslc.ir.mlir import ir
 from dslc.ir.program import functions_of
 from dslc.ir.types import TensorType, type_of
 
+from .precision import rounding, through_rounding
 from .prune import remove_dead
 
 LEAST = 8  # terms and columns of the matrices
@@ -24,7 +25,7 @@ MATRIX_ROWS = 4  # reading a block's matrix costs as much as the products of so 
 class Experts:
     """A product with gathered matrices (a mixture of experts) lays the rows of each choice side by side, in blocks that are filled up with zeros:
     one matrix a block, read where it lies. The number of blocks is a bound: `choices` blocks more than the rows fill, less one row each. An index
-    outside the matrices gives zeros, as the gather does.
+    outside the matrices gives zeros, as the gather does. Where the product sums over rows too (a token's choices), their products are added then.
 
     before: %1 = gather %w, %ids [n, k, m]; %2 = contract %x [n, k], %1
     after: %1 = gather %x, %source [blocks * b, k]; %2 = gather %w, %choice [blocks, k, m]; %3 = contract %1, %2; %4 = gather %3, %place
@@ -61,7 +62,7 @@ class _Walk:
 
     def grouped(self, op: ops.Contract, side: int) -> ir.Value:
         """The product at `op`, whose operand at `side` is gathered."""
-        gather, x = op.operands[side].owner.opview, op.operands[1 - side]
+        gather, x, stored = through_rounding(op.operands[side]).owner.opview, op.operands[1 - side], type_of(op.operands[side]).dtype
         w_axes, x_axes = (op.lhs, op.rhs) if side == 0 else (op.rhs, op.lhs)
         table, ids = gather.operands
         chosen, sizes = list(w_axes[: type_of(ids).rank]), op.sizes
@@ -74,10 +75,12 @@ class _Walk:
         first = max(sizes) + 1
         batch, row = (first, first + 1)
         shape = [sizes[i] for i in out_rest]
+        summed = [k for k, i in enumerate(chosen) if i not in op.out]
+        dtype = FLOAT32 if summed and op.dtype.bits < 32 else op.dtype
         if b == 1:
             flat = ops.reshape(ids, (count,))
-            matrices = ops.Gather.of(table, flat, batch=0, outside=0.0)
-            y = ops.contract(rows, matrices, [batch, *x_rest], [batch, *w_rest], [batch, *out_rest], op.dtype, op.tf32)
+            matrices = rounding(ops.Gather.of(table, flat, batch=0, outside=0.0), stored)
+            y = ops.contract(rows, matrices, [batch, *x_rest], [batch, *w_rest], [batch, *out_rest], dtype, op.tf32)
         else:
             key = (ids, choices, b)
             if key not in self.routes:
@@ -88,17 +91,19 @@ class _Walk:
                 gathered = ops.Gather.of(rows, to.source, batch=0, outside=0.0)
                 self.laid[known] = ops.reshape(gathered, (blocks, b, *(sizes[i] for i in x_rest)))
             laid = self.laid[known]
-            matrices = ops.Gather.of(table, to.choice, batch=0, outside=0.0)
-            y = ops.contract(laid, matrices, [batch, row, *x_rest], [batch, *w_rest], [batch, row, *out_rest], op.dtype, op.tf32)
+            matrices = rounding(ops.Gather.of(table, to.choice, batch=0, outside=0.0), stored)
+            y = ops.contract(laid, matrices, [batch, row, *x_rest], [batch, *w_rest], [batch, row, *out_rest], dtype, op.tf32)
             y = ops.Gather.of(ops.reshape(y, (blocks * b, *shape)), to.place, batch=0, outside=0.0)
         y = ops.reshape(y, [*(sizes[i] for i in chosen), *shape])
-        now = [*chosen, *out_rest]
+        if summed:
+            y = ops.cast(ops.Reduce.of(y, kind="sum", axes=summed), op.dtype)
+        now = [*(i for i in chosen if i in op.out), *out_rest]
         return ops.transpose(y, [now.index(i) for i in op.out])
 
 
 def _chooses(op: ops.Contract, side: int) -> bool:
-    """Whether the operand is a matrix for each of few rows, gathered by one index whose axes the result has."""
-    value = op.operands[side]
+    """Whether the operand is a matrix for each of few rows, gathered by one index, of which the result has an axis."""
+    value = through_rounding(op.operands[side])
     if isinstance(value.owner, ir.Block) or not isinstance(value.owner.opview, ops.Gather) or value.owner.opview.batch or op.type.size == 0:
         return False
     gather = value.owner.opview
@@ -107,7 +112,7 @@ def _chooses(op: ops.Contract, side: int) -> bool:
     axes, others = (op.lhs, op.rhs) if side == 0 else (op.rhs, op.lhs)
     rank, sizes = type_of(gather.operands[1]).rank, op.sizes
     chosen, rest = axes[:rank], axes[rank:]
-    if not chosen or any(i not in op.out for i in chosen):
+    if not any(i in op.out for i in chosen):
         return False
     terms = prod(sizes[i] for i in rest if i not in op.out)
     columns = prod(sizes[i] for i in rest if i in op.out and i not in others)

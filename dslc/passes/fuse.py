@@ -18,10 +18,11 @@ from dslc.ir import ops
 from dslc.ir.bodies import locations_of
 from dslc.ir.mlir import ir
 from dslc.ir.op import POINTWISE, Op
-from dslc.ir.program import arguments_of, functions_of, results_of
+from dslc.ir.program import arguments_of, functions_of, name_of, results_of
 from dslc.ir.types import TensorType, fuse_locations, type_of
 
 from .kernel_rules import AGAIN, CONTROL, is_placement, is_read_along, kind_of, read_by_product, widens_bytes
+from .prepare import NAME as PREPARE
 from .prune import remove_dead
 from .simplify import maker
 
@@ -34,14 +35,18 @@ class Fuse:
     """Every op ends in an `nn.kernel`, but for scans and conds, whose bodies are fused on their own.
 
     before: %1 = contract %x, %w; %2 = add %1, %b; %3 = exp %2      after: %3 = kernel contract (%x, %w, %b) { ... }
+
+    `apart`: what is prepared from each parameter is a kernel of its own (`passes.pieces`), where others make one launch of it all.
     """
+
+    apart: bool = False
 
     def run(self, module: ir.Module) -> None:
         for program in functions_of(module):
             prepare(program.entry_block)
             arguments = {slot.name: v for slot, v in zip(arguments_of(program), program.entry_block.arguments)}
             updated = {v: arguments.get(slot.name) for slot, v in results_of(program) if slot.role in ("param", "state")}
-            _fuse_block(program.entry_block, updated)
+            _fuse_block(program.entry_block, updated, together=not (self.apart and name_of(program) == PREPARE))
 
 
 def prepare(block: ir.Block) -> None:
@@ -312,14 +317,16 @@ class Graph:
             self.updates.add(groups[-1])
 
 
-def _fuse_block(block: ir.Block, updated: Mapping[ir.Value, ir.Value | None]) -> None:
+def _fuse_block(block: ir.Block, updated: Mapping[ir.Value, ir.Value | None], together: bool = True) -> None:
+    """`updated` as in `grouped`. `together`: updates, and casts, are one launch."""
     for op in block.operations:
         if isinstance(op, (ops.Scan, ops.Cond)):
             for region in op.regions:
                 _fuse_block(region.blocks[0], {})
     graph = grouped(block, updated)
-    _merge_updates(graph, updated)
-    _merge_casts(graph)
+    if together:
+        _merge_updates(graph, updated)
+        _merge_casts(graph)
     _emit(graph, updated)
     remove_dead(block)
 
@@ -389,9 +396,15 @@ def _merge_siblings(graph: Graph) -> None:
 
 
 def _widen_late(graph: Graph) -> None:
-    """Casts of 16-bit values to float32 for another kernel are done there, so that the narrow value is what is stored."""
+    """Casts of 16-bit values to float32 for another kernel are done there, so that the narrow value is what is stored. Where a kernel stores it and
+    its cast, for one that must find it in float32 (a sort), the cast is made of what is stored: all readers find the same numbers."""
     for n, op in enumerate(graph.core):
         a, readers = graph.group_of[n], {graph.group_of[c] for c in graph.consumers[n]}
+        if _widens(op) and {op.x, *graph.results[n]} <= set(graph.outputs(graph.groups[a])):
+            graph.groups[a] = graph.groups[a] - {n}
+            graph.group_of[n] = len(graph.core) + n
+            graph.groups[len(graph.core) + n] = {n}
+            continue
         if not _widens(op) or len(readers) != 1 or a in readers or any(r in graph.outside for r in graph.results[n]):
             continue
         (b,) = readers

@@ -18,7 +18,7 @@ INVARIANT = ("elementwise", "contract", "reduce", "view")  # structures that mov
 class Hoist:
     """What depends on a scan's constants alone is computed once before it; a product of a slice with a constant becomes one product of the whole
     stack, with the turn as one more axis, of which each turn gets its slice. It runs before `differentiate`, so gradients of weights that meet the
-    inputs only are whole products too.
+    inputs only are whole products too. What a gradient inside the body is taken through stays there.
 
     before: scan { z = contract x_t, w; ... }      after: %z = contract %x, %w; scan over %z { ... }
     """
@@ -40,8 +40,12 @@ def _hoist_scan(scan: ops.Scan) -> None:
     new_constants: dict[ir.Value, ir.Value] = {}
     new_slices: dict[ir.Value, ir.Value] = {}
     moved: list[Op] = []
+    held = {v for op in block.operations if isinstance(op, ops.Grad) for v in list(op.operands)[1:]}  # and what is made from them
     with ir.InsertionPoint(scan):
         for op in list(block.operations):
+            if any(v in held for v in op.operands):
+                held.update(op.results)
+                continue
             if not isinstance(op, Op) or len(op.results) != 1 or not op.operands:
                 continue
             if op.structure in INVARIANT and all(v in constant or _is_constant(v) for v in op.operands):

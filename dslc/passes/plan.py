@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Any
 
-from dslc.core.executable import Port
+from dslc.core.executable import PIECES, Port
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
 from dslc.ir.op import Op
@@ -17,6 +18,7 @@ from dslc.ir.trace import is_shared
 from dslc.ir.types import TensorType, spans_of, type_of
 
 from .packing import Interval, pack
+from .pieces import PIECE
 
 ALIGNMENT = 64  # bytes
 ROOM = "nn.room"  # the module's attribute with the bytes that a budget leaves to the arena
@@ -64,56 +66,56 @@ class Planner:
 
     def plan(self, room: int) -> Plan:
         """The plan; an arena of `room` bytes is small enough."""
-        ports, slot_of = self.place_arguments()
+        ports, places = self.place_arguments()
         results = results_of(self.program)
-        self.place_results(results, slot_of)
-        steps = self._block(self.program.entry_block, 0)
-        steps += self.final_copies(results, slot_of)
+        self.place_results(results, places)
+        steps = self._pieces(places.get((PIECES, False), 0))
+        steps += self.final_copies(results, places)
         packed = pack([Interval(b.bytes, b.first, b.last) for b in self.buffers], room)
         placer = _Placer(packed.offsets)
         buffers = tuple(Buffer(o, b.bytes, b.first, b.last, b.origin) for o, b in zip(packed.offsets, self.buffers))
         name = name_of(self.program)
         return Plan(name, ports, tuple(placer.step(s) for s in steps), packed.total, b"", buffers, packed.lower_bound)
 
-    def place_arguments(self) -> tuple[tuple[Port, ...], dict[str, int]]:
+    def place_arguments(self) -> tuple[tuple[Port, ...], Places]:
         """Arguments lie in their slots; the ports, and the slots by name."""
         slots = arguments_of(self.program)
-        ports, slot_of = _ports(slots, [s for s, _ in results_of(self.program)])
+        ports, places = _ports(slots, [s for s, _ in results_of(self.program)])
         for slot, value in zip(slots, self.program.entry_block.arguments):
-            self.homes[value] = _Home(slot_of[slot.name], None)
-        return ports, slot_of
+            self.homes[value] = _Home(places.of(slot), None)
+        return ports, places
 
     # --- results
 
-    def place_results(self, results: Sequence[tuple[Slot, ir.Value]], slot_of: dict[str, int]) -> None:
+    def place_results(self, results: Sequence[tuple[Slot, ir.Value]], places: Places) -> None:
         """Results are written straight to their slots: outputs always, next values where nothing reads the old value later."""
         arguments = {s.name: v for s, v in zip(arguments_of(self.program), self.program.entry_block.arguments)}
         circular = _circular(arguments, results)
         for slot, value in results:
             if value in self.homes or isinstance(value.owner, ir.Block):
                 continue
-            only_written = slot.role in ("output", "loss", "metric")
+            only_written = slot.role in WRITTEN
             if only_written or (value not in circular and slot.name in arguments and _in_place(arguments[slot.name], value)):
-                home = self.homes[value] = _Home(slot_of[slot.name], None)
+                home = self.homes[value] = _Home(places.of(slot), None)
                 source = _same_in_memory(value) if only_written else None
                 if source is not None and source not in self.homes and _kernel_of(source) is not None:
                     self.homes[source] = home
 
-    def final_copies(self, results: Sequence[tuple[Slot, ir.Value]], slot_of: dict[str, int]) -> list[Step]:
+    def final_copies(self, results: Sequence[tuple[Slot, ir.Value]], places: Places) -> list[Step]:
         """Results that lie elsewhere are copied at the end: outputs first, then next values."""
         steps: list[Step] = []
-        outputs = [(s, v) for s, v in results if s.role in ("output", "loss", "metric")]
+        outputs = [(s, v) for s, v in results if s.role in WRITTEN]
         nexts = [(s, v) for s, v in results if s.role in ("param", "state")]
-        taken = {slot_of[s.name] for s, v in nexts if self.homes[v] != _Home(slot_of[s.name], None)}
+        taken = {places.of(s) for s, v in nexts if self.homes[v] != _Home(places.of(s), None)}
         shielded: dict[ir.Value, _Home] = {}
         for slot, value in nexts:  # a next value that lies in a slot which another next value overwrites
             home = self.homes[value]
-            if home.slot in taken and home.slot != slot_of[slot.name] and value not in shielded:
+            if home.slot in taken and home.slot != places.of(slot) and value not in shielded:
                 shielded[value] = self._new(type_of(value), "a copy")
                 self._use(shielded[value])
                 steps.append(Copy(home, shielded[value], type_of(value).bytes))  # type: ignore[arg-type]
         for slot, value in (*outputs, *nexts):
-            target, home = _Home(slot_of[slot.name], None), shielded.get(value, self.homes[value])
+            target, home = _Home(places.of(slot), None), shielded.get(value, self.homes[value])
             if home != target:
                 self._use(home)
                 steps.append(Copy(home, target, type_of(value).bytes))  # type: ignore[arg-type]
@@ -137,11 +139,23 @@ class Planner:
 
     # --- steps
 
+    def _pieces(self, slot: int) -> list[Step]:
+        """The steps of the program; those of a piece (`passes.pieces`) run where the input in `slot` says so."""
+        steps: list[Step] = []
+        for piece, part in groupby(list(self.program.entry_block.operations)[:-1], _piece_of):
+            found = self._steps(list(part), 0)
+            steps += found if piece is None else [Branch(_Home(slot, None, offset=piece), tuple(found), ())]  # type: ignore[arg-type]
+        return steps
+
     def _block(self, block: ir.Block, depth: int) -> list[Step]:
-        """The steps of a block's ops. Of kernels beside each other all copies come first, then the calls."""
+        """The steps of a block's ops."""
+        return self._steps(list(block.operations)[:-1], depth)
+
+    def _steps(self, ops: Sequence[Any], depth: int) -> list[Step]:
+        """The steps of some ops. Of kernels beside each other all copies come first, then the calls."""
         steps: list[Step] = []
         first = 0
-        for op in list(block.operations)[:-1]:
+        for op in ops:
             found = self.steps_of(op, depth)
             if BESIDE not in op.attributes:
                 first = len(steps)
@@ -306,14 +320,28 @@ class _Placer:
         raise TypeError(step)
 
 
-def _ports(arguments: Sequence[Slot], results: Sequence[Slot]) -> tuple[tuple[Port, ...], dict[str, int]]:
+WRITTEN = ("output", "loss", "metric")  # results with memory of their own, though an argument may have their name
+
+
+class Places(dict[tuple[str, bool], int]):
+    """Numbers of slots by (the name, whether it is one of WRITTEN)."""
+
+    def of(self, slot: Slot) -> int:
+        return self[slot.name, slot.role in WRITTEN]
+
+
+def _ports(arguments: Sequence[Slot], results: Sequence[Slot]) -> tuple[tuple[Port, ...], Places]:
     """Ports in the order of arguments, then results; a next value shares the slot of what it replaces."""
     ports: list[Port] = []
-    slot_of: dict[str, int] = {}
-    for s in (*arguments, *(r for r in results if r.role in ("output", "loss", "metric"))):
-        slot_of[s.name] = len(ports)
+    places = Places()
+    for s in (*arguments, *(r for r in results if r.role in WRITTEN)):
+        places[s.name, s.role in WRITTEN] = len(ports)
         ports.append(Port(s.name, s.role, s.type.dtype, s.type.shape, len(ports), s.bounds, s.line))
-    return tuple(ports), slot_of
+    return tuple(ports), places
+
+
+def _piece_of(op: Any) -> int | None:
+    return ir.IntegerAttr(op.operation.attributes[PIECE]).value if PIECE in op.operation.attributes else None
 
 
 def _in_place(old: ir.Value, value: ir.Value) -> bool:
@@ -321,8 +349,8 @@ def _in_place(old: ir.Value, value: ir.Value) -> bool:
     kernel = value.owner.opview
     if not isinstance(kernel, ops.Kernel) or kernel.kind not in ("map", "update", "contract", "reduce", "put", "product"):
         return False
-    base = _bases(kernel).get(list(kernel.results).index(value))
-    arguments = kernel.regions[0].blocks[0].arguments
+    block = kernel.regions[0].blocks[0]
+    base, arguments = _base(block.operations[-1].operands[value.result_number]), block.arguments
     for use in old.uses:
         user = use.owner.operation
         if user == kernel.operation:
@@ -390,9 +418,14 @@ def _is_stack(value: ir.Value) -> bool:
 
 def _bases(kernel: ops.Kernel) -> dict[int, int]:
     """Which operand each result that is put somewhere is written into."""
-    block = kernel.regions[0].blocks[0]
-    arguments, made = list(block.arguments), list(list(block.operations)[-1].operands)
-    return {made.index(op.results[0]): arguments.index(op.base) for op in block.operations if isinstance(op, ops.Put)}
+    ends = kernel.regions[0].blocks[0].operations[-1].operands
+    return {number: base for number, end in enumerate(ends) if (base := _base(end)) is not None}
+
+
+def _base(end: ir.Value) -> int | None:
+    """Which operand what a kernel yields is written into, if it is put somewhere."""
+    put = None if isinstance(end.owner, ir.Block) else end.owner.opview
+    return put.base.arg_number if isinstance(put, ops.Put) else None
 
 
 def _stays_at_its_point(argument: ir.Value) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import random
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from math import inf
 
 from .mincut import ENDLESS, Network
@@ -312,6 +313,7 @@ def _repairs(line: Timeline, plan: Sequence[int], target: int, banned: Container
         for t in range(fullest + 1, len(plan)):
             for b in line.tasks[plan[t]].reads:
                 next_use.setdefault(b, t)
+        turn = [0, *accumulate((n + 1 for n in plan), max)]  # the task whose turn it is at a place of the plan
         now = line.tasks[plan[fullest]].reads
         idle = []
         for b, size, first, last in lives:
@@ -320,8 +322,7 @@ def _repairs(line: Timeline, plan: Sequence[int], target: int, banned: Container
             if line.maker[b] in banned:
                 continue
             task, reader = line.tasks[line.maker[b]], next_use[b]
-            following = next((n for n in plan[reader:] if n > plan[fullest]), plan[reader])
-            if task.repeats and max(following, plan[reader]) <= task.until:
+            if task.repeats and turn[reader] <= task.until:
                 idle.append((task.seconds / size, line.maker[b], reader))
         over = sum(max(0, h - target) for h in held)
         best: tuple[float, list[int]] | None = None

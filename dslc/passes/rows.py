@@ -209,7 +209,7 @@ def _elementwise(rows: Rows, op: Op, value: ir.Value, want: Want, lane: int | No
 def _constant(rows: Rows, op: Op, value: ir.Value, want: Want, lane: int | None) -> Piece:
     t = op.type
     if op.uniform is not None:
-        return Piece(ops.full(t.with_shape(_resized(t.shape, want)), op.uniform))
+        return Piece(ops.full(t.with_shape(_resized(t.shape, want)), op.uniform, op.exact))
     return rows._fallback(op, value, want)
 
 
@@ -319,6 +319,18 @@ def _gather(rows: Rows, op: Op, value: ir.Value, want: Want, lane: int | None) -
         return Piece(ops.Gather.of(source.value, *values, batch=0, outside=op.outside), True)
     both, _ = _leading([source, Piece(values[0], True)], rows.lanes)
     return Piece(ops.Gather.of(both[0], *values, batch=batch + 1, outside=op.outside), True)
+
+
+def _scatter(rows: Rows, op: Op, value: ir.Value, want: Want, lane: int | None) -> Piece:
+    """Each position scatters what is its own: its time, and its row of the batch, are no scattered axes."""
+    rank, first = type_of(op.operands[1]).rank, op.batch + len(op.sizes)
+    if lane is not None and lane >= op.batch:
+        return rows._fallback(op, value, want)
+    of_ids = {a: n for a, n in want.items() if a < op.batch}
+    of_values = {a if a < op.batch else a - first + rank: n for a, n in want.items()}
+    pieces = [rows.at(op.operands[0], of_values, lane), *(rows.at(v, of_ids, lane) for v in list(op.operands)[1:])]
+    values, lead = _leading(pieces, rows.lanes)
+    return Piece(ops.Scatter.of(*values, kind=op.kind, batch=op.batch + lead, sizes=op.sizes), lead)
 
 
 def _refuse(op: Op) -> Piece:
@@ -472,7 +484,7 @@ def _along(rows: Rows, op: Op, value: ir.Value, want: Want, lane: int | None) ->
 
 Rule = Callable[[Rows, Any, ir.Value, Want, "int | None"], Piece]
 _RULES: dict[type[Op], Rule] = {
-    ops.Constant: _constant, ops.Iota: _iota, ops.View: _view, ops.Reshape: _reshape, ops.Concat: _concat, ops.Gather: _gather,
+    ops.Constant: _constant, ops.Iota: _iota, ops.View: _view, ops.Reshape: _reshape, ops.Concat: _concat, ops.Gather: _gather, ops.Scatter: _scatter,
     ops.Contract: _contract, ops.Reduce: _reduce, ops.Softmax: _softmax, ops.LogSoftmax: _softmax, ops.Conv: _conv, ops.Scan: _scan,
     ops.Cumulative: _cumulative, ops.Sort: _along, ops.ArgReduce: _along, ops.FFT: _along,
 }  # fmt: skip

@@ -15,7 +15,7 @@ from dslc.ir.mlir import ir
 from dslc.ir.op import PRECISION, Op
 from dslc.ir.ops.reduction import identity
 from dslc.ir.program import functions_of
-from dslc.ir.types import fuse_locations, type_of
+from dslc.ir.types import TensorType, fuse_locations, type_of
 
 from .prune import remove_dead
 
@@ -96,12 +96,24 @@ def maker(value: ir.Value) -> Op | None:
 
 def uniform(value: ir.Value) -> float | int | bool | None:
     """The one value of a uniform constant, seen through views that only repeat it."""
+    op = _constant(value)
+    return None if op is None else op.uniform
+
+
+def _constant(value: ir.Value) -> ops.Constant | None:
+    """A constant, seen through views that only repeat it where it is uniform."""
     op = maker(value)
     if isinstance(op, ops.Constant):
-        return op.uniform
-    if isinstance(op, ops.View) and not any(op.offsets) and op.inside:
-        return uniform(op.operands[0])
-    return uniform(op.operands[0]) if isinstance(op, ops.Reshape) else None
+        return op
+    through = isinstance(op, ops.Reshape) or (isinstance(op, ops.View) and not any(op.offsets) and op.inside)
+    return _constant(op.operands[0]) if through and op is not None else None
+
+
+def _again(value: ir.Value, t: TensorType, times: int = 1) -> ir.Value:
+    """A uniform constant, or a multiple of it, as a tensor of another shape."""
+    op = _constant(value)
+    assert op is not None and op.uniform is not None and op.exact is not None
+    return ops.full(t, op.uniform * times, op.exact * times)
 
 
 def _algebra(op: Op) -> ir.Value | None:
@@ -177,9 +189,8 @@ def _reshape(op: Op) -> ir.Value | None:
     t = type_of(op.results[0])
     if type_of(x) == t:
         return x
-    known = uniform(x)
-    if known is not None:
-        return ops.full(t, known)
+    if uniform(x) is not None:
+        return _again(x, t)
     inner = maker(x)
     return ops.reshape(inner.operands[0], t.shape) if isinstance(inner, ops.Reshape) else None
 
@@ -188,7 +199,7 @@ def _view(op: Op) -> ir.Value | None:
     x, t = op.operands[0], type_of(op.results[0])
     known = uniform(x)
     if known is not None and (op.inside or known == op.outside):
-        return ops.full(t, known)
+        return _again(x, t)
     if ops.view(x, op.matrix, op.offsets, op.shape, op.outside) == x:
         return x
     inner = maker(x)
@@ -290,7 +301,7 @@ def _narrowed(op: Op) -> ir.Value | None:
         return None
     rest = iter(sources)
     shape = type_of(sources[0]).shape
-    values = [next(rest) if k is None else ops.full(type_of(v).with_shape(shape), k) for k, v in zip(known, op.operands)]
+    values = [next(rest) if k is None else _again(v, type_of(v).with_shape(shape)) for k, v in zip(known, op.operands)]
     return ops.reshape(type(op).of(*values, **op.values()), t.shape)
 
 
@@ -298,10 +309,8 @@ def _reduce(op: Op) -> ir.Value | None:
     t = type_of(op.results[0])
     if not op.axes:
         return op.operands[0]
-    known = uniform(op.operands[0])
-    if known is not None and op.kind == "sum":
-        count = type_of(op.operands[0]).size // max(t.size, 1)
-        return ops.full(t, known * count) if t.size else None
+    if uniform(op.operands[0]) is not None and op.kind == "sum":
+        return _again(op.operands[0], t, type_of(op.operands[0]).size // t.size) if t.size else None
     return _reduce_of_broadcast(op)
 
 
@@ -404,6 +413,14 @@ _RULES: dict[type, Callable[[Op], ir.Value | None]] = {
 _NEVER = (ops.Constant, ops.Random, ops.Iota, ops.Grad, ops.Scan, ops.Cond, ops.Kernel)
 
 
+def _exact(op: Op) -> float | None:
+    """What an op of uniform constants gives in float64; None where that is no float."""
+    if not type_of(op.results[0]).dtype.is_float:
+        return None
+    constants = [v.owner.opview for v in op.operands]
+    return float(op.reference(*(np.asarray(c.exact, np.float64 if c.type.dtype.is_float else c.type.dtype.numpy) for c in constants)))
+
+
 def _folded(op: Op) -> ir.Value | None:
     """The constant that an op of constants gives; larger results only where they are uniform."""
     if isinstance(op, _NEVER) or len(op.results) != 1:
@@ -419,7 +436,7 @@ def _folded(op: Op) -> ir.Value | None:
             if any(type_of(v).dtype.extension for v in op.operands):
                 return None
             with np.errstate(all="ignore"):
-                return ops.full(t, np.asarray(op.reference(*scalars)).item())
+                return ops.full(t, np.asarray(op.reference(*scalars)).item(), _exact(op))
     if t.size > FOLD_LIMIT or any(type_of(v).size > FOLD_LIMIT or type_of(v).dtype.extension for v in op.operands):
         return None
     with np.errstate(all="ignore"):

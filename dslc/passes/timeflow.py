@@ -90,13 +90,26 @@ class Flow:
         return set()
 
     def _whole(self, op: Op) -> None:
-        """Softmax and its like keep all axes, an argreduce drops one."""
+        """Softmax and its like keep all axes, an argreduce drops one, a scatter those that are scattered."""
+        if isinstance(op, ops.Scatter):
+            self._axes[op.results[0]] = self._scattered(op)
+            return
         common = frozenset().union(*(self.axes(v) for v in op.operands))
         for result in op.results:
             if isinstance(op, ops.ArgReduce):
                 self._axes[result] = frozenset(a - (a > op.axis) for a in common if a != op.axis) or frozenset(self._masked(op))
             elif type_of(result).rank == type_of(op.operands[0]).rank:
                 self._axes[result] = common
+
+    def _scattered(self, op: ops.Scatter) -> frozenset[int]:
+        """The axes beside those that are scattered; none where the input's is among these, for each result then needs all of it."""
+        rank, kept = type_of(op.operands[1]).rank, set()
+        for n, value in enumerate(op.operands):
+            for axis in self.axes(value):
+                if op.batch <= axis and (n or axis < rank):
+                    return frozenset()
+                kept.add(axis if axis < op.batch else axis - rank + op.batch + len(op.sizes))
+        return frozenset(kept)
 
     def _scan(self, op: ops.Scan) -> None:
         c, k = op.constants, op.carries
@@ -179,6 +192,17 @@ class Masks:
                         self._arrays[value] = np.asarray(op.reference(*parts)).astype(type_of(value).dtype.numpy)
         return self._arrays[value]
 
+    def scales(self, value: ir.Value) -> bool:
+        """Whether the value is known, positive and finite everywhere: -inf times it, or divided by it, is -inf."""
+        owner = value.owner
+        op = None if isinstance(owner, ir.Block) else owner.opview
+        if isinstance(op, ops.Constant) and op.uniform is not None:
+            return 0 < op.uniform < np.inf
+        if isinstance(op, (ops.Reshape, ops.View)) and (isinstance(op, ops.Reshape) or op.inside):
+            return self.scales(op.operands[0])
+        array = self._array(value)
+        return array is not None and bool(((array > 0) & (array < np.inf)).all())
+
 
 def _either(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
     return b if a is None else a if b is None else a | b
@@ -195,12 +219,12 @@ def _select(masks: Masks, op: Op, i: int, j: int, constant: float) -> np.ndarray
     return _either(chosen, _both(a, b))
 
 
-def _absorbing(value: float) -> Any:
-    """A rule for ops that are `value` as soon as an operand is it, whatever the other (finite) one is, and otherwise need both."""
+def _absorbing(value: bool) -> Any:
+    """A rule for ops that are `value` as soon as an operand is it, and otherwise need both."""
 
     def rule(masks: Masks, op: Op, i: int, j: int, constant: float) -> np.ndarray | None:
         a, b = (masks.sure(v, i, j, constant) for v in op.operands)
-        return _either(a, b) if constant == value else _both(a, b) if isinstance(op, (ops.And, ops.Or)) else None
+        return _either(a, b) if constant == value else _both(a, b)
 
     return rule
 
@@ -209,6 +233,17 @@ def _sum(masks: Masks, op: Op, i: int, j: int, constant: float) -> np.ndarray | 
     """Zeros add up to zero; -inf stays, of a difference on its left."""
     a, b = (masks.sure(v, i, j, constant) for v in op.operands)
     return _both(a, b) if constant == 0 else _either(a, b if isinstance(op, ops.Add) else None) if constant == -np.inf else None
+
+
+def _product(masks: Masks, op: Op, i: int, j: int, constant: float) -> np.ndarray | None:
+    """Zero stays whatever the other (finite) factor is, of a quotient above; -inf where the other one is known to be positive."""
+    a, b = op.operands
+    if constant == 0:
+        return _either(masks.sure(a, i, j, 0.0), masks.sure(b, i, j, 0.0) if isinstance(op, ops.Mul) else None)
+    if constant != -np.inf:
+        return None
+    kept = masks.sure(a, i, j, constant) if masks.scales(b) else None
+    return _either(kept, masks.sure(b, i, j, constant) if isinstance(op, ops.Mul) and masks.scales(a) else None)
 
 
 def _carried(constant: float, operand: float) -> Any:
@@ -262,8 +297,8 @@ def _contract(masks: Masks, op: Op, i: int, j: int, constant: float) -> np.ndarr
 
 
 _RULES: dict[type[Op], Any] = {
-    ops.Select: _select, ops.Mul: _absorbing(0.0), ops.And: _absorbing(False), ops.Or: _absorbing(True), ops.Add: _sum, ops.Sub: _sum,
-    ops.Div: _carried(0.0, 0.0), ops.Exp: _carried(0.0, -np.inf), ops.Sigmoid: _carried(0.0, -np.inf),
+    ops.Select: _select, ops.Mul: _product, ops.Div: _product, ops.And: _absorbing(False), ops.Or: _absorbing(True), ops.Add: _sum, ops.Sub: _sum,
+    ops.Exp: _carried(0.0, -np.inf), ops.Sigmoid: _carried(0.0, -np.inf),
     ops.Not: _not, ops.Cast: _same, ops.StopGradient: _same, ops.Max: _same, ops.Min: _same, ops.Sqrt: _carried(0.0, 0.0),
     ops.Abs: _carried(0.0, 0.0),
     ops.Tanh: _carried(0.0, 0.0), ops.Neg: _carried(0.0, 0.0), ops.Softmax: _softmax, ops.LogSoftmax: _softmax, ops.View: _view, ops.Reshape: _view,

@@ -54,10 +54,10 @@ class Timeline:
     @staticmethod
     def of(program: func.FuncOp) -> Timeline:
         planner = Planner(program)
-        ports, slot_of = planner.place_arguments()
+        ports, places = planner.place_arguments()
         results = results_of(program)
-        planner.place_results(results, slot_of)
-        kept = {slot_of[s.name] for s, _ in results if s.role in ("param", "state")}
+        planner.place_results(results, places)
+        kept = {places.of(s) for s, _ in results if s.role in ("param", "state")}
         tasks: list[Task] = []
         read_slots: list[set[int]] = []
         overwritten: dict[int, int] = {}
@@ -80,7 +80,7 @@ class Timeline:
             reads = tuple(dict.fromkeys((*_buffers(planner, op.operands), *(b for b in made if b not in writes))))
             tasks.append(Task(reads, writes, inner, aside, _seconds(op), placed, repeats=not slots & kept and writes == made))
         before = len(planner.buffers)
-        planner.final_copies(results, slot_of)
+        planner.final_copies(results, places)
         inner = _live_inside(planner, range(before, len(planner.buffers)), ())
         end = Task(_buffers(planner, [v for _, v in results]), (), inner, 0, 0.0, (), repeats=False)
         untils = [min((overwritten[s] for s in read if s in overwritten), default=inf) for read in read_slots]

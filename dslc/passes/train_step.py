@@ -83,6 +83,10 @@ class TrainStep:
         """The results of one line; `values` get the parameters' new values."""
         paths = [p for p in line.trainable if p in values]
         if not paths:
+            own = [slot.name for slot, _ in results_of(program) if slot.role == "param"]
+            if own:
+                raise TrainingError(f"nothing is trained: the model changes {', '.join(own[:3])}{', ...' * (len(own) > 3)} itself",
+                                    help="where its own lines are the optimizer, the train block needs none")  # fmt: skip
             raise TrainingError("nothing is trained: no parameter takes part in the loss")
         scale = LossScale.of(program, f"loss_scale{'.' + str(number + 1) if number else ''}") if self.scaled else None
         made = ops.Grad.of(scale.times(loss) if scale else loss, *[values[p] for p in paths])

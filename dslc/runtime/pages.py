@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import mmap
+import sys
 from itertools import count
 
 import numpy as np
@@ -30,3 +32,13 @@ def zero_bytes(size: int, alignment: int = ALIGNMENT) -> np.ndarray:
         raw = np.frombuffer(pages, np.uint8)
         start = -raw.ctypes.data % HUGE_PAGE + next(_blocks) * STEP % HUGE_PAGE
     return raw[start : start + size]
+
+
+def give_back(array: np.ndarray) -> bool:
+    """Gives the whole pages of C-contiguous memory of `zero_bytes` back to the system: when they are next touched they are zeros. False where there
+    are none, or the system takes none."""
+    begin, end = -(-array.ctypes.data // PAGE) * PAGE, (array.ctypes.data + array.nbytes) // PAGE * PAGE
+    if sys.platform != "linux" or begin >= end:
+        return False
+    ctypes.CDLL(None).madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)
+    return True

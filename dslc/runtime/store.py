@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import numpy as np
 from ..core.dtypes import DType, of_numpy
 from ..core.errors import NameError_, ShapeError, TypeError_, did_you_mean
 from ..core.executable import Port
-from .pages import ALIGNMENT, zero_bytes
+from .pages import ALIGNMENT, give_back, zero_bytes
 
 
 @dataclass(frozen=True)
@@ -30,15 +32,37 @@ class Entry:
         return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
 
 
-@dataclass(eq=False)
-class Value:
-    """The values of one path: memory of the host, how often they were written, and how to get them where the newest ones lie on a device, or are
-    yet to be drawn."""
+Fill = Callable[[np.ndarray], None]  # brings values to an array of their type and shape
 
-    array: np.ndarray
-    version: int = 0
-    fetch: Callable[[np.ndarray], None] | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+class Value:
+    """The values of one path: memory of the host, how often they were written, and how to get them where the newest ones lie elsewhere: on a device,
+    yet to be drawn, or in the file that they came from."""
+
+    def __init__(self, memory: np.ndarray):
+        self.memory = memory
+        self.version = 0
+        self.fetch: Fill | None = None  # to be called before the memory is read
+        self.source: Fill | None = None  # gives the values of this version again
+        self.lock = threading.RLock()
+        self._seen: weakref.ref[np.ndarray] | None = None
+
+    def seen(self) -> np.ndarray:
+        """The memory for whoever reads or writes it. Arrays made of this one keep it alive, for what it lies on is no array, and while it lives the
+        memory is not given back."""
+        with self.lock:
+            array = self._seen() if self._seen is not None else None
+            if array is None:
+                data = self.memory.reshape(-1).view(np.uint8)
+                array = np.ndarray(self.memory.shape, self.memory.dtype, (ctypes.c_uint8 * data.size).from_buffer(data))  # type: ignore[arg-type]
+                self._seen = weakref.ref(array)
+            return array
+
+    def drop(self) -> None:
+        """Gives the memory back until somebody asks for the values, where they can be had again and nobody holds the memory."""
+        with self.lock:
+            if self.source is not None and self.fetch is None and (self._seen is None or self._seen() is None) and give_back(self.memory):
+                self.fetch = self.source
 
 
 def aligned_zeros(entries: Sequence[Entry | Port]) -> list[np.ndarray]:
@@ -54,7 +78,8 @@ class ParameterStore(MutableMapping[str, np.ndarray]):
 
     `store[path]` is a view that cannot be written; `store[path] = value` checks shape and type and copies. Programs write through
     `array(path)` and call `touch(path)`; a program that keeps a packed copy makes it anew when `version(path)` has changed. A program on a device
-    says `moved(path, fetch)` of what it wrote there: the array is filled when somebody next asks for it. So are starting values.
+    says `moved(path, fetch)` of what it wrote there: the array is filled when somebody next asks for it. So are starting values. What came from a
+    file (`read_from`) and is read in a form prepared from it alone is in memory no longer (`Value.drop`) than until it is prepared.
     Errors: NameError_ for an unknown path, ShapeError and TypeError_ for a value that does not fit.
     """
 
@@ -113,32 +138,54 @@ class ParameterStore(MutableMapping[str, np.ndarray]):
     def array(self, path: str) -> np.ndarray:
         """The memory itself, for programs, with the newest values. Whoever writes it calls `touch`."""
         value = self.value(path)
-        if value.fetch is not None:
-            self._fetch(value)
-        return value.array
+        array = value.seen()  # first: what is held is not dropped
+        self.bring(value)
+        return array
 
     def lie_in(self, path: str, array: np.ndarray) -> None:
         """The path's values lie in this memory from now on, which fits and is the store's; before a program binds to it."""
-        self.value(path).array = array
+        self.value(path).memory = array
         self.touch(path)
 
-    def moved(self, path: str, fetch: Callable[[np.ndarray], None]) -> int:
+    def moved(self, path: str, fetch: Fill) -> int:
         """Says that a device wrote this path, or will; `fetch(array)` brings the values to the host's memory. Returns the new version."""
         value = self.value(path)
         value.version += 1
-        value.fetch = fetch
+        value.fetch, value.source = fetch, None
         self._away.add(value)
         return value.version
+
+    def read_from(self, sources: Mapping[str, Fill]) -> None:
+        """Reads the values of some paths, which `sources[path](array)` can do again for as long as nobody writes others. Where one of them fails, all
+        are as they were."""
+        begun: list[tuple[Value, np.ndarray | None]] = []
+        try:
+            for path, source in sources.items():
+                value = self.value(path)
+                begun.append((value, None if value.fetch or value.source or not value.version else value.memory.copy()))
+                source(value.memory)
+        except BaseException:
+            for value, array in begun:
+                value.fetch = value.fetch or value.source
+                if value.fetch is None:
+                    value.memory[...] = 0 if array is None else array
+            raise
+        self.touch(*sources)
+        for path, source in sources.items():
+            self.value(path).source = source
 
     def gather(self) -> None:
         """Brings all values that lie on devices to the host: for programs that keep the arrays' addresses."""
         for value in list(self._away):
-            self._fetch(value)
+            self.bring(value)
 
-    def _fetch(self, value: Value) -> None:
+    def bring(self, value: Value) -> None:
+        """Brings the newest values to the memory."""
+        if value.fetch is None:
+            return
         with value.lock:  # who comes second waits for the values
             if value.fetch is not None:
-                value.fetch(value.array)
+                value.fetch(value.memory)
             self._came(value)
 
     def _came(self, value: Value) -> None:
@@ -160,6 +207,7 @@ class ParameterStore(MutableMapping[str, np.ndarray]):
         for path in paths:
             value = self._values.get(path) or self.value(path)
             value.version += 1
+            value.source = None
             if value.fetch is not None:
                 self._came(value)
 
@@ -172,8 +220,10 @@ class ParameterStore(MutableMapping[str, np.ndarray]):
         self._write(path, fitted(self.entry(path), value))
 
     def _write(self, path: str, array: np.ndarray) -> None:
-        np.copyto(self._values[path].array, array, casting="unsafe")
-        self.touch(path)
+        value = self._values[path]
+        with value.lock:
+            np.copyto(value.memory, array, casting="unsafe")
+            self.touch(path)
 
     def __delitem__(self, path: str) -> None:
         raise TypeError_(f"the parameter '{path}' belongs to the model and cannot be removed")
@@ -194,7 +244,7 @@ class ParameterStore(MutableMapping[str, np.ndarray]):
     @property
     def bytes(self) -> int:
         """Bytes of all arrays."""
-        return sum(v.array.nbytes for v in self._values.values())
+        return sum(v.memory.nbytes for v in self._values.values())
 
     def copy_values(self, role: str | None = None) -> dict[str, np.ndarray]:
         """Copies of the values of a role."""

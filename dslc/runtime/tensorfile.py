@@ -22,6 +22,7 @@ import numpy as np
 
 from ..core.dtypes import BY_NAME, DType, of_numpy
 from ..core.errors import DataError
+from ..core.heldfile import HeldFile
 
 MAX_HEADER = 100_000_000  # bytes of JSON, the limit of the reference implementation
 MAX_AXES = 64
@@ -63,6 +64,7 @@ class TensorFile:
     path: Path
     entries: Mapping[str, Entry]
     metadata: Mapping[str, str]
+    held: HeldFile | None = None  # of safetensors: what is read again is what was read first
 
     def read(self, name: str) -> np.ndarray:
         """The array `name`; DataError when the file has changed or is damaged."""
@@ -98,17 +100,12 @@ class TensorFile:
 
     def _pieces(self, name: str, memory: Callable[[slice], np.ndarray]) -> Iterator[np.ndarray]:
         """The bytes of an array part by part, each read to what `memory(part)` gives."""
+        assert self.held is not None
         begin, end = map(int, self.entries[name].place)
-        try:
-            with self.path.open("rb", buffering=0) as file:
-                file.seek(begin)
-                for at in range(0, end - begin, PIECE):
-                    piece = memory(slice(at, min(at + PIECE, end - begin)))
-                    if file.readinto(piece.data) != len(piece):
-                        raise DataError(f"{self.path}: '{name}' is cut off")
-                    yield piece
-        except OSError as error:
-            raise DataError(f"{self.path}: '{name}' cannot be read: {error}") from None
+        for at in range(0, end - begin, PIECE):
+            piece = memory(slice(at, min(at + PIECE, end - begin)))
+            self.held.read_into(begin + at, piece, f"'{name}'")
+            yield piece
 
 
 def words_of(array: np.ndarray) -> int:
@@ -135,7 +132,8 @@ def open_tensors(path: str | Path) -> TensorFile:
 
 
 def _open_safetensors(path: Path) -> TensorFile:
-    total = path.stat().st_size
+    held = HeldFile(path)
+    total = held.size
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if total < 8 or length > min(MAX_HEADER, total - 8):
@@ -155,7 +153,7 @@ def _open_safetensors(path: Path) -> TensorFile:
     _check_layout(path, entries, data)
     start = 8 + length
     moved = {n: Entry(e.dtype, e.shape, (e.place[0] + start, e.place[1] + start)) for n, e in entries.items() if not isinstance(e.place, str)}
-    return TensorFile(path, moved, metadata)
+    return TensorFile(path, moved, metadata, held)
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

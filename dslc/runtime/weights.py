@@ -28,13 +28,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..core.dtypes import of_numpy
+from ..core.dtypes import DType, of_numpy
 from ..core.errors import DataError, Span, SyntaxError_, did_you_mean, nearest
 from .store import Entry, ParameterStore, fitted
 from .tensorfile import TensorFile, open_tensors
@@ -120,6 +120,8 @@ def _yaml_rules(text: str, file: str) -> list[Rule]:
     if not isinstance(rows, dict):
         raise SyntaxError_("the rules are a mapping from patterns to targets", span)
     dropped = rows.pop("drop", [])
+    if not isinstance(dropped, str | list):
+        raise SyntaxError_("drop takes a pattern, or a list of patterns", span)
     rules = [_rule(str(p), (), (), span) for p in ([dropped] if isinstance(dropped, str) else dropped)]
     return rules + [_parse_rule(str(source), str(rest), span) for source, rest in rows.items()]
 
@@ -186,12 +188,31 @@ class _Findings:
     tried: set[str] = field(default_factory=set)  # parameters that a name was meant for
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """Where a path's values come from: the part `number` of what a rule makes of an array of the file. Read again they are the same."""
+
+    tensors: TensorFile
+    name: str
+    steps: tuple[Step, ...]
+    entries: list[Entry]
+    number: int
+
+    def __call__(self, array: np.ndarray) -> None:
+        stored = self.tensors.entries[self.name]
+        if not self.steps and (stored.dtype, stored.shape) == (self.entries[0].dtype, array.shape):
+            self.tensors.read_into(self.name, array)
+        else:
+            np.copyto(array, _transformed(self.tensors.read(self.name), self.steps, self.entries)[self.number])  # type: ignore[arg-type]
+
+
 def load_weights(store: ParameterStore, file: str | Path, map: str | Path | None = None) -> list[str]:
-    """Writes the weights of `file` into the store by the rules of `map`; returns the paths written, or raises and writes nothing."""
+    """Writes the weights of `file` into the store by the rules of `map`; returns the paths written, or raises and writes nothing. Those of a
+    safetensors file are read to where they lie in the store."""
     tensors = _without_training(open_tensors(file), store)
     rules = read_rules(map) if map is not None else []
     findings = _Findings()
-    values: dict[str, np.ndarray] = {}
+    values: dict[str, np.ndarray | _Stored] = {}
     for name in tensors.entries:
         for path, value in _placed(store, tensors, name, rules, findings):
             if path in values:
@@ -200,7 +221,8 @@ def load_weights(store: ParameterStore, file: str | Path, map: str | Path | None
     missing = [e for e in store.entries("param") if e.path not in findings.tried]
     if findings.homeless or findings.shapes or findings.twice or missing:
         raise _mismatch(str(file), findings, missing, list(tensors.entries))
-    store.assign(values)
+    store.read_from({path: value for path, value in values.items() if isinstance(value, _Stored)})
+    store.assign({path: value for path, value in values.items() if not isinstance(value, _Stored)})
     return list(values)
 
 
@@ -214,11 +236,13 @@ def _without_training(tensors: TensorFile, store: ParameterStore) -> TensorFile:
         group, _, path = name.partition("/")
         if (group == "average" and path in entries) or (group == "state" and path in store):
             entries[path] = entry
-    return TensorFile(tensors.path, entries, tensors.metadata)
+    return replace(tensors, entries=entries)
 
 
-def _placed(store: ParameterStore, tensors: TensorFile, name: str, rules: list[Rule], findings: _Findings) -> Iterator[tuple[str, np.ndarray]]:
-    """The values that one array of the file gives, by path."""
+def _placed(
+    store: ParameterStore, tensors: TensorFile, name: str, rules: list[Rule], findings: _Findings
+) -> Iterator[tuple[str, np.ndarray | _Stored]]:
+    """The values that one array of the file gives, by path: where they are, if that they fit is known without reading them."""
     rule = Rule(re.compile(""), ())
     targets: tuple[str, ...] = (name,)
     for candidate in rules:
@@ -241,18 +265,25 @@ def _placed(store: ParameterStore, tensors: TensorFile, name: str, rules: list[R
     if stored.size != sum(int(np.prod(e.shape, dtype=np.int64)) for e in entries):  # refused before it takes memory
         findings.shapes.append(f"'{name}' is {stored.dtype}{list(stored.shape)}, {wanted} expected")
         return
-    parts = _transformed(tensors.read(name), rule.steps, entries)
+    unread = tensors.held is not None and all(_holds(e.dtype, stored.dtype) for e in entries)
+    array = np.broadcast_to(np.zeros((), stored.dtype.numpy), stored.shape) if unread else tensors.read(name)
+    parts = _transformed(array, rule.steps, entries)
     if isinstance(parts, str):
         findings.shapes.append(f"'{name}', {stored.dtype}{list(stored.shape)}: {parts}; {wanted} expected")
         return
-    for entry, part in zip(entries, parts):
+    for number, (entry, part) in enumerate(zip(entries, parts)):
         if part.shape != entry.shape:
             hint = "; add | transpose" if part.T.shape == entry.shape else "; add | reshape"
             findings.shapes.append(f"'{name}' gives {list(part.shape)}, {entry.path} is {entry}{hint}")
         elif not _same_kind(entry, part):
             findings.shapes.append(f"'{name}' is {part.dtype}, {entry.path} is {entry}")
         else:
-            yield entry.path, fitted(entry, part)
+            yield entry.path, _Stored(tensors, name, rule.steps, entries, number) if unread else fitted(entry, part)
+
+
+def _holds(wanted: DType, stored: DType) -> bool:
+    """Whether a type holds every value of another one of its kind."""
+    return wanted == stored or (wanted.kind == stored.kind and np.can_cast(stored.numpy, wanted.numpy))
 
 
 def _same_kind(entry: Entry, part: np.ndarray) -> bool:

@@ -35,6 +35,30 @@ def test_any_named_value_can_be_fetched(target):
     np.testing.assert_allclose(found["y"], program(x=X)["y"], rtol=1e-5)
 
 
+@pytest.mark.parametrize("size", ["=3", "<=40"])
+@pytest.mark.parametrize("target", ["cpu", "cuda-emulated", "reference"])
+def test_outputs_may_have_the_names_of_what_is_read(target, size):
+    """An input, a parameter and a state, which the program goes on to read, and the values that they have in it."""
+    text = f"""model M:
+    dims b{size}
+    input x[b, 5], z[b]
+    param w[5, 5] ~ normal()
+    state seen ~ zeros()
+    x[n, j] = sum[i](x[n, i] * w[i, j]) + seen
+    seen <- seen + 1
+    output x, w, z, seen
+"""
+    model = dslc.load(text)
+    program = dslc.compile(model, target=target)
+    x, z = X[0, :3, :5].copy(), X[1, :3, 0].copy()
+    for seen in (0, 1):
+        found = program(x=x, z=z)
+        np.testing.assert_allclose(found["x"], x @ model.params["w"] + seen, rtol=1e-5, atol=1e-5)
+        np.testing.assert_array_equal(found["w"], model.params["w"])
+        np.testing.assert_array_equal(found["z"], z)
+        assert found["seen"] == model.params["seen"] == seen + 1
+
+
 def test_an_unknown_value_names_the_nearest():
     with pytest.raises(dslc.Error, match=r"did you mean 'self_attention\.1\.p'"):
         dslc.compile(dslc.load(TEXT), target="reference")(x=X, fetch=["self_atention.1.p"])

@@ -229,7 +229,7 @@ def test_what_is_prepared_comes_from_the_file(wide, monkeypatch):
     assert not runs
     for name, value in values.items():
         np.testing.assert_array_equal(packaged.params[name], value)
-    assert not packaged.params.array("linear.w").flags.owndata and isinstance(packaged.params.array("linear.w").base, np.memmap)
+    assert isinstance(packaged.params.value("linear.w").memory.base, np.memmap)
 
 
 def test_a_parameter_of_a_package_is_written(wide, monkeypatch):

@@ -13,7 +13,7 @@ from dslc.backend_cpu.gemm_schedule import Schedule, Shape, Side, choose, scratc
 from dslc.backend_cpu.machine import Machine, host
 from dslc.backend_cpu.native import KernelArguments, KernelCall, KernelFunction, NativeObject, build_object
 from dslc.ir.contractions import LINE
-from dslc.ir.mlir import arith
+from dslc.ir.mlir import arith, vector
 from dslc.ir.plan import Place
 
 
@@ -40,7 +40,7 @@ def operand(memory: emit.Memory, side: Side, rows: int, columns: int, x_is_row: 
         at = place(b, x, k)
         if lanes == 1 or (axis == "k") == x_is_row:
             return memory.load([at], lanes, mask)
-        return memory.gather([at], arith.muli(emit.iota(lanes), emit.splat(emit.idx(columns), lanes)), mask)
+        return memory.gather([at], arith.muli(vector.step(emit.vec(lanes, emit.index_type())), emit.splat(emit.idx(columns), lanes)), mask)
 
     return gemm.Operand(side, load, place=(lambda b, x, k: (memory, place(b, x, k))) if side.direct else None)
 

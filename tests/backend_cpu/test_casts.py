@@ -22,7 +22,7 @@ def cast_array(x: np.ndarray, source: DType, target: DType, lanes: int = 16) -> 
 
     def body(a: KernelArguments) -> None:
         def point(i: Any, lanes: int, mask: Any) -> None:
-            a.operands[1].store(emit.cast(a.operands[0].load([i], lanes, mask), source, target), [i], mask)
+            a.operands[1].store(casts.cast(a.operands[0].load([i], lanes, mask), source, target), [i], mask)
 
         emit.vector_loop(*emit.share_in_steps(x.size, lanes, a.tid, a.nt), lanes, point)
 

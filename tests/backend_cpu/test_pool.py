@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dslc.backend_cpu import emit, vmath
+from dslc.backend_cpu import casts, emit, vmath
 from dslc.backend_cpu.native import KernelArguments, KernelCall, KernelFunction, build_object
 from dslc.core import dtypes
 from dslc.core.errors import DataError, TargetError
@@ -172,7 +172,7 @@ def test_indices_are_checked() -> None:
 def test_host_scalars_reach_the_program() -> None:
     def body(a: KernelArguments) -> None:
         for source, at in ((a.operands[0], 0), (a.operands[1], 1), (a.operands[2], 2)):
-            value = emit.cast(source.load([0]), source.dtype, I64)
+            value = casts.cast(source.load([0]), source.dtype, I64)
             emit.when(emit.icmp("eq", a.tid, 0), lambda value=value, at=at: a.operands[3].store(value, [at]))  # type: ignore[misc]
 
     kernel = KernelFunction("scalars", ((I64, (1,)), (I32, (1,)), (I32, (1,)), (I64, (3,))), body)
@@ -287,7 +287,7 @@ def test_loops_advance_their_places() -> None:
     add = elementwise("add_row", lambda a, b: arith.addf(a, b), 3, n)
 
     def body(a: KernelArguments) -> None:
-        value = emit.cast(a.operands[0].load([0]), I32, F32)
+        value = casts.cast(a.operands[0].load([0]), I32, F32)
         emit.when(emit.icmp("eq", a.tid, 0), lambda: a.operands[1].store(value, [0]))
 
     turn = KernelFunction("turn", ((I32, (1,)), (F32, (1,))), body)

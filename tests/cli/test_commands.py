@@ -224,3 +224,10 @@ def test_doctor(cli):
     assert event["targets"]["reference"] == "works" and event["packages"]["numpy"] == np.__version__
     outcome = cli("doctor")
     assert outcome.status == 0 and f"{sys.version_info.major}.{sys.version_info.minor}" in outcome.out
+
+
+def test_doctor_tells_of_a_bad_number_of_threads(cli, monkeypatch):
+    monkeypatch.setattr("dslc.commands.doctor._works", lambda name: "works")
+    monkeypatch.setenv("DSLC_THREADS", "many")
+    (event,) = cli("doctor", "--json").events
+    assert event["threads"] == "DSLC_THREADS is 'many', which is not a number of threads from 1 to 1024"

@@ -65,11 +65,12 @@ def test_normal_moments():
 
 
 def test_integers():
-    k = philox.randint(-3, 4, 0, 1, 0, 0, 0, 70_000)
+    words = philox.bits(0, 1, 0, 0, 0, 70_000)
+    k = philox.integer_of(words, -3, 4)
     assert set(np.unique(k)) == set(range(-3, 4))
     assert abs(np.bincount(k + 3) - 10_000).max() < 500
     with pytest.raises(ValueError, match="low < high"):
-        philox.randint(3, 3, 0, 1, 0, 0, 0, 1)
+        philox.integer_of(words, 3, 3)
 
 
 def test_fine_uniform_has_more_than_24_bits():

@@ -21,6 +21,10 @@ train:
 """
 
 
+def test_a_text_of_one_line_may_be_longer_than_the_name_of_any_file():
+    assert dslc.load(f"model M: input x[4]; output {'x + ' * 80}x").name == "M"
+
+
 def test_values():
     assert dslc.load(TEXT, d=8).checked.parameters[0].type.shape == (8, 4)
     assert dslc.load(TEXT, d="2 * 3").checked.parameters[0].type.shape == (6, 3)

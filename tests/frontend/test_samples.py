@@ -366,6 +366,18 @@ def test_diffusion():
     assert (again["eps"] != r.out["eps"]).any()
 
 
+def test_spectral():
+    r = Run("spectral")
+    wave, echo = r.i("wave"), r.p["echo"][:, 0]
+    wet = np.stack([np.convolve(w, echo)[: wave.shape[1]] for w in wave])
+    heard, window = wave + wet, 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(64) / 64)
+    cut = np.stack([heard[:, 16 * t : 16 * t + 64] * window for t in range(9)], 1)
+    power = np.abs(np.fft.rfft(cut)) ** 2
+    edge = 700 * (10 ** (np.linspace(0, 2595 * np.log10(1 + 4000 / 700), 14) / 2595) - 1)
+    bank = np.stack([np.interp(np.arange(33) * 125, edge[m : m + 3], [0, 1, 0], 0, 0) for m in range(12)])
+    r.check(wet=wet[:, :, None], direct=wet, features=np.log(np.maximum(power @ bank.T, 1e-6)))
+
+
 def test_clip_shares_a_tower():
     r = Run("clip", program="eval")
     assert not any("_2" in path for path in r.p)

@@ -190,3 +190,59 @@ def test_errors(body, message):
     with pytest.raises(dslc.Error) as found:
         run(body, x=X)
     assert message in str(found.value)
+
+
+INNER = """layer net(x[b, d]):
+    return linear(tanh(linear(x, 4)), 1)
+
+model M:
+    input x[5, 3], y[5]
+    param rate ~ constant(0.2)
+    f = use net()
+    first = f(x)
+    total = 0.0
+    fast[i < 3] = 0.1 * rate
+    {turns}:
+        one[b < 1, d] = x[{t}, d]
+        g = grad((sum(f(one)) - first[{t}, 0] * y[{t}]) ** 2, f.params)
+        fast = fast - rate * grad((sum[d](fast[d] * x[{t}, d]) - y[{t}]) ** 2, fast)
+        total = total + sum(g ** 2)
+    output total, fast
+    loss total + sum(fast)
+
+train:
+    optimizer sgd(lr=0.001)
+    steps 2
+"""
+
+
+@pytest.mark.parametrize("target", ["reference", "cpu"])
+def test_a_gradient_inside_a_scan_is_that_of_the_unrolled_turns(target):
+    """By parameters that a layer computes with, of which nothing leaves the scan before the gradient is taken, and by what is carried."""
+    scanned = INNER.format(turns="scan t < 5 carry total = total, fast = fast", t="t")
+    unrolled = INNER.format(turns="repeat 5 as t", t="t")
+    fed, found = {"x": X[0], "y": X[1, :, 0]}, []
+    for text in (scanned, unrolled):
+        model = dslc.load(text)
+        out = dslc.compile(model, target=target)(**fed)
+        trainer = dslc.Trainer(model, target=target)
+        found.append(
+            [out["total"], *out["fast"].ravel(), *(trainer.step(**fed) for _ in range(2)), *model.params["f.linear.w"].ravel(), model.params["rate"]]
+        )
+    np.testing.assert_allclose(*found, rtol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("before", "inside", "by", "wanted"),
+    [
+        ("w = 2 * x", "l = sum[b, d](w[b, t, d] ** 2)", "w", 4 * X),  # the turn's slice of what the gradient is taken by
+        ("w = 2 * x", "l = sum[b, d](w[b, t, d] ** 2)", "x", 8 * X),  # made before the scan
+        ("w = sort(x ** 3)", "l = sum(w * w) / 5", "x", 6 * X**5),
+        ("w = stop_gradient(x) * x", "l = sum[b, d](w[b, t, d])", "x", X),
+        ("w = 2 * x", "scan u < 2 carry z = 0.0:\n        l = sum[b](w[b, t, u] ** 3)\n        z = z + sum(grad(l, x))", "z", 24 * X[..., :2] ** 2),
+    ],
+)
+def test_a_gradient_inside_a_scan_sees_what_is_made_before(before, inside, by, wanted):
+    added = "z" if by == "z" else f"sum(grad(l, {by}))"
+    body = f"{before}\nscan t < 5 carry s = 0.0:\n    {inside}\n    s = s + {added}\noutput s"
+    np.testing.assert_allclose(run(body, x=X)["s"], wanted.astype(np.float64).sum(), rtol=1e-5)

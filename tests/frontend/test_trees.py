@@ -193,3 +193,59 @@ def test_errors(line, message):
         assert message in str(found.value)
     else:
         assert "the trees of net and wide differ" in str(found.value)
+
+
+OWN = """model M:
+    input x[5, 6], t[5]: int32
+    f = use linear(4)
+    l = cross_entropy(f(x), t)
+{line}
+    loss l
+
+train:
+    steps 5
+"""
+
+
+@pytest.mark.parametrize("target", ["reference", "cpu"])
+def test_a_model_may_be_its_own_optimizer(target):
+    """Without an optimizer in the block; what it changes no optimizer trains."""
+    rng = np.random.default_rng(0)
+    fed = {"x": rng.standard_normal((5, 6)).astype(np.float32), "t": rng.integers(0, 4, 5).astype(np.int32)}
+    own = OWN.format(line="    f.params <- f.params - 0.1 * grad(l, f.params)")
+    found = []
+    for text in (own, OWN.format(line="") + "    optimizer sgd(lr=0.1)\n"):
+        trainer = dslc.Trainer(dslc.load(text), target=target)
+        found.append([trainer.step(**fed) for _ in range(3)])
+    np.testing.assert_allclose(*found, rtol=1e-6)
+    with pytest.raises(dslc.Error, match=r"the model changes f\.w, f\.b itself"):
+        dslc.Trainer(dslc.load(own + "    optimizer sgd(lr=0.1)\n"), target=target)
+    with pytest.raises(dslc.Error, match="no train block with an optimizer"):
+        dslc.Trainer(dslc.load(OWN.format(line="")), target=target)
+
+
+def test_states_alone_learn():
+    """k-means, whose centers are states."""
+    text = """model M:
+    input x[30, 2]
+    state c[3, 2] ~ normal()
+    d[n, k] = sum[j]((x[n, j] - c[k, j]) ** 2)
+    at[n] = argmin[k](d[n, k])
+    size[k < 3] = sum[n](where(at[n] == k, 1.0, 0))
+    new[k < 3, j] = sum[n](where(at[n] == k, x[n, j], 0)) / max(size[k], 1)
+    c[k, j] <- where(size[k] > 0, new[k, j], c[k, j])
+    loss mean[n](min[k](d[n, k]))
+
+train:
+    steps 10
+"""
+    x = np.random.default_rng(0).standard_normal((30, 2)).astype(np.float32)
+    model = dslc.load(text)
+    center = np.array(model.params["c"], np.float64)
+    trainer = dslc.Trainer(model)
+    for _ in range(4):
+        d = ((x[:, None] - center) ** 2).sum(-1)
+        at = d.argmin(1)
+        assert trainer.step(x=x) == pytest.approx(d.min(1).mean(), rel=1e-5)
+        center = np.stack([x[at == k].mean(0) if (at == k).any() else center[k] for k in range(3)])
+    np.testing.assert_allclose(model.params["c"], center, rtol=1e-5, atol=1e-6)

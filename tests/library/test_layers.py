@@ -147,6 +147,55 @@ def draw(ports, ids, rng):
     return values
 
 
+AT_ZERO = {
+    "relu": F.relu, "leaky_relu": F.leaky_relu, "softplus": F.softplus, "log_sigmoid": F.logsigmoid, "abs": torch.abs, "elu": F.elu, "selu": F.selu,
+    "celu": F.celu, "mish": F.mish, "relu6": F.relu6, "hard_tanh": F.hardtanh, "hard_swish": F.hardswish, "softsign": F.softsign, "gelu": F.gelu,
+    "silu": F.silu, "squared_relu": lambda x: F.relu(x) ** 2, "logaddexp": lambda x: torch.logaddexp(x, torch.zeros_like(x)),
+    "binary_cross_entropy": lambda x: F.binary_cross_entropy_with_logits(x, 0 * x + 0.25, reduction="none") / x.numel(),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", AT_ZERO)
+def test_gradients_at_zero(name):
+    """Where weights start at zero, and in padding, the argument is exactly 0."""
+    second = {"logaddexp": ", 0.0", "binary_cross_entropy": ", 0 * x + 0.25"}.get(name, "")
+    program = dslc.compile(dslc.load(f"model M:\n    input x[2, 3]\n    y = {name}(x{second})\n    output g = grad(sum(y), x)\n"), target="reference")
+    x = np.array([[0.0, -0.0, 1.5], [-1.5, 0.0, 7]], np.float32)
+    wide = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+    AT_ZERO[name](wide).sum().backward()
+    np.testing.assert_allclose(program(x=x)["g"], wide.grad.numpy(), rtol=1e-6, atol=1e-7)
+
+
+SIZES = [(3, 7, 7), (2, 9, 4), (1, 5, 8), (2, 8, 9), (1, 1, 1)]  # rows, times, taps
+
+
+@pytest.mark.parametrize(("batch", "time", "taps", "target"), [*((*s, "cpu") for s in SIZES), (3, 7, 7, "reference"), (3, 7, 7, "cuda-emulated")])
+def test_long_convolution(batch, time, taps, target):
+    """Equal to the sum that it stands for, with the gradients of signal and filter."""
+    text = f"""model M:
+    input x[{batch}, {time}, 3], target[{batch}, {time}, 3]
+    param signal[{batch}, {time}, 3], filter[{taps}, 3] ~ normal()
+    y = long_convolution(x * signal, filter)
+    output y
+    loss mean((y - target) ** 2)
+train:
+    optimizer sgd(lr=1.0)
+"""
+    rng = np.random.default_rng(0)
+    fed = {name: rng.standard_normal((batch, time, 3)).astype(np.float32) for name in ("x", "target")}
+    model = dslc.load(text)
+    before = torch_of(dict(model.params), grad=True)
+    inputs = torch_of(fed)
+    wide = F.pad((inputs["x"] * before["signal"]).mT, (taps - 1, 0))
+    expected = F.conv1d(wide, before["filter"].T.flip(1)[:, None], groups=3).mT
+    found = dslc.compile(model, target=target)(**fed)["y"]
+    np.testing.assert_allclose(found, expected.detach().numpy(), rtol=1e-5, atol=1e-5)
+    ((expected - inputs["target"]) ** 2).mean().backward()
+    dslc.Trainer(model, target=target).step(**fed)
+    for path, tensor in before.items():
+        np.testing.assert_allclose(tensor.detach().numpy() - model.params[path], tensor.grad.numpy(), rtol=1e-5, atol=1e-5, err_msg=path)
+
+
 def torch_of(values, grad=False):
     return {
         k: torch.tensor(np.array(v, np.float64 if v.dtype.kind == "f" else None), requires_grad=grad and v.dtype.kind == "f")

@@ -8,6 +8,11 @@ import torch
 
 import dslc
 
+
+def adafactor(p, **options):
+    return torch.optim.Adafactor(p, eps=(1.1920929e-7, 1e-3), **options)
+
+
 OPTIMIZERS = {
     "sgd(lr=0.1)": lambda p: torch.optim.SGD(p, lr=0.1),
     "sgd(lr=0.1, momentum=0.9)": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
@@ -18,6 +23,8 @@ OPTIMIZERS = {
     "adagrad(lr=0.1)": lambda p: torch.optim.Adagrad(p, lr=0.1),
     "adam(lr=0.01)": lambda p: torch.optim.Adam(p, lr=0.01),
     "adam(lr=0.01, betas=(0.8, 0.9), weight_decay=0.1)": lambda p: torch.optim.Adam(p, lr=0.01, betas=(0.8, 0.9), weight_decay=0.1),
+    "adafactor(lr=0.5, weight_decay=0.1)": lambda p: adafactor(p, lr=0.5, weight_decay=0.1),
+    "adafactor(lr=0.01, decay=-0.5, limit=2.0)": lambda p: adafactor(p, lr=0.01, beta2_decay=-0.5, d=2.0),
     "adamw(lr=0.01, weight_decay=0.1)": lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.1),
 }
 TEXT = """
@@ -34,6 +41,34 @@ train:
     clip CLIP
     steps 10
 """
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda-emulated"])
+def test_adafactor_of_every_rank(target):
+    """A stack of matrices, a vector and a number, as torch does these; of the targets, whose update is no elementwise work here."""
+    text = """model M:
+    input x[4, 3]
+    param s[2, 3, 5], v[5] ~ normal()
+    param n ~ ones()
+    y[b, j, k] = tanh(sum[i](x[b, i] * s[j, i, k])) * v[k] * n
+    loss mean((y - 1) ** 2)
+
+train:
+    optimizer adafactor(lr=0.1)
+    steps 5
+"""
+    model = dslc.load(text)
+    p = {k: torch.tensor(np.array(model.params[k], np.float64), requires_grad=True) for k in "svn"}
+    x, optimizer = data()[0][:4], adafactor(list(p.values()), lr=0.1)
+    trainer = dslc.Trainer(model, target=target)
+    for _ in range(4):
+        loss = ((torch.tanh(torch.einsum("bi,jik->bjk", torch.tensor(x).double(), p["s"])) * p["v"] * p["n"] - 1) ** 2).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert trainer.step(x=x) == pytest.approx(loss.item(), rel=1e-5)
+    for name, value in p.items():
+        np.testing.assert_allclose(model.params[name], value.detach().numpy(), rtol=1e-4, atol=1e-5)
 
 
 def data():

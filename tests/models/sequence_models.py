@@ -97,8 +97,11 @@ def library_layers() -> Iterator[Found]:
 
 
 def _kind(layer: s.Layer) -> str | None:
-    """The kind of a layer's first port; None for one over pictures."""
-    port = next((f for f in layer.formals if f.axes is not None), None)
+    """The kind of a layer's first port; None for one over pictures, or one that is fed something else besides."""
+    ports = [f for f in layer.formals if f.axes is not None]
+    if any(len(f.axes or ()) != len(ports[0].axes or ()) for f in ports):
+        return None
+    port = next(iter(ports), None)
     if port is None:
         return "table"
     if port.type == "int32":

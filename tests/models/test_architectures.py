@@ -35,3 +35,11 @@ def test_same_on_both_targets(path):
     for name, value in wanted.items():
         np.testing.assert_allclose(np.asarray(found[name], np.float64), np.asarray(value, np.float64), rtol=1e-4, atol=1e-4, err_msg=name)
     assert losses == pytest.approx(wanted_losses, rel=1e-4)
+
+
+def test_hyena_by_transforms_is_hyena_by_sums():
+    """The training program does its long convolutions by Fourier transforms, the other one as sums."""
+    model = dslc.load(Path(__file__).parent / "sequences" / "hyena.dsl")
+    tokens = np.random.default_rng(0).integers(0, 23, (3, 12)).astype(np.int32)
+    found, wanted = (dslc.compile(model, target="cpu", program=program)(tokens=tokens)["logits"] for program in ("train", "run"))
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)

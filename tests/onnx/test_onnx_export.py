@@ -67,6 +67,14 @@ model Cut:
     output  y
 """
 
+MODELS["waves"] = """
+model Waves:
+    input   x[3, 10, 4], h[5, 4]
+    y = long_convolution(x, h)
+    re, im = fft(x)
+    output  y, re, im
+"""
+
 MODELS["carries"] = """
 model Carries:
     input   x[2, 5]
@@ -146,6 +154,17 @@ def test_imported_operators_go_out_again(name):
     dtypes = [helper.tensor_dtype_to_np_dtype(p.graph.input[0].type.tensor_type.elem_type) for p in (first, second)]
     expected, found = (by_onnxruntime(p, {"x": x.astype(dtype)})[0] for p, dtype in zip((first, second), dtypes))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_output_with_the_name_of_what_is_read_has_a_place():
+    """ONNX gives one value a name: the input keeps it, the output is told apart; a parameter has another one."""
+    loaded = dslc.load("model M:\n    input x[3, 5]\n    param w[5] ~ normal()\n    x[n, j] = x[n, j] * w[j]\n    output x, w\n")
+    proto = to_onnx(loaded)
+    assert [o.name for o in proto.graph.output] == ["x_out", "w"]
+    x = RNG.normal(size=(3, 5)).astype(np.float32)
+    found = by_onnxruntime(proto, {"x": x})
+    np.testing.assert_allclose(found[0], x * loaded.params["w"], rtol=1e-6)
+    np.testing.assert_array_equal(found[1], loaded.params["w"])
 
 
 def test_transposed_convolutions_are_convtranspose_where_it_can_say_them():

@@ -102,3 +102,9 @@ def test_frozen_parameters_stay_and_a_run_goes_on(cli, tmp_path):
 def test_mistakes(cli, words, message):
     status, error = cli(*words)
     assert status == 2 and message in error
+
+
+def test_an_empty_file_of_rows(cli, tmp_path):
+    (tmp_path / "rows.npz").write_bytes(b"")
+    status, error = cli("net.onnx", "--loss", "cross_entropy", "--steps", 2, "--data", "rows.npz")
+    assert status == 2 and "rows.npz: not an npz file" in error

@@ -190,6 +190,17 @@ def test_a_node_alone():
     assert not onnx_backend.supports_device("TPU")
 
 
+@pytest.mark.parametrize("op", ["Selu", "Celu", "Elu", "Softplus"])
+def test_slopes_at_zero(op, tmp_path):
+    onnx.save(model([node(op, ["x"], ["y"])], {"x": [3]}, {"y": [3]}), tmp_path / "one.onnx")
+    (tmp_path / "m.dsl").write_text('model M:\n    input x[3]\n    net = import "one.onnx"\n    output g = grad(sum(net(x)), x)\n')
+    x = np.array([0, -0.0, -1], np.float32)
+    wide = torch.tensor(x, requires_grad=True)
+    getattr(torch.nn.functional, op.lower())(wide).sum().backward()
+    found = dslc.compile(dslc.load(tmp_path / "m.dsl"), target="reference")(x=x)["g"]
+    np.testing.assert_allclose(found, wide.grad.numpy(), rtol=1e-6)
+
+
 def test_shapes_that_inputs_decide_make_programs():
     proto = model([node("Reshape", ["x", "shape"], ["y"])], {"x": [2, 6], "shape": (onnx.TensorProto.INT64, ["k"])}, {"y": None})
     prepared = onnx_backend.prepare(proto, target="reference")

@@ -21,7 +21,7 @@ from dslc.passes import packing, recompute
 from dslc.passes.certificate import certify
 from dslc.passes.packing import Interval, pack
 from dslc.passes.plan import make_plan
-from dslc.passes.rematerialize import choose, least
+from dslc.passes.rematerialize import _repairs, choose, expanded, least
 from dslc.passes.timeline import Task, Timeline
 from dslc.runtime.store import ParameterStore
 from dslc.targets import target_of
@@ -212,6 +212,17 @@ def test_small_programs_against_all_their_plans(seed):
         if choice is not None:
             certify(line, choice.plan, choice.packing)
             assert choice.bound <= least_extra + 1e-6 and choice.extra == pytest.approx(least_extra, abs=1e-9)
+
+
+@pytest.mark.parametrize("seed", [15, 21, 26, 73])
+def test_no_repair_runs_a_task_too_late(seed):
+    """Some tasks read what a later one overwrites, and the plan to repair has repeats at its fullest moment."""
+    line, rng = branching(seed), np.random.default_rng(seed)
+    tasks = [dataclasses.replace(t, until=int(rng.integers(n + 1, 12))) if rng.random() < 0.8 else t for n, t in enumerate(line.tasks)]
+    line = dataclasses.replace(line, tasks=tuple(tasks))
+    for at in range(3, 9):
+        for plan in _repairs(line, expanded(line, set(), at), 64 * 3):
+            certify(line, plan, pack(line.intervals(plan)))
 
 
 @pytest.mark.parametrize("model, factors", [("gpt", (1.15, 1.3)), ("unet", (1.2,))])

@@ -26,7 +26,7 @@ SHALLOW, DEEP = 4, 16
 
 
 def lowered(depth: int, program: str = "step") -> tuple[float, int, set]:
-    """(function calls of the passes for each op of the largest module, steps of the plan, distinct kernels)"""
+    """(function calls of the passes and the plan for each op of the largest module, steps of the plan, distinct kernels)"""
     model = dslc.load(str(SPEC), depth=depth)
     sizes: list[int] = []
 
@@ -36,9 +36,9 @@ def lowered(depth: int, program: str = "step") -> tuple[float, int, set]:
     profile = cProfile.Profile()
     profile.enable()
     elaborated = lower(model, program, target_of("cpu"), observe)
-    profile.disable()
     with elaborated.context, elaborated.location:
         plan = make_plan(elaborated.module)
+        profile.disable()
         kernels = {body_key(Body.of(step.kernel.regions[0].blocks[0])) for step in plan.steps if isinstance(step, Call)}
     return pstats.Stats(profile).total_calls / max(sizes), len(plan.steps), kernels
 

@@ -103,6 +103,28 @@ def test_only_the_chosen_rows_are_multiplied() -> None:
     assert [(14, 8, 16), (14, 16, 24), (14, 8, 24)] in shapes and [(14, 8, 24), (14, 24, 16), (14, 8, 16)] in shapes
 
 
+SEPARATE = MOE[MOE.index("    y[n, r, d]") : MOE.index("    output")]
+AT_ONCE = ("sum[r, k](gate[n, r] * h[n, r, k] * down[ids[n, r], k, d])", "sum[r, k](down[ids[n, r], k, d] * h[n, r, k]) / chosen")
+
+
+@pytest.mark.parametrize("sum", AT_ONCE, ids=["weighted", "plain"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_all_choices_of_a_row_in_one_sum(sum: str, precision: str) -> None:
+    """A product with the choices among its terms is one of the chosen rows too, whose results are added in float32."""
+    model = dslc.load(MOE.replace(SEPARATE, f"    z[n, d] = {sum}\n"), precision=precision)
+    elaborated = lower(model, "run", target_of("cpu"), after="experts")
+    with elaborated.context:
+        shapes = [[type_of(v).shape for v in (*op.operands, op.results[0])] for op in products(program_of(elaborated.module))]
+    assert [(14, 8, 24), (14, 24, 16), (14, 8, 16)] in shapes
+    ids = CHOICES["some_take_none"].astype(np.int32)
+    losses = [dslc.Trainer(dslc.load(MOE.replace(SEPARATE, f"    z[n, d] = {sum}\n"), precision=precision), target=t).step(x=X, ids=ids)
+              for t in ("cpu", "reference")]  # fmt: skip
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5 if precision == "float32" else 0.02)
+    if precision == "float32" and "gate" in sum:
+        got = dslc.compile(model, target="cpu")(x=X, ids=ids)["z"]
+        np.testing.assert_allclose(got, expected(model.params, ids), atol=2e-6 * np.abs(got).max(), rtol=2e-5)
+
+
 def test_matrices_are_read_where_they_lie() -> None:
     elaborated = lower(dslc.load(MOE), "run", target_of("cpu"))
     with elaborated.context:

@@ -203,3 +203,9 @@ def test_prefill_and_decode_have_the_same_caches() -> None:
     model = model_of(CAUSAL["mixed"])
     prefill, decode = (compile_program(model, name, "reference").ports_of("state") for name in ("prefill", "decode"))
     assert [(p.name, p.shape, p.dtype) for p in prefill] == [(p.name, p.shape, p.dtype) for p in decode]
+
+
+def test_a_network_of_many_layers_is_made_a_step() -> None:
+    """Positions are followed from the output to the inputs: that goes deeper than Python's own limit of 1,000 calls."""
+    model = model_of("    repeat 400:\n        x = x + tanh(x)")
+    assert [p.shape for p in compile_program(model, "decode", "reference").ports_of("output")] == [(3, 11)]

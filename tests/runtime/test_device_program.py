@@ -184,7 +184,7 @@ def test_copies_of_values_and_assignments_see_the_device():
     np.testing.assert_array_equal(store["w"], 0 * VALUES)
     program({"x": VALUES})
     store.gather()
-    np.testing.assert_array_equal(store.value("w").array, -VALUES)
+    np.testing.assert_array_equal(store.value("w").memory, -VALUES)
 
 
 @pytest.mark.parametrize("runs", [0, 2])

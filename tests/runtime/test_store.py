@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from dslc.core import dtypes
-from dslc.core.errors import Error, NameError_, ShapeError, TypeError_
+from dslc.core.errors import DataError, Error, NameError_, ShapeError, TypeError_
 from dslc.core.executable import Port
-from dslc.runtime.store import ParameterStore
+from dslc.runtime.store import Entry, ParameterStore
 
 
 def store() -> ParameterStore:
@@ -117,3 +117,85 @@ def test_an_assignment_fits_exactly_or_is_an_error_that_changes_nothing(path, va
     assert value.shape == entry.shape and s.version(path) == 1
     expected = value.astype(entry.dtype.numpy)
     assert s[path].tobytes() == expected.tobytes()
+
+
+# --- values that can be had again
+
+LARGE = Entry("w", "param", dtypes.FLOAT32, (128, 64))  # eight pages
+GIVEN = np.random.default_rng(0).standard_normal((128, 64)).astype(np.float32)
+
+
+def filled(reads: list[int], value: np.ndarray = GIVEN):
+    """A source that counts how often it is read."""
+
+    def fill(array: np.ndarray) -> None:
+        reads.append(1)
+        np.copyto(array, value)
+
+    return fill
+
+
+def test_a_dropped_value_leaves_the_memory_and_comes_back():
+    reads: list[int] = []
+    store = ParameterStore([LARGE])
+    store.read_from({"w": filled(reads)})
+    value = store.value("w")
+    version = value.version
+    np.testing.assert_array_equal(store["w"], GIVEN)
+    value.drop()
+    assert not value.memory[32:96].any() and len(reads) == 1
+    np.testing.assert_array_equal(store["w"], GIVEN)
+    assert len(reads) == 2 and value.version == version
+
+
+@pytest.mark.parametrize("hold", [lambda s: s["w"], lambda s: s["w"][3:].T, lambda s: s.array("w").reshape(-1)[:9]])
+def test_a_value_that_somebody_holds_is_not_dropped(hold):
+    store = ParameterStore([LARGE])
+    store.read_from({"w": filled([])})
+    held = hold(store)
+    kept = held.copy()
+    store.value("w").drop()
+    np.testing.assert_array_equal(held, kept)
+    assert store.value("w").memory.any(axis=1).all()
+    del held
+    store.value("w").drop()
+    assert not store.value("w").memory[32:96].any()
+
+
+def test_a_value_that_was_written_is_not_dropped():
+    store = ParameterStore([LARGE])
+    for write in (lambda: store.__setitem__("w", 2 * GIVEN), lambda: (np.copyto(store.array("w"), 2 * GIVEN), store.touch("w"))):
+        store.read_from({"w": filled([])})
+        store.value("w").drop()
+        write()
+        store.value("w").drop()
+        np.testing.assert_array_equal(store.value("w").memory, 2 * GIVEN)
+
+
+def test_a_store_beside_another_sees_what_was_dropped():
+    store = ParameterStore([LARGE])
+    store.read_from({"w": filled([])})
+    beside = store.beside()
+    store.value("w").drop()
+    np.testing.assert_array_equal(beside["w"], GIVEN)
+
+
+def test_where_one_source_fails_all_values_are_as_they_were():
+    store = ParameterStore(
+        [LARGE, Entry("v", "param", dtypes.FLOAT32, (128, 64)), Entry("u", "param", dtypes.FLOAT32, (3,)), Entry("t", "param", dtypes.FLOAT32, (3,))]
+    )
+    store["w"] = 2 * GIVEN
+    store.read_from({"v": filled([], 3 * GIVEN)})
+    store.moved("u", lambda array: np.copyto(array, 7))
+
+    def fails(array: np.ndarray) -> None:
+        array[...] = 5
+        raise DataError("no")
+
+    versions = [store.version(p) for p in store]
+    with pytest.raises(DataError):
+        store.read_from({"w": filled([]), "v": filled([]), "u": lambda a: a.fill(1), "t": fails})
+    assert versions == [store.version(p) for p in store]
+    np.testing.assert_array_equal(store["w"], 2 * GIVEN)
+    np.testing.assert_array_equal(store["v"], 3 * GIVEN)
+    assert store["u"].tolist() == [7, 7, 7] and store["t"].tolist() == [0, 0, 0]

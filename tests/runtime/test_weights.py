@@ -18,7 +18,7 @@ from dslc.core import dtypes
 from dslc.core.errors import DataError, Error, SyntaxError_
 from dslc.runtime.store import Entry, ParameterStore
 from dslc.runtime.tensorfile import open_tensors, write_safetensors
-from dslc.runtime.weights import parse_rules
+from dslc.runtime.weights import load_weights, parse_rules
 
 
 def store(**shapes: tuple[int, ...]) -> ParameterStore:
@@ -152,6 +152,9 @@ def test_yaml_rules_and_unequal_splits(tmp_path):
     (tmp_path / "r.yaml").write_text("ab: a, b | split 0 2 3\ndrop: [j*]\n")
     s.load_weights(tmp_path / "w.npz", tmp_path / "r.yaml")
     assert list(s["a"]) == [0, 1] and list(s["b"]) == [2, 3, 4]
+    (tmp_path / "r.yaml").write_text("drop:\n")
+    with pytest.raises(SyntaxError_, match="drop takes a pattern, or a list of patterns"):
+        s.load_weights(tmp_path / "w.npz", tmp_path / "r.yaml")
 
 
 def test_everything_that_does_not_fit_is_told_at_once(tmp_path):
@@ -199,3 +202,27 @@ def test_missing_and_foreign_files(tmp_path):
         s.load_weights(tmp_path / "no.npz")
     with pytest.raises(DataError, match=r"weights are read from \.safetensors and \.npz files, not '\.pt'"):
         s.load_weights("x.pt")
+
+
+def test_values_are_read_again_by_the_rules_that_brought_them(tmp_path):
+    """Each part of what a rule makes, also where the type of the model holds more than the file's."""
+    rng = np.random.default_rng(3)
+    both, narrow = rng.standard_normal((96, 128)).astype(np.float32), rng.standard_normal((64, 64)).astype(np.float16)
+    write_safetensors(tmp_path / "w.safetensors", {"both": both, "narrow": narrow, "plain": both.T}, {})
+    shapes = {"a": (64, 96), "b": (64, 96), "n": (64, 64), "plain": (128, 96)}
+    store = ParameterStore([Entry(path, "param", dtypes.FLOAT32, shape) for path, shape in shapes.items()])
+    load_weights(store, tmp_path / "w.safetensors", "both -> a, b | transpose 1 0 | split 0\nnarrow -> n")
+    expected = {"a": both.T[:64], "b": both.T[64:], "n": narrow.astype(np.float32), "plain": both.T}
+    for again in (False, True):
+        for path, value in expected.items():
+            np.testing.assert_array_equal(store[path], value)
+            store.value(path).drop()
+            assert (store.value(path).fetch is not None) and (again or not store.value(path).memory[32:48].any())
+
+
+def test_a_value_that_may_not_fit_is_read_before_anything_is_written(tmp_path):
+    write_safetensors(tmp_path / "w.safetensors", {"a": np.ones(3, np.float32), "b": np.full(3, 1e30, np.float32)}, {})
+    store = ParameterStore([Entry("a", "param", dtypes.FLOAT32, (3,)), Entry("b", "param", dtypes.FLOAT16, (3,))])
+    with pytest.raises(Error, match="outside the range of float16"):
+        load_weights(store, tmp_path / "w.safetensors")
+    assert not store["a"].any() and store.version("a") == 0

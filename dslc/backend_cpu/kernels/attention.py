@@ -124,15 +124,18 @@ class _Kernel:
         first = len(stream.sources)
         self.product_tile = {k: first + n for n, k in enumerate(layout.other)}
         self.kept_tile = {k: first + len(layout.other) + k for k in range(len(stream.sinks))}
+        self.crossing = [k for k, s in enumerate(stream.sinks) if s.crosses]
+        areas = (*layout.x, *layout.y, *layout.tiles, *layout.other.values(), *layout.sums, *layout.correction.values())
+        self.areas = {a: self.memory(a) for a in areas}
+        # the point of the batch, and the blocks of x and of y, of which code is written
+        self.place: list[Value] = []
+        self.x0 = self.width = self.y0 = self.height = self.b.index(0)
 
     def memory(self, area: Area) -> emit.Memory:
         return emit.memory_of(self.f.scratch, area.offset, FLOAT32, area.rows * area.width)
 
     def run(self) -> None:
         batch, blocks = self.sizes[: self.s.x], -(-self.sizes[self.s.x] // self.bx)
-        self.crossing = [k for k, s in enumerate(self.s.sinks) if s.crosses]
-        self.areas = {a: self.memory(a) for a in (*self.l.x, *self.l.y, *self.l.tiles, *self.l.other.values(), *self.l.sums,
-                                                  *self.l.correction.values())}  # fmt: skip
         low, high = emit.share(prod(batch) * (1 if self.crossing else blocks), self.f.tid, self.f.threads)
 
         def task(t: Value) -> None:
@@ -225,7 +228,7 @@ class _Kernel:
 
     def point(self, x: Any, y: Any, mask: Value, more: dict[int, Value] | None = None, given: Any = None) -> Point:
         """A vector of points along x, at x of the block of x and y of the block of y."""
-        dims = [*self.place, emit.idx(emit.iadd(self.x0, x)), emit.idx(emit.iadd(getattr(self, "y0", self.b.index(0)), y) if more is None else 0)]
+        dims = [*self.place, emit.idx(emit.iadd(self.x0, x)), emit.idx(emit.iadd(self.y0, y) if more is None else 0)]
         dims += [(more or {}).get(k, self.b.index(0)) for k in range(len(dims), len(self.sizes))]
         return Point(self.b, self.trace, self.f.operands, dims, self.s.x, self.lanes, mask, given)
 

@@ -24,6 +24,7 @@ from ..space import lanes_for
 from ..stage import Frame, Generated, Request, Stage
 from .whole import Whole
 
+PAGE = 4096  # bytes: addresses that far apart share a set of the first cache, which holds 8 or 12 lines
 Value = Any  # an ir.Value
 Complex = tuple[Val, Val]
 
@@ -37,6 +38,8 @@ def generate(request: Request) -> Generated:
     dtype = FLOAT64 if t.dtype == FLOAT64 else FLOAT32
     plan = plan_of(t.shape[whole.op.axis])
     lanes = lanes_for(t.size // plan.n, request.machine.lanes * 4 // dtype.bytes)
+    if whole.op.axis == t.rank - 1 and plan.n * t.dtype.bytes % PAGE == 0:  # the points of all lanes lie in one set of the first cache
+        lanes = max(lanes // 2, 1)
     scratch = 4 * plan.size * lanes * dtype.bytes
     stage = Stage(lambda frame: _Rows(frame, whole, plan, dtype, lanes).emit(), scratch)
     return Generated([stage, *whole.finish()], whole.workspace_bytes, tables_of(plan, dtype))

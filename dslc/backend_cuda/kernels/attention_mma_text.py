@@ -144,9 +144,9 @@ class StreamWriter:
     def w_operand(self, k: int) -> Memory:
         return self.w.operand(k)
 
-    def x_of(self, i: str = "i") -> str:
-        """A row's index, the last one's for rows past the end."""
-        text = f"first_x + {self.plan.row(i)}"
+    def x_of(self) -> str:
+        """The index of row i, the last one's for rows past the end."""
+        text = f"first_x + {self.plan.row()}"
         return self.w.value("ix", "int", f"min({text}, {self.nx - 1})" if self.nx % self.plan.bx else text)
 
     def _block_values(self) -> None:

@@ -55,11 +55,11 @@ class Plan:
     def element(self, name: str, i: str = "i", j: str = "j") -> str:
         return f"{name}[{i} / 2][{j} / 2][{i} % 2 * 2 + {j} % 2]"
 
-    def row(self, i: str = "i") -> str:
-        return f"row + {i} / 2 * 16 + {i} % 2 * 8"
+    def row(self) -> str:
+        return "row + i / 2 * 16 + i % 2 * 8"
 
-    def column(self, j: str = "j") -> str:
-        return f"{j} / 2 * 8 + column + {j} % 2"
+    def column(self) -> str:
+        return "j / 2 * 8 + column + j % 2"
 
     def feature_groups(self, n: int) -> int:
         return -(-n // 16) * 2

@@ -110,7 +110,7 @@ def _generated(request: Request, stream: Stream, shares: Shares, record: Record,
     first = _Kernel(request, stream, shares, record, schedule).function()
     functions: list[Function] = [first]
     if schedule.splits > 1:
-        functions.append(_Meeting(request, stream, record, "_meet").function(schedule.splits))
+        functions.append(_Meeting(request, stream, record, 1, "_meet").function(schedule.splits))
     workspace = points * schedule.splits * WARPS * record.floats * 4 if schedule.splits > 1 else 0
     return Generated(tuple(functions), workspace, includes=("stream.cuh", "stream_rows.cuh"), choice=choice)
 
@@ -160,7 +160,7 @@ class Record:
 class _Meeting(Folds):
     """Writes how the folds of several warps meet, and what the kernel's results are made of them."""
 
-    def __init__(self, request: Request, stream: Stream, record: Record, suffix: str = "", columns: int = 1) -> None:
+    def __init__(self, request: Request, stream: Stream, record: Record, columns: int, suffix: str) -> None:
         super().__init__(request, stream, stream.sizes[stream.x], columns, suffix)
         self.record = record
 
@@ -237,7 +237,7 @@ class _Kernel(_Meeting):
     """Writes the function that streams."""
 
     def __init__(self, request: Request, stream: Stream, shares: Shares, record: Record, schedule: RowsSchedule) -> None:
-        super().__init__(request, stream, record, columns=schedule.columns)
+        super().__init__(request, stream, record, schedule.columns, "")
         self.shares, self.splits = shares, schedule.splits
         self.lanes, self.groups = shares.lanes, THREADS // shares.lanes
         self.step = self.groups * self.columns

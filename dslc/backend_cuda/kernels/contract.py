@@ -119,7 +119,7 @@ def too_large(packing: Packing, epilogue: Epilogue) -> bool:
     return packing.bytes > LARGEST_PACKING * sum(t.bytes for t in epilogue.request.operands)
 
 
-def windowed_product(epilogue: Epilogue, most_empty: float = MOST_EMPTY) -> hopper.HopperProduct | None:
+def windowed_product(epilogue: Epilogue) -> hopper.HopperProduct | None:
     """The product of operands that are read in boxes, in tf32 one of them packed along the terms first; None where that is not possible or not
     needed, or most of the boxes would be empty."""
     contraction = epilogue.contraction
@@ -135,4 +135,4 @@ def windowed_product(epilogue: Epilogue, most_empty: float = MOST_EMPTY) -> hopp
     if any(too_large(p, epilogue) for p in packed):
         return None
     product = hopper.HopperProduct(epilogue, windows.sides, element, packed, windows)
-    return product if prod(product.sizes) <= most_empty * prod(contraction.sizes) else None
+    return product if prod(product.sizes) <= MOST_EMPTY * prod(contraction.sizes) else None

@@ -33,9 +33,9 @@ class Operand:
     along: int
     width: int
 
-    def dims(self, x: str = "x", term: str = "term", batch: str = "batch") -> list[str]:
+    def dims(self, x: str = "x", term: str = "term") -> list[str]:
         """The names of the four dims at an element."""
-        out = [batch, "0", "0", term]
+        out = ["batch", "0", "0", term]
         out[self.own] = x
         return out
 

@@ -396,8 +396,8 @@ def _partials(request: Request, rows: Rows, layout: Layout, p: int, area: _Area,
     integer = writer.integer
     low, high = "0", str(pieces)
     if chunks > 1:
-        low = w.value("low", integer, f"chunk * {length}")
-        high = w.value("high", integer, f"min({low} + {length}, {pieces})")
+        low = w.value("low", integer, f"chunk * ({integer}){length}")
+        high = w.value("high", integer, f"min({low} + {length}, ({integer}){pieces})")
     states = writer.run_pass(p, [], low, high)
     writer.folded(states)
     with w.block(f"if ({first_with_row(layout, live)})"):

@@ -109,9 +109,30 @@ def _listed(request: Request, op: Any, ids: tuple[int, ...]) -> Function:
     with w.unrolled("k", each):
         w.line(f"y[k] = {start};")
     w.line("int count = 0;")
+    _goes_here(w, op, ids, owned, integer)
+    with w.block("const auto fold_list = [&]()", end="};"):
+        _fold_list(w, op, ids, columns, owned, each, integer)
+        w.line("__syncthreads();")
+        w.line("count = 0;")
+    _list_points(w, points, owned, integer)
+    w.line("fold_list();")
+    with w.unrolled("k", each):
+        column = f"threadIdx.x % {columns}u" if owned > 1 else f"threadIdx.x + k * {THREADS}"
+        w.line(f"const {integer} row = first_row + my_row;")
+        w.line(f"const {integer} column = {column};")
+        bounds = f"row < {rows} && my_row < {owned}" if owned > 1 else f"column < {columns}"
+        w.line(f"if ({bounds}) store({w.result(0).name} + row * {columns} + column, y[k]);")
+    return w.function((-(-rows // owned),), (THREADS,), schedule=f"{owned} rows a block, which lists what goes there from {points} points")
+
+
+def _goes_here(w: FunctionWriter, op: Any, ids: tuple[int, ...], owned: int, integer: str) -> None:
+    """A function of a point's number: which of the block's rows it goes to, or -1."""
+    batch, sizes, points = op.batch, list(op.sizes), prod(ids)
+    rank = batch + len(sizes)
+    shape = w.request.results[0].shape
     with w.block(f"const auto goes_here = [&]({integer} n)", end="};"):
         w.line(f"if (n >= {points}) return -1;")
-        trace = Trace(request.body, (points,))
+        trace = Trace(w.request.body, (points,))
         at = tuple(trace.tidy(e) for e in index.delinearize(Dim(0), ids))
         point = Point(w, trace, w.operand, ["n"], integer=integer)
         where = [point.value(trace.at(v, at)).text for v in list(op.operands)[1:]]
@@ -120,13 +141,13 @@ def _listed(request: Request, op: Any, ids: tuple[int, ...]) -> Function:
         else:
             inside = " && ".join(f"{i} >= 0 && {i} < {n}" for i, n in zip(where, sizes))
             place = [*(point.index(e) for e in at[:batch]), *where]
-            row = " + ".join(f"({integer}){i} * {prod(result.shape[k + 1 : rank])}" for k, i in enumerate(place))
+            row = " + ".join(f"({integer}){i} * {prod(shape[k + 1 : rank])}" for k, i in enumerate(place))
             w.line(f"const {integer} row = {row} - first_row;")
             w.line(f"return {inside} && row >= 0 && row < {owned} ? (int)row : -1;")
-    with w.block("const auto fold_list = [&]()", end="};"):
-        _fold_list(w, op, ids, columns, owned, each, integer)
-        w.line("__syncthreads();")
-        w.line("count = 0;")
+
+
+def _list_points(w: FunctionWriter, points: int, owned: int, integer: str) -> None:
+    """A loop over all points that lists in order those that go to the block's rows, and folds the list whenever another turn may not fit."""
     with w.block(f"for ({integer} start = 0; start < {points}; start += {THREADS * ROUNDS})"):
         w.line("bool any = false;")
         with w.unrolled("j", ROUNDS):
@@ -147,24 +168,11 @@ def _listed(request: Request, op: Any, ids: tuple[int, ...]) -> Function:
                     w.line("goes_to[place] = to;")
             w.line("__syncthreads();")
             w.line(f"if (count > {LISTED - THREADS}) fold_list();")
-    w.line("fold_list();")
-    with w.unrolled("k", each):
-        column = f"threadIdx.x % {columns}u" if owned > 1 else f"threadIdx.x + k * {THREADS}"
-        w.line(f"const {integer} row = first_row + my_row;")
-        w.line(f"const {integer} column = {column};")
-        bounds = f"row < {rows} && my_row < {owned}" if owned > 1 else f"column < {columns}"
-        w.line(f"if ({bounds}) store({w.result(0).name} + row * {columns} + column, y[k]);")
-    return w.function((-(-rows // owned),), (THREADS,), schedule=f"{owned} rows a block, which lists what goes there from {points} points")
-
-
-def _update_shape(op: Any) -> tuple[int, ...]:
-    """The shape of the updates."""
-    return type_of(op.operands[0]).shape
 
 
 def _fold_list(w: FunctionWriter, op: Any, ids: tuple[int, ...], columns: int, owned: int, each: int, integer: str) -> None:
     """The listed updates folded into this thread's elements, in order."""
-    trailing = _update_shape(op)[len(ids) :]
+    trailing = type_of(op.operands[0]).shape[len(ids) :]
     with w.block("for (int e = 0; e < count; ++e)"):
         if owned > 1:
             w.line("if (goes_to[e] != my_row) continue;")

@@ -1,4 +1,4 @@
-# Activations beyond the built-in elementwise functions.
+# Activations beyond the built-in elementwise functions. Gradients at 0, where they differ from side to side, are those of torch.
 
 layer identity(x[...]):
     return x
@@ -8,13 +8,13 @@ layer prelu(x[n, c, ...], start=0.25):
     return y[n, c, ...] = where(x[n, c, ...] > 0, x[n, c, ...], slope[c] * x[n, c, ...])
 
 layer elu(x[...], a=1.0):
-    return y[...] = where(x[...] > 0, x[...], a * expm1(min(x[...], 0)))
+    return y[...] = where(x[...] > 0, x[...], a * expm1(where(x[...] > 0, 0, x[...])))
 
 layer selu(x[...]):
-    return y[...] = 1.0507009873554805 * where(x[...] > 0, x[...], 1.6732632423543772 * expm1(min(x[...], 0)))
+    return y[...] = 1.0507009873554805 * where(x[...] > 0, x[...], 1.6732632423543772 * expm1(where(x[...] > 0, 0, x[...])))
 
 layer celu(x[...], a=1.0):
-    return y[...] = max(x[...], 0) + min(a * expm1(min(x[...], 0) / a), 0)
+    return y[...] = where(x[...] > 0, x[...], a * expm1(where(x[...] > 0, 0, x[...]) / a))
 
 layer mish(x[...]):
     return y[...] = x[...] * tanh(softplus(x[...]))
@@ -26,7 +26,7 @@ layer quick_gelu(x[...]):
     return y[...] = x[...] * sigmoid(1.702 * x[...])
 
 layer relu6(x[...]):
-    return y[...] = clip(x[...], 0, 6)
+    return y[...] = where(x[...] >= 6, 6, relu(x[...]))
 
 layer hard_tanh(x[...]):
     return y[...] = clip(x[...], -1, 1)

@@ -58,3 +58,16 @@ layer conv_transpose3d(x[n, c, p, q, r], out, kernel=3, stride=1, pad=0, dilatio
     up[n, c, i < (p - 1) * stride + 1, j < (q - 1) * stride + 1, k < (r - 1) * stride + 1] = where(i % stride == 0 and j % stride == 0 and k % stride == 0, x[n, c, i // stride, j // stride, k // stride], 0)
     y[n, o, i < P, j < Q, k < R] = sum[c, u < kernel, v < kernel, s < kernel](up[n, c, i + u*dilation + pad - (reach - 1), j + v*dilation + pad - (reach - 1), k + s*dilation + pad - (reach - 1)] * w[c, o, kernel - 1 - u, kernel - 1 - v, kernel - 1 - s])
     return z[n, o, i, j, k] = y[n, o, i, j, k] + b[o] if bias else y[n, o, i, j, k]
+
+# y[b, t, c] = sum[k](x[b, t - k, c] * h[k, c]) by Fourier transforms: both halves of the batch, as real and imaginary parts, share each transform
+layer long_convolution(x[b, t, c], h[k, c]):
+    let   half = (b + 1) // 2, n = int(2 ** ceil(log(t + min(k, t) - 1) / log(2)))
+    re[r < half, i < n, c] = x[r, i, c]
+    im[r < half, i < n, c] = x[r + half, i, c]
+    taps[i < n, c] = where(i < t, h[i, c], 0)
+    xr, xi = fft(re, im, axis=1)
+    hr, hi = fft(taps, axis=0)
+    yr[r, i, c] = xr[r, i, c] * hr[i, c] - xi[r, i, c] * hi[i, c]
+    yi[r, i, c] = xr[r, i, c] * hi[i, c] + xi[r, i, c] * hr[i, c]
+    first, second = ifft(yr, yi, axis=1)
+    return y[b < b, i < t, c] = concat(first, second, axis=0)[b, i, c]

@@ -18,9 +18,9 @@ layer soft_cross_entropy(logits[..., v], targets[..., v]):
     nll[...] = -sum[v](targets[..., v] * log_softmax[v](logits[..., v]))
     return mean(nll)
 
-# from logits, without overflow: max(z, 0) - z y + log(1 + exp(-|z|))
+# from logits, without overflow: log(1 + exp(z)) - z y
 layer binary_cross_entropy(logits[...], targets[...]):
-    return mean(relu(logits) - logits * targets + log1p(exp(-abs(logits))))
+    return mean(softplus(logits) - logits * targets)
 
 layer mse(a[...], b[...]):
     return mean((a - b) ** 2)

@@ -53,3 +53,23 @@ layer lion(w[...], g[...], lr, betas=(0.9, 0.99), weight_decay=0.0):
     c = betas[0] * m + (1 - betas[0]) * g
     m <- betas[1] * m + (1 - betas[1]) * g
     return w - lr * (sign(c) + weight_decay * w)
+
+# Shazeer and Stern 2018, as in torch: the mean squares of a matrix's rows and columns stand for those of its elements
+layer adafactor(w[...], g[...], lr, decay=-0.8, eps=(1.1920929e-7, 1e-3), limit=1.0, weight_decay=0.0):
+    share = (step + 1) ** decay
+    if rank(w) < 2:
+        state v[...] ~ zeros()
+        v <- (1 - share) * v + share * g * g
+        square = v
+    else:
+        square = factored_square(g, share, eps[0])
+    u = g * rsqrt(max(square, eps[0] ** 2))
+    rate = max(sqrt(mean(w * w)), eps[1]) * min(lr, rsqrt(step + 1))
+    return w * (1 - lr * weight_decay) - rate / max(sqrt(mean(u * u)) / limit, 1) * u
+
+layer factored_square(g[..., n, m], share[], eps):
+    state rows[..., n], columns[..., m] ~ zeros()
+    rows[..., n] <- (1 - share) * rows[..., n] + share * mean[m](g[..., n, m] ** 2)
+    columns[..., m] <- (1 - share) * columns[..., m] + share * mean[n](g[..., n, m] ** 2)
+    all[...] = max(mean[n](rows[..., n]), eps)
+    return square[..., n, m] = rows[..., n] * columns[..., m] / all[...]

@@ -124,11 +124,11 @@ class Call:
             raise self.gap(f"{message}, and it is computed at run time")
         raise NeedsValue(f"{message}, and it depends on the input '{name}'", self.node.span, name, help=f"give the input's value: --set {name}=...")
 
-    def data(self, x: Value | Literal, what: str = "result") -> np.ndarray:
+    def data(self, x: Value | Literal) -> np.ndarray:
         """The value of a tensor that decides the shape of the result; never taken from an input that is fed."""
         found = self.known(x)
         if found is None:
-            raise self.gap(f"{self.node.title} has a {what} whose shape depends on data that is known only at run time")
+            raise self.gap(f"{self.node.title} has a result whose shape depends on data that is known only at run time")
         return found
 
     def static_ints(self, x: Value, what: str) -> list[int]:

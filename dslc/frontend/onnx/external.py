@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from dslc.core.errors import DataError
+from dslc.core.heldfile import HeldFile
 
 
-def external_bytes(proto: Any, folder: Path | None, file: str, where: str) -> bytes:
-    """The bytes of an external tensor; DataError where its place is outside the folder, missing or too short."""
+def external_place(proto: Any, folder: Path | None, file: str, where: str, opened: dict[Path, HeldFile]) -> tuple[HeldFile, int, int]:
+    """The file of an external tensor, where it begins there and its bytes; DataError where that is outside the folder, missing or too short.
+    `opened`: the files so far, by path."""
     entries = {e.key: e.value for e in proto.external_data}
     location = entries.get("location", "")
     if folder is None:
@@ -23,9 +25,9 @@ def external_bytes(proto: Any, folder: Path | None, file: str, where: str) -> by
         length = int(entries["length"]) if "length" in entries else size - offset
         if offset < 0 or length < 0 or offset + length > size or not path.is_file():
             raise DataError(f"{file}: {where} lies at bytes {offset} to {offset + length} of '{location}', which has {size}")
-        with path.open("rb") as data:
-            data.seek(offset)
-            return data.read(length)
+        if path not in opened:
+            opened[path] = HeldFile(path, location)
+        return opened[path], offset, length
     except OSError as error:
         raise DataError(f"{file}: the data of {where} cannot be read from '{location}': {error.strerror}") from None
     except ValueError:

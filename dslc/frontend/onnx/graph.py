@@ -9,16 +9,55 @@ from typing import Any
 import numpy as np
 
 from dslc.core.errors import Span
+from dslc.core.heldfile import HeldFile
 
 from .types import Elem
 
 
 @dataclass(frozen=True, eq=False)
-class Literal:
-    """A tensor that the file holds. Strings are an object array."""
+class Stored:
+    """Where the data of a tensor lies in a file; `name` is for errors."""
 
-    array: np.ndarray
+    file: HeldFile
+    begin: int
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    name: str
+
+    def read_into(self, array: np.ndarray) -> None:
+        self.file.read_into(self.begin, array, self.name)
+
+
+@dataclass(eq=False)
+class Literal:
+    """A tensor that the file holds, in memory or still there. Strings are an object array."""
+
+    values: np.ndarray | Stored
     elem: Elem
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+    @property
+    def array(self) -> np.ndarray:
+        """The values; read anew where they are still in the file. DataError where that has changed."""
+        if not isinstance(self.values, Stored):
+            return self.values
+        array = np.empty(self.values.shape, self.values.dtype)
+        self.values.read_into(array)
+        return array
+
+    def read_into(self, array: np.ndarray) -> None:
+        """Writes the values to C-contiguous memory of their shape, in its type."""
+        if isinstance(self.values, Stored) and self.values.dtype == array.dtype:
+            self.values.read_into(array)
+        else:
+            array[...] = self.array
+
+    def keep(self) -> None:
+        """Has the values in memory from now on."""
+        self.values = self.array
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,6 +14,8 @@ from dslc.ir.op import Op
 from dslc.ir.reference import widen
 from dslc.ir.types import type_of
 
+from .graph import Literal
+
 MOST_KNOWN = 1 << 26  # elements of one value that evaluation may make
 
 
@@ -22,7 +24,7 @@ class Known:
 
     def __init__(self) -> None:
         self.values: dict[ir.Value, np.ndarray | None] = {}
-        self.arguments: dict[ir.Value, np.ndarray] = {}
+        self.arguments: dict[ir.Value, Literal] = {}
 
     def of(self, value: ir.Value) -> np.ndarray | None:
         """The array in the value's own dtype; None where it depends on what is known only at run time."""
@@ -34,7 +36,7 @@ class Known:
                 continue
             op = _maker(v)
             if op is None or op.regions or isinstance(op, (ops.Random, ops.Grad)) or prod(type_of(v).shape) > MOST_KNOWN:
-                self.values[v] = self.arguments.get(v)
+                self.values[v] = self.arguments[v].array if v in self.arguments else None
                 continue
             missing = [x for x in op.operands if x not in self.values]
             if missing:

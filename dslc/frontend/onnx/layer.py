@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,14 +136,17 @@ def _kept(frame: Frame, node: s.Graph, run: Run) -> Mapping[str, Any]:
         if literal.elem is STRING or not literal.elem.is_float or literal.elem.small:
             continue
         chosen = [p for p in node.train if fnmatchcase(name, p)]
-        if name in states and literal.array.ndim:
+        if name in states and literal.shape:
             out[name] = _argument(frame, run, name, literal, "state", graph)
-        elif chosen or (not node.train and name in weights and literal.array.ndim and literal.array.size > 1):
+        elif chosen or (not node.train and name in weights and literal.shape and prod(literal.shape) > 1):
             frozen = [p for p in node.freeze if fnmatchcase(name, p)]
             unused -= {*chosen, *frozen}
             frame.builder.frozen += bool(frozen)
             out[name] = _argument(frame, run, name, literal, "param", graph)
             frame.builder.frozen -= bool(frozen)
+    for item in out.values():
+        if isinstance(item, Literal):
+            item.keep()
     for pattern in (p for p in (*node.train, *node.freeze) if p in unused):
         what = "float initializer" if pattern in node.train else "parameter"
         raise NameError_(f'pattern "{pattern}" matches no {what} of {graph.file}', node.span)
@@ -151,10 +155,10 @@ def _kept(frame: Frame, node: s.Graph, run: Run) -> Mapping[str, Any]:
 
 def _argument(frame: Frame, run: Run, name: str, literal: Literal, role: str, graph: Graph) -> Value:
     builder, path = frame.builder, frame.path(name)
-    t = TensorType(literal.elem.carrier, literal.array.shape)
+    t = TensorType(literal.elem.carrier, literal.shape)
     span = Span(graph.file, 1, 1, 1, 1)
-    value = builder.parameter(path, t, Initializer("file", values=literal.array), span, role)
-    run.known.arguments[value] = literal.array
+    value = builder.parameter(path, t, Initializer("file", values=literal), span, role)
+    run.known.arguments[value] = literal
     if role == "state":
         value = builder.next_states.get(path, value)
         run.state_paths[value] = path

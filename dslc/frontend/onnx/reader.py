@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -11,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from dslc.core.errors import DataError, Error, NameError_, ShapeError, Span, UnsupportedOp, remember_source
+from dslc.core.heldfile import HeldFile
 
 from . import types
-from .external import external_bytes
-from .graph import Graph, Literal, Node, Port
+from .external import external_place
+from .graph import Graph, Literal, Node, Port, Stored
 from .order import ordered
+from .slim import slim
 
 MOST_BYTES = 1 << 31  # protobuf's own limit of one message
 MOST_ELEMENTS = 1 << 40
@@ -23,13 +26,17 @@ MOST_RANK = 32
 MOST_DEPTH = 16  # of graphs in graphs
 OLDEST = 6  # of ai.onnx
 
+Extent = tuple[HeldFile, int, int]  # a file, where something begins there, its bytes
+
 
 class Reader:
-    """Decodes one model. `lines`: the listing of its nodes so far, which errors quote."""
+    """Decodes one model. `lines`: the listing of its nodes so far, which errors quote. `data`: of initializers whose data is still in the file, where
+    it lies, by their number."""
 
-    def __init__(self, file: str, folder: Path | None):
-        self.file, self.folder = file, folder
+    def __init__(self, file: str, folder: Path | None, data: Mapping[int, Extent] | None = None):
+        self.file, self.folder, self.data = file, folder, data or {}
         self.lines: list[str] = []
+        self.opened: dict[Path, HeldFile] = {}
 
     # --- places
 
@@ -55,21 +62,27 @@ class Reader:
 
     # --- values
 
-    def literal(self, proto: Any, where: str) -> Literal:
-        """A tensor of the file; its sizes are checked against its data before memory is taken."""
+    def literal(self, proto: Any, where: str, data: Extent | None = None) -> Literal:
+        """A tensor of the file; its sizes are checked against its data before memory is taken. `data`: where that still lies."""
         import onnx
         from onnx import numpy_helper
 
         elem, shape = self.elem(proto.data_type, where), self.shape(proto.dims, where)
         count = int(np.prod(shape, dtype=object)) if shape else 1
         if proto.data_location == onnx.TensorProto.EXTERNAL:
-            data = external_bytes(proto, self.folder, self.file, where)
-            proto = onnx.TensorProto(data_type=proto.data_type, dims=proto.dims, raw_data=data)
-        if proto.HasField("raw_data"):
-            width = onnx.helper.tensor_dtype_to_np_dtype(proto.data_type).itemsize
-            bits = elem.bits if 0 < elem.bits < 8 else 4 if elem.name == "float4e2m1" else 8 * width
-            if len(proto.raw_data) != (count * bits + 7) // 8:
-                raise DataError(f"{self.file}: {where} is {elem.name}{list(shape)} and has {len(proto.raw_data)} bytes of data")
+            data = external_place(proto, self.folder, self.file, where, self.opened)
+        if data is not None or proto.HasField("raw_data"):
+            dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(proto.data_type))
+            bits = elem.bits if 0 < elem.bits < 8 else 4 if elem.name == "float4e2m1" else 8 * dtype.itemsize
+            length = data[2] if data is not None else len(proto.raw_data)
+            if length != (count * bits + 7) // 8:
+                raise DataError(f"{self.file}: {where} is {elem.name}{list(shape)} and has {length} bytes of data")
+            if data is not None:
+                if bits == 8 * dtype.itemsize and dtype.isbuiltin == 1 and dtype.kind in "fiu" and sys.byteorder == "little":
+                    return Literal(Stored(data[0], data[1], dtype, shape, where), elem)
+                read = np.empty(length, np.uint8)
+                data[0].read_into(data[1], read, where)
+                proto = onnx.TensorProto(data_type=proto.data_type, dims=proto.dims, raw_data=read.tobytes())
         else:
             stored = sum(
                 len(f) for f in (proto.float_data, proto.int32_data, proto.int64_data, proto.double_data, proto.uint64_data, proto.string_data)
@@ -187,7 +200,8 @@ class Reader:
         """A graph whose nodes are in an order in which they can run."""
         self.named(proto.name, *(t.name for t in proto.initializer), *(t.values.name for t in proto.sparse_initializer))
         inputs = tuple(self.port(p.name, p.type, self.place(f"input {p.name}", depth)) for p in proto.input)
-        constants = {t.name: self.literal(t, f"initializer '{t.name}'") for t in proto.initializer}
+        data = self.data if depth == 0 else {}
+        constants = {t.name: self.literal(t, f"initializer '{t.name}'", data.get(k)) for k, t in enumerate(proto.initializer)}
         constants |= {t.values.name: self.sparse(t, f"initializer '{t.values.name}'") for t in proto.sparse_initializer}
         nodes = [self.node(n, opsets, depth) for n in proto.node]
         outputs = tuple(self.port(p.name, p.type, self.place(f"output {p.name}", depth)) for p in proto.output)
@@ -222,13 +236,16 @@ def _parsed(data: bytes, file: str) -> Any:
     return proto
 
 
-def read_bytes(path: Path) -> bytes:
+def _opened(path: Path) -> tuple[bytes, dict[int, Extent]]:
+    """The model of a file without the data of its large initializers; where that lies, by their number."""
     try:
         if path.stat().st_size > MOST_BYTES:
             raise DataError(f"{path} is larger than 2 GiB, which no ONNX model can be", help="weights that large lie beside it, as external data")
-        return path.read_bytes()
+        file = HeldFile(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    short, places = slim(file)
+    return short, {k: (file, *place) for k, place in enumerate(places) if place is not None}
 
 
 def _changed_since(name: str, opset: int) -> bool:
@@ -257,9 +274,9 @@ def opsets_of(proto: Any, file: str) -> dict[str, int]:
     return found
 
 
-def decode(proto: Any, file: str, folder: Path | None) -> Graph:
-    """A ModelProto as a checked graph. `folder`: where external data may lie; None: nowhere."""
-    reader = Reader(file, folder)
+def decode(proto: Any, file: str, folder: Path | None, data: Mapping[int, Extent] | None = None) -> Graph:
+    """A ModelProto as a checked graph. `folder`: where external data may lie; None: nowhere. `data` as in `Reader`."""
+    reader = Reader(file, folder, data)
     try:
         opsets = opsets_of(proto, file)
         functions = {}
@@ -275,7 +292,8 @@ def decode(proto: Any, file: str, folder: Path | None) -> Graph:
 
 def read(path: Path, shown: str) -> Graph:
     """The graph of a file; `shown` is the file's name in messages."""
-    return decode(_parsed(read_bytes(path), shown), shown, path.parent)
+    short, data = _opened(path)
+    return decode(_parsed(short, shown), shown, path.parent, data)
 
 
-__all__ = ["Reader", "decode", "read", "read_bytes"]
+__all__ = ["Reader", "decode", "read"]

@@ -133,8 +133,8 @@ def like(x: Value, number: Number) -> Value:
     return full(x.shape, number, x.elem)
 
 
-def iota(shape: Sequence[int], axis: int, elem: Elem = types.INT32) -> Value:
-    return Value(ops.Iota.of(axis=axis, shape=tuple(shape), dtype=elem.carrier), elem)
+def iota(shape: Sequence[int], axis: int) -> Value:
+    return Value(ops.Iota.of(axis=axis, shape=tuple(shape), dtype=types.INT32.carrier), types.INT32)
 
 
 # --- arithmetic -------------------------------------------------------------------------------------------------------------------------

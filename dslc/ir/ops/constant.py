@@ -1,6 +1,7 @@
 """Ops that read no tensor: constants, the index along an axis, random draws."""
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,14 @@ from ..mlir import ir
 from ..op import Array, DTypeOf, Int, Ints, Maps, Op, Operand, Result, Str, decode_array
 from ..types import TensorType, from_mlir, type_of
 
+EXACT = "nn.exact"  # of a uniform constant of floats: the number that its type rounded
+
 
 class Constant(Op, name="constant"):
-    """A tensor known at compile time; a uniform one is stored once."""
+    """A tensor known at compile time; a uniform one is stored once.
+
+    `exact` is for the reference target alone, which computes in float64: 0.1 is 0.1 there. Everyone else takes the value of the type.
+    """
 
     y: Result
     value: Array
@@ -39,6 +45,11 @@ class Constant(Op, name="constant"):
         value = attribute.get_splat_value()
         return ir.FloatAttr(value).value if self.type.dtype.is_float else ir.IntegerAttr(value).value
 
+    @property
+    def exact(self) -> float | int | bool | None:
+        """`uniform`, before it was rounded to the type."""
+        return ir.FloatAttr(self.attributes[EXACT]).value if EXACT in self.attributes else self.uniform
+
     def reference(self) -> np.ndarray:
         return decode_array(self.attributes["value"])
 
@@ -58,10 +69,16 @@ def constant(value: Any, dtype: dtypes.DType | None = None) -> ir.Value:
     return Constant.of(value=array.astype(dtype.numpy))
 
 
-def full(t: TensorType, value: float | int | bool) -> ir.Value:
-    """A tensor of type `t` with one value everywhere."""
-    attribute = ir.DenseElementsAttr.get_splat(t.to_mlir(), _element(t.dtype, value))
-    return ir.Operation.create(Constant.OPERATION_NAME, [t.to_mlir()], [], {"value": attribute}).results[0]
+def full(t: TensorType, value: float | int | bool, exact: float | int | bool | None = None) -> ir.Value:
+    """A tensor of type `t` with one value everywhere; `exact`: what it is in float64 (None: `value`). Types of fewer than 32 bits are chosen for
+    their rounding, and keep nothing else."""
+    element = _element(t.dtype, value)
+    attributes = {"value": ir.DenseElementsAttr.get_splat(t.to_mlir(), element)}
+    if t.dtype.is_float and t.dtype.bits >= 32:
+        wide, stored = float(value if exact is None else exact), ir.FloatAttr(element).value
+        if isfinite(stored) and stored != wide:
+            attributes[EXACT] = ir.FloatAttr.get_f64(wide)
+    return ir.Operation.create(Constant.OPERATION_NAME, [t.to_mlir()], [], attributes).results[0]
 
 
 def full_like(x: ir.Value, value: float | int | bool) -> ir.Value:

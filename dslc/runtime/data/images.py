@@ -29,7 +29,8 @@ def images(path: str | Path, channels: int = 3, *, folder: Path = Path()) -> Dat
     files = [(f, label) for label, name in enumerate(classes) for f in sorted((root / name).iterdir()) if f.suffix.lower() in SUFFIXES]
     if not files:
         raise DataError(f"{path} has no sub-folder with images ({', '.join(SUFFIXES)})")
-    size = _opened(files[0][0]).size
+    with _opened(files[0][0]) as first:
+        size = first.size
     pixels = np.empty((len(files), size[1], size[0], channels), np.uint8)
     for i, (file, _) in enumerate(files):
         pixels[i] = _pixels(file, MODES[channels], size, files[0][0])

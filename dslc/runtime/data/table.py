@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +93,10 @@ class _Csv:
     path: str
     file: Path
     delimiter: str
+    lines: list[int] = field(default_factory=list)
 
     def read(self) -> tuple[list[str], np.ndarray]:
         """(header, float64[rows, columns])."""
-        self.lines: list[int] = []
         try:
             with self.file.open(encoding="utf-8-sig", newline="") as stream:
                 reader = csv.reader(stream, delimiter=self.delimiter, strict=True)

@@ -148,11 +148,11 @@ class DeviceProgram:
 
         Errors as those of a call; DataError where a carried input and its result differ in type or number of elements.
         """
-        ports = {p.name: p for p in (*self._inputs, *self._results)}
+        ports, results = {p.name: p for p in self._inputs}, {p.name: p for p in self._results}
         for name, result in carried.items():
-            if (ports[name].dtype, ports[name].bytes) != (ports[result].dtype, ports[result].bytes):
+            if (ports[name].dtype, ports[name].bytes) != (results[result].dtype, results[result].bytes):
                 raise DataError(f"the result '{result}' cannot be the input '{name}': their types or sizes differ")
-        layout, place = self._layout, {name: self._memory + self._layout.offsets[p.slot] for name, p in ports.items()}
+        layout, place = self._layout, {p: self._memory + self._layout.offsets[p.slot] for p in (*self._inputs, *self._results)}
         each, returned = ports[counted].bytes, layout.big - layout.small
         with self._driver.lock:
             given = self._read(inputs)
@@ -167,9 +167,9 @@ class DeviceProgram:
                 assert self._start is not None
                 for k in range(turns):
                     for name, result in carried.items() if k else ():
-                        self._driver.copy(place[name], place[result], ports[name].bytes)
+                        self._driver.copy(place[ports[name]], place[results[result]], ports[name].bytes)
                     if k:
-                        self._driver.copy(place[counted], ring + k * each, each)
+                        self._driver.copy(place[ports[counted]], ring + k * each, each)
                     self._start()
                     self._driver.copy(ring + turns * each + k * returned, self._memory + layout.small, returned)
                 found = np.empty((turns, returned), np.uint8)

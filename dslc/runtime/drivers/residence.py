@@ -62,11 +62,11 @@ class Residence:
         values = {p.name: store.value(p.name) for p in ports}
         fresh = [v for v in values.values() if v not in self._copies]
         if fresh:
-            block = Block(self._driver, sum(_padded(v.array.nbytes) for v in fresh))
+            block = Block(self._driver, sum(_padded(v.memory.nbytes) for v in fresh))
             address = block.address
             for value in fresh:
                 self._copies[value] = _Copy(block, address)
-                address += _padded(value.array.nbytes)
+                address += _padded(value.memory.nbytes)
         return {path: Placed(path, v, self._copies[v]) for path, v in values.items()}
 
     def bring(self, store: ParameterStore, places: Iterable[Placed]) -> None:

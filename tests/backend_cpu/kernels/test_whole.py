@@ -81,6 +81,7 @@ CASES = [
     Case("sort_between", "sort", [(F, (3, 9))], lambda x: (lambda y: [Neg.of(y[0]), y[1]])(sort(1, False)(Mul.of(x, x)))),
     *(Case(f"fft_{n}", "fft", [(F, (3, n)), (F, (3, n))], fourier(1, n % 2 == 0), 3e-6 * n**0.5)
       for n in (1, 2, 3, 4, 5, 8, 12, 17, 30, 64, 100, 101, 194)),
+    Case("fft_pages_apart", "fft", [(F, (21, 1024)), (F, (21, 1024))], fourier(1), 1e-4),
     Case("fft_columns", "fft", [(F, (12, 40)), (F, (12, 40))], fourier(0), 1e-5),
     Case("fft_float64", "fft", [(FLOAT64, (2, 60)), (FLOAT64, (2, 60))], fourier(1, True), 1e-12),
 ]  # fmt: skip

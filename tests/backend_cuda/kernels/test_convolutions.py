@@ -207,7 +207,9 @@ IN_BOXES = [
 def on_hopper(request):
     """The Hopper version, however small the product is and however empty its boxes."""
     (op,) = {op for op, _ in request.body.makers.values() if op.structure == "contract"}
-    p = contract.windowed_product(contract.epilogue_of(request, op), most_empty=1000)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(contract, "MOST_EMPTY", 1000)
+        p = contract.windowed_product(contract.epilogue_of(request, op))
     every = hopper_schedules(p.sizes, HOPPER, p.depth, lambda rows, columns: True)
     return hopper_kernels.generate(p, min(every, key=lambda s: hopper_cycles(s, p.sizes, HOPPER, p.depth)))
 

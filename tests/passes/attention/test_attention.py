@@ -27,6 +27,8 @@ COUNTS: dict[str, tuple[int, int]] = {
     "by_hand": (1, 4),  # the gradient of the quotient sums rows once more
     "by_hand_window": (1, 4),  # so does the quotient here
     "difference": (3, 6),  # each softmax has its own maximum, then one kernel has both
+    "difference_axis": (3, 6),
+    "difference_pairs": (3, 7),  # by hand
     "dropout": (1, 5),  # without re-association
     "keys_first": (2, 5),  # the weights are normalized in a pass of their own
     "time_major": (2, 5),

@@ -52,13 +52,13 @@ def _elu(call: Call, x: Value) -> Value:
 @operator("Selu")
 def _selu(call: Call, x: Value) -> Value:
     alpha, gamma = call.number("alpha", 1.67326319217681884765625), call.number("gamma", 1.05070102214813232421875)
-    return where(x > 0.0, x, expm1(minimum(x, 0.0)) * alpha) * gamma
+    return where(x > 0.0, x, expm1(where(x > 0.0, 0.0, x)) * alpha) * gamma  # at 0 the slope is that from below
 
 
 @operator("Celu")
 def _celu(call: Call, x: Value) -> Value:
     alpha = call.number("alpha", 1.0)
-    return maximum(x, 0.0) + minimum(expm1(minimum(x, 0.0) / alpha) * alpha, 0.0)
+    return where(x > 0.0, x, expm1(where(x > 0.0, 0.0, x) / alpha) * alpha)
 
 
 @operator("ThresholdedRelu")

@@ -12,7 +12,7 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -152,9 +152,10 @@ class CpuProgram:
                 self._table[port.slot] = ctypes.addressof(scalars[port.name])
         return {name: scalars.get(name, ctypes.c_int64()) for name in _HOST}
 
-    def bind(self, store: Any) -> None:
-        """Param and state ports are `store.array(path)` from now on. DataError where one does not fit."""
-        arrays = [store.array(p.name) for p in self._kept]
+    def bind(self, store: Any, held: Container[str] | None = None) -> None:
+        """Param and state ports are `store.array(path)` from now on. DataError where one does not fit. `held`: those whose values are in memory at
+        every call; of the others only the place is known, and who calls sees to what is read. None: all."""
+        arrays = [store.array(p.name) if held is None or p.name in held else store.value(p.name).memory for p in self._kept]
         for port, array in zip(self._kept, arrays):
             if array.shape != port.shape or array.dtype != port.dtype.numpy or not array.flags.c_contiguous:
                 found, declared = described(array.dtype, array.shape), described(port.dtype, port.shape)
