@@ -124,24 +124,28 @@ def _layouts(recipe: Recipe, model: Model, target: Target) -> list[Pass]:
 
 def _kernels(recipe: Recipe, elaborated: Any, target: Target, tuned: Mapping[str, str], aside: int, searched: Searched | None) -> list[Pass]:
     """Kernels, within the budget of a step where it has one, with their schedules."""
+    from .passes.at_hand import AtHand
     from .passes.attention import Attention
     from .passes.fuse import Fuse
     from .passes.launches import Launches
     from .passes.tile import Tile
+    from .passes.traffic import Traffic
 
     settings = elaborated.settings
     budget = settings.memory if recipe.steps and settings is not None else None
     attention = Attention(target.workers(), target.few_rows and recipe.prepares)
+    lighter: list[Pass] = [Traffic()] if budget is not None else [AtHand(), Traffic()]
+    fuse: list[Pass] = [Fuse(target.pieces), *(lighter if target.launches else [])]
     if not recipe.steps and not elaborated.builder.has_gradients:
         fewer: list[Pass] = [Launches()] if target.launches and recipe.prepares else []
-        return [attention, Fuse(target.pieces), *fewer, Tile(tuned)]
+        return [attention, *fuse, *fewer, Tile(tuned)]
     from .passes.chunk import Chunk
     from .passes.recompute import Recompute
     from .passes.searched import Searched
 
     searched = searched or Searched()
     chunk = Chunk(budget, aside, target.workers() > 0, searched)
-    fusing: list[Pass] = [attention, chunk, Recompute(), Fuse(target.pieces)]
+    fusing: list[Pass] = [attention, chunk, Recompute(), *fuse]
     if budget is None:
         return [*fusing, Tile(tuned)]
     from .passes.checkpoint import Checkpoint

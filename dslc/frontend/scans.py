@@ -78,7 +78,7 @@ class ScanBuilder:
 
     def finish(self, next_carries: Sequence[ir.Value], emitted: Sequence[ir.Value]) -> tuple[list[ir.Value], list[ir.Value]]:
         """Builds the scan in place of the draft: (last carries, stacks)."""
-        scans = [*self.frame.builder.scans, self]
+        scans = [*(self.frame.builder.scans if self.frame else ()), self]
         bring_in(self.block, {inner: (stacked, scan.turn) for scan in scans for stacked, inner in scan.slices})
         captured = self._captured([*next_carries, *emitted])
         with ir.InsertionPoint(self.draft):

@@ -25,16 +25,16 @@ from .timeline import Timeline
 Key = tuple[str, int, int]  # ("h", moment, buffer), ("r", moment, task), ("k" or "m", moment, buffer)
 INFEASIBLE = 2  # scipy's status
 ROUNDING = 1e-6  # of the solver's numbers
-ROOT = 8  # nodes that the first one costs as much as
 THOUSANDS = 1000  # of variables: what work is counted in
+NODE = 1 / 60  # of what the root costs, in a program of so many variables: a node, which grows with their square
 TINY = 1 / 2000  # of the most that is held: so much all buffers together may have that are left out
 UNIT = 1e6  # bytes, so that coefficients are of one order
 
 
 @dataclass(frozen=True)
 class Answer:
-    """`bound`: seconds that no plan goes below; `runs`: the tasks that run again after each moment, where such were found; `work`: nodes of
-    the search tree, and what its root costs, times the square of the variables in thousands."""
+    """`bound`: seconds that no plan goes below; `runs`: the tasks that run again after each moment, where such were found; `work`: of
+    the root, as many thousands as there are variables, and of the nodes of the search tree."""
 
     bound: float
     runs: list[set[int]] | None
@@ -163,8 +163,9 @@ class _Program:
 
         if not self.costs:
             return Answer(0.0, [set() for _ in self.moments], 0) if all(high >= 0 for _, _, high in self.rows) else None
-        node = (len(self.costs) / THOUSANDS) ** 2
-        if work < (ROOT + 1) * node:
+        root = len(self.costs) / THOUSANDS
+        node = NODE * root**2
+        if work < root:
             return Answer(0.0, None, work)
         scale = max(self.line.seconds, 1e-12) / 100
         if known:
@@ -173,7 +174,7 @@ class _Program:
         entries = [e for terms, _, _ in self.rows for e in terms.items()]
         matrix = csr_array(([f for _, f in entries], [c for c, _ in entries], ends), shape=(len(self.rows), len(self.costs)))
         whole = np.array([kind in "hr" for kind, _, _ in self.columns], int)
-        options: dict[str, Any] = {"node_limit": int(min(work / node, 1e9)) - ROOT, "mip_rel_gap": near}
+        options: dict[str, Any] = {"node_limit": int(min(1 + (work - root) / node, 1e9)), "mip_rel_gap": near}
         found = milp(
             np.array(self.costs) / scale, integrality=whole, bounds=Bounds(0, 1), options=options,
             constraints=LinearConstraint(matrix, [low for _, low, _ in self.rows], [high for _, _, high in self.rows]),
@@ -181,7 +182,7 @@ class _Program:
         if found.status == INFEASIBLE:
             return None
         bound = max(0.0, found.mip_dual_bound or 0.0) * (1 - ROUNDING) * scale
-        spent = node * (ROOT + max(1, found.mip_node_count or 0))
+        spent = root + node * max(0, (found.mip_node_count or 1) - 1)
         if found.x is None:
             return Answer(bound, None, spent)
         runs: list[set[int]] = [set() for _ in self.moments]

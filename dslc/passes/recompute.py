@@ -11,6 +11,7 @@ from dslc.ir import ops
 from dslc.ir.mlir import ir
 from dslc.ir.op import Op
 from dslc.ir.program import functions_of
+from dslc.ir.types import type_of
 
 from .fuse import Graph, grouped, ordered, prepare
 from .kernel_rules import AGAIN, CHEAP
@@ -97,15 +98,9 @@ class Crossing:
         op = self.graph.core[self.graph.number[value]]
         if value in self.returned or op.structure not in ("elementwise", "generator"):
             return None
-        if isinstance(op, ops.Cast) and isinstance(op.operands[0].owner, ir.Block):
-            return None  # a weight in 16 bits, which is read whole by each product
-        if isinstance(op, ops.Random):
-            each = DRAW
-        elif isinstance(op, (*CHEAP, ops.Neg, ops.StopGradient)):
-            each = SIMPLE
-        else:
-            each = DIVISION if isinstance(op, DIVISIONS) else TRANSCENDENTAL
-        return each * self.graph.type_of(value).size
+        if isinstance(op, ops.Cast) and _is_argument(op.operands[0]):
+            return None  # a weight or a picture in 16 bits, which is read whole by each product
+        return price_of(op)
 
     def sources(self, value: ir.Value) -> Iterable[ir.Value]:
         """The early core values that its op reads, through views too."""
@@ -165,6 +160,27 @@ class Crossing:
         for v in list(cluster_of) + [v for v in again if v not in cluster_of]:
             saved[root(v)] += self.size(v) if v in again and v in self.wanted else -self.size(v) if v not in again else 0
         return {v for v in again if saved[root(v)] >= least}
+
+
+def _is_argument(value: ir.Value) -> bool:
+    """Whether a value is the block's own, or a view of such."""
+    while not isinstance(value.owner, ir.Block):
+        op = value.owner.opview
+        if not isinstance(op, (ops.View, ops.Reshape)):
+            return False
+        value = op.operands[0]
+    return True
+
+
+def price_of(op: Op) -> int:
+    """What it costs to compute an elementwise op again, in sixteenths of a byte."""
+    if isinstance(op, ops.Random):
+        each = DRAW
+    elif isinstance(op, (*CHEAP, ops.Neg, ops.StopGradient)):
+        each = SIMPLE
+    else:
+        each = DIVISION if isinstance(op, DIVISIONS) else TRANSCENDENTAL
+    return each * type_of(op.results[0]).size
 
 
 def _fullest(lives: Iterable[tuple[int, int, int]]) -> int:

@@ -4,18 +4,18 @@ Any plan that is the program's order with repeats put in is right, as a reader s
 between them is an integer program (`moments`): its answer is put in, and where that holds too much somewhere, the integer program looks there too.
 Its least is the lower bound. Each answer is also repaired until it fits (repeats before the next use of what lies idle at the fullest moment), and
 repeats that are not needed are taken out. Where that finds nothing, other plans are repaired: the program itself, the kept sets of least cuts under a
-sweep of prices for a held byte, and segments between the narrowest moments. What is far from the bound is searched for better ones nearby. Where
-packing needs more, all is done again for fewer bytes.
+sweep of prices for a held byte, and segments between the narrowest moments. What is far from the bound is annealed (`annealing`), and so is the
+program itself then. Where packing needs more, all is done again for fewer bytes, from the plans that were met.
 """
 
 from __future__ import annotations
 
-import random
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from math import inf
 
+from .annealing import annealed, repeats_of
 from .mincut import ENDLESS, Network
 from .moments import outline, solve
 from .packing import Packing, pack
@@ -27,19 +27,20 @@ MOMENTS = 3  # that are looked at first
 GROWTH = 4  # places more that are looked at each time
 APART = 3  # tasks between them
 ROUNDS = 12  # of looking at more
-WORK = 50.0  # of all integer programs together, as they count it
-MOST, FIRST = 30.0, 100.0  # of one; of the first one, without which there is no bound
+WORK = 6.0  # of all integer programs together, as they count it
+MOST, FIRST = 3.2, 15.0  # of one; of the first one, without which there is no bound
 NEAR = 1 / 1000  # of the program's time: how far an answer may be above the least
 ROUGH = 1 / 400  # and where more is looked at than the first time
 LOOSE = 0.3  # of the least: an answer is never farther above it
-ATTEMPTS = 4  # at a plan whose buffers, packed, fit too
-PACKED = 3  # of these are packed
+LESS, MUCH_LESS = 200, 80  # of the room: such parts of it each next target is smaller by, at least and at most
+ATTEMPTS = 5  # at a plan whose buffers, packed, fit too
+PACKED = 2  # of these are packed
 HALVINGS = 4  # of what lies between the smallest arena and what a single task needs, to find a smaller one
 CUTS = 2  # of the least cuts, those that hold fewest bytes: from these too the smallest arena is looked for
 BELOW = (1.0, 0.96)  # of the target: what a plan that is repaired to less holds too much is then taken out again
 GOOD = 1 / 700  # of the program's time: a plan so near to the bound is taken at once
 ENOUGH = 1 / 200  # one that also fits when packed, so near, is not looked for again at a smaller target
-SEARCH = 600_000  # positions of plans that are looked at to better one that is not
+SHORT, LONG = 600_000, 1_200_000  # positions of plans that are looked at to better one that is not; and one that is not even that near
 SEEDS = 300_000  # and to make one fit where the integer program gave none
 DEARER = 1.2  # times the best plan that fits: what costs so much is repaired no further
 SWEEP = 9  # prices of a held byte at each
@@ -63,16 +64,22 @@ def choose(line: Timeline, room: int) -> Choice | None:
     bound = 0.0
     best: Choice | None = None
     target, looked = room, _Looked(outline(line), set(fullest_moments(line, room)))
+    met: list[list[int]] = []  # the cheapest plans of the attempt before
     for _ in range(ATTEMPTS):  # each at a smaller target, so that what is left over when packed finds room
         plans, least_extra = looked.plans(line, target)
         bound = least_extra if target == room else bound
         if looked.hopeless and target == room:
             return None
+        plans = sorted([*plans, *(again for plan in met for again in fitted(line, plan, target))], key=line.extra)
         if not plans:
             plans = _from_seeds(line, target)
-        if plans and not _near(line, plans, least_extra, GOOD):
-            plans.insert(0, polished(line, plans[0], target, bound))
-        over = room // 100 if plans else 0
+        if plans and not _near(line, plans, bound, GOOD):
+            near = _near(line, plans, bound, ENOUGH)
+            starts = plans[:1] if near else _distinct([plans[0], met[0] if met else line.base])
+            better = [plan for start in starts for plan in annealed(line, start, target, bound, SHORT if near else LONG)]
+            plans = sorted([*(_pruned(line, plan, target) for plan in better), *plans], key=line.extra)
+        met = plans[:PACKED] or met
+        over = 0
         for plan in _distinct(plans)[:PACKED]:
             if best is not None and line.extra(plan) >= best.extra:
                 break
@@ -80,10 +87,10 @@ def choose(line: Timeline, room: int) -> Choice | None:
             if packing.total <= room:
                 best = Choice(plan, packing, line.extra(plan), bound)
                 break
-            over = max(over, packing.total - room) if best is None else over
+            over = min(over or room, packing.total - room)
         if not over or (best is not None and _near(line, [best.plan], bound, ENOUGH)):
             break
-        target -= over
+        target -= min(max(over, room // LESS), room // MUCH_LESS)
     if best is None:
         plan, packing = least(line)
         return Choice(plan, packing, line.extra(plan), bound) if packing.total <= room else None
@@ -298,7 +305,7 @@ def repaired(line: Timeline, plan: Sequence[int], target: int) -> list[int] | No
     return last if line.peak(last) <= target else None
 
 
-def _repairs(line: Timeline, plan: Sequence[int], target: int, banned: Container[int] = ()) -> Iterator[list[int]]:
+def _repairs(line: Timeline, plan: Sequence[int], target: int) -> Iterator[list[int]]:
     """The plan, then with one repeat more each time, until at most `target` bytes are held or none helps any more."""
     plan = list(plan)
     yield plan
@@ -319,8 +326,6 @@ def _repairs(line: Timeline, plan: Sequence[int], target: int, banned: Container
         for b, size, first, last in lives:
             if b < 0 or not first < fullest < last or size < smallest or b in now or b not in next_use:
                 continue
-            if line.maker[b] in banned:
-                continue
             task, reader = line.tasks[line.maker[b]], next_use[b]
             if task.repeats and turn[reader] <= task.until:
                 idle.append((task.seconds / size, line.maker[b], reader))
@@ -338,43 +343,13 @@ def _repairs(line: Timeline, plan: Sequence[int], target: int, banned: Container
         yield plan
 
 
-def polished(line: Timeline, plan: list[int], target: int, bound: float) -> list[int]:
-    """The plan after a search: a few repeats that stand together are taken out and must not come back, others are put in until it fits, and what is
-    not needed then goes; kept where it costs less."""
-    draw = random.Random(0)
-    spent, best = 0, line.extra(plan)
-    while spent < SEARCH and best - bound > GOOD * line.seconds:
-        repeats = _repeats(plan)
-        if not repeats:
-            break
-        first = draw.randrange(len(repeats))
-        taken = set(repeats[first : first + draw.randint(1, 4)])
-        banned = {plan[t] for t in taken}
-        tried = list(plan)
-        for tried in _repairs(line, [n for t, n in enumerate(plan) if t not in taken], target, banned):
-            spent += CANDIDATES * len(tried)
-            if line.extra(tried) >= best:
-                break
-        if line.extra(tried) < best and line.peak(tried) <= target:
-            plan = _pruned(line, tried, target)
-            best = line.extra(plan)
-        spent += len(plan)
-    return plan
-
-
-def _repeats(plan: Sequence[int]) -> list[int]:
-    """The places of a plan's repeats."""
-    seen: set[int] = set()
-    return [t for t, n in enumerate(plan) if n in seen or seen.add(n)]  # type: ignore[func-returns-value]
-
-
 def _pruned(line: Timeline, plan: list[int], target: int) -> list[int]:
     """The plan without the repeats that it fits without, the dearest first."""
     changed = True
     while changed:
         changed = False
         dropped: set[int] = set()
-        for t in sorted(_repeats(plan), key=lambda t: -line.tasks[plan[t]].seconds):
+        for t in sorted(repeats_of(plan), key=lambda t: -line.tasks[plan[t]].seconds):
             tried = [n for k, n in enumerate(plan) if k != t and k not in dropped]
             if line.peak(tried) <= target:
                 dropped.add(t)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from math import inf
 from typing import Any
 
@@ -116,8 +117,29 @@ class Timeline:
         return [(b, size, first, end) for (b, size, first), end in zip(out, last)]
 
     def held(self, plan: Sequence[int]) -> list[int]:
-        """The bytes in the arena during each task of a plan."""
-        return profile(self.lives(plan), len(plan))
+        """The bytes in the arena during each task of a plan: the profile of its `lives`, without these."""
+        change = [0] * (len(plan) + 1)
+        first: dict[int, int] = {}
+        last: dict[int, int] = {}
+        done = 0
+        for t, n in enumerate(plan):
+            task = self.tasks[n]
+            for b in task.reads:
+                last[b] = t
+            for b in task.writes:
+                if b in first:
+                    change[first[b]] += self.sizes[b]
+                    change[last[b] + 1] -= self.sizes[b]
+                first[b] = last[b] = t
+            own = task.inside + (task.aside if n < done else 0)
+            if own:
+                change[t] += own
+                change[t + 1] -= own
+            done = max(done, n + 1)
+        for b, begin in first.items():
+            change[begin] += self.sizes[b]
+            change[last[b] + 1] -= self.sizes[b]
+        return list(accumulate(change[:-1]))
 
     def peak(self, plan: Sequence[int]) -> int:
         return max(self.held(plan))

@@ -247,6 +247,22 @@ model M:
         assert [str(r.type) for k in kernels for r in k.results if "6x40" in str(r.type)] == ["tensor<6x40xbf16>"]
 
 
+def test_a_picture_is_cast_once():
+    """With its channels last, and four of them: the product and the gradient of its filters read the same copy."""
+    model = dslc.load("""
+model M:
+    input   x[32, 3, 64, 64]
+    y = batchnorm(conv2d(relu(batchnorm(conv2d(x, 32, kernel=7, stride=2, pad=3))), 32, kernel=3, pad=1))
+    loss    mean(y ** 2)
+train:
+    optimizer sgd(lr=0.1)
+""", precision="bfloat16")  # fmt: skip
+    elaborated = lower(model, "step", target_of("cuda:sm_90a"))
+    with elaborated.context:
+        kernels = [op for op in program_of(elaborated.module).entry_block.operations if isinstance(op, ops.Kernel)]
+        assert sum("32x64x64x4xbf16" in str(r.type) for k in kernels for r in k.results) == 1
+
+
 def test_who_sorts_a_narrow_value_sorts_what_others_read():
     """The threshold is one of the values, so that it and what lies above are chosen, none lost to rounding."""
     model = dslc.load("""

@@ -2,7 +2,8 @@
 neighbouring lanes store neighbouring columns.
 
 What the results need from memory is on its way early. What moves with the columns alone is read once for all rows of a piece (16 rows of up to 64
-columns); what else is read in chunks, a residual, is loaded one piece ahead, that of a tile's first piece before the tile's products.
+columns); what else is read in chunks, a residual, is loaded one piece ahead, that of a tile's first piece before the tile's products: registers of a
+turn take the next piece's as soon as this one's are used.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from .epilogue import Epilogue
 from .hopper_windows import position
 
 WARP = 32
-MOST_AHEAD = 32  # registers of a thread that hold one piece's loads
-MOST_STILL = 48  # registers that hold what moves with the columns alone
+REGISTERS = 232  # of a thread, as `hopper` takes them
+COMPUTING = 56  # of them for addresses and the work on one turn's sums
+MOST_STILL = 48  # that hold what moves with the columns alone
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,11 @@ class SumsWriter:
         under = dims_under(self.epilogue.contraction.trace, reads)
         moving = [r for r in reads if ROWS in under[id(r)]]
         still = [r for r in reads if ROWS not in under[id(r)]]
-        fits = sum(self.turns * self._registers(r) for r in moving) <= MOST_AHEAD
-        return (moving if fits else []), still[: MOST_STILL // self.width]
+        room = REGISTERS - COMPUTING - self.s.sums
+        needed = sum(self.turns * self._registers(r) for r in moving)
+        ahead = moving if needed <= room else []
+        room = min(room - needed if ahead else room, MOST_STILL)
+        return ahead, still[: room // self.width]
 
     def _packed(self, read: Read) -> bool:
         """Whether a chunk stays as it lies in memory until it is used."""
@@ -75,23 +80,23 @@ class SumsWriter:
         """Before a tile's products: the loads of the first piece."""
         for read in self.ahead:
             if self._packed(read):
-                self.w.line(f"Chunk<{self.width * read.dtype.bytes}>::type {self.held[id(read)]}[2][{self.turns}];")
+                self.w.line(f"Chunk<{self.width * read.dtype.bytes}>::type {self.held[id(read)]}[{self.turns}] = {{}};")
             else:
-                self.w.line(f"{computed_type(read.dtype)} {self.held[id(read)]}[2][{self.turns}][{self.width}];")
-        self._load(0)
+                self.w.line(f"{computed_type(read.dtype)} {self.held[id(read)]}[{self.turns}][{self.width}] = {{}};")
+        if self.ahead:
+            with self.w.unrolled("t", self.turns):
+                self._load(0)
 
     def _load(self, number: int) -> None:
-        """The loads of a piece, if there is one of that number."""
+        """The loads of turn `t` of a piece, if there is one of that number."""
         if not self.ahead or number >= len(self.pieces):
             return
         w = self.w
-        with w.block(""):
-            tests = self._column(self.pieces[number])
-            with w.unrolled("t", self.turns), self._row(self.pieces[number], tests) as dims:
-                point = Point(w, self.epilogue.contraction.trace, w.operand, dims, integer=self.epilogue.integer)
-                for read in self.ahead:
-                    to, source = f"{self.held[id(read)]}[{number % 2}][t]", f"{w.operand(read.operand).name} + {point.index(read.address)}"
-                    w.line(f"{to} = load_packed<{self.width}>({source});" if self._packed(read) else f"load<{self.width}>({source}, {to});")
+        with w.block(""), self._row(self.pieces[number], self._column(self.pieces[number])) as dims:
+            point = Point(w, self.epilogue.contraction.trace, w.operand, dims, integer=self.epilogue.integer)
+            for read in self.ahead:
+                to, source = f"{self.held[id(read)]}[t]", f"{w.operand(read.operand).name} + {point.index(read.address)}"
+                w.line(f"{to} = load_packed<{self.width}>({source});" if self._packed(read) else f"load<{self.width}>({source}, {to});")
 
     # ---- places
 
@@ -127,21 +132,19 @@ class SumsWriter:
                 w.line("__syncwarp();")
             with w.block(""):
                 tests = self._column(piece)
-                known = self._still(tests)  # before the loads ahead, behind which it would wait
-                self._load(number + 1)
-                self._store(number, tests, known)
+                self._store(number, tests, self._still(tests))
 
     def _store(self, number: int, tests: list[str], known: dict[int, Val]) -> None:
         w, e, width, piece = self.w, self.epilogue, self.width, self.pieces[number]
         w.line("#pragma unroll" if self.ahead else f"#pragma unroll {min(self.turns, 2)}")
-        with w.block(f"for (int t = 0; t < {self.turns}; ++t)"), self._row(piece, tests) as dims:
+        with w.block(f"for (int t = 0; t < {self.turns}; ++t)"), self._with_next(number) as loaded, self._row(piece, tests) as dims:
             w.line(f"float sums[{width}];")
             w.line(f"load_staged<{width}>(staged, lane / {self.lanes} + t * {WARP // self.lanes}, "
                    f"{piece.column % 64} + lane % {self.lanes} * {width}, sums);")  # fmt: skip
             if self.s.splits > 1:
                 e.write_partial(w, "split", dims, width, "sums", self.s.splits, self.workspace)
             else:
-                e.write(w, dims, width, "sums", {**known, **self._loaded(number)})
+                e.write(w, dims, width, "sums", {**known, **loaded})
 
     def _still(self, tests: Sequence[str]) -> dict[int, Val]:
         """Reads what moves with the columns alone."""
@@ -156,15 +159,20 @@ class SumsWriter:
             known[id(read)] = Val(f"{name}[j]", read.dtype)
         return known
 
-    def _loaded(self, number: int) -> dict[int, Val]:
-        """The chunks that were loaded ahead for turn `t` of a piece."""
+    @contextmanager
+    def _with_next(self, number: int) -> Iterator[dict[int, Val]]:
+        """The chunks that were loaded ahead for turn `t` of a piece; the next piece's take their registers."""
         w, known = self.w, {}
         for read in self.ahead:
-            held = f"{self.held[id(read)]}[{number % 2}][t]"
+            held, name = f"{self.held[id(read)]}[t]", w.fresh("x")
+            w.line(f"{computed_type(read.dtype)} {name}[{self.width}];")
             if self._packed(read):
-                name = w.fresh("x")
-                w.line(f"{computed_type(read.dtype)} {name}[{self.width}];")
                 w.line(f"unpack<{memory_type(read.dtype)}>({held}, {name});")
-                held = name
-            known[id(read)] = Val(f"{held}[j]", read.dtype)
-        return known
+            else:
+                with w.unrolled("j", self.width):
+                    w.line(f"{name}[j] = {held}[j];")
+            known[id(read)] = Val(f"{name}[j]", read.dtype)
+        self._load(number + 1)
+        yield known
+        if self.ahead:
+            w.line("__syncwarp();  // one turn after the other: the work of several at once would need too many registers")
