@@ -1,9 +1,10 @@
 """Convolutions of pictures whose rows are neighbours in memory: sums over windows that are read in place from a band of rows, borders and all.
 
-A task copies the rows that a band of results reads, for all channels, into scratch, with zeros where the picture ends. There the terms of neighbouring
-results are neighbours for every tap, from one row of the band to the next, so a vector of results is a vector of each term at a distance that a table
-tells, and nothing is packed. Where a filter moves by steps, the copy keeps the places of each remainder by the step apart. Columns of the product
-are the places of the band, row after row; what lies between the end of a row of results and the next row is computed and not stored.
+A task copies the rows that a band of results reads, for all channels, into scratch, with zeros where the picture ends. There the terms of
+neighbouring results are neighbours for every tap, from one row of the band to the next, so a vector of results is a vector of each term at a
+distance that a table tells, and nothing is packed. Where a filter moves by steps, the copy keeps the places of each remainder by the step apart.
+Columns of the product are the places of the band, row after row; what lies between the end of a row of results and the next row is computed and
+not stored.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ READ_HIGH, READ_WIDE, TERM = range(5, 8)  # further dims of the iteration space:
 COPIED = 8.0  # cycles for a vector of a band
 STORED = 6.0  # and of results
 BANDWIDTH = 32  # bytes a cycle from behind the second cache
+MOST_STRIDE = 4
 BAND_SHARE = 2  # of the second cache, one part is for a band
 PLAIN = 1.1  # cycles of a plain product for each that its multiplications take
 PACKED = (7.0, 14.0)  # and for a vector of its windows: of neighbouring places, of others
@@ -85,8 +87,8 @@ class Sizes:
 
 @dataclass(frozen=True)
 class _Schedule:
-    """Bands of `rows` rows of results; tiles of `mr` filters by `nv` vectors of places. `row`: elements from one row of the copy to the next; `plane`:
-    from one phase of a channel to the next; `planes`: how many there are."""
+    """Bands of `rows` rows of results; tiles of `mr` filters by `nv` vectors of places. `row`: elements from one row of the copy to the next;
+    `plane`: from one phase of a channel to the next; `planes`: how many there are."""
 
     rows: int
     mr: int
@@ -144,14 +146,15 @@ class _Bands(Places):
         self.lanes = gemm_schedule.lanes_for(request.machine, FLOAT32)
         self.taps, domain = found.taps, op.maps().domain
         self.terms = [domain[d] for d in found.terms]
-        self.of = Sizes(*(prod(domain[d] for d in axes) for axes in found.classes), prod(self.terms))
+        outer, filters, high, wide, channels = (prod(domain[d] for d in axes) for axes in found.classes)
+        self.of = Sizes(outer, filters, high, wide, channels, prod(self.terms))
         s = min(_schedules(self.of, self.taps, self.lanes, self.machine), key=lambda s: s.cycles, default=None)
         if s is None or s.cycles > self._plain():
             raise Unsuited
         self.schedule = s
-        high, wide = self.taps
-        read = (-(-self.of.high // s.rows) * s.rows + high.reach) * high.stride, (s.row + self.lanes) * wide.stride
-        self.over(request.body, (*list(vars(self.of).values())[:CHANNELS + 1], *read, self.of.terms))
+        tall, across = self.taps
+        read = (-(-self.of.high // s.rows) * s.rows + tall.reach) * tall.stride, (s.row + self.lanes) * across.stride
+        self.over(request.body, (outer, filters, high, wide, channels, *read, self.of.terms))
         self.found = found
         self._place(found, domain)
         self.results = [self._result(v) for v in request.body.results]
@@ -331,7 +334,9 @@ def every(read: Sequence[Value], first: int, lanes: int) -> Value:
     made, step = read[0], len(read)
     for k in range(1, step):  # the lanes that lie in this vector; the others stay
         places = [first + step * lane for lane in range(lanes)]
-        made = vector.shuffle(made, read[k], [lanes + p % lanes if p // lanes == k else (p if k == 1 and p < lanes else n) for n, p in enumerate(places)])
+        made = vector.shuffle(
+            made, read[k], [lanes + p % lanes if p // lanes == k else (p if k == 1 and p < lanes else n) for n, p in enumerate(places)]
+        )
     return made
 
 
@@ -340,8 +345,8 @@ def every(read: Sequence[Value], first: int, lanes: int) -> Value:
 
 @dataclass(frozen=True)
 class _Windows:
-    """The axes of the op's domain as outer, filters, high, wide and channels; the axes along which places and taps move, where there are any; what the
-    operands read over the domain, places by elements."""
+    """The axes of the op's domain as outer, filters, high, wide and channels; the axes along which places and taps move, where there are any; what
+    the operands read over the domain, places by elements."""
 
     classes: tuple[tuple[int, ...], ...]
     terms: tuple[int, ...]
@@ -370,35 +375,28 @@ def _windows(request: Request, op: Any) -> _Windows:
         raise Unsuited
     along = [[factors[d] for factors, _ in forms] for d in range(len(domain))]  # type: ignore[misc]
     wide, high = columns[-1], next((d for d in reversed(columns[:-1]) if domain[d] > 1), None)
-    tap_wide, tap_high = (None if d is None else _tap_of(along, d, terms, domain) for d in (wide, high))
-    if tap_wide is None and tap_high is None:
+    found = [_taps_of(along, d, terms, domain) for d in (high, wide)]
+    (tap_high, _), (tap_wide, across) = found
+    if (tap_wide is None and tap_high is None) or along[wide][0] != across.stride:
         raise Unsuited
-    found = []
-    for d, u in ((high, tap_high), (wide, tap_wide)):
-        if d is None or u is None:
-            found.append(Taps(1, 1, 1))
-            continue
-        a, b = next((p, q) for p, q in zip(along[d], along[u]) if q)
-        common = gcd(a, b)
-        found.append(Taps(domain[u], a // common, b // common))
-    if along[wide][0] != found[1].stride or found[0].stride > 4 or found[1].stride > 4:
-        raise Unsuited
-    for d, taps in ((high, found[0]), (wide, found[1])):
+    for d, (_, taps) in zip((high, wide), found):
         if d is not None and taps.stride > 1:
             places = by_elements(places, d, taps.stride)
     outer = tuple(sorted([*batch, *(d for d in columns if d not in (high, wide))]))
     channels = tuple(d for d in terms if d not in (tap_high, tap_wide))
     classes = (outer, rows, () if high is None else (high,), (wide,), channels)
-    return _Windows(classes, terms, high, wide, (tap_high, tap_wide), (found[0], found[1]), places, filters)
+    return _Windows(classes, terms, high, wide, (tap_high, tap_wide), (found[0][1], across), places, filters)
 
 
-def _tap_of(along: Sequence[Sequence[int]], place: int, terms: Sequence[int], domain: Sequence[int]) -> int | None:
-    """The axis of taps that moves over the picture as an axis of places does: the closest taps, within as many elements as there are places."""
-    moves = along[place]
-
-    def in_line(u: int) -> bool:
-        both = list(zip(moves, along[u]))
-        return domain[u] > 1 and all(x * y >= 0 and bool(x) == bool(y) for x, y in both) and all(moves[0] * y == along[u][0] * x for x, y in both)
-
-    found = [u for u in terms if moves[0] and in_line(u) and along[u][0] < moves[0] * domain[place]]
-    return min(found, key=lambda u: along[u][0], default=None)
+def _taps_of(along: Sequence[Sequence[int]], place: int | None, terms: Sequence[int], domain: Sequence[int]) -> tuple[int | None, Taps]:
+    """The axis of taps that moves over the picture as an axis of places does, the closest ones within as many elements as there are places; else one
+    tap without an axis."""
+    found: list[tuple[int, Taps]] = []
+    moves = along[place] if place is not None else [0]
+    for u in terms:
+        a, b = moves[0], along[u][0]
+        if domain[u] > 1 and a > 0 and b > 0 and all(a * y == b * x for x, y in zip(moves, along[u])):
+            taps = Taps(domain[u], a // gcd(a, b), b // gcd(a, b))
+            if taps.stride <= MOST_STRIDE and taps.dilation < taps.stride * domain[place]:  # type: ignore[index]
+                found.append((u, taps))
+    return min(found, key=lambda one: one[1].stride + one[1].dilation, default=(None, Taps(1, 1, 1)))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dslc.backend_cpu import emit
-from dslc.backend_cpu.kernels import generate, places
+from dslc.backend_cpu.kernels import bands, generate, places
 from dslc.backend_cpu.machine import Machine
 from dslc.backend_cpu.stage import request_of
 from dslc.core.dtypes import BFLOAT16, FLOAT32, FLOAT64, INT32
@@ -148,6 +148,13 @@ def test_contract(name):
     check(cases()[name])
 
 
+def test_convolutions_with_packed_windows(monkeypatch):
+    """Plain products also of what is cheaper over bands of rows."""
+    monkeypatch.setattr(bands._Bands, "_plain", lambda self: 0.0)
+    for case in run([replace(case) for case in CASES if case.name.startswith("conv")]):
+        check(case)
+
+
 def stages(case):
     case.arrays = [sample(*operand, np.random.default_rng(0)) for operand in case.operands]
     with nn.context(), ir.Location.unknown():
@@ -165,6 +172,7 @@ def test_what_is_read_again_is_packed_first(name, count):
 @pytest.mark.parametrize("name", [case.name for case in CASES if case.name.startswith("conv_rows")])
 def test_rows_of_places_are_packed_one_by_one(name, monkeypatch):
     found = []
+    monkeypatch.setattr(bands._Bands, "_plain", lambda self: 0.0)
     monkeypatch.setattr(places, "of", lambda *args, of=places.of: found.append(of(*args)) or found[-1])
     stages(next(replace(case) for case in CASES if case.name == name))
     assert found[0] is not None and found[0].step == (1 if name == "conv_rows_valid" else 2)
