@@ -170,7 +170,7 @@ def measured(step: Step, rows: list[dict[str, Any]], rounds: int) -> dict[str, A
             file = f"{folder}/weights.npz"
             np.savez(file, **weights(shapes(workload)))
             for name in [name for name in names for _ in range(2)]:  # the first of two fills the caches: what compiling takes is not the step's
-                player = driver.start(name, THREADS)
+                player = driver.start(name, THREADS, folder)
                 if players and players[-1].name == name:
                     players.pop().process.kill()
                 players.append(player)

@@ -41,12 +41,14 @@ class Traffic:
             *body, end = block.operations
             arguments = {slot.name: v for slot, v in zip(arguments_of(program), block.arguments)}
             nexts = {arguments[slot.name]: k for k, (slot, _) in enumerate(results_of(program)) if slot.name in arguments}
+            time: dict[ir.Operation, int] = {}
             for made in reversed(body):
                 if isinstance(made, ops.Kernel) and any(type_of(v).bytes >= self.least for v in made.results):
-                    time = {op.operation: n for n, op in enumerate(block.operations)}
+                    time = time or {op.operation: n for n, op in enumerate(block.operations)}
                     sharing = _Sharing(made, time, end, nexts)
                     if sharing.settle() and sharing.saved() >= self.least and sharing.fits():
                         sharing.apply()
+                        time = {}  # kernels are others now
 
 
 def _price(value: ir.Value) -> int | None:

@@ -33,7 +33,7 @@ def test_plans_lie_between_the_bound_and_the_greedy_one(plans):
 def test_steps_are_told_against_the_same_contestant_without_a_budget(plans, monkeypatch, tmp_path):
     asked = []
 
-    def start(name, threads):
+    def start(name, threads, caches):
         player = Contestant(name, SimpleNamespace(pid=os.getpid(), kill=lambda: None))
         base = MS.get(name) or 1.25 * MS["dslc" if name.startswith("dslc") else "torch.compile@1"]
         times = cycle([base / 1e3])
