@@ -8,12 +8,11 @@ from typing import Any
 
 from dslc.ir import ops
 from dslc.ir.mlir import func, ir
-from dslc.ir.op import Op
 from dslc.ir.program import functions_of
 from dslc.ir.types import type_of
 
 from .kernel_rules import is_placement
-from .mincut import ENDLESS, Network
+from .mincut import ENDLESS, cheapest
 from .recompute import BYTE, price_of
 from .traffic import READERS, rebuilt
 
@@ -103,38 +102,25 @@ class _Program:
         """The values of a body that are better read than computed."""
         block = kernel.regions[0].blocks[0]
         outer = dict(zip(block.arguments, kernel.operands))
-        net = Network()
-        nodes: dict[ir.Value, int] = {}
-        waiting: list[ir.Value] = []
-
-        def node(value: ir.Value) -> int:
-            if value not in nodes:
-                nodes[value] = net.node()
-                net.node()
-                waiting.append(value)
-            return nodes[value]
-
-        for v in wanted:
-            net.edge(node(v) + 1, 1, ENDLESS)
-        while waiting:
-            value = waiting.pop()
-            argument = isinstance(value.owner, ir.Block)
-            net.edge(nodes[value], nodes[value] + 1, type_of(value).bytes * BYTE if argument or self._is_there(value) else ENDLESS // 2)
-            net.edge(0, nodes[value], ENDLESS if argument else _price(value.owner.opview))
-            for source in () if argument else dict.fromkeys(_sources(value)):
-                net.edge(node(source) + 1, nodes[value], ENDLESS)
-        computed = net.sink_side()
-        needed = {s for v, n in nodes.items() if n in computed for s in _sources(v)} | set(wanted)
-        read = [v for v, n in nodes.items() if n not in computed and v in needed and v not in outer]
+        found = cheapest(wanted, _price, self._reading, lambda v: dict.fromkeys(_sources(v)))
+        needed = {s for v, made in found.items() if made for s in _sources(v)} | set(wanted)
+        read = [v for v, made in found.items() if not made and v in needed and v not in outer]
         before = sum(type_of(v).bytes for v in dict.fromkeys(outer.values()))
         after = sum(type_of(v).bytes for v in {outer[v] for v in needed if v in outer} | {self.stored[self._number(v)] for v in read})
         return read if before - after >= self.least else []
 
-    def _is_there(self, value: ir.Value) -> bool:
-        return value.owner.opview.structure == "elementwise" and self._number(value) in self.stored
+    def _reading(self, value: ir.Value) -> int:
+        """What is not there cannot be read."""
+        argument = isinstance(value.owner, ir.Block)
+        there = argument or (value.owner.opview.structure == "elementwise" and self._number(value) in self.stored)
+        return type_of(value).bytes * BYTE if there else ENDLESS // 2
 
 
-def _price(op: Op) -> int:
+def _price(value: ir.Value) -> int | None:
+    """Of computing a value of a body; None for what it reads."""
+    if isinstance(value.owner, ir.Block):
+        return None
+    op = value.owner.opview
     return price_of(op) if op.structure == "elementwise" else 1
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 ENDLESS = 1 << 60  # a capacity that no cut pays
+
+Value = TypeVar("Value", bound=Hashable)
 
 
 @dataclass
@@ -77,3 +81,33 @@ class Network:
             self.room[e] -= pushed
             self.room[e ^ 1] += pushed
         return pushed
+
+
+def cheapest(
+    wanted: Iterable[Value], price: Callable[[Value], int | None], reading: Callable[[Value], int], sources: Callable[[Value], Iterable[Value]]
+) -> dict[Value, bool]:
+    """Of the values wanted and what they are made from, in the order in which they are met: whether each is made rather than read where all together
+    cost least. `price`: of making one from its sources; None: it is not made. Each has a node for being made and one for being there, with what
+    reading it costs between them."""
+    net = Network()
+    nodes: dict[Value, int] = {}
+    waiting: list[Value] = []
+
+    def node(value: Value) -> int:
+        if value not in nodes:
+            nodes[value] = net.node()
+            net.node()
+            waiting.append(value)
+        return nodes[value]
+
+    for value in wanted:
+        net.edge(node(value) + 1, 1, ENDLESS)
+    while waiting:
+        value = waiting.pop()
+        cost = price(value)
+        net.edge(nodes[value], nodes[value] + 1, reading(value))
+        net.edge(0, nodes[value], ENDLESS if cost is None else cost)
+        for source in sources(value) if cost is not None else ():
+            net.edge(node(source) + 1, nodes[value], ENDLESS)
+    made = net.sink_side()
+    return {value: n in made for value, n in nodes.items()}

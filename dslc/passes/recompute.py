@@ -15,7 +15,7 @@ from dslc.ir.types import type_of
 
 from .fuse import Graph, grouped, ordered, prepare
 from .kernel_rules import AGAIN, CHEAP
-from .mincut import ENDLESS, Network
+from .mincut import cheapest
 
 # Prices in sixteenths of a kept byte, for each element that is computed again. A kept byte is written and read; an element of a transcendental
 # function costs about as many instructions as two bytes of that traffic cost time, one of Philox's draws twice as many.
@@ -107,28 +107,16 @@ class Crossing:
         return (v for _, v in self.graph.uses[self.graph.number[value]])
 
     def cut(self, kept_anyway: Container[ir.Value]) -> set[ir.Value]:
-        """The values to compute again: each has a node for being computed and one for being there, with its size between them."""
-        net = Network()
-        nodes: dict[ir.Value, int] = {}
-        waiting = list(sorted(self.wanted, key=self.graph.number.__getitem__))
-        for v in waiting:
-            nodes[v] = net.node()
-            net.node()
-            net.edge(nodes[v] + 1, 1, ENDLESS)
-        while waiting:
-            value = waiting.pop()
-            price = None if value in kept_anyway else self.price(value)
-            kept = self.size(value) * (BYTE if value in self.written else BYTE + WRITTEN_ANEW)
-            net.edge(nodes[value], nodes[value] + 1, kept)
-            net.edge(0, nodes[value], ENDLESS if price is None else price)
-            for source in self.sources(value) if price is not None else ():
-                if source not in nodes:
-                    nodes[source] = net.node()
-                    net.node()
-                    waiting.append(source)
-                net.edge(nodes[source] + 1, nodes[value], ENDLESS)
-        late = net.sink_side()
-        return {v for v, node in nodes.items() if node in late}
+        """The values to compute again."""
+
+        def price(value: ir.Value) -> int | None:
+            return None if value in kept_anyway else self.price(value)
+
+        def kept(value: ir.Value) -> int:
+            return self.size(value) * (BYTE if value in self.written else BYTE + WRITTEN_ANEW)
+
+        found = cheapest(sorted(self.wanted, key=self.graph.number.__getitem__), price, kept, self.sources)
+        return {v for v, made in found.items() if made}
 
     def too_early(self, again: set[ir.Value]) -> set[ir.Value]:
         """Of the values to compute again, those that one use needs so early that they would lie in memory for more than half of the time until the

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from dslc.ir import ops
 from dslc.ir.mlir import ir
@@ -14,7 +15,7 @@ from dslc.ir.types import fuse_locations, type_of
 
 from .fuse import role_of
 from .kernel_rules import PLACEMENT, is_placement
-from .mincut import ENDLESS, Network
+from .mincut import ENDLESS, cheapest
 from .recompute import BYTE, price_of
 from .regions import clone_into
 
@@ -128,28 +129,8 @@ class _Sharing:
             self.kept |= kept
 
     def _cut(self, reader: ops.Kernel, wanted: Iterable[ir.Value]) -> _Cut:
-        net = Network()
-        nodes: dict[ir.Value, int] = {}
-        waiting: list[ir.Value] = []
-
-        def node(value: ir.Value) -> int:
-            if value not in nodes:
-                nodes[value] = net.node()
-                net.node()
-                waiting.append(value)
-            return nodes[value]
-
-        for v in wanted:
-            net.edge(node(v) + 1, 1, ENDLESS)
-        while waiting:
-            value = waiting.pop()
-            price = _price(value)
-            net.edge(nodes[value], nodes[value] + 1, self._reading(reader, value))
-            net.edge(0, nodes[value], ENDLESS if price is None else price)
-            for source in _sources(value) if price is not None else ():
-                net.edge(node(source) + 1, nodes[value], ENDLESS)
-        late = net.sink_side()
-        again = dict.fromkeys(v for v, n in nodes.items() if n in late)
+        found = cheapest(wanted, _price, partial(self._reading, reader), _sources)
+        again = dict.fromkeys(v for v, made in found.items() if made)
         read = dict.fromkeys(s for v in again for s in _sources(v) if s not in again)
         return _Cut(again, set(again) & set(wanted), read)
 
