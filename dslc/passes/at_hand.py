@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,10 +11,9 @@ from dslc.ir.mlir import func, ir
 from dslc.ir.program import functions_of
 from dslc.ir.types import type_of
 
-from .kernel_rules import is_placement
 from .mincut import ENDLESS, cheapest
 from .recompute import BYTE, price_of
-from .traffic import READERS, rebuilt
+from .traffic import READERS, rebuilt, sources
 
 
 @dataclass(frozen=True)
@@ -102,8 +101,8 @@ class _Program:
         """The values of a body that are better read than computed."""
         block = kernel.regions[0].blocks[0]
         outer = dict(zip(block.arguments, kernel.operands))
-        found = cheapest(wanted, _price, self._reading, lambda v: dict.fromkeys(_sources(v)))
-        needed = {s for v, made in found.items() if made for s in _sources(v)} | set(wanted)
+        found = cheapest(wanted, _price, self._reading, lambda v: dict.fromkeys(sources(v)))
+        needed = {s for v, made in found.items() if made for s in sources(v)} | set(wanted)
         read = [v for v, made in found.items() if not made and v in needed and v not in outer]
         before = sum(type_of(v).bytes for v in dict.fromkeys(outer.values()))
         after = sum(type_of(v).bytes for v in {outer[v] for v in needed if v in outer} | {self.stored[self._number(v)] for v in read})
@@ -126,15 +125,6 @@ def _price(value: ir.Value) -> int | None:
 
 def _yielded(kernel: ops.Kernel) -> list[ir.Value]:
     return list(list(kernel.regions[0].blocks[0].operations)[-1].operands)
-
-
-def _sources(value: ir.Value) -> Iterator[ir.Value]:
-    """What a value of a body is computed from, through placement."""
-    for v in () if isinstance(value.owner, ir.Block) else value.owner.operands:
-        if isinstance(v.owner, ir.Block) or not is_placement(v.owner.opview):
-            yield v
-        else:
-            yield from _sources(v)
 
 
 def _drop_unread(kernel: ops.Kernel) -> None:

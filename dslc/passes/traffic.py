@@ -71,13 +71,13 @@ def _rearranges(value: ir.Value, size: int) -> bool:
     return False
 
 
-def _sources(value: ir.Value) -> Iterator[ir.Value]:
-    """The values that a value's op reads, through placement too."""
-    for v in value.owner.operands:
+def sources(value: ir.Value) -> Iterator[ir.Value]:
+    """The values of a body that one is computed from, through placement too; none of an argument."""
+    for v in () if isinstance(value.owner, ir.Block) else value.owner.operands:
         if isinstance(v.owner, ir.Block) or not is_placement(v.owner.opview):
             yield v
         else:
-            yield from _sources(v)
+            yield from sources(v)
 
 
 @dataclass
@@ -129,9 +129,9 @@ class _Sharing:
             self.kept |= kept
 
     def _cut(self, reader: ops.Kernel, wanted: Iterable[ir.Value]) -> _Cut:
-        found = cheapest(wanted, _price, partial(self._reading, reader), _sources)
+        found = cheapest(wanted, _price, partial(self._reading, reader), sources)
         again = dict.fromkeys(v for v, made in found.items() if made)
-        read = dict.fromkeys(s for v in again for s in _sources(v) if s not in again)
+        read = dict.fromkeys(s for v in again for s in sources(v) if s not in again)
         return _Cut(again, set(again) & set(wanted), read)
 
     def _reading(self, reader: ops.Kernel, value: ir.Value) -> int:

@@ -26,8 +26,12 @@ SHALLOW, DEEP = 4, 16
 
 
 def lowered(depth: int, program: str = "step") -> tuple[float, int, set]:
+    """As `counted`, of a GPT."""
+    return counted(dslc.load(str(SPEC), depth=depth), program)
+
+
+def counted(model: dslc.Model, program: str) -> tuple[float, int, set]:
     """(function calls of the passes and the plan for each op of the largest module, steps of the plan, distinct kernels)"""
-    model = dslc.load(str(SPEC), depth=depth)
     sizes: list[int] = []
 
     def observe(_: str, module: object) -> None:
@@ -58,11 +62,16 @@ def test_programs_of_one_pass_are_linear(program: str) -> None:
     assert deep[0] <= 1.15 * shallow[0], f"{shallow[0]:.0f} calls an op with {SHALLOW} layers, {deep[0]:.0f} with {DEEP}"
 
 
-def test_hundreds_of_layers_are_within_pythons_recursion() -> None:
-    """Each layer is one op on the way back from the loss: walks along it do not recurse."""
-    lines = ["model Deep:", "    input x[2, 3]", "    h = linear(x, 3)"] + ["    h = h + tanh(h)"] * 600
-    model = dslc.load("\n".join([*lines, "    loss mean(h ** 2)", "train:", "    optimizer sgd(lr=0.1)", "    steps 1", ""]))
-    lower(model, "step", target_of("cpu"))
+def test_a_chain_of_pointwise_lines_is_linear() -> None:
+    """Of what each line, and each on the way back from the loss, is near to alone is looked at: not all that follows it."""
+
+    def chain(lines: int) -> float:
+        body = ["model Chain:", "    input x[2, 3]", "    h = linear(x, 3)"] + ["    h = h + tanh(h)"] * lines
+        text = "\n".join([*body, "    loss mean(h ** 2)", "train:", "    optimizer sgd(lr=0.1)", "    steps 1", ""])
+        return counted(dslc.load(text), "step")[0]
+
+    shallow, deep = chain(80), chain(240)
+    assert deep <= 1.1 * shallow, f"{shallow:.0f} calls an op with 80 lines, {deep:.0f} with 240"
 
 
 def ticks() -> list[float]:

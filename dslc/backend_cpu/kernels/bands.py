@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import gcd, prod
 from typing import Any
 
@@ -37,7 +38,7 @@ READ_HIGH, READ_WIDE, TERM = range(5, 8)  # further dims of the iteration space:
 COPIED = 8.0  # cycles for a vector of a band
 STORED = 6.0  # and of results
 BANDWIDTH = 32  # bytes a cycle from behind the second cache
-MOST_STRIDE = 4
+MOST_STRIDE = 4  # beyond, most of what is copied is read by few taps
 BAND_SHARE = 2  # of the second cache, one part is for a band
 PLAIN = 1.1  # cycles of a plain product for each that its multiplications take
 PACKED = (7.0, 14.0)  # and for a vector of its windows: of neighbouring places, of others
@@ -293,10 +294,13 @@ class _Bands(Places):
 
             starts = [start(i) for i in range(s.mr)]
 
+            @cache
+            def place(k: Any) -> Any:
+                """Of a term's first vector."""
+                return emit.iadd(first, arith.index_cast(index_type(), table.load([emit.idx(k)])))
+
             def load_b(k: Any, j: int) -> Value:
-                if j == 0:
-                    self._at = emit.iadd(first, arith.index_cast(index_type(), table.load([emit.idx(k)])))
-                return band.load([emit.iadd(self._at, j * s.lanes)], s.lanes)
+                return band.load([emit.iadd(place(k), j * s.lanes)], s.lanes)
 
             made = gemm.multiply(lambda i, k: rows.load([emit.iadd(starts[i], k)]), load_b, s.mr, s.nv, self.of.terms, [zero] * (s.mr * s.nv))
             for n, value in enumerate(made):

@@ -34,8 +34,8 @@ STREAM_BYTES = 8 << 20  # results that are larger go past the caches, which oper
 
 
 def generate(request: Request) -> Generated:
-    """A blocked product, taps one by one where one side has no extent of its own (depthwise convolutions), Winograd's products where they pay, or a
-    fold of products of integers."""
+    """A blocked product, taps one by one where one side has no extent of its own (depthwise convolutions), Winograd's products or bands of rows where
+    they pay, or a fold of products of integers."""
     ops = [op for op in request.body.ops if op.operation.name in CONTRACTIONS]
     for special in (integers, depthwise, winograd, winograd_channels, bands):
         try:
