@@ -58,18 +58,23 @@ def measure_all(
     seconds: float = GROUP_SECONDS,
     stalled: float = STALLED,
 ) -> list[Row]:
-    """The rows of a group, in order. `done` is given all so far after each child."""
+    """The rows of a group, in order. `done` is given all so far with each that comes."""
     end = time.monotonic() + seconds
     rows: list[Row] = []
     jobs = [(list(names), list(peers))]
     failed: dict[str, str] = {}  # who was left out of the row in work
+
+    def heard(row: Row) -> None:
+        rows.append({**row, "failed": {**row.get("failed", {}), **failed}} if failed else row)
+        failed.clear()
+        done(rows)
+
     while jobs:
         asked, against = jobs.pop(0)
-        found, at, why = _child(command, asked, against, end, stalled) if time.monotonic() < end else ([], None, NO_TIME)
-        for row in found:
-            rows.append({**row, "failed": {**row.get("failed", {}), **failed}} if failed else row)
-            failed = {}
-        rest = asked[len(found) :]
+        before = len(rows)
+        at, why = _child(command, asked, against, end, stalled, heard) if time.monotonic() < end else (None, NO_TIME)
+        found = len(rows) - before
+        rest = asked[found:]
         if rest and found and at is None:  # it ended between rows
             jobs.insert(0, (rest, list(peers)))
         elif rest:
@@ -80,24 +85,36 @@ def measure_all(
             if blamed in against:
                 jobs.insert(0, (rest[:1], [p for p in against if p != blamed]))
             else:
-                rows.append({"workload": rest[0], "failed": failed})
-                failed = {}
-        done(rows)
+                heard({"workload": rest[0]})
     return rows
 
 
-def _child(command: Command, names: Sequence[str], peers: Sequence[str], end: float, stalled: float) -> tuple[list[Row], str | None, str]:
-    """(the rows of a child, at which contestant it ended, why)"""
+def _child(
+    command: Command, names: Sequence[str], peers: Sequence[str], end: float, stalled: float, heard: Callable[[Row], None]
+) -> tuple[str | None, str]:
+    """(at which contestant a child ended, why); `heard` is given each of its rows as it comes."""
     with tempfile.TemporaryDirectory() as folder:
         lines = Path(folder) / "lines"
         lines.touch()
         process = subprocess.Popen(command(names, peers, lines), start_new_session=True)
-        size, since, why = 0, time.monotonic(), ""
+        said: list[dict[str, Any]] = []
+
+        def read() -> bool:
+            """Whether it has said more."""
+            found = [json.loads(line) for line in lines.read_text().split("\n")[:-1]]
+            new = found[len(said) :]
+            said.extend(new)
+            for line in new:
+                if "row" in line:
+                    heard(line["row"])
+            return bool(new)
+
+        since, why = time.monotonic(), ""
         try:
             while process.poll() is None:
                 time.sleep(0.05)
-                if lines.stat().st_size != size:
-                    size, since = lines.stat().st_size, time.monotonic()
+                if read():
+                    since = time.monotonic()
                 if time.monotonic() > min(since + stalled, end):
                     why = f"nothing for {stalled:.0f} s" if time.monotonic() < end else NO_TIME
                     break
@@ -105,11 +122,10 @@ def _child(command: Command, names: Sequence[str], peers: Sequence[str], end: fl
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-        said = [json.loads(line) for line in lines.read_text().splitlines() if line.endswith("}")]
-    rows = [line["row"] for line in said if "row" in line]
+        read()
     told = next((line["died"] for line in reversed(said) if "died" in line), "")
     at = said[-1].get("contestant") if said else None
-    return rows, at, told or why or _ending(process.returncode)
+    return at, told or why or _ending(process.returncode)
 
 
 def _ending(status: int) -> str:

@@ -77,6 +77,16 @@ def test_where_dslc_crashes_the_row_has_no_figures(tmp_path):
     assert found["b"] == (ALL, {}) and found["a"] == found["c"] == ([], {"dslc": "the process ended by SIGSEGV"})
 
 
+def test_each_row_is_given_as_it_comes(tmp_path):
+    """So that a group that is ended from outside keeps what it has measured."""
+    script, when = tmp_path / "child.py", []
+    script.write_text(CHILD.replace('if planted.get(name) == "leave"', 'time.sleep(0.4)\n    if planted.get(name) == "leave"'))
+    command = lambda names, peers, lines: [sys.executable, str(script), ",".join(names), "", str(lines), "{}"]  # noqa: E731
+    measure_all(["a", "b"], [], command, lambda so_far: when.append((len(so_far), time.monotonic())))
+    first = {count: next(t for n, t in when if n == count) for count in (1, 2)}
+    assert first[2] - first[1] > 0.2
+
+
 def test_a_child_that_leaves_after_a_row_has_a_successor(tmp_path):
     assert outcome({"a": "leave", "b": "leave"}, tmp_path) == {name: (ALL, {}) for name in "abc"}
 
