@@ -327,13 +327,14 @@ class RowWriter:
         """Tests that few points pass, without which a point adds nothing to the folds of a level, alike for all that a thread takes at once: the taps
         of a window that steps over a place."""
         level = self.rows.folds[p] if p < len(self.rows.folds) else []
-        nodes = [f.node for f in level if f.place is None]
-        if not nodes or len(nodes) < len(level) or self.batch or self.layout.turns:
+        if not level or self.batch or self.layout.turns or any(f.place is not None or not isinstance(f.node, (Guard, Read)) for f in level):
             return []
-        start = [start_of(Arithmetic(self.w), f)[0] for f in level]
-        if not all(isinstance(n, Guard) and Arithmetic(self.w).const(n.outside, v.dtype).text == v.text for n, v in zip(nodes, start)):
-            return []
-        common = [t for t in nodes[0].tests if all(t in n.tests for n in nodes)]  # type: ignore[attr-defined]
+        s, common = Arithmetic(self.w), dict.fromkeys(level[0].node.tests)  # type: ignore[attr-defined]
+        for f in level:
+            outside = f.node.outside if isinstance(f.node, Guard) else 0
+            if s.const(outside, f.parts[0]).text != start_of(s, f)[0].text:
+                return []
+            common = {t: None for t in common if t in f.node.tests}  # type: ignore[attr-defined]
         width = max(self.columns, self.layout.width)
         return [t for t in common if 2 * t.size <= self._values_of(t.expr) and (width == 1 or steady(self.rows.trace, t.expr, self.along, width))]
 
