@@ -150,13 +150,13 @@ def _column(op: Op, r: int) -> int | None:
 
 
 def _places(op: Op, place: Sequence[int], shape: tuple[int, ...], axes: Sequence[int]) -> ir.Value:
-    """The number of the place among these axes of the result, for every point; -1: none. `place`: where the op's axes are in `shape`."""
+    """The number of the place among these axes of the result, for every point; none such: no place. `place`: where the op's axes are in `shape`."""
     full = TensorType(INT32, shape)
     total, inside = ops.full(full, 0), None
     for r in axes:
         n = op.type.shape[r]
         at, known = _index(op, r, place, full)
-        if not known:
+        if not known and (len(axes) > 1 or type_of(at).dtype != INT32):  # one number of 32 bits is dropped where it is outside
             limits = (("ge", 0), ("lt", n))
             for predicate, limit in limits:
                 test = ops.Compare.of(at, ops.full_like(at, limit), predicate=predicate)
