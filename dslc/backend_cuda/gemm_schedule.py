@@ -107,10 +107,6 @@ class TileSchedule:
         """Sums that a thread holds."""
         return self.rows * self.columns // (self.warps * 32)
 
-    def shared_bytes(self, element: int, wide: int, padding: int) -> int:
-        """With elements and sums of so many bytes, and so many elements more in each term; the sums are staged where the tiles were."""
-        return max(self.stages * (self.rows + self.columns + 2 * padding) * self.depth * element, self.warps * 16 * 64 * wide)
-
     def words(self, how: str) -> str:
         split = f", terms split in {self.splits}" if self.splits > 1 else ""
         return f"tiles of {self.rows} x {self.columns}, {self.stages} stages of {self.depth} terms, {self.warps} warps, {how}{split}"
