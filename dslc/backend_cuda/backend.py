@@ -208,9 +208,9 @@ class _Writer:
             kind, role = "+".join(dict.fromkeys(u.kind for u in units)), " beside ".join(u.role for u in units)
             flops, moved = sum(u.flops for u in main), sum(u.bytes for u in main)
             unit = Unit(name, kind, role, lines, None, flops, moved, [i for u in units for i in u.includes], first=name,
-                        members=[(r.unit, r.function) for r in runs])  # fmt: skip
+                        members=[(r.unit, r.function) for r in runs], slow=form.slow)  # fmt: skip
             generated = form.apply(Generated((function,), choice=Choice(behind=lambda: [APART])))
-            self.made.append(Made(f"beside {[u.key for u in units]}", BY_COST, form, generated, unit, runs[0].spans))
+            self.made.append(Made(f"beside {[u.key for u in units]}", BY_COST, form, generated, unit))
             self.joined[key] = (unit, generated.functions[0], order) if form.schedule != APART else None
         found = self.joined[key]
         if found is None:
@@ -295,9 +295,9 @@ class _Writer:
             flops, moved = work_of(body)
             unit = Unit(name, kind, kernel.role, lines_of(kernel), body, flops, moved, generated.includes)
             unit.first = next((f.symbol for f in generated.functions), "")
-            unit.key, unit.replaced = number, made.schedule != kernel.schedule
+            unit.key, unit.replaced, unit.slow = number, made.schedule != kernel.schedule, made.slow
             unit.tuned = "" if generated.choice.made == BY_COST or unit.replaced else generated.choice.made
-            self.made.append(Made(which, kernel.schedule, made, generated, unit, spans_of(kernel.location)))
+            self.made.append(Made(which, kernel.schedule, made, generated, unit))
             found = self.compiled[key] = _Compiled(generated, [self._constant(t) for t in generated.tables], unit)
         return found
 
@@ -460,13 +460,13 @@ def _with_guards(launch: Launch, start: int) -> Launch:
 
 def compile_plan(plan: Plan, arch: Arch) -> Executable:
     """The plan as CUDA kernels for an architecture, or for the emulator. UnsupportedOp, at its line, for what the CUDA targets cannot do; KernelError
-    where the CUDA compiler refuses a kernel, at its line where every schedule of it spills; TargetError where a compiler is missing."""
+    where the CUDA compiler refuses a kernel; TargetError where a compiler is missing."""
     instead = Fallbacks(arch)
     code = None
     while code is None:
         lowered = lower_plan(plan, arch, instead)
         try:
-            code = machine_code(lowered.text, arch)
+            code = machine_code(lowered.text, arch, instead.slow(lowered.made))
         except SlowCode as error:
             instead.replace(lowered.made, error)
     instead.keep()

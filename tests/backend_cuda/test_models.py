@@ -76,7 +76,7 @@ def test_steps_and_outputs_are_those_of_the_reference(name: str, order: str, mon
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
 @pytest.mark.parametrize("name", NAMES)
 def test_every_kernel_compiles_without_a_spill(name: str, arch: str) -> None:
-    """At the example's own sizes; NVRTC's report is read by the build, which refuses spills and serialized wgmma."""
+    """At the example's own sizes; NVRTC's report is read by the build, which makes other kernels of those that spill or serialize wgmma."""
     model = whole(name)
     for program in ("step", "eval", "run", *(("prefill", "decode") if model.checked.generate is not None else ())):
         executable = compile_program(model, program, f"cuda:{arch}")
@@ -90,6 +90,7 @@ def check_code(executable: Executable) -> None:
     assert {k.symbol for k in executable.kernels} == {s for m in modules for s in m.symbols}
     assert all(m.code.startswith(b"\x7fELF") and all(s.encode() in m.code for s in m.symbols) for m in modules)
     assert executable.source.count("__global__") == len(executable.kernels) > 0
+    assert "no schedule of it has less" not in executable.source
 
 
 def test_compile_writes_readable_sources(tmp_path: Path) -> None:

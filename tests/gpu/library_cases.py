@@ -142,22 +142,23 @@ TILE_PARTS = r"""
 #include "device/async.cuh"
 #include "device/tiles.cuh"
 #include "device/stream_mma.cuh"
-template <typename T, bool ALONG, int SIZE, bool PADDED> __device__ __forceinline__ int place(int x, int term) {
+template <typename T, bool ALONG, int SIZE, bool TENSOR> __device__ __forceinline__ int place(int x, int term) {
     constexpr int V = 16 / (int)sizeof(T);
+    if (!TENSOR) return place_in_share<ALONG, SIZE, 32, T>(x, term);
     if (ALONG) return V * tile_place<32 / V>(x, term / V) + term % V;
-    if (PADDED) return place_in_term<SIZE>(term, x);
+    if (sizeof(T) == 4) return place_in_term<SIZE>(term, x);
     return V * tile_place<SIZE / V>(term, x / V) + x % V;
 }
-template <typename T, bool A, bool B, bool PADDED> __device__ __forceinline__ void fill(T* left, T* right, const T* a, const T* b) {
-    for (int p = threadIdx.x; p < 32 * 32; p += 32) left[place<T, A, 32, PADDED>(p / 32, p % 32)] = a[p];
-    for (int p = threadIdx.x; p < 64 * 32; p += 32) right[place<T, B, 64, PADDED>(p / 32, p % 32)] = b[p];
+template <typename T, bool A, bool B, bool TENSOR> __device__ __forceinline__ void fill(T* left, T* right, const T* a, const T* b) {
+    for (int p = threadIdx.x; p < 32 * 32; p += 32) left[place<T, A, 32, TENSOR>(p / 32, p % 32)] = a[p];
+    for (int p = threadIdx.x; p < 64 * 32; p += 32) right[place<T, B, 64, TENSOR>(p / 32, p % 32)] = b[p];
     __syncthreads();
 }
 template <typename T, bool A, bool B> __device__ __forceinline__ void tensor(const T* a, const T* b, float* c) {
     __shared__ __align__(1024) T left[32 * 40];
     __shared__ __align__(1024) T right[32 * 72];
     __shared__ __align__(1024) float staged[16 * 64];
-    fill<T, A, B, sizeof(T) == 4>(left, right, a, b);
+    fill<T, A, B, true>(left, right, a, b);
     float d[2][32] = {};
     multiply_tiles<32, 64, 32, A, B>(d, left, right, 0, 0);
     for (int m = 0; m < 2; ++m) {
@@ -172,8 +173,8 @@ template <typename T, bool A, bool B> __device__ __forceinline__ void tensor(con
     }
 }
 template <typename T, bool A, bool B> __device__ __forceinline__ void plain(const T* a, const T* b, T* c) {
-    __shared__ __align__(1024) T left[32 * 32];
-    __shared__ __align__(1024) T right[32 * 64];
+    __shared__ __align__(1024) T left[32 * 36];
+    __shared__ __align__(1024) T right[64 * 36];
     __shared__ __align__(1024) T staged[16 * 64];
     fill<T, A, B, false>(left, right, a, b);
     T d[8][8] = {};

@@ -24,6 +24,7 @@ from .epilogue import Epilogue
 from .operands import Operand, operand_of, write_values
 
 MANY = 8  # divisions in the address and the tests of a value
+COPIES = 4  # of a thread whose addresses are made side by side: those of 16 with tests, as of windows, would fill all registers
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ def _load(w: FunctionWriter, product: TileProduct, side: int, s: TileSchedule): 
 
     @contextmanager
     def chunks() -> Iterator[None]:
-        with w.unrolled("c", turns):
+        with w.unrolled("c", turns, COPIES if operand.width else turns):
             w.line(f"const int part = threadIdx.x + c * {threads};")
             w.line(f"const int line = part / {dense // width}, dense = part % {dense // width} * {width};")
             yield

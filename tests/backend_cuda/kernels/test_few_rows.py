@@ -8,7 +8,7 @@ import pytest
 
 import dslc
 from dslc.backend_cuda import backend
-from dslc.backend_cuda.nvrtc import SlowCode
+from dslc.backend_cuda.nvrtc import Slow, SlowCode
 from dslc.compiled import load_executable
 from dslc.compiler import compile_anew
 from dslc.core.executable import Executable
@@ -111,11 +111,11 @@ def test_a_launch_of_several_is_made_apart_where_it_spills(monkeypatch: pytest.M
     model = dslc.load(TEXT.format(rows=rows, width=width, body=body))
     real = backend.machine_code
 
-    def spills(text, arch):
-        spilling = {symbol: "it spills" for symbol, _ in text.functions if "_beside" in symbol}
+    def spills(text, arch, slow):
+        spilling = {symbol: Slow("it spills", 8) for symbol, _ in text.functions if "_beside" in symbol}
         if spilling:
             raise SlowCode(spilling)
-        return real(text, arch)
+        return real(text, arch, slow)
 
     monkeypatch.setattr(backend, "machine_code", spills)
     executable = compile_anew(model, "run", "cuda-emulated")
