@@ -17,7 +17,8 @@ PER_PART = 8  # functions that are compiled together: a part pays for the header
 
 
 def machine_code(text: Printed, arch: Arch, slow: Collection[str] = ()) -> bytes:
-    """An executable's `code`; functions in `slow` may spill. Errors are those of `nvrtc.build` and `emulated.build`; those of the emulator name lines of the whole text."""
+    """An executable's `code`; functions in `slow` may spill. Errors are those of `nvrtc.build` and `emulated.build`; those of the emulator name lines
+    of the whole text."""
     if not text.functions:
         return pack_modules([])
     if arch in (EMULATED, CHECKED):

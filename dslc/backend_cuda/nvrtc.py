@@ -31,7 +31,7 @@ class KernelError(Error):
 
 @dataclass(frozen=True)
 class Slow:
-    """Why a kernel's code is slow, in words; how much of it: bytes of registers a thread that are spilled, `SERIALIZED` where it is something else."""
+    """Why a kernel's code is slow, in words, and how slow: bytes of registers a thread that are spilled, `SERIALIZED` where it is something else."""
 
     said: str
     spilled: int
