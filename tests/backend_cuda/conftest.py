@@ -1,4 +1,4 @@
-"""`pytest --nvrtc FOLDER tests/backend_cuda`: kernels are compiled by the NVRTC that lies there. Another version may spill where this one does not."""
+"""`pytest --nvrtc FOLDER tests/backend_cuda`: kernels by the NVRTC that lies there, for another version may spill where this one does not."""
 
 from __future__ import annotations
 
