@@ -199,6 +199,7 @@ def _products(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> N
     steps = [32 if v.along_terms else 16 * SPAN for v in product.views]  # bytes from a product's terms to the next one's
     leading = [16 if v.along_terms else SLAB for v in product.views]
     w.line("int previous = 0;")
+    w.line("#pragma unroll 1  // else what is made of values that are there before is done between few steps, in registers that are the sums'")
     with w.block("for (int k = first; k < last; ++k)"):
         w.line("mbarrier_wait(full + stage, phase);")
         w.line(f"const unsigned char* const tile_a = memory + stage * {s.stage_bytes};")
