@@ -26,6 +26,7 @@ from dslc.ir.types import type_of
 from dslc.runtime.drivers import emulator
 
 from .products import AMPERE, HOPPER, Case, built, check, expected, run, text_of
+from .test_contract import conv
 
 BF, H16, F = BFLOAT16, FLOAT16, FLOAT32
 
@@ -283,6 +284,22 @@ def test_they_compile_well(arch, dtype):
         assert ("warpgroups" in first.schedule) == by_wgmma, (direction, name, first.schedule)
         assert "first" in name or ("copy engine" in generated.functions[0].schedule) == packs
         assert cubin.kernels[first.symbol].registers == 168 or not by_wgmma
+
+
+@pytest.mark.skipif(nvrtc.missing() is not None, reason="needs NVRTC and NVIDIA's headers")
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
+def test_plain_floats_compile_well(arch):
+    """Of one picture, channels first: 16 copies a thread, each with the index arithmetic of its tap, leave registers for the products."""
+    with nn.context(), ir.Location.unknown():
+        units, kept = [], []
+        for name, s in {**RESNET, "14_strided": Shape(1, 512, 512, (14, 14), stride=2)}.items():
+            operands = [(F, (1, 1, s.channels, *s.extents)), (F, (1, s.filters, s.channels, s.kernel, s.kernel))]
+            b = built(Case(f"plain_{name}", operands, conv([s.stride] * 2, [s.pad] * 2, s.size)), ARCHS[arch])
+            g = generate("contract", b.request)
+            kept.append(b)
+            units.append(Unit(b.request.name, "contract", name, (), b.request.body, 0, 0, g.includes, list(g.functions)))
+        (cubin,) = nvrtc.build([bundle(printed("cases", units, ARCHS[arch]).whole)], arch)
+    assert max(used.registers for used in cubin.kernels.values()) <= 232  # of 255: other versions of ptxas need some more
 
 
 def test_threads_copy_whole_chunks():
