@@ -26,6 +26,7 @@ from .hopper_windows import clear_stages, copies_of_stage, places_of_tile, stage
 from .operands import Packing
 
 SLAB = 64 * SPAN  # bytes of 64 rows or columns of a tile
+FEW = 8  # steps, a loop over which NVRTC leaves no loop of
 
 
 @dataclass(frozen=True)
@@ -187,19 +188,21 @@ def _consumer(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> N
         sums.begin()
         if s.turns:
             w.line("named_barrier_sync(warpgroup, 256);")
-        _products(w, product, s)
+        _products(w, product, s, bool(sums.ahead))
         if s.turns:
             w.line("named_barrier_arrive(3 - warpgroup, 256);")
         sums.store()
 
 
-def _products(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> None:
-    """All products of a tile. A stage is given back once the products after those that read it were issued and its own are done."""
+def _products(w: FunctionWriter, product: HopperProduct, s: HopperSchedule, ahead: bool) -> None:
+    """All products of a tile; `ahead`: something is there already that the sums will meet. A stage is given back once the products after those that
+    read it were issued and its own are done."""
     trans = ["false" if v.along_terms else "true" for v in product.views]
     steps = [32 if v.along_terms else 16 * SPAN for v in product.views]  # bytes from a product's terms to the next one's
     leading = [16 if v.along_terms else SLAB for v in product.views]
     w.line("int previous = 0;")
-    w.line("#pragma unroll 1  // else what is made of values that are there before is done between few steps, in registers that are the sums'")
+    if ahead and -(-product.sizes[3] // (product.depth * s.splits)) <= FEW:
+        w.line("#pragma unroll 1  // else what is made of the values that are there is done between the steps, in registers that are the sums'")
     with w.block("for (int k = first; k < last; ++k)"):
         w.line("mbarrier_wait(full + stage, phase);")
         w.line(f"const unsigned char* const tile_a = memory + stage * {s.stage_bytes};")
