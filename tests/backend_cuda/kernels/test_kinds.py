@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dslc.core.dtypes import BFLOAT16, FLOAT32, INT32, INT64
-from dslc.ir.ops import ArgReduce, Compare, Mul, Neg, Reduce, Softmax, Sub, broadcast, cast, transpose, view
+from dslc.ir.ops import ArgReduce, Compare, Fold, Mul, Neg, Reduce, Softmax, Sub, broadcast, cast, transpose, view
 from dslc.ir.types import type_of
 from tests.backend_cpu.kernels import test_composite, test_contract, test_elementwise, test_movement, test_reduce, test_whole
 from tests.backend_cpu.kernels.harness import Case, check
@@ -62,6 +62,11 @@ LARGE = [
     Case("scan_block_exclusive", "scan", [(F, (2, 300, 3))], running("sum", 1, True, True), 1e-6),
     Case("scan_block_max", "scan", [(INT32, (2, 513))], running("max", 1)),
     Case("scan_block_narrow", "scan", [(BFLOAT16, (2, 300))], running("sum", 1)),
+    Case("first_few_long", "sort", [(F, (3, 5001))], sort(1, True, 5)),
+    Case("first_few_rounds", "sort", [(F, (9001, 1))], sort(0, False, 700)),
+    Case("first_few_of_last_piece", "sort", [np.arange(2050, dtype=np.float32).reshape(1, 2050)], sort(1, True, 9)),
+    Case("first_many_long", "sort", [(F, (1, 2500))], sort(1, True, 1100)),
+    Case("first_few_long_missing", "sort", [np.where(np.arange(4300) % 3, np.nan, 1.0).astype(np.float32)[None]], sort(1, True, 1000)),
     Case("sort_steps", "sort", [(F, (2, 5000))], sort(1, False)),
     Case("sort_steps_wide", "sort", [(INT64, (1, 4097))], sort(1, True)),
     Case("sort_equal", "sort", [np.random.default_rng(6).integers(0, 4, (2, 3000)).astype(np.float32)], sort(1, True)),
@@ -75,6 +80,11 @@ LARGE = [
     Case("columns_centred", "reduce", [(F, (900, 48))], centred, 2e-5),
     Case("columns_centred_long", "reduce", [(F, (17000, 8))], centred, 2e-5),
     Case("windows", "reduce", [(BFLOAT16, (2, 8, 10, 24))], pooled),
+    Case("taps_of_steps", "reduce", [(BFLOAT16, (2, 5, 6, 3, 3, 16))],
+         lambda g: Fold.of(g, strides=[1, *[0] * 5, 0, 2, 0, 1, 0, 0, 0, 0, 2, 0, 1, 0, *[0] * 5, 1], offsets=[0, -1, -1, 0], shape=[2, 10, 12, 16])),
+    Case("taps_of_uneven_steps", "reduce", [(F, (2, 4, 5, 2, 3, 4))],
+         lambda g: Fold.of(Mul.of(g, g), strides=[1, *[0] * 5, 0, 3, 0, 1, 0, 0, 0, 0, 2, 0, 1, 0, *[0] * 5, 1],
+                           offsets=[0, 1, -1, 0], shape=[2, 13, 10, 4])),
     Case("windows_first_place", "reduce", [(F, (40, 12))], lambda x: ArgReduce.of(x, kind="max", axis=0)),
     Case("softmax_long", "reduce", [(F, (2, 20000))], test_reduce.expanded(Softmax, 1), 1e-5),
     Case("softmax_packed", "reduce", [(BFLOAT16, (3, 4104))], test_reduce.expanded(Softmax, 1)),
