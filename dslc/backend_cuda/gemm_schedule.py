@@ -114,7 +114,10 @@ class TileSchedule:
 
 # rows, columns, warps one below the other
 MMA_TILES = ((128, 128, 4), (128, 64, 4), (64, 128, 2), (64, 64, 4))
-FMA_TILES = ((128, 128, 4), (64, 128, 2), (64, 64, 2), (32, 64, 1))
+FMA_TILES = ((256, 128, 4), (128, 128, 2), (128, 128, 4), (64, 128, 2), (64, 64, 2), (32, 64, 1))
+# Of those with 128 sums a thread: by how much their multiply-adds are faster than those of 128 x 128 by 8 warps, where so many operands lie along the
+# terms; seen beside each other on an H200
+WIDE = {(256, 128, 4): (1.04, 1.05, 1.14), (128, 128, 2): (0.95, 1.08, 1.05)}
 
 
 def moving_cycles(moved: int, arch: Arch) -> float:
@@ -122,24 +125,27 @@ def moving_cycles(moved: int, arch: Arch) -> float:
     return START + moved / (13 * arch.sms)
 
 
-def tile_schedules(sizes: Sizes, arch: Arch, element: int, mma: bool) -> list[TileSchedule]:
-    """All schedules of a product, with elements of so many bytes in shared memory, by tensor cores or by multiply-adds."""
-    depth = 64 // element
-    splits = [n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64) if n == 1 or sizes[3] >= n * 4 * depth]
+def tile_schedules(sizes: Sizes, arch: Arch, element: int, mma: bool, along: int) -> list[TileSchedule]:
+    """All schedules of a product, with elements of so many bytes in shared memory, by tensor cores or by multiply-adds; so many of its operands lie
+    along the terms. Where both do, the largest tiles are read in whole lines."""
+    splits = [n for n in (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64) if n == 1 or sizes[3] >= n * 4 * 64 // element]
     out = []
     for rows, columns, tall in MMA_TILES if mma else FMA_TILES:
+        depth = (128 if along == 2 and rows * columns > 128 * 128 else 64) // element
         stages = 3 if 3 * (rows + columns) * depth * element * 2 <= arch.shared_bytes else 2
         group = max(1, min(-(-sizes[1] // rows), 1024 // rows))
         out += [TileSchedule(rows, columns, depth, tall, stages, n, group) for n in splits]
     return out
 
 
-def tile_cycles(s: TileSchedule, sizes: Sizes, arch: Arch, rate: int) -> float:
-    """Cycles of the whole product, with as many blocks on a multiprocessor as have 8 warps together, which makes `rate` products a cycle at most."""
+def tile_cycles(s: TileSchedule, sizes: Sizes, arch: Arch, rate: int, along: int) -> float:
+    """Cycles of the whole product, with as many blocks on a multiprocessor as have 8 warps together, which makes `rate` products a cycle; so many of
+    its operands lie along the terms."""
     batch, rows, columns, terms = sizes
     tiles = batch * -(-rows // s.rows) * -(-columns // s.columns) * s.splits
     beside = max(1, 8 // s.warps)
-    reached = rate / (1.0 if s.rows * s.columns >= 128 * 128 else 1.2 if s.rows * s.columns >= 128 * 64 else 1.6)
+    faster = WIDE[s.rows, s.columns, s.tall][along] if s.sums > 64 else 1.0
+    reached = faster * rate / (1.0 if s.rows * s.columns >= 128 * 128 else 1.2 if s.rows * s.columns >= 128 * 64 else 1.6)
     waves = -(-tiles // (arch.sms * beside))
     per_wave = beside * (s.rows * s.columns * (-(-terms // s.splits) / reached + 1 / 16)) + START
     fold = START * 3 + batch * rows * columns * (s.splits + 1) * 4 / (arch.sms * 14) if s.splits > 1 else 0

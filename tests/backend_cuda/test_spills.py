@@ -152,10 +152,10 @@ def test_ptxas_finds_a_planted_spill_and_another_schedule_is_made(monkeypatch):
     """Tiles so large that no thread can hold its 256 sums, said to be cheap: the cost model chooses them, ptxas refuses, the program has others."""
     huge = TileSchedule(128, 64, 32, 1, 2, 1, 4)
     real, cycles = gemm_schedule.tile_schedules, gemm_schedule.tile_cycles
-    from dslc.backend_cuda.kernels import contract
+    from dslc.backend_cuda.kernels import tiles
 
-    monkeypatch.setattr(contract, "tile_schedules", lambda *given: [huge, *real(*given)])
-    monkeypatch.setattr(contract, "tile_cycles", lambda s, *given: 1.0 if s == huge else cycles(s, *given))
+    monkeypatch.setattr(tiles, "tile_schedules", lambda *given: [huge, *real(*given)])
+    monkeypatch.setattr(tiles, "tile_cycles", lambda s, *given: 1.0 if s == huge else cycles(s, *given))
     text = "model Product:\n    input   a[512, 512]: bfloat16, b[512, 512]: bfloat16\n    y[i, j] = sum[k](a[i, k] * b[k, j])\n    output  y\n"
     elaborated = lower(dslc.load(text), "run", target_of("cuda:sm_80"))
     reports: list[Cubin] = []

@@ -16,7 +16,7 @@ from dslc.core.dtypes import BFLOAT16, FLOAT16, DType
 from dslc.ir.contractions import TERMS
 from dslc.ir.trace import Read, survey
 
-from ..gemm_schedule import MMA_RATE, Sizes, TileSchedule
+from ..gemm_schedule import MMA_RATE, Sizes, TileSchedule, tile_cycles, tile_schedules
 from ..pull import Point
 from ..stage import Function, FunctionWriter, Generated
 from ..types import computed_type, memory_type
@@ -90,9 +90,18 @@ def product_of(epilogue: Epilogue) -> TileProduct:
     return TileProduct(epilogue, sides, element)  # type: ignore[arg-type]
 
 
+def schedules(product: TileProduct) -> list[tuple[TileSchedule, float]]:
+    """All that fit, with their cycles."""
+    sizes, arch, along = product.sizes, product.epilogue.request.arch, sum(o.along == TERMS for o in product.operands)
+    every = tile_schedules(sizes, arch, product.element.bytes, product.mma, along)
+    return [(s, tile_cycles(s, sizes, arch, product.rate, along)) for s in every if fits(product, s)]
+
+
 def fits(product: TileProduct, s: TileSchedule) -> bool:
-    """Whether values that threads compute on their way to a tile leave registers for the sums: with much index arithmetic, as of windows with few
-    channels, 32 of a thread do."""
+    """Whether the operands' way to a tile leaves registers for the sums. 128 of 4 bytes fit where both are copied 16 bytes at a time. Of values that
+    threads compute, with much index arithmetic, as of windows with few channels, 32 of a thread do."""
+    if s.sums > 64 and (product.epilogue.wide.bytes > 4 or any(o.width != product.chunk for o in product.operands)):
+        return False
     sides = [(o, n) for o, n in zip(product.operands, (s.rows, s.columns)) if not o.width]
     divisions = max((survey(product.epilogue.contraction.trace, [o.node]).divisions for o, _ in sides), default=0)
     return divisions < MANY or sum(n for _, n in sides) * s.depth <= 32 * 32 * s.warps

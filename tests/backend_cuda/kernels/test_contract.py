@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dslc.backend_cuda import emulated
-from dslc.backend_cuda.gemm_schedule import hopper_cycles, hopper_schedules, tile_cycles, tile_schedules
+from dslc.backend_cuda.gemm_schedule import hopper_cycles, hopper_schedules
 from dslc.backend_cuda.kernels import contract, generate, tiles
 from dslc.backend_cuda.kernels import hopper as hopper_kernels
 from dslc.backend_cuda.program_text import Unit, printed
@@ -159,8 +159,7 @@ def by_tiles(request):
         p = tiles.product_of(contract.epilogue_of(request, op))
     except Unsuited:
         return generate("contract", request)
-    fitting = [s for s in tile_schedules(p.sizes, request.arch, p.element.bytes, p.mma) if tiles.fits(p, s)]
-    return tiles.generate(p, min(fitting, key=lambda s: tile_cycles(s, p.sizes, request.arch, p.rate)))
+    return tiles.generate(p, min(tiles.schedules(p), key=lambda pair: pair[1])[0])
 
 
 @functools.cache

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from dslc.backend_cuda import emulated, nvrtc
-from dslc.backend_cuda.gemm_schedule import hopper_schedules, tile_schedules
+from dslc.backend_cuda.gemm_schedule import hopper_schedules
 from dslc.backend_cuda.kernels import contract, hopper, tiles
 from dslc.backend_cuda.program_text import Unit, printed
 from dslc.backend_cuda.source import bundle
@@ -66,8 +66,7 @@ def on_hopper(layout, dtype=BFLOAT16, tf32=False):
 
 def on_any(dtype, layout, tf32=False):
     def schedules(epilogue):
-        product = tiles.product_of(epilogue)
-        return few(tile_schedules(product.sizes, AMPERE, product.element.bytes, product.mma))
+        return few([s for s, _ in tiles.schedules(tiles.product_of(epilogue))])
 
     return made(AMPERE, dtype, SMALL, layout, schedules, lambda e, s: tiles.generate(tiles.product_of(e), s), tf32)
 
@@ -142,7 +141,7 @@ def test_hopper_loads_a_residual_ahead(dtype):
             check(run(code, generated, b.request, arrays, order), wanted, RESIDUAL[2], f"{schedule}, {order}")
 
 
-@pytest.mark.parametrize(("dtype", "layout"), [(BFLOAT16, "nn"), (FLOAT16, "tt"), (FLOAT32, "nn"), (FLOAT32, "tt"), (FLOAT64, "nt")])
+@pytest.mark.parametrize(("dtype", "layout"), [(BFLOAT16, "nn"), (FLOAT16, "tt"), (FLOAT32, "nn"), (FLOAT32, "tt"), (FLOAT32, "nt"), (FLOAT64, "nt")])
 def test_tiles_on_the_emulator(dtype, layout):
     check_all(on_any(dtype, layout), SMALL[2])
 
@@ -181,12 +180,34 @@ def test_what_is_loaded_ahead_leaves_registers():
 @compiles
 @pytest.mark.parametrize(
     ("dtype", "layout", "tf32"),
-    [(BFLOAT16, "nt", False), (FLOAT16, "tn", False), (FLOAT32, "nt", False), (FLOAT64, "nn", False), (FLOAT32, "nt", True), (FLOAT32, "tn", True)],
+    [
+        (BFLOAT16, "nt", False),
+        (FLOAT16, "tn", False),
+        (FLOAT32, "nt", False),
+        (FLOAT32, "nn", False),
+        (FLOAT32, "tn", False),
+        (FLOAT64, "nn", False),
+        (FLOAT32, "nt", True),
+        (FLOAT32, "tn", True),
+    ],
 )
 def test_tiles_compile_well(dtype, layout, tf32):
     b, _, _, kernels = on_any(dtype, layout, tf32)
     (cubin,) = nvrtc.build([whole_text(b, kernels)], "sm_80")
     assert all(used.stack_bytes == 0 for used in cubin.kernels.values())
+
+
+@pytest.mark.parametrize(
+    ("layout", "dtype", "size", "wanted"),
+    [("nn", FLOAT32, 4096, (128, 128, 16, 2)), ("nt", FLOAT32, 4096, (256, 128, 32, 4)), ("tn", FLOAT32, 4096, (256, 128, 16, 4)),
+     ("nn", FLOAT32, 4095, (128, 128, 16, 4)), ("nn", FLOAT64, 4096, (128, 128, 8, 4))],
+)  # fmt: skip
+def test_large_products_have_128_sums_a_thread(layout, dtype, size, wanted):
+    """Where both operands are copied 16 bytes at a time, and the sums have 4 bytes."""
+    b = built(case("product", dtype, (size,) * 3, layout), HOPPER)
+    (op,) = {op for op, _ in b.request.body.makers.values()}
+    s, _ = min(tiles.schedules(tiles.product_of(contract.epilogue_of(b.request, op))), key=lambda pair: pair[1])
+    assert (s.rows, s.columns, s.depth, s.tall) == wanted
 
 
 WRONG_SUMS = ""
