@@ -77,7 +77,7 @@ def _with_cycles(
     if product is not None:
         packing = sum(packing_cycles(p, epilogue) for p in product.packings)
         every = hopper_schedules(product.sizes, arch, product.depth, lambda rows, columns: hopper.fits(product, rows, columns))
-        found += [(s, hopper_cycles(s, product.sizes, arch, product.depth) + packing) for s in every]
+        found += [(s, hopper_cycles(s, product.sizes, arch, product.depth, epilogue.moved) + packing) for s in every]
     return found
 
 

@@ -21,6 +21,7 @@ from ..tensor_views import Axis, View
 from ..types import memory_type
 from ..windows import UNIT, Window, Windows
 from .epilogue import Epilogue
+from .hopper_shares import Shares
 from .hopper_store import SumsWriter
 from .hopper_windows import clear_stages, copies_of_stage, places_of_tile, stage_bytes
 from .operands import Packing
@@ -56,14 +57,18 @@ class HopperProduct:
     def packed_bytes(self) -> int:
         return sum(p.bytes for p in self.packings)
 
+    def shares(self, s: HopperSchedule) -> Shares:
+        return Shares(self.epilogue, self.windows, s, self.sizes, self.depth, self.packed_bytes)
+
 
 def generate(product: HopperProduct, s: HopperSchedule) -> Generated:
-    """The packings, the product, and, where the terms are split, the sum of the splits."""
+    """The packings, the product, and, where steps are shared out, the sums of the parts of each tile."""
     functions = [*(p.function(product.epilogue) for p in product.packings), _main(product, s)]
     workspace = product.packed_bytes
-    if s.splits > 1:
-        functions.append(product.epilogue.folded(s.splits, workspace))
-        workspace += product.epilogue.partial(s.splits).bytes
+    if s.shares:
+        shares = product.shares(s)
+        functions.append(shares.folded())
+        workspace += shares.parts.bytes
     return Generated(functions, workspace, (), ("wgmma.cuh", "gemm.cuh"))
 
 
@@ -97,9 +102,8 @@ def _main(product: HopperProduct, s: HopperSchedule) -> Function:
     with w.block("else"):
         w.line("take_registers<232>();")
         _consumer(w, product, s)
-    batch, rows, columns, _ = product.sizes
-    tiles = -(-rows // s.rows) * -(-columns // s.columns) * batch * s.splits
-    return w.function((min(tiles, product.epilogue.request.arch.sms),), (384,), shared_bytes=s.shared_bytes, schedule=s.words(product.depth))
+    blocks = s.shares or min(s.tiles(product.sizes), product.epilogue.request.arch.sms)
+    return w.function((blocks,), (384,), shared_bytes=s.shared_bytes, schedule=s.words(product.depth))
 
 
 def _load_tiles(w: FunctionWriter, product: HopperProduct, s: HopperSchedule, maps: Sequence[str]) -> None:
@@ -132,20 +136,20 @@ def _load_windows(w: FunctionWriter, product: HopperProduct, windows: Windows, s
 
 @contextmanager
 def _tiles(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> Iterator[None]:
-    """The loop over a block's tiles: `row`, `column`, `batch`, `split`, and its steps of `depth` terms, `first` up to `last`."""
-    batch, rows, columns, terms = product.sizes
-    tall, wide, steps = -(-rows // s.rows), -(-columns // s.columns), -(-terms // product.depth)
-    flat = tall * wide
-    with w.block(f"for (int tile = blockIdx.x; tile < {flat * batch * s.splits}; tile += gridDim.x)"):
-        number = f"tile % {flat}" if batch * s.splits > 1 else "tile"
-        w.line(f"const TilePlace place = grouped_tile({number}, {tall}, {wide}, {s.group});")
-        w.line(f"const int row = place.row * {s.rows}, column = place.column * {s.columns};")
-        w.line(f"const int batch = {f'tile / {flat} % {batch}' if batch > 1 else '0'};")
-        if s.splits > 1:
-            w.line(f"const int split = tile / {flat * batch};")
-            w.line(f"const int first = split * {steps} / {s.splits}, last = (split + 1) * {steps} / {s.splits};")
+    """The loop over a block's tiles: `tile`, its `row`, `column` and `batch`, and its steps of `depth` terms, `first` up to `last`."""
+    steps = -(-product.sizes[3] // product.depth)
+    shares = product.shares(s)
+    if s.shares:
+        begin, end = shares.begin("(int)blockIdx.x"), shares.begin("(int)blockIdx.x + 1")
+        loop = f"int step = {begin}, end = {end}; step < end; step = (step / {steps} + 1) * {steps}"
+    else:
+        loop = f"int tile = blockIdx.x; tile < {s.tiles(product.sizes)}; tile += gridDim.x"
+    with w.block(f"for ({loop})"):
+        if s.shares:
+            w.line(f"const int tile = step / {steps}, first = step % {steps}, last = min({steps}, first + end - step);")
         else:
             w.line(f"const int first = 0, last = {steps};")
+        shares.places(w)
         yield
 
 
@@ -173,7 +177,7 @@ def _consumer(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> N
     w.line("const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;")
     w.line(f"float* const staged = reinterpret_cast<float*>(memory + {s.stages * s.stage_bytes}) + (threadIdx.x / 32 - 4) * 1024;")
     w.line(f"float d[{s.blocks_of_rows}][{s.columns // 2}];")
-    sums = SumsWriter(w, product.epilogue, product.windows, s, product.sizes, product.packed_bytes)
+    sums = SumsWriter(w, product.epilogue, product.windows, s, product.sizes, product.shares(s))
     if s.turns:
         w.comment("Barriers 1 and 2: the turns of the two warpgroups. A parity is only right for who is less than a round of stages behind.")
         w.line("int turn = 2;")

@@ -22,7 +22,8 @@ from ..stage import FunctionWriter
 from ..types import computed_type, memory_type
 from ..windows import Windows
 from .epilogue import Epilogue
-from .hopper_windows import position
+from .hopper_shares import Shares
+from .hopper_windows import place_in
 
 WARP = 32
 REGISTERS = 232  # of a thread, as `hopper` takes them
@@ -41,10 +42,10 @@ class Piece:
 class SumsWriter:
     """Writes one tile's stores."""
 
-    def __init__(self, w: FunctionWriter, epilogue: Epilogue, windows: Windows | None, s: HopperSchedule, sizes: Sizes, workspace: int) -> None:
-        self.w, self.epilogue, self.windows, self.s, self.sizes, self.workspace = w, epilogue, windows, s, sizes, workspace
-        width = epilogue.width() if s.splits == 1 else epilogue.partial_width()
-        self.width = windows.walks[COLUMNS].chunk(width) if windows is not None else width
+    def __init__(self, w: FunctionWriter, epilogue: Epilogue, windows: Windows | None, s: HopperSchedule, sizes: Sizes, shares: Shares) -> None:
+        self.w, self.epilogue, self.windows, self.s, self.sizes, self.shares = w, epilogue, windows, s, sizes, shares
+        width = epilogue.width() if windows is None else windows.walks[COLUMNS].chunk(epilogue.width())
+        self.width = 4 if s.shares else width
         self.lanes = min(64 // self.width, WARP)  # that are neighbours in a row
         self.turns = 16 * self.lanes // WARP
         wide = min(s.columns, -(-sizes[2] // 64) * 64)  # columns behind those of all tiles have no results
@@ -55,7 +56,7 @@ class SumsWriter:
 
     def _reads(self) -> tuple[list[Read], list[Read]]:
         """What is loaded ahead, and what is read once for all rows, as far as registers go."""
-        if self.s.splits > 1:
+        if self.s.shares:
             return [], []
         reads = [r for r in self.epilogue.chunks(self.width) if not r.tests and r.dtype.bits >= 16]
         under = dims_under(self.epilogue.contraction.trace, reads)
@@ -102,23 +103,22 @@ class SumsWriter:
 
     def _column(self, piece: Piece) -> list[str]:
         """Declares `n`, this lane's first column in the piece; tests of whether there is such a one."""
-        return self._position(COLUMNS, f"column + {piece.column} + lane % {self.lanes} * {self.width}", "n")
+        return place_in(self.w, self.windows, self.s, self.sizes, COLUMNS, f"column + {self._column_in_tile(piece)}", "n")
+
+    def _column_in_tile(self, piece: Piece) -> str:
+        return f"{piece.column} + lane % {self.lanes} * {self.width}"
 
     @contextmanager
     def _row(self, piece: Piece, tests: Sequence[str]) -> Iterator[list[str]]:
         """Declares `m`, the row of turn `t`; what is inside is done where row and column exist. Gives the names of the four dims."""
-        s = self.s
-        of_tile = f"{piece.block * 64} + warp * 16" if s.turns else f"(warpgroup - 1) * {s.blocks_of_rows * 64} + {piece.block * 64} + warp * 16"
-        tests = [*self._position(ROWS, f"row + {of_tile} + lane / {self.lanes} + t * {WARP // self.lanes}", "m"), *tests]
+        tests = [*place_in(self.w, self.windows, self.s, self.sizes, ROWS, f"row + {self._row_in_tile(piece)}", "m"), *tests]
         with self.w.block(f"if ({' && '.join(tests)})" if tests else ""):
             yield ["batch", "m", "n", "0"]
 
-    def _position(self, c: int, place: str, name: str) -> list[str]:
-        extent, tile = (self.sizes[1], self.s.rows) if c == ROWS else (self.sizes[2], self.s.columns)
-        if self.windows is not None:
-            return position(self.w, self.windows.walks[c], place, name, tile)
-        self.w.line(f"const int {name} = {place};")
-        return [f"{name} < {extent}"] if extent % tile else []
+    def _row_in_tile(self, piece: Piece) -> str:
+        s = self.s
+        warp = f"{piece.block * 64} + warp * 16" if s.turns else f"(warpgroup - 1) * {s.blocks_of_rows * 64} + {piece.block * 64} + warp * 16"
+        return f"{warp} + lane / {self.lanes} + t * {WARP // self.lanes}"
 
     # ---- stores
 
@@ -131,20 +131,32 @@ class SumsWriter:
                 w.line(f"stage_sums<{piece.column // 64 * 32}>(staged, d[{piece.block}]);")
                 w.line("__syncwarp();")
             with w.block(""):
-                tests = self._column(piece)
-                self._store(number, tests, self._still(tests))
+                if self.s.shares:
+                    self._put(piece)
+                else:
+                    tests = self._column(piece)
+                    self._store(number, tests, self._still(tests))
+
+    def _put(self, piece: Piece) -> None:
+        """A piece of a part of a tile."""
+        w = self.w
+        w.line("#pragma unroll 2")
+        with w.block(f"for (int t = 0; t < {self.turns}; ++t)"):
+            self._sums(piece)
+            self.shares.put(w, self._row_in_tile(piece), self._column_in_tile(piece), self.width, "sums")
+
+    def _sums(self, piece: Piece) -> None:
+        """Turn `t` of a piece, from where it is staged."""
+        self.w.line(f"float sums[{self.width}];")
+        self.w.line(f"load_staged<{self.width}>(staged, lane / {self.lanes} + t * {WARP // self.lanes}, "
+                    f"{piece.column % 64} + lane % {self.lanes} * {self.width}, sums);")  # fmt: skip
 
     def _store(self, number: int, tests: list[str], known: dict[int, Val]) -> None:
-        w, e, width, piece = self.w, self.epilogue, self.width, self.pieces[number]
+        w, piece = self.w, self.pieces[number]
         w.line("#pragma unroll" if self.ahead else f"#pragma unroll {min(self.turns, 2)}")
         with w.block(f"for (int t = 0; t < {self.turns}; ++t)"), self._with_next(number) as loaded, self._row(piece, tests) as dims:
-            w.line(f"float sums[{width}];")
-            w.line(f"load_staged<{width}>(staged, lane / {self.lanes} + t * {WARP // self.lanes}, "
-                   f"{piece.column % 64} + lane % {self.lanes} * {width}, sums);")  # fmt: skip
-            if self.s.splits > 1:
-                e.write_partial(w, "split", dims, width, "sums", self.s.splits, self.workspace)
-            else:
-                e.write(w, dims, width, "sums", {**known, **loaded})
+            self._sums(piece)
+            self.epilogue.write(w, dims, self.width, "sums", {**known, **loaded})
 
     def _still(self, tests: Sequence[str]) -> dict[int, Val]:
         """Reads what moves with the columns alone."""
