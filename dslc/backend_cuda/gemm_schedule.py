@@ -21,9 +21,9 @@ Sizes = tuple[int, int, int, int]  # batch, rows, columns, terms
 
 @dataclass(frozen=True)
 class HopperSchedule:
-    """A block makes tiles of rows x columns: two consumer warpgroups share a tile's rows or, taking turns, make a tile each. `shares`: blocks among
-    which the steps of all tiles are dealt out evenly, so that a tile may be made in parts whose sums are added behind it (stream-K, Osama et al.
-    2023); 0: tiles are made whole."""
+    """A block makes tiles of rows x columns: two consumer warpgroups share a tile's rows or, taking turns, make a tile each. `shares`: equal shares
+    into which the steps of all tiles are cut, so that a tile may be made in parts whose sums are added behind it (stream-K, Osama et al. 2023); 0:
+    tiles are made whole."""
 
     rows: int
     columns: int
@@ -54,20 +54,20 @@ class HopperSchedule:
         return sizes[0] * -(-sizes[1] // self.rows) * -(-sizes[2] // self.columns)
 
     def parts(self, sizes: Sizes) -> int:
-        """Sums of tiles that are put down where steps are shared out: block b's of tile t are number b + t."""
+        """Sums of tiles that are put down where steps are shared out: share q's of tile t are number q + t."""
         return self.tiles(sizes) + self.shares - 1
 
     def words(self, depth: int) -> str:
         how = "taking turns at tiles" if self.turns else "sharing each tile"
-        shared = f", all steps shared out among {self.shares} blocks" if self.shares else ""
+        shared = f", all steps in {self.shares} shares" if self.shares else ""
         return f"two warpgroups {how} of {self.rows} x {self.columns}, a third loads {self.stages} stages of {depth} terms{shared}"
 
 
 # rows, columns, turns: by how much the products of a step are slower than the tensor cores' rate, seen beside each other on an H100; those of 64
 # columns in turns by the bytes that go through shared memory
 HOPPER_TILES = {
-    (128, 256, False): 1.0, (256, 128, False): 1.0, (64, 256, True): 1.05, (128, 128, True): 1.09, (128, 128, False): 1.09, (128, 64, False): 1.9,
-    (256, 64, True): 1.75, (128, 64, True): 1.8,
+    (128, 256, False): 1.0, (256, 128, False): 1.0, (128, 192, False): 1.05, (64, 256, True): 1.05, (128, 128, True): 1.09, (128, 128, False): 1.09,
+    (128, 64, False): 1.9, (256, 64, True): 1.75, (128, 64, True): 1.8,
 }  # fmt: skip
 
 
@@ -89,28 +89,32 @@ def _whole(rows: int, columns: int, turns: bool, sizes: Sizes, arch: Arch) -> Ho
 
 
 def _shares(s: HopperSchedule, sizes: Sizes, arch: Arch, depth: int) -> list[int]:
-    """Numbers of blocks: a few for each tile, or as many as there are multiprocessors."""
+    """A few for each tile, or as many as there are multiprocessors."""
     tiles, steps = s.tiles(sizes), -(-sizes[3] // depth)
-    most = min(arch.sms, tiles * steps // LEAST_STEPS)
-    if s.rows < 128 or tiles > MOST_WAVES * arch.sms or steps < 2 * LEAST_STEPS:
+    if s.rows < 128 or tiles > MOST_WAVES * arch.sms:
         return []
-    return sorted({n * tiles for n in (2, 3, 4, 6, 8, 12, 16) if n * tiles <= most} | ({most} if most > tiles or tiles > arch.sms else set()))
+    even = {n * tiles for n in (2, 3, 4, 5, 6, 7, 8, 10, 12, 16)}
+    return sorted(n for n in even | {arch.sms} if n != tiles and tiles * steps >= n * LEAST_STEPS)
 
 
 def hopper_cycles(s: HopperSchedule, sizes: Sizes, arch: Arch, depth: int, moved: int = 2) -> float:
-    """Cycles of the whole product: waves of tiles, or a block's share, each its products and, unless another tile's products run beside them, its
-    stores. `moved`: bytes that are read and written for each result."""
+    """Cycles of the whole product: waves of tiles, or of shares, each its products and, unless another tile's products run beside them, its stores.
+    `moved`: bytes that are read and written for each result."""
     tiles, steps = s.tiles(sizes), -(-sizes[3] // depth)
     product = s.rows * s.columns * SPAN / TENSOR_CORE * HOPPER_TILES[s.rows, s.columns, s.turns]  # of a step
+    stores = s.rows * s.columns * (4 if s.shares else moved) / BYTES
+    if s.shares:
+        own = -(-tiles * steps // s.shares)
+        begun = 1 if s.shares % tiles == 0 else -(-(own - 1) // steps) + 1  # tiles of a share, at most
+    else:
+        own, begun = steps, 1
+    waves = -(-(s.shares or tiles) // arch.sms)
+    beside = s.turns and waves * begun > 1
+    made = waves * (max(own * product, begun * stores) if beside else own * product + begun * stores)
     if not s.shares:
-        waves = -(-tiles // arch.sms)
-        stores = s.rows * s.columns * moved / BYTES
-        return START + waves * (max(steps * product, stores) if s.turns and waves > 1 else steps * product + stores)
-    own = -(-tiles * steps // s.shares)
-    begun = 1 if s.shares % tiles == 0 else -(-(own - 1) // steps) + 1  # tiles of a block, at most
-    stores = s.rows * s.columns * 4 / BYTES * (1 if s.turns else begun)
+        return START + made
     folded = s.parts(sizes) * s.rows * s.columns * 4 + sizes[0] * sizes[1] * sizes[2] * moved
-    return START + own * product + stores + START * 3 + folded / (arch.sms * BYTES)
+    return START + made + START * 3 + folded / (arch.sms * BYTES)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ In tf32 the copy engine rounds what it copies; wgmma then reads both operands al
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dslc.core.dtypes import DType
@@ -66,9 +65,8 @@ def generate(product: HopperProduct, s: HopperSchedule) -> Generated:
     functions = [*(p.function(product.epilogue) for p in product.packings), _main(product, s)]
     workspace = product.packed_bytes
     if s.shares:
-        shares = product.shares(s)
-        functions.append(shares.folded())
-        workspace += shares.parts.bytes
+        functions.append(product.shares(s).folded())
+        workspace += product.shares(s).parts.bytes
     return Generated(functions, workspace, (), ("wgmma.cuh", "gemm.cuh"))
 
 
@@ -102,13 +100,13 @@ def _main(product: HopperProduct, s: HopperSchedule) -> Function:
     with w.block("else"):
         w.line("take_registers<232>();")
         _consumer(w, product, s)
-    blocks = s.shares or min(s.tiles(product.sizes), product.epilogue.request.arch.sms)
+    blocks = min(s.shares or s.tiles(product.sizes), product.epilogue.request.arch.sms)
     return w.function((blocks,), (384,), shared_bytes=s.shared_bytes, schedule=s.words(product.depth))
 
 
 def _load_tiles(w: FunctionWriter, product: HopperProduct, s: HopperSchedule, maps: Sequence[str]) -> None:
     """One thread's copies of all tiles."""
-    with w.block("if (threadIdx.x == 0)"), _tiles(w, product, s), w.block("for (int k = first; k < last; ++k)"):
+    with w.block("if (threadIdx.x == 0)"), product.shares(s).tiles(w), w.block("for (int k = first; k < last; ++k)"):
         w.line("mbarrier_wait(empty + stage, phase ^ 1);")
         w.line(f"mbarrier_arrive_expect(full + stage, {s.stage_bytes});")
         w.line(f"unsigned char* const tile_a = memory + stage * {s.stage_bytes};")
@@ -123,7 +121,7 @@ def _load_windows(w: FunctionWriter, product: HopperProduct, windows: Windows, s
     """One warp's copies, a lane a unit of 64 rows or columns."""
     with w.block("if (threadIdx.x < 32)"):
         w.line("const int lane = threadIdx.x;")
-        with _tiles(w, product, s):
+        with product.shares(s).tiles(w):
             places_of_tile(w, windows, s)
             with w.block("for (int k = first; k < last; ++k)"):
                 w.line("mbarrier_wait(empty + stage, phase ^ 1);")
@@ -132,25 +130,6 @@ def _load_windows(w: FunctionWriter, product: HopperProduct, windows: Windows, s
                 w.line(f"unsigned char* const tile = memory + stage * {s.stage_bytes} + lane * {SLAB};")
                 copies_of_stage(w, windows, s, maps)
                 w.line(f"if (++stage == {s.stages}) stage = 0, phase ^= 1;")
-
-
-@contextmanager
-def _tiles(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> Iterator[None]:
-    """The loop over a block's tiles: `tile`, its `row`, `column` and `batch`, and its steps of `depth` terms, `first` up to `last`."""
-    steps = -(-product.sizes[3] // product.depth)
-    shares = product.shares(s)
-    if s.shares:
-        begin, end = shares.begin("(int)blockIdx.x"), shares.begin("(int)blockIdx.x + 1")
-        loop = f"int step = {begin}, end = {end}; step < end; step = (step / {steps} + 1) * {steps}"
-    else:
-        loop = f"int tile = blockIdx.x; tile < {s.tiles(product.sizes)}; tile += gridDim.x"
-    with w.block(f"for ({loop})"):
-        if s.shares:
-            w.line(f"const int tile = step / {steps}, first = step % {steps}, last = min({steps}, first + end - step);")
-        else:
-            w.line(f"const int first = 0, last = {steps};")
-        shares.places(w)
-        yield
 
 
 def _copies(w: FunctionWriter, view: View, n: int, to: str, tensor_map: str, start: str) -> None:
@@ -182,7 +161,7 @@ def _consumer(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> N
         w.comment("Barriers 1 and 2: the turns of the two warpgroups. A parity is only right for who is less than a round of stages behind.")
         w.line("int turn = 2;")
         w.line("if (warpgroup == 2) named_barrier_arrive(1, 256);")
-    with _tiles(w, product, s):
+    with product.shares(s).tiles(w):
         if s.turns:
             w.line("turn = 3 - turn;")
             with w.block("if (turn != warpgroup)"):
