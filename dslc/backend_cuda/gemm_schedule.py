@@ -71,19 +71,21 @@ HOPPER_TILES = {
 }  # fmt: skip
 
 
-def hopper_schedules(sizes: Sizes, arch: Arch, depth: int, fits: Callable[[int, int], bool]) -> list[HopperSchedule]:
-    """All schedules that a product may have; `depth`: terms of a tile; `fits(rows, columns)`: whether the copy engine can make such tiles. Steps are
-    shared out for tiles of 128 rows and more: with fewer it was slower wherever it was seen."""
+def hopper_schedules(sizes: Sizes, arch: Arch, depth: int, fits: Callable[[int, int], bool], beside: int = 0) -> list[HopperSchedule]:
+    """All schedules that a product may have; `depth`: terms of a tile; `fits(rows, columns)`: whether the copy engine can make such tiles; `beside`:
+    bytes of shared memory that the results of whole tiles need. Steps are shared out for tiles of 128 rows and more: with fewer it was slower
+    wherever it was seen."""
     out = []
     for rows, columns, turns in HOPPER_TILES:
         if fits(rows, columns):
-            whole = _whole(rows, columns, turns, sizes, arch)
-            out += [whole, *(replace(whole, shares=n) for n in _shares(whole, sizes, arch, depth))]
+            out.append(_whole(rows, columns, turns, sizes, arch, beside))
+            parts = _whole(rows, columns, turns, sizes, arch, 0)
+            out += [replace(parts, shares=n) for n in _shares(parts, sizes, arch, depth)]
     return out
 
 
-def _whole(rows: int, columns: int, turns: bool, sizes: Sizes, arch: Arch) -> HopperSchedule:
-    stages = (arch.shared_bytes - STAGING - BARRIERS) // ((rows + columns) * SPAN)
+def _whole(rows: int, columns: int, turns: bool, sizes: Sizes, arch: Arch, beside: int) -> HopperSchedule:
+    stages = (arch.shared_bytes - STAGING - BARRIERS - beside) // ((rows + columns) * SPAN)
     tall = -(-sizes[1] // rows)
     return HopperSchedule(rows, columns, turns, min(stages, 8), 0, max(1, min(tall, 2048 // rows)))
 

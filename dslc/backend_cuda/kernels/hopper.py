@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from dslc.core.dtypes import DType
 from dslc.ir.contractions import BATCH, COLUMNS, ROWS, TERMS
 
-from ..gemm_schedule import SPAN, STAGING, HopperSchedule, Sizes
+from ..gemm_schedule import SPAN, STAGING, HopperSchedule, Sizes, hopper_schedules
 from ..stage import Function, FunctionWriter, Generated
 from ..tensor_views import Axis, View
 from ..types import memory_type
 from ..windows import UNIT, Window, Windows
 from .epilogue import Epilogue
 from .hopper_shares import Shares
-from .hopper_store import SumsWriter
+from .hopper_store import SumsWriter, bytes_ahead, read_ahead
 from .hopper_windows import clear_stages, copies_of_stage, places_of_tile, stage_bytes
 from .operands import Packing
 
@@ -67,12 +67,18 @@ def generate(product: HopperProduct, s: HopperSchedule) -> Generated:
     if s.shares:
         functions.append(product.shares(s).folded())
         workspace += product.shares(s).parts.bytes
-    return Generated(functions, workspace, (), ("wgmma.cuh", "gemm.cuh"))
+    return Generated(functions, workspace, (), ("wgmma.cuh", "gemm.cuh", "async.cuh"))
 
 
 def fits(product: HopperProduct, rows: int, columns: int) -> bool:
     """Whether tiles of this size are boxes of both operands."""
     return all(isinstance(view, Window) or view.axes(n) is not None for view, n in zip(product.views, (rows, columns)))
+
+
+def schedules(product: HopperProduct) -> list[HopperSchedule]:
+    """All that the product may have."""
+    arch, beside = product.epilogue.request.arch, bytes_ahead(read_ahead(product.epilogue, product.windows))
+    return hopper_schedules(product.sizes, arch, product.depth, lambda rows, columns: fits(product, rows, columns), beside)
 
 
 def _main(product: HopperProduct, s: HopperSchedule) -> Function:
@@ -99,9 +105,9 @@ def _main(product: HopperProduct, s: HopperSchedule) -> Function:
             _load_windows(w, product, product.windows, s, maps)
     with w.block("else"):
         w.line("take_registers<232>();")
-        _consumer(w, product, s)
+        beside = _consumer(w, product, s)
     blocks = min(s.shares or s.tiles(product.sizes), product.epilogue.request.arch.sms)
-    return w.function((blocks,), (384,), shared_bytes=s.shared_bytes, schedule=s.words(product.depth))
+    return w.function((blocks,), (384,), shared_bytes=s.shared_bytes + beside, schedule=s.words(product.depth))
 
 
 def _load_tiles(w: FunctionWriter, product: HopperProduct, s: HopperSchedule, maps: Sequence[str]) -> None:
@@ -152,11 +158,13 @@ def _coordinate(axis: Axis, position: str, view: View) -> str:
     return text if outermost and axis.dim != BATCH else f"({text}) % {axis.extent}"
 
 
-def _consumer(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> None:
+def _consumer(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> int:
+    """Products and stores; the bytes of shared memory that these need behind the schedule's."""
     w.line("const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;")
     w.line(f"float* const staged = reinterpret_cast<float*>(memory + {s.stages * s.stage_bytes}) + (threadIdx.x / 32 - 4) * 1024;")
     w.line(f"float d[{s.blocks_of_rows}][{s.columns // 2}];")
     sums = SumsWriter(w, product.epilogue, product.windows, s, product.sizes, product.shares(s))
+    sums.declare()
     if s.turns:
         w.comment("Barriers 1 and 2: the turns of the two warpgroups. A parity is only right for who is less than a round of stages behind.")
         w.line("int turn = 2;")
@@ -174,6 +182,7 @@ def _consumer(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> N
         if s.turns:
             w.line("named_barrier_arrive(3 - warpgroup, 256);")
         sums.store()
+    return sums.bytes
 
 
 def _products(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> None:
