@@ -46,14 +46,11 @@ def width_of(epilogue: Epilogue, windows: Windows | None) -> int:
 
 
 def read_ahead(epilogue: Epilogue, windows: Windows | None) -> list[Read]:
-    """What the results need that moves with their rows and can be copied a piece ahead."""
+    """What the results need that moves with their rows and can be copied a piece ahead: nothing, where there is no room for all of it."""
     reads = _chunks(epilogue, width_of(epilogue, windows))
     under = dims_under(epilogue.contraction.trace, reads)
-    found: list[Read] = []
-    for read in reads:
-        if ROWS in under[id(read)] and bytes_ahead([*found, read]) <= MOST_AHEAD:
-            found.append(read)
-    return found
+    moving = [r for r in reads if ROWS in under[id(r)]]
+    return moving if bytes_ahead(moving) <= MOST_AHEAD else []
 
 
 def bytes_ahead(reads: Sequence[Read]) -> int:
