@@ -128,7 +128,7 @@ def _main(product: TileProduct, s: TileSchedule) -> Function:
     blocks = flat * batch * s.splits
     how = ("tensor cores" if product.element.bytes == 2 else "tensor cores in tf32") if product.mma else "multiply-adds"
     least = product.chunk if product.padding else 1  # in tf32 the addresses of smaller copies take too many registers
-    beside = 2 if s.warps <= 8 and product.mma and all(o.width >= least for o in product.operands) else 1
+    beside = (3 if s.warps <= 4 else 2) if s.warps <= 8 and product.mma and all(o.width >= least for o in product.operands) else 1
     return w.function((blocks,), (s.warps * 32,), shared_bytes=s.shared_bytes(product.element.bytes, product.epilogue.wide.bytes, product.padding),
                       blocks_per_sm=beside, schedule=s.words(how))  # fmt: skip
 
