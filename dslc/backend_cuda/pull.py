@@ -21,7 +21,7 @@ from .types import computed_type
 
 class Point:
     """One point. `dims[k]` is the text of dim k's index; `memory(k)` gives operand k; `given` answers for `Given` nodes; `known` are node values
-    that are already in the text, by id; `near` are the nodes, by id, for which functions that are nearly right will do (`trace.narrowed`)."""
+    that are already in the text, by id; `narrowed` are the nodes, by id, for which functions that are nearly right will do (`trace.narrowed`)."""
 
     def __init__(
         self,
@@ -32,10 +32,10 @@ class Point:
         given: Callable[[Given], Val] | None = None,
         known: Mapping[int, Val] | None = None,
         integer: str = "int",
-        near: Set[int] = frozenset(),
+        narrowed: Set[int] = frozenset(),
     ) -> None:
         self.writer, self.trace, self.memory, self.dims, self.given, self.index_type = writer, trace, memory, list(dims), given, integer
-        self.near = near
+        self.narrowed = narrowed
         self.s = Arithmetic(writer)
         self._values: dict[int, Val] = dict(known or {})
         self._parts: dict[Expr, str] = {}
@@ -84,10 +84,10 @@ class Point:
         raise TypeError(node)
 
     def _applied(self, node: Apply) -> Val:
-        if id(node) in self.near and (below := _below_one_plus(node)) is not None:
+        if id(node) in self.narrowed and (below := _below_one_plus(node)) is not None:
             return self.s.call(f"one_plus_{below.op.operation.name[3:]}", self.value(below.arguments[0]))
         values = [self.value(a) for a in node.arguments]
-        self.s.near = id(node) in self.near
+        self.s.near = id(node) in self.narrowed
         self.s.index_of = lambda axis: self.integer(node.at[axis])
         self.s.position_of = lambda e: self.integer(self.trace.tidy(index.substitute(e, node.at)))
         return node.op.scalar(self.s, *values)
@@ -187,11 +187,12 @@ class Point:
 
 def _below_one_plus(node: Apply) -> Apply | None:
     """erf or tanh where a node is 1 + it: near -1 such a sum keeps few digits, the function of the sum all."""
-    if node.op.operation.name != "nn.add" or not all(isinstance(a, Apply) for a in node.arguments):
+    if node.op.operation.name != "nn.add":
         return None
     for one, other in (node.arguments, node.arguments[::-1]):
-        if one.op.operation.name == "nn.constant" and one.op.uniform == 1 and other.op.operation.name in ("nn.erf", "nn.tanh"):
-            return other
+        if isinstance(other, Apply) and other.op.operation.name in ("nn.erf", "nn.tanh"):
+            if isinstance(one, Apply) and one.op.operation.name == "nn.constant" and one.op.uniform == 1:
+                return other
     return None
 
 

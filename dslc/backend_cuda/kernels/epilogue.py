@@ -76,11 +76,11 @@ class Epilogue:
         outs = [w.fresh("out") for _ in self.numbers]
         for name, k in zip(outs, self.numbers):
             w.line(f"{computed_type(self.request.results[k].dtype)} {name}[{width}];")
-        near = narrowed(trace, roots)
+        rounded = narrowed(trace, roots)
         with w.unrolled("j", width):
             column = f"({dims[COLUMNS]} + j)" if width > 1 else dims[COLUMNS]
             at = [*dims[:COLUMNS], column, *dims[COLUMNS + 1 :]]
-            point = Point(w, trace, w.operand, at, lambda _: self._sum(point, sums, roots), known, self.integer, near)
+            point = Point(w, trace, w.operand, at, lambda _: self._sum(point, sums, roots), known, self.integer, rounded)
             for name, root in zip(outs, roots):
                 w.line(f"{name}[j] = {point.stored(root).text};")
         for name, k, (_, address) in zip(outs, self.numbers, self.contraction.results):
