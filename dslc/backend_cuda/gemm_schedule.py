@@ -95,24 +95,26 @@ def _shares(s: HopperSchedule, sizes: Sizes, arch: Arch, depth: int) -> list[int
     tiles, steps = s.tiles(sizes), -(-sizes[3] // depth)
     if s.rows < 128 or tiles > MOST_WAVES * arch.sms:
         return []
-    even = {n * tiles for n in (2, 3, 4, 5, 6, 7, 8, 10, 12, 16)}
+    even = {n * tiles for n in (2, 3, 4, 5, 6, 7, 8, 10, 12, 16, arch.sms // tiles) if n > 1}
     return sorted(n for n in even | {arch.sms} if n != tiles and tiles * steps >= n * LEAST_STEPS)
 
 
 def hopper_cycles(s: HopperSchedule, sizes: Sizes, arch: Arch, depth: int, moved: int = 2) -> float:
-    """Cycles of the whole product: waves of tiles, or of shares, each its products and, unless another tile's products run beside them, its stores.
-    `moved`: bytes that are read and written for each result."""
+    """Cycles of the whole product: waves of tiles, or of shares, each its products and its stores. `moved`: bytes that are read and written for each
+    result. Beside another tile's products plain stores cost nothing; what more there is costs what it costs alone, as was seen on an H200, where
+    power bounds the clock. A warpgroup that has no other beside it stores at half the rate of two."""
     tiles, steps = s.tiles(sizes), -(-sizes[3] // depth)
     product = s.rows * s.columns * SPAN / TENSOR_CORE * HOPPER_TILES[s.rows, s.columns, s.turns]  # of a step
-    stores = s.rows * s.columns * (4 if s.shares else moved) / BYTES
+    own, begun = steps, 1
     if s.shares:
         own = -(-tiles * steps // s.shares)
         begun = 1 if s.shares % tiles == 0 else -(-(own - 1) // steps) + 1  # tiles of a share, at most
-    else:
-        own, begun = steps, 1
     waves = -(-(s.shares or tiles) // arch.sms)
-    beside = s.turns and waves * begun > 1
-    made = waves * (max(own * product, begun * stores) if beside else own * product + begun * stores)
+    plain, stores = (begun * s.rows * s.columns * n / BYTES for n in (2, 4 if s.shares else moved))
+    if s.turns and waves * begun > 1:
+        made = waves * (max(own * product, plain) + stores - plain)
+    else:
+        made = waves * (own * product + stores * (2 if s.turns else 1))
     if not s.shares:
         return START + made
     folded = s.parts(sizes) * s.rows * s.columns * 4 + sizes[0] * sizes[1] * sizes[2] * moved
