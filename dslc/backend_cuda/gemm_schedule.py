@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import gcd
 
 from .arch import Arch
 
@@ -15,6 +16,7 @@ MMA_RATE = 1024  # the same with mma.sync
 BYTES = 14  # between memory and a multiprocessor in a cycle, where all are busy
 START = 1500  # cycles until a block's first tile is there
 LEAST_STEPS = 3  # of SPAN bytes, of a block's share
+UNLIKE = 1.04  # times as slow are shares that begin at unlike steps of their tiles: they find less in the L2 cache
 MOST_WAVES = 2  # of tiles whose steps are shared out: with more, whole tiles leave few multiprocessors idle
 Sizes = tuple[int, int, int, int]  # batch, rows, columns, terms
 
@@ -73,8 +75,8 @@ HOPPER_TILES = {
 
 def hopper_schedules(sizes: Sizes, arch: Arch, depth: int, fits: Callable[[int, int], bool], beside: int = 0) -> list[HopperSchedule]:
     """All schedules that a product may have; `depth`: terms of a tile; `fits(rows, columns)`: whether the copy engine can make such tiles; `beside`:
-    bytes of shared memory that the results of whole tiles need. Steps are shared out for tiles of 128 rows and more: with fewer it was slower
-    wherever it was seen."""
+    bytes of shared memory that the results of whole tiles need. Steps are shared out for tiles of 128 rows and more, where there are so many: with
+    fewer it was slower wherever it was seen."""
     out = []
     for rows, columns, turns in HOPPER_TILES:
         if fits(rows, columns):
@@ -93,7 +95,7 @@ def _whole(rows: int, columns: int, turns: bool, sizes: Sizes, arch: Arch, besid
 def _shares(s: HopperSchedule, sizes: Sizes, arch: Arch, depth: int) -> list[int]:
     """A few for each tile, or as many as there are multiprocessors."""
     tiles, steps = s.tiles(sizes), -(-sizes[3] // depth)
-    if s.rows < 128 or tiles > MOST_WAVES * arch.sms:
+    if s.rows < min(128, sizes[1]) or tiles > MOST_WAVES * arch.sms:
         return []
     even = {n * tiles for n in (2, 3, 4, 5, 6, 7, 8, 10, 12, 16, arch.sms // tiles) if n > 1}
     return sorted(n for n in even | {arch.sms} if n != tiles and tiles * steps >= n * LEAST_STEPS)
@@ -109,6 +111,7 @@ def hopper_cycles(s: HopperSchedule, sizes: Sizes, arch: Arch, depth: int, moved
     if s.shares:
         own = -(-tiles * steps // s.shares)
         begun = 1 if s.shares % tiles == 0 else -(-(own - 1) // steps) + 1  # tiles of a share, at most
+        product *= UNLIKE if gcd(s.shares, tiles) < tiles else 1
     waves = -(-(s.shares or tiles) // arch.sms)
     plain, stores = (begun * s.rows * s.columns * n / BYTES for n in (2, 4 if s.shares else moved))
     if s.turns and waves * begun > 1:
