@@ -176,13 +176,15 @@ def tile_schedules(sizes: Sizes, arch: Arch, element: int, mma: bool) -> list[Ti
     return out
 
 
-def tile_cycles(s: TileSchedule, sizes: Sizes, arch: Arch, rate: int) -> float:
-    """Cycles of the whole product, with as many blocks on a multiprocessor as have 8 warps together, which makes `rate` products a cycle at most."""
+def tile_cycles(s: TileSchedule, sizes: Sizes, arch: Arch, rate: int, moved: int = 2) -> float:
+    """Cycles of the whole product, with as many blocks on a multiprocessor as have 8 warps together, which makes `rate` products a cycle at most.
+    `moved` as of `hopper_cycles`."""
     batch, rows, columns, terms = sizes
     tiles = batch * -(-rows // s.rows) * -(-columns // s.columns) * s.splits
     beside = max(1, 8 // s.warps)
     reached = rate / (1.0 if s.rows * s.columns >= 128 * 128 else 1.2 if s.rows * s.columns >= 128 * 64 else 1.6)
     waves = -(-tiles // (arch.sms * beside))
-    per_wave = beside * (s.rows * s.columns * (-(-terms // s.splits) / reached + 1 / 16)) + START
-    fold = START * 3 + batch * rows * columns * (s.splits + 1) * 4 / (arch.sms * 14) if s.splits > 1 else 0
+    more = (moved if s.splits == 1 else 4) - 2  # bytes, than plain stores of 16 bits
+    per_wave = beside * s.rows * s.columns * (-(-terms // s.splits) / reached + 1 / 16 + more / BYTES) + START
+    fold = START * 3 + batch * rows * columns * (s.splits * 4 + moved) / (arch.sms * BYTES) if s.splits > 1 else 0
     return waves * per_wave + fold

@@ -70,7 +70,7 @@ def _with_cycles(
     """All schedules, those of tiles first, with their cycles."""
     arch = epilogue.request.arch
     found: list[tuple[TileSchedule | HopperSchedule, float]] = [
-        (s, tile_cycles(s, tiled.sizes, arch, tiled.rate))
+        (s, tile_cycles(s, tiled.sizes, arch, tiled.rate, epilogue.moved))
         for s in tile_schedules(tiled.sizes, arch, tiled.element.bytes, tiled.mma)
         if tiles.fits(tiled, s)
     ]
