@@ -80,7 +80,7 @@ class Epilogue:
         with w.unrolled("j", width):
             column = f"({dims[COLUMNS]} + j)" if width > 1 else dims[COLUMNS]
             at = [*dims[:COLUMNS], column, *dims[COLUMNS + 1 :]]
-            point = Point(w, trace, w.operand, at, lambda _: self._sum(point, sums, roots), known, self.integer, rounded)
+            point = Point(w, trace, w.operand, at, lambda _: self._sum(point, sums, roots), known, self.integer, narrowed=rounded)
             for name, root in zip(outs, roots):
                 w.line(f"{name}[j] = {point.stored(root).text};")
         for name, k, (_, address) in zip(outs, self.numbers, self.contraction.results):

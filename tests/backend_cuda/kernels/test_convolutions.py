@@ -227,10 +227,14 @@ def test_on_hopper(which):
 IN_SHARES = [("weights", "3x3", BF), ("forward", "3x3", BF), ("forward", "unpadded", BF), ("input", "dilated", BF), ("forward", "groups_of_64", H16)]
 
 
+def on_hopper_in_shares(request):
+    return on_hopper(request, lambda schedules: [s for s in schedules if s.shares])
+
+
 @functools.cache
 def in_shares():
     with nn.context(), ir.Location.unknown():
-        return cases(IN_SHARES, HOPPER, lambda request: on_hopper(request, lambda schedules: [s for s in schedules if s.shares]))
+        return cases(IN_SHARES, HOPPER, on_hopper_in_shares)
 
 
 @pytest.mark.parametrize("which", IN_SHARES, ids=named)
