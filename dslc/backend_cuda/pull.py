@@ -21,8 +21,8 @@ from .types import computed_type
 
 class Point:
     """One point. `dims[k]` is the text of dim k's index; `memory(k)` gives operand k; `given` answers for `Given` nodes; `known` are node values
-    that are already in the text, by id; of the tests `passed` the text has asked; `narrowed` are the nodes, by id, for which functions that are nearly
-    right will do (`trace.narrowed`)."""
+    that are already in the text, by id; of the tests `passed` the text has asked; for the nodes `narrowed`, by id, functions that are nearly right
+    will do (`trace.narrowed`)."""
 
     def __init__(
         self,
