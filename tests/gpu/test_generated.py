@@ -109,6 +109,7 @@ def by_mma(arch: Arch, few: bool, modules: ExitStack) -> Iterator[Made]:
 ON_HOPPER = [
     *((lambda layout=layout: schedules.on_hopper(layout), schedules.SIZES[2]) for layout in ("nn", "tt")),
     (lambda: schedules.on_hopper("nt", FLOAT32, tf32=True), schedules.TF32[2]),
+    (schedules.in_shares, 448),
     *((lambda dtype=dtype: schedules.with_residual(dtype), schedules.RESIDUAL[2]) for dtype in (BFLOAT16, FLOAT32)),
 ]
 GROUPS = {
@@ -116,6 +117,7 @@ GROUPS = {
     "convolutions by tiles": Group(of_convolutions(convolutions.CASES, products.by_tiles), False),
     "attention by mma": Group(by_mma, False),
     "products by wgmma": Group(of_products(products.ON_HOPPER, products.on_hopper), True),
+    "convolutions in shares": Group(of_convolutions(convolutions.IN_SHARES, convolutions.on_hopper_in_shares), True),
     "convolutions in boxes": Group(of_convolutions(convolutions.IN_BOXES, convolutions.on_hopper), True),
     "schedules of wgmma": Group(of_schedules(ON_HOPPER), True),
     "attention by wgmma": Group(by_hopper, True),

@@ -94,7 +94,7 @@ def schedules(product: TileProduct) -> list[tuple[TileSchedule, float]]:
     """All that fit, with their cycles."""
     sizes, arch, along = product.sizes, product.epilogue.request.arch, sum(o.along == TERMS for o in product.operands)
     every = tile_schedules(sizes, arch, product.element.bytes, product.mma, along)
-    return [(s, tile_cycles(s, sizes, arch, product.rate, along)) for s in every if fits(product, s)]
+    return [(s, tile_cycles(s, sizes, arch, product.rate, along, product.epilogue.moved)) for s in every if fits(product, s)]
 
 
 def fits(product: TileProduct, s: TileSchedule) -> bool:
@@ -157,7 +157,7 @@ def _main(product: TileProduct, s: TileSchedule) -> Function:
     blocks = flat * batch * s.splits
     how = ("tensor cores" if product.element.bytes == 2 else "tensor cores in tf32") if product.mma else "multiply-adds"
     least = product.chunk if product.padding else 1  # in tf32 the addresses of smaller copies take too many registers
-    beside = 2 if s.warps <= 8 and product.mma and all(o.width >= least for o in product.operands) else 1
+    beside = (3 if s.warps <= 4 else 2) if s.warps <= 8 and product.mma and all(o.width >= least for o in product.operands) else 1
     return w.function((blocks,), (s.warps * 32,), shared_bytes=product.shared_bytes(s), blocks_per_sm=beside, schedule=s.words(how))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dslc.backend_cuda import emulated
-from dslc.backend_cuda.gemm_schedule import hopper_cycles, hopper_schedules
+from dslc.backend_cuda.gemm_schedule import hopper_cycles
 from dslc.backend_cuda.kernels import contract, generate, tiles
 from dslc.backend_cuda.kernels import hopper as hopper_kernels
 from dslc.backend_cuda.program_text import Unit, printed
@@ -148,8 +148,7 @@ def on_hopper(request):
     """The Hopper version, however small the product is."""
     (op,) = {op for op, _ in request.body.makers.values() if op.structure == "contract"}
     p = contract.hopper_product(contract.epilogue_of(request, op))
-    every = hopper_schedules(p.sizes, HOPPER, p.depth, lambda rows, columns: hopper_kernels.fits(p, rows, columns))
-    return hopper_kernels.generate(p, min(every, key=lambda s: hopper_cycles(s, p.sizes, HOPPER, p.depth)))
+    return hopper_kernels.generate(p, min(hopper_kernels.schedules(p), key=lambda s: hopper_cycles(s, p.sizes, HOPPER, p.depth)))
 
 
 def by_tiles(request):

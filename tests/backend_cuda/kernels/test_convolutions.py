@@ -12,7 +12,7 @@ import pytest
 
 from dslc.backend_cuda import emulated, nvrtc
 from dslc.backend_cuda.arch import ARCHS
-from dslc.backend_cuda.gemm_schedule import hopper_cycles, hopper_schedules
+from dslc.backend_cuda.gemm_schedule import hopper_cycles
 from dslc.backend_cuda.kernels import contract, generate, tiles
 from dslc.backend_cuda.kernels import hopper as hopper_kernels
 from dslc.backend_cuda.program_text import Unit, printed
@@ -205,14 +205,13 @@ IN_BOXES = [
 ]  # fmt: skip
 
 
-def on_hopper(request):
-    """The Hopper version, however small the product is and however empty its boxes."""
+def on_hopper(request, chosen=lambda schedules: schedules):
+    """The Hopper version, however small the product is and however empty its boxes: of schedules that are `chosen` the best."""
     (op,) = {op for op, _ in request.body.makers.values() if op.structure == "contract"}
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(contract, "MOST_EMPTY", 1000)
         p = contract.windowed_product(contract.epilogue_of(request, op))
-    every = hopper_schedules(p.sizes, HOPPER, p.depth, lambda rows, columns: True)
-    return hopper_kernels.generate(p, min(every, key=lambda s: hopper_cycles(s, p.sizes, HOPPER, p.depth)))
+    return hopper_kernels.generate(p, min(chosen(hopper_kernels.schedules(p)), key=lambda s: hopper_cycles(s, p.sizes, HOPPER, p.depth)))
 
 
 @functools.cache
@@ -224,6 +223,26 @@ def hopper():
 @pytest.mark.parametrize("which", IN_BOXES, ids=named)
 def test_on_hopper(which):
     check_case(hopper(), which)
+
+
+IN_SHARES = [("weights", "3x3", BF), ("forward", "3x3", BF), ("forward", "unpadded", BF), ("input", "dilated", BF), ("forward", "groups_of_64", H16)]
+
+
+def on_hopper_in_shares(request):
+    return on_hopper(request, lambda schedules: [s for s in schedules if s.shares])
+
+
+@functools.cache
+def in_shares():
+    with nn.context(), ir.Location.unknown():
+        return cases(IN_SHARES, HOPPER, on_hopper_in_shares)
+
+
+@pytest.mark.parametrize("which", IN_SHARES, ids=named)
+def test_on_hopper_in_shares(which):
+    """The parts of tiles lie by places, of which those of boxes that hang over have no results."""
+    assert "shares" in in_shares()[1][which][1].functions[0].schedule
+    check_case(in_shares(), which)
 
 
 def test_pixels_that_no_window_has_are_not_read():
