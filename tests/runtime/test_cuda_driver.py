@@ -26,6 +26,7 @@ ENVIRONMENTS = {
             "tensor_map",
             "device_arrays",
             "rows",
+            "downloads",
             "marks",
             "fork",
         )

@@ -14,6 +14,7 @@ from dslc.core.errors import BudgetError, TargetError
 from dslc.core.executable import WAITS, Executable, Kernel, Launch, Module, Port, TensorMap, pack_modules
 from dslc.runtime.drivers.cuda import CudaDriver, cuda_driver, pieces
 from dslc.runtime.drivers.device_program import DeviceProgram, copy_padded
+from dslc.runtime.drivers.downloads import AHEAD, LEAST, MOST
 from dslc.runtime.store import ParameterStore
 
 X = Port("x", "param", dtypes.FLOAT32, (6,), 0)
@@ -204,6 +205,24 @@ def rows(said: tuple[str, int] = ("rows 4", 1)) -> None:
     copy_padded(driver, target, (3, 5), source, (2, 3), 4)
     driver.download(seen[:15], target)
     np.testing.assert_array_equal(seen[:15].reshape(3, 5), np.pad(x[:6].reshape(2, 3), [(0, 1), (0, 2)], mode="edge"))
+
+
+def downloads() -> None:
+    """A large array comes in chunks by way of pinned memory, whatever its size; where that fails midway, the driver's error is told."""
+    driver = cuda_driver()
+    rng = np.random.default_rng(0)
+    for count in (LEAST + 1, 3 * LEAST, 8 * MOST + 13, 11 * MOST):
+        x, seen = rng.integers(0, 255, count, np.uint8), np.full(count, 255, np.uint8)
+        before = len(log())
+        driver.download(seen, x.ctypes.data)  # the stub's device memory is the host's
+        np.testing.assert_array_equal(seen, x)
+        said = [int(line.split()[1]) for line in log()[before:] if line.startswith("download")]
+        assert sum(said) == count and max(said) <= MOST and len(said) >= 2, said
+    assert log().count(f"pinned {MOST}") == len(driver._downloads._buffers) >= AHEAD + 1
+    real = driver.start_download
+    calls = iter(range(100))
+    driver.start_download = lambda pinned, address: real(pinned, address) if next(calls) < 3 else driver._fail(driver._api.CUresult(700), "a copy")
+    assert "CUDA_ERROR_ILLEGAL_ADDRESS" in message(lambda: driver.download(np.empty(8 * MOST, np.uint8), x.ctypes.data))
 
 
 def marks() -> None:
