@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from dslc.core import dtypes
 from dslc.core.errors import BudgetError, TargetError
 from dslc.core.executable import WAITS, Executable, Kernel, Launch, Module, Port, TensorMap, pack_modules
+from dslc.runtime.drivers import downloads as downloads_
 from dslc.runtime.drivers.cuda import CudaDriver, cuda_driver, pieces
 from dslc.runtime.drivers.device_program import DeviceProgram, copy_padded
 from dslc.runtime.drivers.downloads import AHEAD, LEAST, MOST
@@ -210,6 +212,7 @@ def rows(said: tuple[str, int] = ("rows 4", 1)) -> None:
 def downloads() -> None:
     """A large array comes in chunks by way of pinned memory, whatever its size; where that fails midway, the driver's error is told."""
     driver = cuda_driver()
+    driver.allocate(8)  # begins the log
     rng = np.random.default_rng(0)
     for count in (LEAST + 1, 3 * LEAST, 8 * MOST + 13, 11 * MOST):
         x, seen = rng.integers(0, 255, count, np.uint8), np.full(count, 255, np.uint8)
@@ -219,6 +222,10 @@ def downloads() -> None:
         said = [int(line.split()[1]) for line in log()[before:] if line.startswith("download")]
         assert sum(said) == count and max(said) <= MOST and len(said) >= 2, said
     assert log().count(f"pinned {MOST}") == len(driver._downloads._buffers) >= AHEAD + 1
+    touch, seen[:] = downloads_._touch, 0
+    downloads_._touch = lambda bytes: (time.sleep(0.02 * (bytes.ctypes.data > seen.ctypes.data)), touch(bytes))  # late, but for the first chunk
+    driver.download(seen, x.ctypes.data)
+    np.testing.assert_array_equal(seen, x)
     real = driver.start_download
     calls = iter(range(100))
     driver.start_download = lambda pinned, address: real(pinned, address) if next(calls) < 3 else driver._fail(driver._api.CUresult(700), "a copy")
