@@ -201,7 +201,7 @@ class Planner:
         return [*(Copy(*moved) for moved in bases if moved[0] != moved[1]), Call(op, operands, results)]
 
     def _scan(self, op: ops.Scan, depth: int) -> list[Step]:
-        """Carries live in one buffer each, which ends up with their last value, or roll through their stacks; slices and stacks are placed by turn."""
+        """Carries live in one buffer each, which ends up with their last value, or roll through their stacks; those and slices are placed by turn."""
         c, k = op.constants, op.carries
         operands, results = list(op.operands), list(op.results)
         block = op.regions[0].blocks[0]
