@@ -24,6 +24,7 @@ from ...core.errors import DataError, TargetError
 from ...core.executable import WAITS, Executable, Launch, Operand, Port, unpack_modules
 from ..binding import Shorter, described, fit_input, fit_inputs, padded
 from ..program import check_kept, check_out, written_ports
+from ..spare import Spare
 from ..store import ParameterStore
 from .device import ALIGNMENT, Buffer, Driver, Parameter, PreparedLaunch, packed_tensor_map
 from .device_arrays import DeviceArray, device_array
@@ -97,6 +98,7 @@ class DeviceProgram:
         self._memory = self._block.address
         if executable.constants:
             driver.upload(self._memory, np.frombuffer(executable.constants, np.uint8))
+        self._spare = {p.slot: Spare(p.bytes) for p in self._results}
         self._staging = _Staging(driver, self._layout.fed - self._layout.feed)
         self._returned = driver.staging(self._layout.big - self._layout.small)
         self._store: ParameterStore | None = None
@@ -340,7 +342,7 @@ class DeviceProgram:
         if self._returned.size:
             self._driver.download(self._returned, self._memory + layout.small)
         for port in self._results:
-            array = out[port.name] if port.name in out else np.empty(port.shape, port.dtype.numpy)
+            array = out[port.name] if port.name in out else self._fresh(port)
             offset = layout.offsets[port.slot]
             if port.bytes > SMALL:
                 self._driver.download(array, self._memory + offset)
@@ -349,6 +351,12 @@ class DeviceProgram:
                 np.copyto(array, self._returned[at : at + port.bytes].view(port.dtype.numpy).reshape(port.shape))
             results[port.name] = array
         return results
+
+    def _fresh(self, port: Port) -> np.ndarray:
+        """An array that nobody else holds."""
+        if port.bytes > SMALL:
+            return np.ndarray(port.shape, port.dtype.numpy, self._spare[port.slot].block())
+        return np.empty(port.shape, port.dtype.numpy)
 
 
 class _Staging:
