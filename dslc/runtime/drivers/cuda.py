@@ -21,7 +21,7 @@ from ...core.executable import TensorMap
 from . import tensor_maps
 from .cuda_context import Turn, arch_of, check_fits, dynamic_shared, waits_for_each
 from .device import PreparedLaunch
-from .downloads import LEAST, Downloads
+from .transfers import LEAST, Downloads
 
 # After these the context is dead: no call on it succeeds any more.
 STICKY = frozenset(

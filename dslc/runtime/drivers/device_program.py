@@ -29,6 +29,7 @@ from ..store import ParameterStore
 from .device import ALIGNMENT, Buffer, Driver, Parameter, PreparedLaunch, packed_tensor_map
 from .device_arrays import DeviceArray, device_array
 from .residence import Block, Placed, Residence
+from .transfers import LEAST, send
 
 HOST_SCALARS = ("seed", "step", "microbatch")  # every call is given these
 SMALL = 64 << 10  # bytes: results up to this size come back in one copy
@@ -309,13 +310,18 @@ class DeviceProgram:
         self._residence.bring(self._store, self._places)
 
     def _feed(self, given: Sequence[tuple[Port, Given]], scalars: Mapping[str, int]) -> None:
-        """Scalars and inputs to their buffers. What comes from the host is one copy, where nothing comes from elsewhere in between."""
+        """Scalars and inputs to their buffers. What comes from the host is one copy, where nothing comes from elsewhere in between; large arrays go
+        in chunks, while others are still copied to the staging memory."""
         offsets, start = self._layout.offsets, self._layout.feed
         buffer = self._staging.next()
         stretches: list[list[int]] = []
 
         def put(port: Port, array: np.ndarray) -> None:
             at = offsets[port.slot] - start
+            if port.bytes > LEAST and array.flags.c_contiguous and array.dtype == port.dtype.numpy:
+                place = self._memory + offsets[port.slot]
+                send(array, buffer[at : at + port.bytes], lambda k, part: self._driver.upload(place + k, part))
+                return
             np.copyto(buffer[at : at + port.bytes].view(port.dtype.numpy).reshape(port.shape), array)
             if stretches and _padded(stretches[-1][1]) == at:
                 stretches[-1][1] = at + port.bytes

@@ -13,10 +13,10 @@ import numpy as np
 from dslc.core import dtypes
 from dslc.core.errors import BudgetError, TargetError
 from dslc.core.executable import WAITS, Executable, Kernel, Launch, Module, Port, TensorMap, pack_modules
-from dslc.runtime.drivers import downloads as downloads_
+from dslc.runtime.drivers import transfers
 from dslc.runtime.drivers.cuda import CudaDriver, cuda_driver, pieces
 from dslc.runtime.drivers.device_program import DeviceProgram, copy_padded
-from dslc.runtime.drivers.downloads import AHEAD, LEAST, MOST
+from dslc.runtime.drivers.transfers import AHEAD, LEAST, MOST
 from dslc.runtime.store import ParameterStore
 
 X = Port("x", "param", dtypes.FLOAT32, (6,), 0)
@@ -222,8 +222,8 @@ def downloads() -> None:
         said = [int(line.split()[1]) for line in log()[before:] if line.startswith("download")]
         assert sum(said) == count and max(said) <= MOST and len(said) >= 2, said
     assert log().count(f"pinned {MOST}") == len(driver._downloads._buffers) >= AHEAD + 1
-    touch, seen[:] = downloads_._touch, 0
-    downloads_._touch = lambda bytes: (time.sleep(0.3 * (bytes.ctypes.data == seen[-MOST:].ctypes.data)), touch(bytes))  # the last one is late
+    touch, seen[:] = transfers._touch, 0
+    transfers._touch = lambda bytes: (time.sleep(0.3 * (bytes.ctypes.data == seen[-MOST:].ctypes.data)), touch(bytes))  # the last one is late
     driver.download(seen, x.ctypes.data)
     np.testing.assert_array_equal(seen, x)
     real = driver.start_download

@@ -1,14 +1,16 @@
-"""Large arrays from a device to memory of the host that it cannot write at full rate: in chunks by way of pinned memory.
+"""Large arrays between a device and memory of the host that it cannot copy at full rate: in chunks by way of pinned memory.
 
-While the copy engine fills one buffer, threads copy those before it to the array. The pages of a fresh array are made when they are first written,
-which takes the host longer than the copy: the threads do that before, while the device may still work.
+While the copy engine has one chunk, threads copy others. The pages of a fresh array are made when they are first written, which takes the host longer
+than the copy: the threads do that before, while the device may still work.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,22 +32,19 @@ class Source(Protocol):
 
 
 class Downloads:
-    """Those of one driver, one at a time. The pinned memory and the threads are made at the first one."""
+    """Those of one driver from its device, one at a time. The pinned memory is made at the first one."""
 
     def __init__(self, source: Source):
         self._source = source
         self._buffers: list[np.ndarray] = []
-        self._pool: ThreadPoolExecutor | None = None
 
     def fill(self, array: np.ndarray, address: int) -> None:
         """Fills a C-contiguous array from the device, after all work before; returns when it is done."""
-        pool, buffers = self._made()
-        size = min(MOST, max(LEAST, -(-array.nbytes // PIECES)))
-        starts = range(0, array.nbytes, size)
-        counts = [min(size, array.nbytes - at) for at in starts]
+        pool, buffers = threads(os.getpid()), self._made()
+        starts, counts = chunks(array.nbytes)
         target, bytes = array.ctypes.data, array.reshape(-1).view(np.uint8)
         marks: list[Any] = []
-        touches = [pool.submit(_touch, bytes[at : at + size]) for at in starts]
+        touches = [pool.submit(_touch, bytes[at : at + n]) for at, n in zip(starts, counts)]
         moves: list[Future] = []
         try:
             for k in range(len(starts) + AHEAD):
@@ -60,12 +59,42 @@ class Downloads:
         finally:
             wait([*touches, *moves])  # whatever fails: nobody writes to the array once this returns
 
-    def _made(self) -> tuple[ThreadPoolExecutor, list[np.ndarray]]:
-        if self._pool is None:
-            threads = min(THREADS, len(os.sched_getaffinity(0)))
-            self._buffers = [self._source.staging(MOST) for _ in range(threads + AHEAD)]
-            self._pool = ThreadPoolExecutor(threads, "dslc-download")
-        return self._pool, self._buffers
+    def _made(self) -> list[np.ndarray]:
+        if not self._buffers:
+            self._buffers = [self._source.staging(MOST) for _ in range(_count() + AHEAD)]
+        return self._buffers
+
+
+def send(array: np.ndarray, pinned: np.ndarray, upload: Callable[[int, np.ndarray], None]) -> None:
+    """Copies a C-contiguous array to pinned memory of its size; `upload(at, part)` is told of each part, `at` bytes from the beginning, when it is
+    there."""
+    pool = threads(os.getpid())
+    source, target = array.ctypes.data, pinned.ctypes.data
+    parts = list(zip(*chunks(array.nbytes)))
+    moves = [pool.submit(ctypes.memmove, target + at, source + at, n) for at, n in parts]
+    try:
+        for move, (at, n) in zip(moves, parts):
+            move.result()
+            upload(at, pinned[at : at + n])
+    finally:
+        wait(moves)
+
+
+def chunks(size: int) -> tuple[range, list[int]]:
+    """Where the chunks of so many bytes begin, and their sizes."""
+    each = min(MOST, max(LEAST, -(-size // PIECES)))
+    starts = range(0, size, each)
+    return starts, [min(each, size - at) for at in starts]
+
+
+def _count() -> int:
+    return min(THREADS, len(os.sched_getaffinity(0)))
+
+
+@lru_cache(maxsize=1)
+def threads(process: int) -> ThreadPoolExecutor:
+    """Those of this process: a fork takes none along."""
+    return ThreadPoolExecutor(_count(), f"dslc-copies-{process}")
 
 
 def _touch(bytes: np.ndarray) -> None:
