@@ -27,6 +27,7 @@ ENVIRONMENTS = {
             "device_arrays",
             "rows",
             "downloads",
+            "at_the_end",
             "marks",
             "fork",
         )

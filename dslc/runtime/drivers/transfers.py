@@ -44,7 +44,7 @@ class Downloads:
         starts, counts = chunks(array.nbytes)
         target, bytes = array.ctypes.data, array.reshape(-1).view(np.uint8)
         marks: list[Any] = []
-        touches = [pool.submit(_touch, bytes[at : at + n]) for at, n in zip(starts, counts)]
+        touches = [_begun(pool, _touch, bytes[at : at + n]) for at, n in zip(starts, counts)]
         moves: list[Future] = []
         try:
             for k in range(len(starts) + AHEAD):
@@ -55,7 +55,7 @@ class Downloads:
                     marks.append(self._source.mark())
                 if (done := k - AHEAD) >= 0 and done < len(starts):
                     self._source.wait(marks[done])
-                    moves.append(pool.submit(_move, touches[done], target + starts[done], buffers[done % len(buffers)].ctypes.data, counts[done]))
+                    moves.append(_begun(pool, _move, touches[done], target + starts[done], buffers[done % len(buffers)].ctypes.data, counts[done]))
         finally:
             wait([*touches, *moves])  # whatever fails: nobody writes to the array once this returns
 
@@ -71,7 +71,7 @@ def send(array: np.ndarray, pinned: np.ndarray, upload: Callable[[int, np.ndarra
     pool = threads(os.getpid())
     source, target = array.ctypes.data, pinned.ctypes.data
     parts = list(zip(*chunks(array.nbytes)))
-    moves = [pool.submit(ctypes.memmove, target + at, source + at, n) for at, n in parts]
+    moves = [_begun(pool, ctypes.memmove, target + at, source + at, n) for at, n in parts]
     try:
         for move, (at, n) in zip(moves, parts):
             move.result()
@@ -95,6 +95,16 @@ def _count() -> int:
 def threads(process: int) -> ThreadPoolExecutor:
     """Those of this process: a fork takes none along."""
     return ThreadPoolExecutor(_count(), f"dslc-copies-{process}")
+
+
+def _begun(pool: ThreadPoolExecutor, work: Callable[..., Any], *arguments: Any) -> Future:
+    """Some work in a thread; or done, where the interpreter is ending and no thread takes more."""
+    try:
+        return pool.submit(work, *arguments)
+    except RuntimeError:
+        done: Future = Future()
+        done.set_result(work(*arguments))
+        return done
 
 
 def _touch(bytes: np.ndarray) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import gc
 import os
 import sys
@@ -230,6 +232,19 @@ def downloads() -> None:
     calls = iter(range(100))
     driver.start_download = lambda pinned, address: real(pinned, address) if next(calls) < 3 else driver._fail(driver._api.CUresult(700), "a copy")
     assert "CUDA_ERROR_ILLEGAL_ADDRESS" in message(lambda: driver.download(np.empty(8 * MOST, np.uint8), x.ctypes.data))
+
+
+def at_the_end() -> None:
+    """When the interpreter ends no thread takes work any more: what is saved then comes all the same."""
+    driver = cuda_driver()
+    x, seen = np.random.default_rng(0).integers(0, 255, 8 * MOST, np.uint8), np.zeros(8 * MOST, np.uint8)
+
+    def last() -> None:
+        with contextlib.suppress(RuntimeError):
+            driver.download(seen, x.ctypes.data)
+        os._exit(0 if np.array_equal(seen, x) else 1)
+
+    atexit.register(last)
 
 
 def marks() -> None:
