@@ -21,6 +21,7 @@ from ...core.executable import TensorMap
 from . import tensor_maps
 from .cuda_context import Turn, arch_of, check_fits, dynamic_shared, waits_for_each
 from .device import PreparedLaunch
+from .transfers import LEAST, Downloads
 
 # After these the context is dead: no call on it succeeds any more.
 STICKY = frozenset(
@@ -91,6 +92,7 @@ class CudaDriver:
         self.ordinal = ordinal
         self._sync = waits_for_each()
         self._garbage: deque[tuple[str, Any]] = deque()
+        self._downloads = Downloads(self)
         self._dead = ""
         self._device = self._do("cuDeviceGet", ordinal)
         name = self._do("cuDeviceGetName", 100, self._device)
@@ -177,8 +179,15 @@ class CudaDriver:
 
     def download(self, array: np.ndarray, address: int) -> None:
         with self.lock:
-            self._do("cuMemcpyDtoHAsync", array.ctypes.data, address, array.nbytes, self._stream)
+            if array.nbytes > LEAST:
+                self._downloads.fill(array, address)
+                return
+            self.start_download(array, address)
             self.synchronize()
+
+    def start_download(self, pinned: np.ndarray, address: int) -> None:
+        with self.lock:
+            self._do("cuMemcpyDtoHAsync", pinned.ctypes.data, address, pinned.nbytes, self._stream)
 
     def copy(self, target: int, source: int, size: int) -> None:
         with self.lock:

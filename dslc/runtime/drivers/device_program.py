@@ -24,10 +24,12 @@ from ...core.errors import DataError, TargetError
 from ...core.executable import WAITS, Executable, Launch, Operand, Port, unpack_modules
 from ..binding import Shorter, described, fit_input, fit_inputs, padded
 from ..program import check_kept, check_out, written_ports
+from ..spare import Spare
 from ..store import ParameterStore
 from .device import ALIGNMENT, Buffer, Driver, Parameter, PreparedLaunch, packed_tensor_map
 from .device_arrays import DeviceArray, device_array
 from .residence import Block, Placed, Residence
+from .transfers import LEAST, send
 
 HOST_SCALARS = ("seed", "step", "microbatch")  # every call is given these
 SMALL = 64 << 10  # bytes: results up to this size come back in one copy
@@ -97,6 +99,7 @@ class DeviceProgram:
         self._memory = self._block.address
         if executable.constants:
             driver.upload(self._memory, np.frombuffer(executable.constants, np.uint8))
+        self._spare = {p.slot: Spare(p.bytes) for p in self._results}
         self._staging = _Staging(driver, self._layout.fed - self._layout.feed)
         self._returned = driver.staging(self._layout.big - self._layout.small)
         self._store: ParameterStore | None = None
@@ -307,13 +310,18 @@ class DeviceProgram:
         self._residence.bring(self._store, self._places)
 
     def _feed(self, given: Sequence[tuple[Port, Given]], scalars: Mapping[str, int]) -> None:
-        """Scalars and inputs to their buffers. What comes from the host is one copy, where nothing comes from elsewhere in between."""
+        """Scalars and inputs to their buffers. What comes from the host is one copy, where nothing comes from elsewhere in between; large arrays go
+        in chunks, while others are still copied to the staging memory."""
         offsets, start = self._layout.offsets, self._layout.feed
         buffer = self._staging.next()
         stretches: list[list[int]] = []
 
         def put(port: Port, array: np.ndarray) -> None:
             at = offsets[port.slot] - start
+            if port.bytes > LEAST and array.flags.c_contiguous and array.dtype == port.dtype.numpy:
+                place = self._memory + offsets[port.slot]
+                send(array, buffer[at : at + port.bytes], lambda k, part: self._driver.upload(place + k, part))
+                return
             np.copyto(buffer[at : at + port.bytes].view(port.dtype.numpy).reshape(port.shape), array)
             if stretches and _padded(stretches[-1][1]) == at:
                 stretches[-1][1] = at + port.bytes
@@ -340,7 +348,7 @@ class DeviceProgram:
         if self._returned.size:
             self._driver.download(self._returned, self._memory + layout.small)
         for port in self._results:
-            array = out[port.name] if port.name in out else np.empty(port.shape, port.dtype.numpy)
+            array = out[port.name] if port.name in out else self._fresh(port)
             offset = layout.offsets[port.slot]
             if port.bytes > SMALL:
                 self._driver.download(array, self._memory + offset)
@@ -349,6 +357,12 @@ class DeviceProgram:
                 np.copyto(array, self._returned[at : at + port.bytes].view(port.dtype.numpy).reshape(port.shape))
             results[port.name] = array
         return results
+
+    def _fresh(self, port: Port) -> np.ndarray:
+        """An array that nobody else holds."""
+        if port.bytes > SMALL:
+            return np.ndarray(port.shape, port.dtype.numpy, self._spare[port.slot].block())
+        return np.empty(port.shape, port.dtype.numpy)
 
 
 class _Staging:
