@@ -126,6 +126,7 @@ class _Writer:
         self.joined: dict[str, tuple[Unit, Function, list[int]] | None] = {}  # functions of several, by their symbols
         self.guard_count = 0
         self._turns: dict[int, Place] = {}
+        self._written = set(_written(plan.steps))  # slots
 
     # ---- steps
 
@@ -229,7 +230,12 @@ class _Writer:
             self._part(call.kernel, call.kernel.kind, _Part(body, (*operands, *call.results)), scope)
 
     def _part(self, kernel: Kernel, kind: str, part: _Part, scope: _Scope) -> None:
-        self._launch(self._compiled(kernel, kind, part.body, part.aligned), kernel, part, scope)
+        steady = tuple(self._is_steady(place) for place in part.places[: part.inputs])
+        self._launch(self._compiled(kernel, kind, part.body, part.aligned, steady), kernel, part, scope)
+
+    def _is_steady(self, place: Place) -> bool:
+        """Whether no launch of the program writes there."""
+        return place.space == "constant" or (place.space == "slot" and place.index not in self._written)
 
     def _update(self, call: Call, body: Body, operands: Sequence[Place], scope: _Scope) -> None:
         """Groups that do the same at every point run in one launch, the others as maps of their own. Where one reads what another overwrites, all do,
@@ -283,15 +289,15 @@ class _Writer:
             extents.append(Extent(p.name, operands[-1], POINTER * len(members), False))
         self.runs.append(_Run(unit, function, operands, extents, lines_of(kernel), spans_of(kernel.location)))
 
-    def _compiled(self, kernel: Kernel, kind: str, body: Body, aligned: tuple[bool, ...]) -> _Compiled:
-        key = f"{kind} {kernel.schedule} {aligned} {body_key(body)}"
+    def _compiled(self, kernel: Kernel, kind: str, body: Body, aligned: tuple[bool, ...], steady: tuple[bool, ...]) -> _Compiled:
+        key = f"{kind} {kernel.schedule} {aligned} {steady} {body_key(body)}"
         found = self.compiled.get(key)
         if found is None:
             name = f"k{len(self.compiled):02d}_{identifier(kernel.role)}"
             number = kernel_hash(kind, body)
-            which = f"{number} {aligned}"
+            which = f"{number} {aligned} {steady}"
             made = self.instead.of(which, kernel.schedule)
-            generated = made.apply(generate(kind, request_of(body, self.arch, name, aligned, made.schedule)))
+            generated = made.apply(generate(kind, request_of(body, self.arch, name, aligned, made.schedule, steady)))
             flops, moved = work_of(body)
             unit = Unit(name, kind, kernel.role, lines_of(kernel), body, flops, moved, generated.includes)
             unit.first = next((f.symbol for f in generated.functions), "")
@@ -405,6 +411,20 @@ def _beside(steps: Sequence[Step]) -> Iterator[Call]:
         if not (isinstance(step, Call) and step.beside):
             return
         yield step
+
+
+def _written(steps: Sequence[Step]) -> Iterator[int]:
+    """The slots that a plan's steps write."""
+    for step in steps:
+        match step:
+            case Call(results=places):
+                yield from (p.index for p in places if p.space == "slot")
+            case Copy(target=place):
+                yield from [place.index] if place.space == "slot" else []
+            case Loop(steps=inner):
+                yield from _written(inner)
+            case Branch(then=then, otherwise=otherwise):
+                yield from _written((*then, *otherwise))
 
 
 def _is_aligned(place: Place) -> bool:

@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 
+from dslc.core.dtypes import INT32
 from dslc.ir.rows import Unsuited
 from dslc.ir.schedules import Choice, choose
 from dslc.ir.streams import Sink, Stream
-from dslc.ir.trace import Given, Node, survey
+from dslc.ir.trace import Given, Node, Read, survey, symbols_of
 from dslc.ir.types import type_of
 
 from ..pull import chunked, moves_with
@@ -28,7 +29,7 @@ THREADS, WARPS = 256, 8
 MOST_ROWS = 8
 MOST_REGISTERS = 160  # of a thread for what it holds and has on its way
 MOST_SHARED = 48 << 10  # bytes that need no leave of the driver
-LEAST_BYTES = 1 << 18  # that a block reads, where several share a point
+LEAST_BYTES = 1 << 19  # that a block reads, where several share a point: the second launch takes as long as a block takes to read half of it
 
 
 @dataclass(frozen=True)
@@ -247,10 +248,16 @@ class _Kernel(_Meeting):
         w.line(f"const int lane = threadIdx.x % {self.lanes}u;")
         w.line(f"const int group = threadIdx.x / {self.lanes}u;")
         self._place(points, "blockIdx.x" if self.splits == 1 else w.value("task", "int", f"blockIdx.x / {self.splits}u"))
+        ahead = self._known_ahead()
+        low, high = self._range() if ahead else ("", "")
+        if ahead:
+            self._ask(low, high)
+            w.ahead_ends()
         self._own()
         self._declare()
         self._hoist()
-        low, high = self._range()
+        if not ahead:
+            low, high = self._range()
         with w.block(f"for (int first_column = {low}; first_column < {high}; first_column += {self.step})"):
             self._turn()
         self._meet_in_warp()
@@ -296,6 +303,34 @@ class _Kernel(_Meeting):
         begin = w.value("begin", "int", f"{low} + (int)(blockIdx.x % {self.splits}u) * {turns} * {self.step}")
         return begin, w.value("end", "int", f"min({high}, {begin} + {turns} * {self.step})")
 
+    # ---- ahead
+
+    def _known_ahead(self) -> bool:
+        """Reads the numbers that say which part of y is needed, where none of the launches before makes them; whether all of them are there."""
+        w, request = self.w, self.w.request
+        nodes = {n: self.trace.symbols[n] for e in self.s.needs for n in symbols_of(e)}
+        steady = [n for n in nodes.values() if isinstance(n, Read) and request.operand_steady(n.operand) and n.dtype == INT32]
+        if not request.arch.launches_overlap or len(steady) < len(nodes) or any(n.tests or symbols_of(n.address) for n in steady):
+            return False
+        point = self._point(self._dims("0", "0"))
+        for n in steady:
+            self.hoisted[id(n)] = Val(w.value("steady", "int", f"int_steady({w.operand(n.operand).name} + {point.index(n.address)})"), n.dtype)
+        return True
+
+    def _ask(self, low: str, high: str) -> None:
+        """Asks for the rows of y of this thread: they lie in a cache but for the last one, which is on its way there."""
+        w = self.w
+        with w.block(f"for (int first_column = {low}; first_column < {high}; first_column += {self.step})"), w.unrolled("j", self.columns):
+            column, _ = self.column()
+            for _, node, dim, share in self._rows_of_y():
+                reads = [r for r in survey(self.trace, [node]).reads if not r.tests and not symbols_of(r.address)]
+                if not reads:
+                    continue
+                with w.unrolled("f", share.count):
+                    point = self._point(self._dims("0", "0", {self.s.y: column, dim: self._feature(share, dim)[0]}))
+                    for read in reads:
+                        w.prefetch(f"{w.operand(read.operand).name} + {point.index(read.address)}")
+
     # ---- operands
 
     def _own(self) -> None:
@@ -308,11 +343,9 @@ class _Kernel(_Meeting):
 
     def _features(self, target: str, node: Node, dim: int, share: Share, at: dict[int, str]) -> None:
         """Fills an array with this lane's features of one row; behind the last one they are 0."""
-        w, n = self.w, self.sizes[dim]
-        ragged = n % (self.lanes * share.width) != 0
+        w = self.w
         with w.unrolled("f", share.count):
-            place = f"(f * {self.lanes} + lane) * {share.width}"
-            c = w.value("c", "int", f"min({place}, {n - share.width})" if ragged else place)
+            c, inside = self._feature(share, dim)
             known: dict[int, Val] = {}
             base = self._point(self._dims("0", "0", {**at, dim: c}))
             if share.width > 1:
@@ -323,15 +356,18 @@ class _Kernel(_Meeting):
             with w.unrolled("e", share.width):
                 point = self._point(self._dims("0", "0", {**at, dim: f"({c} + e)"}), known)
                 value = self._wide(point, node)
-                inside = f"{place} < {n}"
-                w.line(f"{target}[f * {share.width} + e] = {f'{inside} ? {value} : 0.0f' if ragged else value};")
+                w.line(f"{target}[f * {share.width} + e] = {f'{inside} ? {value} : 0.0f' if inside else value};")
+
+    def _feature(self, share: Share, dim: int) -> tuple[str, str]:
+        """The first feature of this lane's chunk f, and where it may lie behind the last one the test that it does not."""
+        n, place = self.sizes[dim], f"(f * {self.lanes} + lane) * {share.width}"
+        ragged = n % (self.lanes * share.width) != 0
+        return self.w.value("c", "int", f"min({place}, {n - share.width})" if ragged else place), f"{place} < {n}" if ragged else ""
 
     # ---- one turn
 
     def _turn(self) -> None:
-        w = self.w
-        rows_of_y = [(f"y{n}_of_columns", s.y_node, s.terms, self.shares.sources[n]) for n, s in enumerate(self.s.sources)]
-        rows_of_y += [(f"v{k}_of_columns", self._other(k), self._dim(k), share) for k, share in self.shares.products.items()]
+        w, rows_of_y = self.w, self._rows_of_y()
         for name, _, _, share in rows_of_y:
             w.line(f"float {name}[{self.columns}][{share.registers}];")
         with w.unrolled("j", self.columns):
@@ -348,6 +384,11 @@ class _Kernel(_Meeting):
         self._follow()
         for k in self.shares.products:
             w.line(f"add_weighted(o{k}, p{k}, v{k}_of_columns);")
+
+    def _rows_of_y(self) -> list[tuple[str, Node, int, Share]]:
+        """What is loaded of each row of y: the array that takes it, its value, the dim of its features, a lane's share."""
+        found = [(f"y{n}_of_columns", s.y_node, s.terms, self.shares.sources[n]) for n, s in enumerate(self.s.sources)]
+        return found + [(f"v{k}_of_columns", self._other(k), self._dim(k), share) for k, share in self.shares.products.items()]
 
     def _other(self, k: int) -> Node:
         node = self.s.sinks[k].other

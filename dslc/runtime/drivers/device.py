@@ -27,7 +27,7 @@ Parameter = Any  # of a kernel: a ctypes value (c_uint64 a pointer, c_int32 a nu
 @dataclass(frozen=True)
 class Buffer:
     """Memory that a launch may touch, by the name that the kernel has for it; `addresses`: it holds addresses of other buffers; `fresh`: what an
-    earlier run has left there is of no use, each run writes it before it reads it."""
+    earlier run has left there is of no use, each run writes it before it reads it; `steady`: no launch of the program writes it."""
 
     name: str
     address: int
@@ -35,6 +35,7 @@ class Buffer:
     written: bool
     addresses: bool = False
     fresh: bool = False
+    steady: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -209,14 +209,15 @@ class DeviceProgram:
         """All launches with their parameters, for these addresses of parameters and states."""
         slots = {slot: self._memory + offset for slot, offset in self._layout.offsets.items()} | dict(kept)
         self._tables = [np.asarray([self._address(o, slots) for o in table], np.uint64) for table in self.executable.pointers]
+        written = {e.place[:2] for launch in self.executable.launches for e in launch.extents if e.written}
         for at, addresses in zip(self._layout.pointers, self._tables):
             self._driver.upload(self._memory + at, addresses)
-        self._launches = [self._prepared(launch, slots) for launch in self.executable.launches]
+        self._launches = [self._prepared(launch, slots, written) for launch in self.executable.launches]
         for launch in self._launches:
             self._driver.check(launch)
         self._start = self._driver.graph(self._launches)
 
-    def _prepared(self, launch: Launch, slots: Mapping[int, int]) -> PreparedLaunch:
+    def _prepared(self, launch: Launch, slots: Mapping[int, int], written: Container[Operand]) -> PreparedLaunch:
         kernel = self.executable.kernels[launch.kernel]
         label = f"{kernel.name} ({', '.join(kernel.lines)})" if kernel.lines else kernel.name
         if kernel.symbol not in self._functions:
@@ -225,7 +226,8 @@ class DeviceProgram:
         made, waits = {port.slot for port in self._results}, WAITS in self.executable.notes
         buffers = tuple(
             Buffer(e.name, self._address(e.place, slots), e.bytes, e.written, e.place[0] == "pointers",
-                   fresh=e.place[0] == "arena" or (e.place[0] == "slot" and e.place[1] in made))
+                   fresh=e.place[0] == "arena" or (e.place[0] == "slot" and e.place[1] in made),
+                   steady=e.place[0] == "constant" or (e.place[0] == "slot" and e.place[:2] not in written))
             for e in launch.extents
         )  # fmt: skip
         return PreparedLaunch(self._functions[kernel.symbol], launch.grid, launch.block, launch.shared_bytes, parameters, label, buffers, waits)

@@ -14,7 +14,7 @@ from dslc.compiler import compile_anew
 from dslc.core.executable import Executable
 from dslc.runtime.drivers.device_program import DeviceProgram
 from dslc.runtime.drivers.emulated_device import EmulatorDriver
-from dslc.runtime.drivers.emulator import ORDERS
+from dslc.runtime.drivers.emulator import ORDERS, KernelFault
 from dslc.targets import TARGETS
 
 CHECKED = "cuda-emulated:checked"
@@ -104,6 +104,30 @@ def test_rows_of_caches_are_written_by_products(layer: str, batch: int) -> None:
     executable = against_the_reference(model, 1e-5, "decode", steps=4)
     assert not any(k.kind == "copy" for k in executable.kernels)
     assert sum("put" in k.kind.split("+") for k in executable.kernels) == (layer == "grouped")  # of keys, which are turned before
+
+
+ROWS_OF_WEIGHTS = """model M:
+    input   x[1, 64], z[64, 64]
+    w[d, c] = softmax[c](z[d, c])
+    y[r, c] = sum[d](x[r, d] * w[d, c]) + sum[d](x[r, d])
+    output  y
+"""
+
+
+def test_only_what_no_launch_writes_is_loaded_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    executable = against_the_reference(dslc.load(ROWS_OF_WEIGHTS), 2.0**-16)
+    assert "load_steady(" not in executable.source  # the matrix is made by the launch before
+    monkeypatch.setattr(backend._Writer, "_is_steady", lambda self, place: True)
+    with pytest.raises(KernelFault, match="a wait for the launches before, behind an access"):
+        against_the_reference(dslc.load(ROWS_OF_WEIGHTS), 2.0**-16)
+
+
+@pytest.mark.parametrize("rows", [9000, 8192])
+def test_a_matrix_that_registers_cannot_hold_is_loaded_ahead_in_part(rows: int) -> None:
+    body = f"    param w[{rows}, 64] ~ normal()\n    y[r, c] = sum[d](x[r, d] * w[d, c]) + x[r, 0]"
+    executable = against_the_reference(dslc.load(TEXT.format(rows=1, width=rows, body=body)), rows * 2.0**-24)
+    text = executable.source
+    assert text.index("load_steady(") < text.index("prefetch(") < text.index("wait_for_launches_before();\n", text.index("k00"))
 
 
 def test_a_launch_of_several_is_made_apart_where_it_spills(monkeypatch: pytest.MonkeyPatch) -> None:
