@@ -448,6 +448,22 @@ def _guarded(function: Function, expected: Sequence[bool]) -> Function:
     return replace(function, symbol=symbol, parameters=parameters + function.parameters, text=f"    if ({test}) return;\n{function.text}")
 
 
+def _next_turn() -> Unit:
+    """What a program that goes on with its own results does between two runs: `DeviceProgram.again` launches it."""
+    counts = {"turn": "int*", "small": "const int*", "words": "int", "ring": "int*", "counted": "int*", "counts": "int", "found": "const int*",
+              "carried": "int*", "size": "int"}  # fmt: skip
+    text = """    const int now = *turn;
+    for (int k = threadIdx.x; k < words; k += 256) ring[(long long)now * words + k] = small[k];
+    for (int k = threadIdx.x; k < counts; k += 256) counted[k] += 1;
+    for (int k = threadIdx.x; k < size; k += 256) carried[k] = found[k];
+    __syncthreads();
+    if (threadIdx.x == 0) *turn = now + 1;"""
+    parameters = tuple(Parameter(name, kind, "value", 0) for name, kind in counts.items())
+    unit = Unit(executable.NEXT_TURN, "copy", "what is kept of a run, and the inputs of the next one", (), None, 0, 0, ())
+    unit.functions.append(Function(executable.NEXT_TURN, parameters, text, (1, 1, 1), (256, 1, 1), schedule="one block"))
+    return unit
+
+
 def lower_plan(plan: Plan, arch: Arch, instead: Fallbacks | None = None) -> Lowered:
     """The plan's functions and launches. `instead`: what is made instead of kernels that spill. UnsupportedOp, at its line, for what the CUDA targets
     cannot do."""
@@ -455,7 +471,7 @@ def lower_plan(plan: Plan, arch: Arch, instead: Fallbacks | None = None) -> Lowe
     writer.steps(plan.steps, _Scope())
     guards = writer.workspace + _aligned(writer.workspace_bytes)
     launches = tuple(_with_guards(launch, guards) for launch in writer.launches)
-    units = list(writer.units.values())
+    units = [*writer.units.values(), *([_next_turn()] if any(p.name.endswith(executable.BEST) for p in plan.ports) else [])]
     arena = guards + (_aligned(writer.guard_count) if writer.guard_count else 0)
     return Lowered(units, writer.made, tuple(writer.kernels), launches, tuple(writer.maps), tuple(writer.pointers), bytes(writer.constants), arena,
                    printed(plan.name, units, arch))  # fmt: skip

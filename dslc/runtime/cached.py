@@ -98,7 +98,7 @@ class CachedModel:
         best, greatest = self.output.name + BEST, self.output.name + GREATEST
         given = {self.tokens.name: self._token, "position": self._position}
         self._held = [None] * self.batch  # where this fails nobody knows what the caches have seen
-        found = self.step.again(given, turns, carried={self.tokens.name: best}, counted="position")  # type: ignore[attr-defined]
+        found = self.step.again(given, turns, carried=self.tokens.name, found=best, counted="position")  # type: ignore[attr-defined]
         for top in found[greatest]:
             check_finite(top[rows])
         tokens = found[best][:, rows].T.astype(np.int64)

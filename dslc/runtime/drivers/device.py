@@ -102,8 +102,9 @@ class Driver(Protocol):
     def launch(self, launch: PreparedLaunch) -> None:
         """Starts one kernel."""
 
-    def graph(self, launches: Sequence[PreparedLaunch]) -> Callable[[], None]:
-        """A function that starts all launches, in order: as one graph where the device has graphs."""
+    def graph(self, launches: Sequence[PreparedLaunch], whole: bool = False) -> Callable[[], None]:
+        """A function that starts all launches, in order: as graphs where the device has graphs, as one alone if it is to be `whole`, as that of
+        launches that are started many times behind each other, so that nobody waits for the host."""
 
     def mark(self) -> Any:
         """An event behind all work so far."""

@@ -106,6 +106,23 @@ def test_rows_of_caches_are_written_by_products(layer: str, batch: int) -> None:
     assert sum("put" in k.kind.split("+") for k in executable.kernels) == (layer == "grouped")  # of keys, which are turned before
 
 
+def test_runs_that_go_on_with_their_results_are_those_of_single_steps() -> None:
+    model = dslc.load(PACKED + DECODER.format(batch=2, layer=LAYERS["together"]))
+    executable = compile_anew(model, "decode", CHECKED)
+    together, single = (DeviceProgram(executable, EmulatorDriver()) for _ in range(2))
+    for run in (together, single):
+        store = model.params.beside()
+        store.extend(executable.ports)
+        run.bind(store)
+    given = {"tokens": np.array([[3], [30]], np.int32), "position": np.array([0, 0], np.int32)}
+    found = together.again(given, 5, carried="tokens", found="y.best", counted="position")
+    for turn in range(5):
+        one = single(given)
+        assert all(np.array_equal(found[name][turn], one[name]) for name in found)
+        given = {"tokens": one["y.best"][:, None], "position": given["position"] + 1}
+    assert sorted(found) == ["y", "y.best", "y.greatest"]
+
+
 ROWS_OF_WEIGHTS = """model M:
     input   x[1, 64], z[64, 64]
     w[d, c] = softmax[c](z[d, c])
