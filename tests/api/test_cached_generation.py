@@ -127,6 +127,9 @@ def test_a_device_goes_on_by_itself_with_greedy_tokens(monkeypatch: pytest.Monke
         assert sorted(told[0]) == sorted(told[1])  # rows side by side are told in another order
         np.testing.assert_allclose(ahead.logits([[*prompts[0], 5]]), single.logits([[*prompts[0], 5]]), atol=TOLERANCE, rtol=TOLERANCE)
     assert max(turns) > 4
+    turns.clear()
+    assert generate(ahead, [[7, 9, 3, 2]], 5, Sampling(method="greedy")) == generate(single, [[7, 9, 3, 2]], 5, Sampling(method="greedy"))
+    assert turns == [4]  # nobody listens and nothing stops it: all behind the first, which the prompt's fill gives
 
 
 def test_logits_that_are_not_finite_end_a_device_that_goes_on_by_itself() -> None:
