@@ -450,15 +450,16 @@ def _guarded(function: Function, expected: Sequence[bool]) -> Function:
 
 def _next_turn() -> Unit:
     """What a program that goes on with its own results does between two runs: `DeviceProgram.again` launches it."""
-    counts = {"turn": "int*", "small": "const int*", "words": "int", "ring": "int*", "counted": "int*", "counts": "int", "found": "const int*",
-              "carried": "int*", "size": "int"}  # fmt: skip
-    text = """    const int now = *turn;
+    takes = {"turn": "int*", "small": "const int*", "words": "int", "ring": "int*", "counted": "int*", "counts": "int", "found": "const int*",
+             "carried": "int*", "size": "int", "led": "const int*"}  # fmt: skip
+    text = """    const int now = turn[0], leads = turn[1];
+    if (now < leads) found = led + (long long)now * size;
     for (int k = threadIdx.x; k < words; k += 256) ring[(long long)now * words + k] = small[k];
     for (int k = threadIdx.x; k < counts; k += 256) counted[k] += 1;
     for (int k = threadIdx.x; k < size; k += 256) carried[k] = found[k];
     __syncthreads();
-    if (threadIdx.x == 0) *turn = now + 1;"""
-    parameters = tuple(Parameter(name, kind, "value", 0) for name, kind in counts.items())
+    if (threadIdx.x == 0) turn[0] = now + 1;"""
+    parameters = tuple(Parameter(name, kind, "value", 0) for name, kind in takes.items())
     unit = Unit(executable.NEXT_TURN, "copy", "what is kept of a run, and the inputs of the next one", (), None, 0, 0, ())
     unit.functions.append(Function(executable.NEXT_TURN, parameters, text, (1, 1, 1), (256, 1, 1), schedule="one block"))
     return unit

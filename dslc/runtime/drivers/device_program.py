@@ -33,7 +33,6 @@ from .residence import Block, Placed, Residence
 HOST_SCALARS = ("seed", "step", "microbatch")  # every call is given these
 SMALL = 64 << 10  # bytes: results up to this size come back in one copy
 POINTER = 8  # bytes
-FIRST_TURN = np.zeros(1, np.int32)
 Given = np.ndarray | DeviceArray
 
 
@@ -67,11 +66,13 @@ class _Layout:
 @dataclass(frozen=True)
 class _Turns:
     """Runs that follow each other: the inputs and the result that go on, how many runs there is room for, in `memory` the number of the run that is
-    next and behind it the small results of each, and what starts one."""
+    next and how many are led, at `led` their inputs, at `ring` the small results of each; and what starts one."""
 
     names: tuple[str, str, str]
     room: int
     memory: Block
+    led: int
+    ring: int
     start: Callable[[], None]
 
 
@@ -155,9 +156,12 @@ class DeviceProgram:
                 self._start()
                 return self._collect(out or {})
 
-    def again(self, inputs: Mapping[str, Any], turns: int, *, carried: str, found: str, counted: str) -> dict[str, np.ndarray]:
+    def again(
+        self, inputs: Mapping[str, Any], turns: int, *, carried: str, found: str, counted: str, led: Sequence[np.ndarray] = ()
+    ) -> dict[str, np.ndarray]:
         """Runs `turns` times, and the host waits for the last one alone. `carried`: the input that is the result `found` of the run before, in all
-        runs but the first; `counted`: an int32 input that is one more in each run. Gives the small results (of at most `SMALL` bytes), [turns, ...].
+        runs but the first and those after it that `led` has a value for; `counted`: an int32 input that is one more in each run. Gives the small
+        results (of at most `SMALL` bytes), [turns, ...].
 
         Errors as those of a call; DataError where the carried input and its result differ in type or number of elements, and for a program that was
         not made to go on by itself.
@@ -170,12 +174,16 @@ class DeviceProgram:
                 self._turns = self._going_on(names, turns)
             self._bring()
             self._feed(given, dict.fromkeys(HOST_SCALARS, 0))
-            self._driver.upload(self._turns.memory.address, FIRST_TURN)
+            at, numbers = self._turns.memory.address, np.asarray([0, len(led)], np.int32)
+            self._driver.upload(at, numbers)
+            following = np.stack(led) if led else np.empty(0, np.int32)
+            if led:
+                self._driver.upload(at + self._turns.led, following)
             with self._changes():
                 for _ in range(turns):
                     self._turns.start()
                 ring = np.empty((turns, returned), np.uint8)
-                self._driver.download(ring, self._turns.memory.address + ALIGNMENT)
+                self._driver.download(ring, at + self._turns.ring)
         small = {p: layout.offsets[p.slot] - layout.small for p in self._results if p.bytes <= SMALL}
         return {p.name: ring[:, at : at + p.bytes].copy().view(p.dtype.numpy).reshape(turns, *p.shape) for p, at in small.items()}
 
@@ -189,16 +197,18 @@ class DeviceProgram:
             raise DataError("the program was not made to go on with its own results")
         room = 1 << (room - 1).bit_length()
         size = self._layout.big - self._layout.small
-        memory = Block(self._driver, ALIGNMENT + room * size)
-        turn, ring, small = memory.address, memory.address + ALIGNMENT, self._memory + self._layout.small
+        to_ring = ALIGNMENT + _padded(room * carried.bytes)
+        memory = Block(self._driver, to_ring + room * size)
+        turn, led, ring, small = memory.address, memory.address + ALIGNMENT, memory.address + to_ring, self._memory + self._layout.small
         at = {p: self._memory + self._layout.offsets[p.slot] for p in (carried, found, counted)}
-        places = [turn, small, size // 4, ring, at[counted], counted.bytes // 4, at[found], at[carried], carried.bytes // 4]
+        places = [turn, small, size // 4, ring, at[counted], counted.bytes // 4, at[found], at[carried], carried.bytes // 4, led]
         parameters = tuple((ctypes.c_int32 if k in (2, 5, 8) else ctypes.c_uint64)(place) for k, place in enumerate(places))
-        buffers = [Buffer("turn", turn, 4, True), Buffer("small", small, size, False), Buffer("ring", ring, room * size, True)]
+        buffers = [Buffer("turn", turn, 8, True), Buffer("small", small, size, False), Buffer("ring", ring, room * size, True)]
+        buffers.append(Buffer("led", led, room * carried.bytes, False))
         buffers += [Buffer(p.name, at[p], p.bytes, p is not found) for p in at]
         waits = WAITS in self.executable.notes
         launch = PreparedLaunch(self._functions[NEXT_TURN], (1, 1, 1), (256, 1, 1), 0, parameters, NEXT_TURN, tuple(buffers), waits)
-        return _Turns(names, room, memory, self._driver.graph([*self._launches, launch], whole=True))
+        return _Turns(names, room, memory, ALIGNMENT, to_ring, self._driver.graph([*self._launches, launch], whole=True))
 
     @contextlib.contextmanager
     def _changes(self) -> Iterator[None]:

@@ -106,6 +106,7 @@ def test_rows_of_caches_are_written_by_products(layer: str, batch: int) -> None:
     assert sum("put" in k.kind.split("+") for k in executable.kernels) == (layer == "grouped")  # of keys, which are turned before
 
 
+@pytest.mark.slow
 def test_runs_that_go_on_with_their_results_are_those_of_single_steps() -> None:
     model = dslc.load(PACKED + DECODER.format(batch=2, layer=LAYERS["together"]))
     executable = compile_anew(model, "decode", CHECKED)
@@ -115,11 +116,12 @@ def test_runs_that_go_on_with_their_results_are_those_of_single_steps() -> None:
         store.extend(executable.ports)
         run.bind(store)
     given = {"tokens": np.array([[3], [30]], np.int32), "position": np.array([0, 0], np.int32)}
-    found = together.again(given, 5, carried="tokens", found="y.best", counted="position")
+    led = [np.array([[k], [20 + k]], np.int32) for k in (1, 2)]
+    found = together.again(given, 5, carried="tokens", found="y.best", counted="position", led=led)
     for turn in range(5):
         one = single(given)
         assert all(np.array_equal(found[name][turn], one[name]) for name in found)
-        given = {"tokens": one["y.best"][:, None], "position": given["position"] + 1}
+        given = {"tokens": led[turn] if turn < len(led) else one["y.best"][:, None], "position": given["position"] + 1}
     assert sorted(found) == ["y", "y.best", "y.greatest"]
 
 
