@@ -21,6 +21,7 @@ from ..pull import chunked
 from ..stage import Function, FunctionWriter, Generated, Memory, Request
 from ..types import memory_type
 from . import columns, reduce
+from .along import along_function
 from .rows import Layout, RowWriter
 
 
@@ -29,7 +30,8 @@ def generate(request: Request) -> Generated:
     rows = few_rows_of(request.body)
     layout, choice = reduce.layout_of(rows, request)
     if layout.across:
-        return Generated((_across(request, rows, layout),), choice=choice)
+        function = along_function(request, rows, layout, reduce.memory_of, partial(_prepare, rows))
+        return Generated((function or _across(request, rows, layout),), choice=choice)
     width = columns.width_of(request, rows, layout.dim) if layout.dim is not None else 1
     if width == 1:
         raise Unsuited("neighbouring sums that no chunks of a matrix make")

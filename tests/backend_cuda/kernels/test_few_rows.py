@@ -8,6 +8,7 @@ import pytest
 
 import dslc
 from dslc.backend_cuda import backend
+from dslc.backend_cuda.kernels import along
 from dslc.backend_cuda.nvrtc import SlowCode
 from dslc.compiled import load_executable
 from dslc.compiler import compile_anew
@@ -123,6 +124,14 @@ def test_runs_that_go_on_with_their_results_are_those_of_single_steps() -> None:
         assert all(np.array_equal(found[name][turn], one[name]) for name in found)
         given = {"tokens": led[turn] if turn < len(led) else one["y.best"][:, None], "position": given["position"] + 1}
     assert sorted(found) == ["y", "y.best", "y.greatest"]
+
+
+@pytest.mark.parametrize(("factor", "width"), [("rmsnorm(x)[r, d]", 200), ("x[r, d]", 520)])
+def test_warps_go_from_sum_to_sum_of_a_large_matrix(monkeypatch: pytest.MonkeyPatch, factor: str, width: int) -> None:
+    monkeypatch.setattr(along, "SUMS", 0)  # as if it were larger
+    body = f"    param w[5001, {width}] ~ normal()\n    y[r, o] = tanh(sum[d]({factor} * w[o, d])) + x[r, 0]"
+    executable = against_the_reference(dslc.load(TEXT.format(rows=1, width=width, body=body)), 4 * width * 2.0**-24)
+    assert "sums behind each other" in executable.source and "load_steady(" in executable.source
 
 
 ROWS_OF_WEIGHTS = """model M:
