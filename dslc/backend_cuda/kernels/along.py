@@ -1,5 +1,5 @@
-"""Products of few rows with a large matrix that lies along the terms, as a token's logits: warps go from sum to sum, and while they multiply the terms
-of one, those of the next are on their way.
+"""Products of few rows with a large matrix that lies along the terms, as a token's logits: warps go from sum to sum, and while they multiply the
+terms of one, those of the next are on their way.
 """
 
 from __future__ import annotations
