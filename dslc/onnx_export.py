@@ -173,8 +173,7 @@ def _fold(w: Writer, op: ops.Fold, g: str) -> str:
 
 def _sort(w: Writer, op: ops.Sort, x: str) -> tuple[str, str]:
     names = w.fresh(), w.fresh()
-    count = w.sizes([type_of(op.x).shape[op.axis]])
-    w.nodes.append(helper.make_node("TopK", [x, count], names, axis=op.axis, largest=int(op.descending), sorted=1))
+    w.nodes.append(helper.make_node("TopK", [x, w.sizes([op.count])], names, axis=op.axis, largest=int(op.descending), sorted=1))
     return names[0], w.node("Cast", names[1], to=onnx.TensorProto.INT32)
 
 

@@ -236,5 +236,5 @@ def along(eq: Equation, node: s.Call, name: str, env: Env) -> Point:
         x = ops.cast(x, dtypes.INT32)
     if name in ("cumsum", "cumprod"):
         return Point(ops.Cumulative.of(x, kind={"cumsum": "sum", "cumprod": "prod"}[name], axis=axis, reverse=False, exclusive=False), axes)
-    ordered_values, order = ops.Sort.of(x, axis=axis, descending=False)
+    ordered_values, order = ops.sort(x, axis)
     return Point(ordered_values if name == "sort" else order, axes)

@@ -406,7 +406,7 @@ def _along(frame: Any, name: str, arguments: list, keywords: dict, node: s.Call)
         return Tensor({"softmax": ops.Softmax, "log_softmax": ops.LogSoftmax}[name].of(value, axis=axis))
     if name in ("cumsum", "cumprod"):
         return Tensor(ops.Cumulative.of(value, kind={"cumsum": "sum", "cumprod": "prod"}[name], axis=axis, reverse=False, exclusive=False))
-    both = ops.Sort.of(value, axis=axis, descending=False)
+    both = ops.sort(value, axis)
     return Tensor(both[0 if name == "sort" else 1])
 
 
@@ -434,9 +434,8 @@ def _topk(frame: Any, name: str, arguments: list, keywords: dict, node: s.Call) 
     (x,), k = _tensors(name, arguments[:1], node), arguments[1]
     if isinstance(k, bool) or not isinstance(k, int) or x.type.rank == 0 or not 0 < k <= x.type.shape[-1]:
         raise ShapeError(f"topk of {x.type} with k={described(k)}", node.span)
-    axis = x.type.rank - 1
-    values, order = ops.Sort.of(x.value, axis=axis, descending=True)
-    return Results(("values", "indices"), (Tensor(ops.slice_axis(values, axis, 0, k)), Tensor(ops.slice_axis(order, axis, 0, k))), "topk")
+    values, order = ops.sort(x.value, x.type.rank - 1, descending=True, count=k)
+    return Results(("values", "indices"), (Tensor(values), Tensor(order)), "topk")
 
 
 def _fourier(frame: Any, name: str, arguments: list, keywords: dict, node: s.Call) -> Any:

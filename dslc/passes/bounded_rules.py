@@ -289,12 +289,12 @@ def _cumulative(e: Emitter, op: ops.Cumulative, x: Value) -> Made:
 
 def _sort(e: Emitter, op: ops.Sort, x: Value) -> Made:
     """What does not count comes last: NaN does, and the greatest integer, since equal elements keep their order."""
-    axis = x.axes[op.axis]
+    axis, count = x.axes[op.axis], e.attribute(op, "count")
     _plain(e, op, axis, "this orders")
     dtype = x.type.dtype
     last = nan if dtype.is_float else ops.identity("max" if op.descending else "min", dtype)
-    values, order = e.again(op, e.masked(x, [op.axis], last))
-    made = Value(values, tuple(Axis(a.parts) for a in x.axes))
+    values, order = e.again(op, e.masked(x, [op.axis], last), count=e.at([count])[0])
+    made = Value(values, tuple(Axis((count,) if k == op.axis and count != axis.length else a.parts) for k, a in enumerate(x.axes)))
     return [Value(e.masked(made, [op.axis], 0), made.axes, frozenset({op.axis}), OTHERS), Value(order, made.axes)]
 
 
@@ -416,7 +416,7 @@ def _cond(e: Emitter, op: ops.Cond, condition: Value, *xs: Value) -> Made:
 # The attributes that may follow from a length.
 VARYING: dict[type[Op], tuple[str, ...]] = {
     ops.Constant: ("value",), ops.Iota: ("shape",), ops.Random: ("shape",), ops.View: ("offsets", "shape"), ops.Reshape: ("shape",),
-    ops.Scatter: ("sizes",), ops.Conv: ("size",), ops.Scan: ("trip",),
+    ops.Scatter: ("sizes",), ops.Sort: ("count",), ops.Conv: ("size",), ops.Scan: ("trip",),
 }  # fmt: skip
 RULES: dict[type[Op], Callable[..., Any]] = {
     ops.Constant: _constant, ops.Iota: _iota, ops.Random: _random, ops.View: _view, ops.Reshape: _reshape, ops.Concat: _concat,

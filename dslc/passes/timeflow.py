@@ -14,6 +14,9 @@ from dslc.ir.op import Op
 from dslc.ir.types import spans_of, type_of
 
 STATIC_LIMIT = 1 << 25  # elements of a mask that is evaluated to see what it leaves
+# Scores that masks set so low get no weight in a softmax, as -inf does: exp(HIDDEN * LEAST_SCALE - x) is 0 in float32 for a row's greatest x >= -200.
+# Masks of -1e4, -1e9 or the type's least number are as usual as those of -inf.
+HIDDEN, LEAST_SCALE = -1e4, 1 / 32
 
 
 class Flow:
@@ -154,7 +157,8 @@ class Masks:
         return int(open_.max()) + 1 if open_.size else 0
 
     def sure(self, value: ir.Value, i: int, j: int, constant: float) -> np.ndarray | None:
-        """bool [size of axis i, size of axis j]: where the value is the constant at all other axes."""
+        """bool [size of axis i, size of axis j]: where the value is the constant at all other axes; for -inf, where it is `HIDDEN` or less."""
+        constant = HIDDEN if constant == -np.inf else constant
         key = (value, i, j, constant)
         if key not in self._known:
             self._known[key] = self._found(value, i, j, constant)
@@ -167,7 +171,7 @@ class Masks:
             return None
         if isinstance(op, ops.Constant) and op.uniform is not None:
             shape = op.type.shape
-            return np.full((shape[i], shape[j]), op.uniform == constant)
+            return np.full((shape[i], shape[j]), _is(op.uniform, constant))
         rule = _RULES.get(type(op))
         found = rule(self, op, i, j, constant) if rule else None
         return found if found is not None else self._evaluated(value, i, j, constant)
@@ -176,7 +180,7 @@ class Masks:
         array = self._array(value)
         if array is None:
             return None
-        moved = np.moveaxis(array == constant, (i, j), (0, 1))
+        moved = np.moveaxis(_is(array, constant), (i, j), (0, 1))
         return moved.reshape(*moved.shape[:2], -1).all(axis=2)
 
     def _array(self, value: ir.Value) -> np.ndarray | None:
@@ -192,16 +196,24 @@ class Masks:
                         self._arrays[value] = np.asarray(op.reference(*parts)).astype(type_of(value).dtype.numpy)
         return self._arrays[value]
 
-    def scales(self, value: ir.Value) -> bool:
-        """Whether the value is known, positive and finite everywhere: -inf times it, or divided by it, is -inf."""
+    def scales(self, value: ir.Value, over: bool = False) -> bool:
+        """Whether the value is known, positive and finite everywhere, and of a factor (`over`: of a divisor) that what is hidden stays it."""
+
+        def keeps(x: Any) -> Any:
+            return (x > 0) & (x <= 1 / LEAST_SCALE) if over else (x >= LEAST_SCALE) & (x < np.inf)
+
         owner = value.owner
         op = None if isinstance(owner, ir.Block) else owner.opview
         if isinstance(op, ops.Constant) and op.uniform is not None:
-            return 0 < op.uniform < np.inf
+            return bool(keeps(op.uniform))
         if isinstance(op, (ops.Reshape, ops.View)) and (isinstance(op, ops.Reshape) or op.inside):
-            return self.scales(op.operands[0])
+            return self.scales(op.operands[0], over)
         array = self._array(value)
-        return array is not None and bool(((array > 0) & (array < np.inf)).all())
+        return array is not None and bool(keeps(array).all())
+
+
+def _is(x: Any, constant: float) -> Any:
+    return x <= HIDDEN if constant == HIDDEN else x == constant
 
 
 def _either(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
@@ -230,19 +242,19 @@ def _absorbing(value: bool) -> Any:
 
 
 def _sum(masks: Masks, op: Op, i: int, j: int, constant: float) -> np.ndarray | None:
-    """Zeros add up to zero; -inf stays, of a difference on its left."""
+    """Zeros add up to zero; what is hidden stays it, of a difference on its left."""
     a, b = (masks.sure(v, i, j, constant) for v in op.operands)
-    return _both(a, b) if constant == 0 else _either(a, b if isinstance(op, ops.Add) else None) if constant == -np.inf else None
+    return _both(a, b) if constant == 0 else _either(a, b if isinstance(op, ops.Add) else None) if constant == HIDDEN else None
 
 
 def _product(masks: Masks, op: Op, i: int, j: int, constant: float) -> np.ndarray | None:
-    """Zero stays whatever the other (finite) factor is, of a quotient above; -inf where the other one is known to be positive."""
+    """Zero stays whatever the other (finite) factor is, of a quotient above; what is hidden where the other one is known not to bring it near."""
     a, b = op.operands
     if constant == 0:
         return _either(masks.sure(a, i, j, 0.0), masks.sure(b, i, j, 0.0) if isinstance(op, ops.Mul) else None)
-    if constant != -np.inf:
+    if constant != HIDDEN:
         return None
-    kept = masks.sure(a, i, j, constant) if masks.scales(b) else None
+    kept = masks.sure(a, i, j, constant) if masks.scales(b, over=isinstance(op, ops.Div)) else None
     return _either(kept, masks.sure(b, i, j, constant) if isinstance(op, ops.Mul) and masks.scales(a) else None)
 
 
@@ -268,8 +280,8 @@ def _not(masks: Masks, op: Op, i: int, j: int, constant: float) -> np.ndarray | 
 
 
 def _softmax(masks: Masks, op: Op, i: int, j: int, constant: float) -> np.ndarray | None:
-    zero = 0.0 if isinstance(op, ops.Softmax) else -np.inf
-    return masks.sure(op.operands[0], i, j, -np.inf) if constant == zero and op.axis == j else None
+    zero = 0.0 if isinstance(op, ops.Softmax) else HIDDEN
+    return masks.sure(op.operands[0], i, j, HIDDEN) if constant == zero and op.axis == j else None
 
 
 def _view(masks: Masks, op: Op, i: int, j: int, constant: float) -> np.ndarray | None:
@@ -298,7 +310,7 @@ def _contract(masks: Masks, op: Op, i: int, j: int, constant: float) -> np.ndarr
 
 _RULES: dict[type[Op], Any] = {
     ops.Select: _select, ops.Mul: _product, ops.Div: _product, ops.And: _absorbing(False), ops.Or: _absorbing(True), ops.Add: _sum, ops.Sub: _sum,
-    ops.Exp: _carried(0.0, -np.inf), ops.Sigmoid: _carried(0.0, -np.inf),
+    ops.Exp: _carried(0.0, HIDDEN), ops.Sigmoid: _carried(0.0, HIDDEN),
     ops.Not: _not, ops.Cast: _same, ops.StopGradient: _same, ops.Max: _same, ops.Min: _same, ops.Sqrt: _carried(0.0, 0.0),
     ops.Abs: _carried(0.0, 0.0),
     ops.Tanh: _carried(0.0, 0.0), ops.Neg: _carried(0.0, 0.0), ops.Softmax: _softmax, ops.LogSoftmax: _softmax, ops.View: _view, ops.Reshape: _view,

@@ -262,13 +262,13 @@ def test_routing_by_sort_gather_scatter(passes):
     """Each token goes to the expert of its greatest gate: tokens are sorted by gate, worked on in that order and scattered back."""
 
     def build(x, gates):
-        _, order = ops.Sort.of(gates, axis=0, descending=True)
+        _, order = ops.sort(gates, 0, descending=True)
         kept = ops.slice_axis(order, 0, 0, 4)
         taken = ops.Gather.of(x, kept, batch=0, outside=0.0)
         weight = ops.Sigmoid.of(ops.Gather.of(gates, kept, batch=0, outside=0.0))
         worked = ops.Mul.of(ops.Tanh.of(taken), ops.broadcast(weight, type_of(taken).shape, [0]))
         back = ops.Scatter.of(worked, kept, kind="sum", batch=0, sizes=(6,))
-        ranked, _ = ops.Sort.of(gates, axis=0, descending=False)
+        ranked, _ = ops.sort(gates, 0)
         return add(mean(ops.Mul.of(back, x)), mean(ops.Mul.of(ranked, ops.constant(np.arange(6.0), dtypes.FLOAT64))))
 
     def expected(x, gates):

@@ -59,6 +59,8 @@ CAUSAL = {
     total[b, t, c, d] = cumsum[t](kv[b, t, c, d])
     y[b, t, d] = sum[c](x[b, t, c] * total[b, t, c, d])
     x = y""",
+    "finite mask": ATTEND.format(score=f"where(j <= i and j > i - 4, {DOT}, -1e9) / sqrt(8)"),
+    "finite mask added": ATTEND.format(score=f"{DOT} + (1 - where(j <= i, 1, 0)) * -10000"),
     "cumulative": "    x[b, t, d] = cumsum[t](x[b, t, d])\n    x[b, t, d] = cumprod[t](1 + 0.1 * x[b, t, d])",
     "rnn": "    x = rnn(x, 8)",
     "lstm": "    repeat 2:\n        x = lstm(x, 8)",
@@ -78,6 +80,9 @@ CAUSAL = {
 }  # fmt: skip
 
 AHEAD = {
+    "mask that is not low enough": (ATTEND.format(score=f"where(j <= i, {DOT}, -100)"), "a sum over time", "M.dsl:9"),
+    "mask scaled away": (ATTEND.format(score=f"where(j <= i, {DOT}, -10000) * 0.001"), "a sum over time", "M.dsl:9"),
+    "mask divided away": (ATTEND.format(score=f"where(j <= i, {DOT}, -10000) / 1000"), "a sum over time", "M.dsl:9"),
     "attention without a mask": ("    x = x + self_attention(x, 2)", "a sum over time", "attention.dsl"),
     "mean": ("    y[b, d] = mean[t](x[b, t, d])\n    z[b, t, d] = x[b, t, d] + y[b, d]\n    x = z", "every position", "M.dsl:7"),
     "next token": ("    y[b, t < time, d] = x[b, t+1, d]\n    x[b, t, d] = x[b, t, d] * y[b, t, d]", "1 positions ahead", "M.dsl:7"),

@@ -33,7 +33,7 @@ class Lines:
         axes: list[Expr] = [*index.delinearize(Dim(0), before), Dim(1), *index.delinearize(Dim(2), behind)]
         places = tuple(self.trace.tidy(e) for e in axes)
         self.nodes: list[Node] = [self.trace.at(v, places) for v in self.op.operands]
-        self.address = self.trace.tidy(index.linearize(places, shape))
+        self.address = self.trace.tidy(index.linearize(places, type_of(self.op.results[0]).shape))
         self.integer = index_type(*(t.size for t in (*request.operands, *request.results)))
 
     @property

@@ -1,10 +1,13 @@
 """Sort kernels: a bitonic network on pairs (key, place), all of which differ, so that the order is stable.
 
 A key is a 64-bit integer in the order of the values; NaN has the largest. A block sorts a short line in shared memory; long lines lie in the
-workspace, where every step of the network is a launch over all of them. Values are read again at the sorted places.
+workspace, where every step of the network is a launch over all of them. Where few of a long line are wanted, blocks sort pieces of it in shared
+memory, and of the first of every piece pieces are made again, until there is one. Values are read again at the sorted places.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from dslc.core.dtypes import FLOAT64, INT32, INT64
 from dslc.ir.types import TensorType
@@ -16,7 +19,7 @@ from .lines import Lines
 
 SHARED = 2048  # places of a line that a block sorts in its shared memory, 12 bytes each
 THREADS = 256
-LAST = "0x7fffffffffffffffLL"
+LAST, NOWHERE = "0x7fffffffffffffffLL", "0x7fffffff"
 
 
 def generate(request: Request) -> Generated:
@@ -24,12 +27,20 @@ def generate(request: Request) -> Generated:
     lines = Lines(request, "nn.sort")
     if request.results[0].size == 0:
         return Generated(())
-    size = 1 << (lines.length - 1).bit_length() if lines.length > 1 else 1
+    size = _power(lines.length)
     if size <= SHARED:
         return Generated((_in_shared_memory(lines, size),))
+    if 2 * lines.op.count <= SHARED:
+        rounds = _Rounds(lines)
+        return Generated(rounds.functions(), rounds.bytes)
     pairs = _Pairs(lines, size)
     steps = [(run, reach) for run in _doubling(2, size) for reach in reversed(list(_doubling(1, run // 2)))]
     return Generated([pairs.fill(), *(pairs.step(*s) for s in steps), pairs.write()], pairs.bytes)
+
+
+def _power(n: int) -> int:
+    """The least power of two that is not less."""
+    return 1 << (n - 1).bit_length() if n > 1 else 1
 
 
 def _doubling(low: int, high: int) -> list[int]:
@@ -62,25 +73,41 @@ def _results(lines: Lines, w: FunctionWriter, place: tuple[str, str], at: str, c
 
 def _in_shared_memory(lines: Lines, size: int) -> Function:
     w = FunctionWriter(lines.request)
-    w.line(f"__shared__ long long keys[{size}];")
-    w.line(f"__shared__ int places[{size}];")
     w.line(f"const {lines.integer} line = blockIdx.x;")
     place = lines.place(w, "line")
-    threads = max(32, min(THREADS, size // 2))
-    with w.block(f"for (int i = threadIdx.x; i < {size}; i += {threads})"):
+
+    def read() -> None:
         w.line("places[i] = i;")
-        w.line(f"keys[i] = {LAST};")
         with w.block(f"if (i < {lines.length})"):
             _key(lines, w, lines.point(w, place, "i"), "keys[i]")
+
+    threads = _sorted_by_a_block(w, size, read)
+    _write_sorted(lines, w, place, threads)
+    return w.function((lines.count,), (threads,), schedule=f"a block a line of {lines.length}, in shared memory")
+
+
+def _sorted_by_a_block(w: FunctionWriter, size: int, read: Callable[[], None]) -> int:
+    """Writes the sort of `keys` and `places` in shared memory, a power of two of them; `read` writes what sets those at i, where there is something.
+    The number of threads."""
+    w.line(f"__shared__ long long keys[{size}];")
+    w.line(f"__shared__ int places[{size}];")
+    threads = max(32, min(THREADS, size // 2))
+    with w.block(f"for (int i = threadIdx.x; i < {size}; i += {threads})"):
+        w.line(f"keys[i] = {LAST};")
+        w.line(f"places[i] = {NOWHERE};")
+        read()
     w.line("__syncthreads();")
     with w.block(f"for (int run = 2; run <= {size}; run *= 2)"), w.block("for (int reach = run / 2; reach > 0; reach /= 2)"):
         with w.block(f"for (int p = threadIdx.x; p < {size // 2}; p += {threads})"):
             _exchange(w, "keys", "places")
         w.line("__syncthreads();")
-    with w.block(f"for (int i = threadIdx.x; i < {lines.length}; i += {threads})"):
+    return threads
+
+
+def _write_sorted(lines: Lines, w: FunctionWriter, place: tuple[str, str], threads: int) -> None:
+    with w.block(f"for (int i = threadIdx.x; i < {lines.op.count}; i += {threads})"):
         w.line("const int came = places[i];")
         _results(lines, w, place, "i", "came")
-    return w.function((lines.count,), (threads,), schedule=f"a block a line of {lines.length}, in shared memory")
 
 
 def _exchange(w: FunctionWriter, keys: str, places: str) -> None:
@@ -95,6 +122,59 @@ def _exchange(w: FunctionWriter, keys: str, places: str) -> None:
         w.line(f"{keys}[high] = a;")
         w.line(f"{places}[low] = at_b;")
         w.line(f"{places}[high] = at_a;")
+
+
+class _Rounds:
+    """The first few of lines that are longer than a block sorts: in a round each block sorts a piece of a line and keeps its first few pairs, in the
+    workspace, in two halves by turns."""
+
+    def __init__(self, lines: Lines) -> None:
+        self.lines, self.count = lines, lines.op.count
+        self.lengths = [lines.length]  # of a line in each round
+        while self.lengths[-1] > SHARED:
+            self.lengths.append(-(-self.lengths[-1] // SHARED) * self.count)
+        self.total = -(-lines.count * self.lengths[1] // 2) * 2  # pairs of a half: keys lie at multiples of 8 bytes
+        self.bytes = 2 * self.total * 12
+
+    def functions(self) -> list[Function]:
+        return [self._round(k) for k in range(len(self.lengths))]
+
+    def _half(self, w: FunctionWriter, k: int) -> tuple[str, str]:
+        """(keys, places) of what round k writes."""
+        first = k % 2 * self.total * 12
+        keys = w.workspace(f"keys{k % 2}", first, TensorType(INT64, (self.total,)))
+        return keys.name, w.workspace(f"places{k % 2}", first + self.total * 8, TensorType(INT32, (self.total,))).name
+
+    def _round(self, k: int) -> Function:
+        lines, length, last = self.lines, self.lengths[k], k == len(self.lengths) - 1
+        w = FunctionWriter(lines.request, "" if last else f"_round{k}")
+        pieces = -(-length // SHARED)
+        before = self._half(w, k - 1) if k else None
+        w.line(f"const {lines.integer} line = blockIdx.x / {pieces}u;")
+        w.line(f"const int first = blockIdx.x % {pieces}u * {SHARED};")
+        place = lines.place(w, "line")
+
+        def read() -> None:
+            with w.block(f"if (first + i < {length})"):
+                if before is None:
+                    w.line("places[i] = first + i;")
+                    _key(lines, w, lines.point(w, place, "(first + i)"), "keys[i]")
+                else:
+                    w.line(f"const long long at = (long long)line * {length} + first + i;")
+                    w.line(f"keys[i] = {before[0]}[at];")
+                    w.line(f"places[i] = {before[1]}[at];")
+
+        threads = _sorted_by_a_block(w, _power(min(length, SHARED)), read)
+        if last:
+            _write_sorted(lines, w, place, threads)
+        else:
+            keys, places = self._half(w, k)
+            with w.block(f"for (int i = threadIdx.x; i < {self.count}; i += {threads})"):
+                w.line(f"const long long at = (long long)blockIdx.x * {self.count} + i;")
+                w.line(f"{keys}[at] = keys[i];")
+                w.line(f"{places}[at] = places[i];")
+        words = f"a block each {SHARED} of a line's {length}, in shared memory, the first {self.count} of each are kept"
+        return w.function((lines.count * pieces,), (threads,), schedule=words)
 
 
 class _Pairs:
@@ -141,9 +221,10 @@ class _Pairs:
         lines, w = self.lines, FunctionWriter(self.lines.request, "_write")
         _, places = self._buffers(w)
         w.line(f"const long long p = (long long)blockIdx.x * {THREADS} + threadIdx.x;")
-        w.line(f"if (p >= {lines.count * lines.length}LL) return;")
-        w.line(f"const {lines.integer} line = p / {lines.length};")
-        w.line(f"const int i = p % {lines.length};")
+        count = lines.op.count
+        w.line(f"if (p >= {lines.count * count}LL) return;")
+        w.line(f"const {lines.integer} line = p / {count};")
+        w.line(f"const int i = p % {count};")
         w.line(f"const int came = {places}[(long long)line * {self.size} + i];")
         _results(lines, w, lines.place(w, "line"), "i", "came")
-        return w.function((-(-lines.count * lines.length // THREADS),), (THREADS,), schedule="values at the sorted places")
+        return w.function((-(-lines.count * count // THREADS),), (THREADS,), schedule="values at the sorted places")

@@ -372,9 +372,9 @@ def cumulative(x: Value, kind: str, axis: int, *, reverse: bool = False, exclusi
     return Value(ops.Cumulative.of(x.value, kind=kind, axis=axis, reverse=reverse, exclusive=exclusive), x.elem)
 
 
-def sort(x: Value, axis: int, *, descending: bool) -> tuple[Value, Value]:
-    """(values, int32 order)"""
-    ordered, order = ops.Sort.of(x.value, axis=axis, descending=descending)
+def sort(x: Value, axis: int, *, descending: bool, count: int | None = None) -> tuple[Value, Value]:
+    """(values, int32 order), all or the first `count`."""
+    ordered, order = ops.sort(x.value, axis, descending=descending, count=count)
     return Value(ordered, x.elem), Value(order, types.INT32)
 
 

@@ -30,7 +30,7 @@ from .elementwise import (
     Xor,
     cast,
 )  # fmt: skip
-from .indexing import Gather, Put, Scatter, Sort, as_int32
+from .indexing import Gather, Put, Scatter, Sort, as_int32, sort
 from .movement import (
     Concat,
     Fold,

@@ -198,28 +198,32 @@ class Put(Op, name="put"):
 
 
 class Sort(Op, name="sort"):
-    """(values, int32 order) along `axis`, ascending or `descending`, stable: equal elements keep their order; NaN comes last"""
+    """the first `count` (values, int32 order) along `axis`, ascending or `descending`, stable: equal elements keep their order; NaN comes last"""
 
     x: Operand
     ordered: Result
     order: Result
     axis: Int
     descending: Flag
+    count: Int
     structure = "whole"
 
     @classmethod
     def infer(cls, operands: Sequence[TensorType], **attributes: Any) -> list[TensorType]:
-        x = operands[0]
-        if not 0 <= attributes["axis"] < x.rank or x.dtype.is_bool:
-            raise ShapeError(f"sort of {x} along axis {attributes['axis']}")
-        return [x, x.with_dtype(dtypes.INT32)]
+        x, axis, count = operands[0], attributes["axis"], attributes["count"]
+        if not 0 <= axis < x.rank or x.dtype.is_bool:
+            raise ShapeError(f"sort of {x} along axis {axis}")
+        if not 0 <= count <= x.shape[axis]:
+            raise ShapeError(f"the first {count} of a sort of {x} along axis {axis}")
+        made = TensorType(x.dtype, (*x.shape[:axis], count, *x.shape[axis + 1 :]))
+        return [made, made.with_dtype(dtypes.INT32)]
 
     def reference(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         axis = self.axis
         key = x
         if self.descending:  # a stable descending order: sort the negated key (integers: complemented, which cannot overflow)
             key = -x if x.dtype.kind == "f" else ~x
-        order = np.argsort(key, axis=axis, kind="stable")
+        order = np.take(np.argsort(key, axis=axis, kind="stable"), range(self.count), axis)
         return np.take_along_axis(x, order, axis), order.astype(np.int32)
 
     def gradient(self, g: ir.Value | None, *rest: ir.Value | None) -> list:
@@ -234,3 +238,8 @@ class Sort(Op, name="sort"):
         g, order = transpose(g, to_last), transpose(self.results[1], to_last)
         moved = Scatter.of(g, order, kind="sum", batch=rank - 1, sizes=[type_of(self.x).shape[axis]])
         return [transpose(moved, back)]
+
+
+def sort(x: ir.Value, axis: int, *, descending: bool = False, count: int | None = None) -> list[ir.Value]:
+    """`Sort`; of all elements where no `count` is given."""
+    return Sort.of(x, axis=axis, descending=descending, count=type_of(x).shape[axis] if count is None else count)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from dslc.core.dtypes import BFLOAT16, FLOAT32, FLOAT64, INT8, INT32, INT64
-from dslc.ir.ops import FFT, Abs, Add, Cumulative, Div, Mul, Neg, Put, Scatter, Sort, Sqrt, Sub, broadcast, full
+from dslc.ir import ops
+from dslc.ir.ops import FFT, Abs, Add, Cumulative, Div, Mul, Neg, Put, Scatter, Sqrt, Sub, broadcast, full
 from dslc.ir.types import type_of
 
 from .harness import Case, cached, check
@@ -26,8 +27,8 @@ def running(kind, axis, reverse=False, exclusive=False):
     return lambda x: Cumulative.of(x, kind=kind, axis=axis, reverse=reverse, exclusive=exclusive)
 
 
-def sort(axis, descending):
-    return lambda x: Sort.of(x, axis=axis, descending=descending)
+def sort(axis, descending, count=None):
+    return lambda x: ops.sort(x, axis, descending=descending, count=count)
 
 
 def fourier(axis, inverse=False):
@@ -77,6 +78,20 @@ CASES = [
     Case("sort_int8", "sort", [(INT8, (3, 50))], sort(1, True)),
     Case("sort_int64", "sort", [(INT64, (3, 50))], sort(1, True)),
     Case("sort_float64", "sort", [(FLOAT64, (3, 50))], sort(1, False)),
+    Case("first_few", "sort", [(F, (3, 1500))], sort(1, True, 5)),
+    Case("first_few_of_columns", "sort", [(BFLOAT16, (900, 3))], sort(0, False, 130)),
+    Case("first_few_each_better", "sort", [np.arange(1400, dtype=np.float32).reshape(2, 700)], sort(1, True, 3)),
+    Case("first_few_equal", "sort", [np.random.default_rng(4).integers(0, 3, (2, 900)).astype(np.int64)], sort(1, True, 150)),
+    Case("first_few_odd", "sort", [np.tile(ODD, (1, 60))], sort(1, True, 150)),
+    Case("first_few_missing", "sort", [np.full((1, 600), np.nan)], sort(1, True, 4)),
+    Case("first_missing", "sort", [np.where(np.arange(40) == 33, 1, np.nan).astype(np.float32)[None]], sort(1, True, 4)),
+    Case("first_greatest", "sort", [np.full((2, 50), np.iinfo(np.int32).max, np.int32)], sort(1, False, 3)),
+    Case("first_two", "sort", [(F, (64, 37))], sort(1, True, 2)),
+    Case("first_one_of_few", "sort", [(INT8, (3, 5))], sort(1, True, 1)),
+    Case("first_columns", "sort", [(F, (70, 19))], sort(0, False, 3)),
+    Case("first_half", "sort", [(F, (5, 37))], sort(1, False, 18)),
+    Case("first_of_none", "sort", [(F, (5, 37))], sort(1, False, 0)),
+    Case("first_few_between", "sort", [(F, (3, 600))], lambda x: (lambda y: [Neg.of(y[0]), y[1]])(sort(1, True, 7)(Mul.of(x, x)))),
     Case("sort_one", "sort", [(F, (3, 1))], sort(1, False)),
     Case("sort_between", "sort", [(F, (3, 9))], lambda x: (lambda y: [Neg.of(y[0]), y[1]])(sort(1, False)(Mul.of(x, x)))),
     *(Case(f"fft_{n}", "fft", [(F, (3, n)), (F, (3, n))], fourier(1, n % 2 == 0), 3e-6 * n**0.5)

@@ -169,8 +169,8 @@ def _top_k(call: Call, x: Value, k: Value | None = None) -> tuple[Value, Value]:
     axis = axis_of(call.integer("axis", -1), x.rank)
     if not 0 <= count <= x.shape[axis]:
         raise call.misfit(f"k is {count}, axis {axis} of {x} has {x.shape[axis]}")
-    values, order = sort(x, axis, descending=bool(call.integer("largest", 1)))
-    return slice_axis(values, axis, 0, count), cast(slice_axis(order, axis, 0, count), types.INT64)
+    values, order = sort(x, axis, descending=bool(call.integer("largest", 1)), count=count)
+    return values, cast(order, types.INT64)
 
 
 def _running(call: Call, x: Value, axis: Value, kind: str) -> Value:
