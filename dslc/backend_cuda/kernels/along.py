@@ -29,12 +29,14 @@ ON_THE_WAY = 48 << 10  # bytes that a multiprocessor must wait for at once to ha
 
 @dataclass(frozen=True)
 class _Walk:
-    """`matrix`: reads that move with the sum, `own`: those that do not; `turns` chunks of each are a lane's, of `chunks`."""
+    """`matrix`: reads that move with the sum, `own`: those that do not; `turns` chunks of each are a lane's, of `chunks`. `order`: of the dims that
+    number sums, those last along which the largest matrix does not move, so that neighbouring warps share what it gives them."""
 
     matrix: list[Read]
     own: list[Read]
     width: int
     chunks: int
+    order: list[int]
 
     @property
     def turns(self) -> int:
@@ -58,8 +60,13 @@ def _walk_of(request: Request, rows: Rows, layout: Layout) -> _Walk | None:
     if any(r.tests or symbols_of(r.address) or not in_chunks(rows, request, r, last, layout.width) for r in reads):
         return None
     matrix = [r for r in reads if min(under[id(r)]) < rows.kept]
-    walk = _Walk(matrix, [r for r in reads if r not in matrix], layout.width, prod(rows.nest.sizes[rows.kept :]) // layout.width)
-    if not matrix or any(r.dtype.bytes * layout.width != CHUNK for r in matrix) or walk.turns * 4 * len(matrix) > MOST_ON_THE_WAY:
+    if not matrix:
+        return None
+    sizes = [t.size for t in request.operands]
+    largest = max(matrix, key=lambda r: sizes[r.operand] if r.operand < len(sizes) else 0)
+    order = sorted(range(rows.kept), key=lambda d: d not in under[id(largest)])
+    walk = _Walk(matrix, [r for r in reads if r not in matrix], layout.width, prod(rows.nest.sizes[rows.kept :]) // layout.width, order)
+    if any(r.dtype.bytes * layout.width != CHUNK for r in matrix) or walk.turns * 4 * len(matrix) > MOST_ON_THE_WAY:
         return None
     sums = prod(rows.nest.sizes[: rows.kept])
     return walk if sums >= SUMS * WARPS * walk.blocks(request.arch.sms) * request.arch.sms else None
@@ -114,7 +121,9 @@ class _Writer:
         return w.function((arch.sms * per_sm,), (WARPS * WARP,), blocks_per_sm=per_sm, schedule=words)
 
     def _point(self, row: str, place: Sequence[str] | None = None, known: dict[int, Val] | None = None, found: Sequence[Val] = ()) -> Point:
-        dims = delinearized(self.w, row, self.kept, stem="i")
+        order = self.walk.order
+        found_dims = dict(zip(order, delinearized(self.w, row, [self.kept[d] for d in order], stem="i")))
+        dims = [found_dims[d] for d in range(len(order))]
         more = place if place is not None else ["0"] * len(self.reduced)
         return Point(self.w, self.rows.trace, self.memory, [*dims, *more], lambda node: found[node.key], known, self.integer)
 

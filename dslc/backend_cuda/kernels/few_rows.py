@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from dslc.ir import index
 from dslc.ir.few_rows import FewRows, Stage, few_rows_of
 from dslc.ir.index import Expr
 from dslc.ir.rows import Unsuited
@@ -30,7 +31,8 @@ def generate(request: Request) -> Generated:
     rows = few_rows_of(request.body)
     layout, choice = reduce.layout_of(rows, request)
     if layout.across:
-        function = along_function(request, rows, layout, reduce.memory_of, partial(_prepare, rows))
+        alike = not any(index.dims_of(e) for at in rows.needed for place in at for e in place)  # all blocks need the same rows of the factors
+        function = along_function(request, rows, layout, reduce.memory_of, partial(_prepare, rows)) if alike else None
         return Generated((function or _across(request, rows, layout),), choice=choice)
     width = columns.width_of(request, rows, layout.dim) if layout.dim is not None else 1
     if width == 1:

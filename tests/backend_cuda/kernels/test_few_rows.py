@@ -126,12 +126,19 @@ def test_runs_that_go_on_with_their_results_are_those_of_single_steps() -> None:
     assert sorted(found) == ["y", "y.best", "y.greatest"]
 
 
-@pytest.mark.parametrize(("factor", "width"), [("rmsnorm(x)[r, d]", 200), ("x[r, d]", 520)])
-def test_warps_go_from_sum_to_sum_of_a_large_matrix(monkeypatch: pytest.MonkeyPatch, factor: str, width: int) -> None:
+@pytest.mark.parametrize(("factor", "rows", "width"), [("rmsnorm(x)[r, d]", 1, 200), ("x[r, d]", 1, 520), ("x[r, d]", 3, 200)])
+def test_warps_go_from_sum_to_sum_of_a_large_matrix(monkeypatch: pytest.MonkeyPatch, factor: str, rows: int, width: int) -> None:
     monkeypatch.setattr(along, "SUMS", 0)  # as if it were larger
     body = f"    param w[5001, {width}] ~ normal()\n    y[r, o] = tanh(sum[d]({factor} * w[o, d])) + x[r, 0]"
-    executable = against_the_reference(dslc.load(TEXT.format(rows=1, width=width, body=body)), 4 * width * 2.0**-24)
+    executable = against_the_reference(dslc.load(TEXT.format(rows=rows, width=width, body=body)), 4 * width * 2.0**-24)
     assert "sums behind each other" in executable.source and "load_steady(" in executable.source
+
+
+def test_blocks_that_need_different_rows_do_not_go_from_sum_to_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(along, "SUMS", 0)
+    body = "    param w[3501, 200] ~ normal()\n    y[r, o] = sum[d](rmsnorm(x)[r, d] * w[o, d])"
+    executable = against_the_reference(dslc.load(TEXT.format(rows=2, width=200, body=body)), 4 * 200 * 2.0**-24)
+    assert len(executable.launches) == 1
 
 
 ROWS_OF_WEIGHTS = """model M:
