@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 from dslc.core.dtypes import INT32
@@ -25,19 +25,25 @@ from ..stage import Function, Generated, Request
 from .attention_folds import Folds
 from .map import delinearized, load_chunk
 
-THREADS, WARPS = 256, 8
+WARP = 32
+THREADS = 256, 512  # of a block: where it shares a multiprocessor, and where it has one of its own
 MOST_ROWS = 8
-MOST_REGISTERS = 160  # of a thread for what it holds and has on its way
+MOST_REGISTERS = 160, 104  # of a thread for what it holds and has on its way, for each number of threads
 MOST_SHARED = 48 << 10  # bytes that need no leave of the driver
 LEAST_BYTES = 1 << 19  # that a block reads, where several share a point: the second launch takes as long as a block takes to read half of it
 
 
 @dataclass(frozen=True)
 class RowsSchedule:
-    """`columns` rows of y that a group takes at once; `splits` blocks share those of one point."""
+    """`columns` rows of y that a group takes at once; `splits` blocks of so many threads share those of one point."""
 
     columns: int
     splits: int
+    threads: int = THREADS[0]
+
+    @property
+    def warps(self) -> int:
+        return self.threads // WARP
 
 
 @dataclass(frozen=True)
@@ -98,11 +104,11 @@ def generate(request: Request) -> Generated:
     if any(not type_of(v).dtype.is_float or type_of(v).dtype.bits > 32 for v in values):
         raise Unsuited("not of float32")
     shares = Shares.of(request, stream)
-    fitting = [n for n in (4, 2, 1) if shares.registers(rows, n) <= MOST_REGISTERS]
+    fitting = [n for n in (4, 2, 1) if shares.registers(rows, n) <= MOST_REGISTERS[0]]
     record = Record.of(stream)
-    if not fitting or record.floats * WARPS * 4 > MOST_SHARED:
+    if not fitting or record.floats * THREADS[0] // WARP * 4 > MOST_SHARED:
         raise Unsuited("the folds of a row do not fit")
-    schedule, choice = _schedule(request, stream, fitting)
+    schedule, choice = _schedule(request, stream, shares, record, fitting)
     return _generated(request, stream, shares, record, schedule, choice)
 
 
@@ -111,22 +117,25 @@ def _generated(request: Request, stream: Stream, shares: Shares, record: Record,
     first = _Kernel(request, stream, shares, record, schedule).function()
     functions: list[Function] = [first]
     if schedule.splits > 1:
-        functions.append(_Meeting(request, stream, record, 1, "_meet").function(schedule.splits))
-    workspace = points * schedule.splits * WARPS * record.floats * 4 if schedule.splits > 1 else 0
+        functions.append(_Meeting(request, stream, record, replace(schedule, columns=1), "_meet").function())
+    workspace = points * schedule.splits * schedule.warps * record.floats * 4 if schedule.splits > 1 else 0
     return Generated(tuple(functions), workspace, includes=("stream.cuh", "stream_rows.cuh"), choice=choice)
 
 
-def _schedule(request: Request, stream: Stream, fitting: Sequence[int]) -> tuple[RowsSchedule, Choice]:
-    """So many blocks a point as keep the processors busy, each with enough to read."""
+def _schedule(request: Request, stream: Stream, shares: Shares, record: Record, fitting: Sequence[int]) -> tuple[RowsSchedule, Choice]:
+    """So many blocks a point as keep the processors busy, each with enough to read; more threads where fewer blocks than processors have enough."""
     points = prod(stream.sizes[: stream.x])
     streamed = {(r.operand, dim): r.dtype.bytes * stream.sizes[dim] for node, dim in _streamed(stream) for r in survey(stream.trace, [node]).reads}
     most = max(1, sum(streamed.values()) * stream.sizes[stream.y] // LEAST_BYTES)
     splits = min(max(1, request.arch.sms // points), most, 64)
-    best = RowsSchedule(fitting[0], splits)
+    few, many = THREADS
+    step, registers = many // shares.lanes * fitting[0], shares.registers(stream.sizes[stream.x], fitting[0])
+    alone = points * splits <= request.arch.sms and stream.sizes[stream.y] >= step and registers <= MOST_REGISTERS[1]
+    best = RowsSchedule(fitting[0], splits, many if alone and record.floats * many // WARP * 4 <= MOST_SHARED else few)
 
     def space() -> list[RowsSchedule]:
         counts = sorted({n for n in (1, splits // 2, splits, 2 * splits) if 0 < n <= 64}, key=lambda n: abs(n - splits))
-        return [RowsSchedule(columns, n) for n in counts for columns in fitting]
+        return [RowsSchedule(columns, n, best.threads if columns == fitting[0] else few) for n in counts for columns in fitting]
 
     return choose(request.schedule, lambda: best, space, lambda s: s.columns)
 
@@ -161,18 +170,18 @@ class Record:
 class _Meeting(Folds):
     """Writes how the folds of several warps meet, and what the kernel's results are made of them."""
 
-    def __init__(self, request: Request, stream: Stream, record: Record, columns: int, suffix: str) -> None:
-        super().__init__(request, stream, stream.sizes[stream.x], columns, suffix)
-        self.record = record
+    def __init__(self, request: Request, stream: Stream, record: Record, schedule: RowsSchedule, suffix: str) -> None:
+        super().__init__(request, stream, stream.sizes[stream.x], schedule.columns, suffix)
+        self.record, self.schedule, self.threads = record, schedule, schedule.threads
 
-    def function(self, splits: int) -> Function:
+    def function(self) -> Function:
         """The second launch: a block a point of the batch."""
-        w, parts = self.w, splits * WARPS
+        w, parts = self.w, self.schedule.splits * self.schedule.warps
         points = self.sizes[: self.s.x]
         self._place(points, "blockIdx.x")
         w.line(f"const float* parts = {w.workspace_of('folds', 0, 'float')} + blockIdx.x * {parts * self.record.floats}ull;")
         self._results(parts)
-        return w.function((prod(points),), (THREADS,), schedule=f"the folds of {parts} warps of each of {prod(points)} points meet")
+        return w.function((prod(points),), (self.threads,), schedule=f"the folds of {parts} warps of each of {prod(points)} points meet")
 
     def _place(self, points: Sequence[int], task: str) -> None:
         place = delinearized(self.w, task, points, stem="i")
@@ -182,7 +191,7 @@ class _Meeting(Folds):
         """All results from `count` records at `parts`."""
         for number, (node, address, home) in enumerate(self.s.results):
             width = self.record.features[home]
-            with self.w.block(f"for (int p = threadIdx.x; p < {self.rows * width}; p += {THREADS})"):
+            with self.w.block(f"for (int p = threadIdx.x; p < {self.rows * width}; p += {self.threads})"):
                 row = "0" if self.rows == 1 else self.w.value("row", "int", f"p / {width}u" if width > 1 else "p")
                 feature = "0" if width == 1 else "p" if self.rows == 1 else self.w.value("c", "int", f"p % {width}u")
                 self._result(number, node, address, home, row, feature, count)
@@ -238,12 +247,12 @@ class _Kernel(_Meeting):
     """Writes the function that streams."""
 
     def __init__(self, request: Request, stream: Stream, shares: Shares, record: Record, schedule: RowsSchedule) -> None:
-        super().__init__(request, stream, record, schedule.columns, "")
+        super().__init__(request, stream, record, schedule, "")
         self.shares, self.splits = shares, schedule.splits
-        self.lanes, self.groups = shares.lanes, THREADS // shares.lanes
+        self.lanes, self.groups = shares.lanes, schedule.threads // shares.lanes
         self.step = self.groups * self.columns
 
-    def function(self) -> Function:  # type: ignore[override]
+    def function(self) -> Function:
         w, points = self.w, self.sizes[: self.s.x]
         w.line(f"const int lane = threadIdx.x % {self.lanes}u;")
         w.line(f"const int group = threadIdx.x / {self.lanes}u;")
@@ -263,7 +272,7 @@ class _Kernel(_Meeting):
         self._meet_in_warp()
         self._leave()
         words = f"{self.lanes} lanes a row of y, {self.columns} rows at once, {self.splits} blocks a point"
-        return w.function((prod(points) * self.splits,), (THREADS,), schedule=words)
+        return w.function((prod(points) * self.splits,), (self.threads,), schedule=words)
 
     # ---- places
 
@@ -438,10 +447,12 @@ class _Kernel(_Meeting):
         """A warp's folds as a record: in shared memory, where those of the block meet, or in the workspace."""
         w = self.w
         if self.splits == 1:
-            w.line(f"__shared__ float parts[{WARPS * self.record.floats}];")
+            w.line(f"__shared__ float parts[{self.schedule.warps * self.record.floats}];")
             w.line(f"float* record = parts + threadIdx.x / 32 * {self.record.floats};")
         else:
-            w.line(f"float* record = {w.workspace_of('folds', 0, 'float')} + (blockIdx.x * {WARPS}ull + threadIdx.x / 32) * {self.record.floats};")
+            w.line(
+                f"float* record = {w.workspace_of('folds', 0, 'float')} + (blockIdx.x * {self.schedule.warps}ull + threadIdx.x / 32) * {self.record.floats};"
+            )
         with w.block(f"if (threadIdx.x % 32 < {self.lanes})"), w.unrolled("i", self.rows):
             for k, sink in enumerate(self.s.sinks):
                 if sink.features is None:
@@ -454,4 +465,4 @@ class _Kernel(_Meeting):
                     w.line(f"{test}record[{self._at(k, self.row(), c if n > 1 else '0')}] = o{k}[i][f * {share.width} + e];")
         if self.splits == 1:
             w.line("__syncthreads();")
-            self._results(WARPS)
+            self._results(self.schedule.warps)
