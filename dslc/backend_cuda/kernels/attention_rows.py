@@ -450,9 +450,8 @@ class _Kernel(_Meeting):
             w.line(f"__shared__ float parts[{self.schedule.warps * self.record.floats}];")
             w.line(f"float* record = parts + threadIdx.x / 32 * {self.record.floats};")
         else:
-            w.line(
-                f"float* record = {w.workspace_of('folds', 0, 'float')} + (blockIdx.x * {self.schedule.warps}ull + threadIdx.x / 32) * {self.record.floats};"
-            )
+            folds, warp = w.workspace_of("folds", 0, "float"), f"(blockIdx.x * {self.schedule.warps}ull + threadIdx.x / 32)"
+            w.line(f"float* record = {folds} + {warp} * {self.record.floats};")
         with w.block(f"if (threadIdx.x % 32 < {self.lanes})"), w.unrolled("i", self.rows):
             for k, sink in enumerate(self.s.sinks):
                 if sink.features is None:
