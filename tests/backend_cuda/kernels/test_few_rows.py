@@ -8,8 +8,10 @@ import pytest
 
 import dslc
 from dslc.backend_cuda import backend
+from dslc.backend_cuda.beside import joins
 from dslc.backend_cuda.kernels import along
 from dslc.backend_cuda.nvrtc import SlowCode
+from dslc.backend_cuda.stage import Function
 from dslc.compiled import load_executable
 from dslc.compiler import compile_anew
 from dslc.core.executable import Executable
@@ -105,6 +107,25 @@ def test_rows_of_caches_are_written_by_products(layer: str, batch: int) -> None:
     executable = against_the_reference(model, 1e-5, "decode", steps=4)
     assert not any(k.kind == "copy" for k in executable.kernels)
     assert sum("put" in k.kind.split("+") for k in executable.kernels) == (layer == "grouped")  # of keys, which are turned before
+
+
+@pytest.mark.slow
+def test_a_function_of_fewer_threads_runs_beside_one_of_more() -> None:
+    text = PACKED + DECODER.format(batch=1, layer=LAYERS["together"]).replace("time=8", "time=512")
+    text = text.replace("embedding(tokens, 40, 64)", "embedding(tokens, 40, 64) + positions(time, 64)")
+    executable = against_the_reference(dslc.load(text), 1e-5, "decode", steps=3)
+    assert any("attention" in k.kind and "map" in k.kind for k in executable.kernels)
+    assert "if (threadIdx.x >= 256u) return;" in executable.source
+
+
+@pytest.mark.parametrize(
+    ("text", "ahead", "shares"), [("    y[0] = 1;", "", True), ("    __syncthreads();", "", False), ("    y[0] = 1;", "    prefetch(x);", False)]
+)
+def test_which_functions_share_a_launch(text: str, ahead: str, shares: bool) -> None:
+    more = Function("more", (), "    __syncthreads();", (3, 1, 1), (512, 1, 1))
+    fewer = Function("fewer", (), text, (2, 1, 1), (256, 1, 1), ahead=ahead)
+    assert joins(more, fewer) == joins(fewer, more) == shares
+    assert joins(fewer, fewer)
 
 
 @pytest.mark.slow
