@@ -245,14 +245,22 @@ def _most_held(request: Request, blocks: int, threads: int) -> int:
 
 
 def _meet(w: FunctionWriter, kind: str, name: str, width: int, lanes: int, warps: int) -> str:
-    """The sums of threads with the same columns: within a warp by shuffles, from each warp in shared memory, where they are behind a barrier."""
-    with w.unrolled("j", width):
-        offset = lanes
-        while offset < 32:
-            w.line(f"{name}[j] = {name}[j] + __shfl_xor_sync(0xffffffffu, {name}[j], {offset});")
-            offset *= 2
+    """The sums of threads with the same columns: within a warp by shuffles, from each warp in shared memory, where they are behind a barrier. Two threads
+    that meet share out their columns as long as they have several: half the shuffles, and the same bits."""
+    offset, left, places = lanes, width, []
+    while offset < 32:
+        if left > 1:
+            left //= 2
+            upper = w.value("upper", "bool", f"threadIdx.x / {offset}u % 2u")
+            places.append(f"{upper} * {left}")
+            with w.unrolled("j", left):
+                w.line(f"const {kind} own = {upper} ? {name}[j + {left}] : {name}[j], theirs = {upper} ? {name}[j] : {name}[j + {left}];")
+                w.line(f"{name}[j] = own + __shfl_xor_sync(0xffffffffu, theirs, {offset});")
+        else:
+            w.line(f"{name}[0] = {name}[0] + __shfl_xor_sync(0xffffffffu, {name}[0], {offset});")
+        offset *= 2
     meeting = w.fresh("meeting")
     w.line(f"__shared__ {kind} {meeting}[{warps * lanes * width}];")
-    with w.block(f"if (threadIdx.x % 32 < {lanes})"), w.unrolled("j", width):
-        w.line(f"{meeting}[threadIdx.x / 32 * {lanes * width} + lane * {width} + j] = {name}[j];")
+    with w.block(f"if (threadIdx.x % 32 < {lanes * width // left})"), w.unrolled("j", left):
+        w.line(f"{meeting}[{' + '.join([f'threadIdx.x / 32 * {lanes * width} + lane * {width}', *places, 'j'])}] = {name}[j];")
     return meeting
