@@ -245,8 +245,8 @@ def _most_held(request: Request, blocks: int, threads: int) -> int:
 
 
 def _meet(w: FunctionWriter, kind: str, name: str, width: int, lanes: int, warps: int) -> str:
-    """The sums of threads with the same columns: within a warp by shuffles, from each warp in shared memory, where they are behind a barrier. Two threads
-    that meet share out their columns as long as they have several: half the shuffles, and the same bits."""
+    """The sums of threads with the same columns: within a warp by shuffles, from each warp in shared memory, where they are behind a barrier. Two
+    threads that meet share out their columns as long as they have several: half the shuffles, and the same bits."""
     offset, left, places = lanes, width, []
     while offset < 32:
         if left > 1:
