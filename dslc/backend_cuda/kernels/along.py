@@ -24,7 +24,7 @@ WARPS = 8  # of a block
 SUMS = 8  # of a warp: fewer are not worth staying for
 MOST_ON_THE_WAY = 32  # registers of a thread for the next sum's terms
 MOST_OWN = 32  # registers of a thread for what all sums are multiplied with
-ON_THE_WAY = 48 << 10  # bytes that a multiprocessor must wait for at once to have all that memory gives
+ON_THE_WAY = 72 << 10  # bytes that a multiprocessor must wait for at once to have all that memory gives
 
 
 @dataclass(frozen=True)
