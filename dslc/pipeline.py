@@ -31,9 +31,10 @@ def pipeline(
     recipe = RECIPES[program]
     passes: list[Pass] = [Prune(recipe.roles), Simplify(), Hoist()]
     if target.lowered:
+        from .passes.hidden import Hidden
         from .passes.split_scores import SplitScores
 
-        passes.append(SplitScores())
+        passes += [Hidden(), Simplify(), SplitScores()]
     if target.lowered and not recipe.decodes:  # a decoder knows convolutions of single steps
         from .passes.spaced import Spaced
 

@@ -6,7 +6,7 @@ loads it before a loop over the points and presets it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from dslc.core.dtypes import BOOL, FLOAT32, INT32, INT64
 from dslc.ir import index
@@ -21,7 +21,7 @@ from .types import computed_type
 
 class Point:
     """One point. `dims[k]` is the text of dim k's index; `memory(k)` gives operand k; `given` answers for `Given` nodes; `known` are node values
-    that are already in the text, by id."""
+    that are already in the text, by id; of the tests `passed` the text has asked."""
 
     def __init__(
         self,
@@ -32,9 +32,10 @@ class Point:
         given: Callable[[Given], Val] | None = None,
         known: Mapping[int, Val] | None = None,
         integer: str = "int",
+        passed: Collection[Test] = (),
     ) -> None:
         self.writer, self.trace, self.memory, self.dims, self.given, self.index_type = writer, trace, memory, list(dims), given, integer
-        self.s = Arithmetic(writer)
+        self.s, self.passed = Arithmetic(writer), passed
         self._values: dict[int, Val] = dict(known or {})
         self._parts: dict[Expr, str] = {}
         self._tests: dict[Test, str] = {}
@@ -64,8 +65,8 @@ class Point:
             case Guard(value=value):
                 if any(self.trace.never(t) for t in node.tests):
                     return self.s.const(node.outside, node.dtype)
-                inside = self.value(value)
-                return self.s.select(Val(self.all_of(node.tests), BOOL), inside, self.s.const(node.outside, node.dtype))
+                inside, asked = self.value(value), self.open(node.tests)
+                return self.s.select(Val(self.all_of(asked), BOOL), inside, self.s.const(node.outside, node.dtype)) if asked else inside
             case Join():
                 found = self.value(node.branches[-1][1])
                 for tests, branch in reversed(node.branches[:-1]):
@@ -92,9 +93,9 @@ class Point:
         element = f"decode({memory.name}[{self.index(node.address)}])"
         if node.dtype.bits == 4:
             element = f"wrap_int4({element})"  # only four bits of the byte are said to hold the value
-        if node.tests:
+        if tests := self.open(node.tests):
             zero = self.s.const(0, node.dtype).text
-            element = f"{self.all_of(node.tests)} ? {element} : {zero}"
+            element = f"{self.all_of(tests)} ? {element} : {zero}"
         return Val(self.writer.value("x", computed_type(node.dtype), element), node.dtype)
 
     # ---- index arithmetic
@@ -159,6 +160,10 @@ class Point:
         dtype = INT64 if wide else INT32
         text = self.index(e)
         return Val(text if text.isidentifier() or text.isdigit() else self.writer.value("n", computed_type(dtype), text), dtype)
+
+    def open(self, tests: Sequence[Test]) -> list[Test]:
+        """Those that the text has not asked yet."""
+        return [t for t in tests if t not in self.passed]
 
     def all_of(self, tests: Sequence[Test]) -> str:
         """The conjunction of tests, as text of a bool."""

@@ -273,6 +273,10 @@ def place_rows(w: FunctionWriter, writer: RowWriter, chunks: int = 1) -> tuple[i
         found = [*outer[:-1], w.value("row", integer, f"number * {layout.width}") if layout.width > 1 else "number"]
         blocks = prod(kept[d] for d in order[:-1]) * of_dim
     writer.row_dims = [found[order.index(d)] for d in range(len(kept))]
+    for d, n in writer.phases().items():
+        each = kept[d] // n
+        if d != dim and each > 1:
+            writer.row_dims[d] = w.value("i", "int", f"{writer.row_dims[d]} % {each}u * {n} + {writer.row_dims[d]} / {each}u")
     return blocks * chunks, live
 
 

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from math import prod
 
 from dslc.core.dtypes import BOOL, INT32
-from dslc.ir.index import Expr
+from dslc.ir import index
+from dslc.ir.index import Expr, Mod
 from dslc.ir.ops.reduction import KINDS, identity
 from dslc.ir.rows import Fold, Rows
-from dslc.ir.trace import Apply, Given, Node, Product, Read, children, dims_under, invariant, survey, symbols_of
+from dslc.ir.trace import Apply, Given, Guard, Node, Product, Read, Test, children, dims_under, invariant, survey, symbols_of
 
 from ..arch import Arch
-from ..pull import Point, chunked, moves_with
+from ..pull import Point, chunked, moves_with, steady
 from ..scalars import Arithmetic, Val
 from ..stage import FunctionWriter, Memory, Request
 from ..types import computed_type, memory_type
@@ -118,6 +119,7 @@ class RowWriter:
         self.p = 0  # the pass in work
         self.batch: list[tuple[str, Node, Expr, int]] = []  # outputs of the first pass: array, node, address, number
         self.live = ""
+        self.passed: list[Test] = []  # tests that the text in work has asked
         self.shared_bytes = 0
 
     def early(self, outputs: Sequence[tuple[Node, Expr, int]], live: str) -> None:
@@ -136,7 +138,7 @@ class RowWriter:
         dims = [*self.row_dims, *(place if place is not None else ["0"] * len(self.reduced))]
         if each and self.columns > 1:
             dims[self.along] = f"({dims[self.along]} + j)"
-        return Point(self.w, self.rows.trace, self.memory, dims, self.given, known, self.integer)
+        return Point(self.w, self.rows.trace, self.memory, dims, self.given, known, self.integer, self.passed)
 
     @contextmanager
     def each(self) -> Iterator[None]:
@@ -341,8 +343,42 @@ class RowWriter:
             place = delinearized(w, "c", [*self.reduced[:-1], self.reduced[-1] // width] if self.reduced else [], width, "r")
         else:
             place = delinearized(w, "c", self.reduced, stem="r")
-        known = dict(known)
-        base = self.point(place, dict(known))
+        tests = self.passed_over(p)
+        with w.block(f"if ({self.point(place).all_of(tests)})") if tests else nullcontext():
+            self.passed = tests
+            self._inside(p, place, self.point(place, dict(known)), states, dict(known), keep)
+            self.passed = []
+
+    def passed_over(self, p: int) -> list[Test]:
+        """Tests that few points pass, without which a point adds nothing to the folds of a level, alike for all that a thread takes at once: the taps
+        of a window that steps over a place."""
+        level = self.rows.folds[p] if p < len(self.rows.folds) else []
+        if not level or self.batch or self.layout.turns or any(f.place is not None or not isinstance(f.node, (Guard, Read)) for f in level):
+            return []
+        s, common = Arithmetic(self.w), dict.fromkeys(level[0].node.tests)  # type: ignore[attr-defined]
+        for f in level:
+            outside = f.node.outside if isinstance(f.node, Guard) else 0
+            if s.const(outside, f.parts[0]).text != start_of(s, f)[0].text:
+                return []
+            common = {t: None for t in common if t in f.node.tests}  # type: ignore[attr-defined]
+        width = max(self.columns, self.layout.width)
+        return [t for t in common if 2 * t.size <= self._values_of(t.expr) and (width == 1 or steady(self.rows.trace, t.expr, self.along, width))]
+
+    def _values_of(self, e: Expr) -> int:
+        low, high = index.bounds(e, self.sizes, (0, 0))
+        return high - low + 1
+
+    def phases(self) -> dict[int, int]:
+        """Kept dims of which every n-th place passes the same tests, and n: neighbouring threads take those."""
+        found: dict[int, int] = {}
+        for t in self.passed_over(0):
+            if isinstance(t.expr, Mod):
+                dims = [d for d in index.dims_of(t.expr) if d < self.rows.kept and self.sizes[d] % t.expr.divisor == 0]
+                found |= dict.fromkeys(dims, t.expr.divisor)
+        return found
+
+    def _inside(self, p: int, place: list[str], base: Point, states: list[State], known: dict[int, Val], keep: Sequence[Node]) -> None:
+        w, width = self.w, self.layout.width
         earlier = {id(n) for n in keep if p > self._first_pass(n)}
         kept = {id(n) for n in keep}
         reach = self._reach(p, earlier).values() if width > 1 else ()
