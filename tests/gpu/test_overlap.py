@@ -102,6 +102,41 @@ def test_programs_give_the_same_bits_one_launch_after_the_other(monkeypatch):
         np.testing.assert_array_equal(value, found[1][1][path], err_msg=path)
 
 
+DECODER = """model Decoder:
+    dims    batch=1, time=512
+    input   tokens[batch, time]: int32
+    table = use embedding(40000, 256)
+    x = table(tokens) + positions(time, 256)
+    repeat 3:
+        x = x + self_attention(layernorm(x), 4, causal=true)
+        x = x + mlp(layernorm(x), 1024)
+    logits[b, t, v] = sum[d](layernorm(x)[b, t, d] * table.table[v, d])
+    output  logits
+"""
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_decoder_gives_the_same_bits_one_launch_after_the_other(monkeypatch, precision):
+    """Matrices and numbers are loaded before the launches before have ended; the device goes on by itself with its tokens."""
+    pytest.importorskip("torch_mlir")
+    import dslc
+    from dslc.compiled import decoder_of
+    from dslc.runtime.generation import generate
+    from dslc.runtime.sampling import Sampling
+
+    driver, found = cuda_driver(), []
+    model = dslc.load(DECODER, precision=precision)
+    for overlap in (True, False):
+        monkeypatch.setattr(driver, "_overlap", overlap and driver._overlap)
+        decoder = decoder_of(model, "cuda")
+        tokens = generate(decoder, [[7, 19, 3]], 60, Sampling("greedy"))[0]
+        found.append((tokens, decoder.logits([[7, 19, 3, *tokens]]).tobytes()))
+    assert found[0] == found[1]
+    if precision == "float32":
+        assert found[0][0] == generate(decoder_of(model, "cpu"), [[7, 19, 3]], 60, Sampling("greedy"))[0]
+
+
 def _begins_and_ends(driver) -> list[list[int]]:
     """Of launches behind each other, by the GPU's clock."""
     function = STAMPED.functions(driver)["stamped"]

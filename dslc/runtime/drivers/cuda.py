@@ -256,13 +256,14 @@ class CudaDriver:
         config.sharedMemBytes, config.hStream, config.attrs, config.numAttrs = p.shared_bytes, self._stream, [attribute], 1
         self._do("cuLaunchKernelEx", config, p.handle, ctypes.addressof(p.pointers), 0, doing=p.label)
 
-    def graph(self, launches: Sequence[PreparedLaunch]) -> Callable[[], None]:
+    def graph(self, launches: Sequence[PreparedLaunch], whole: bool = False) -> Callable[[], None]:
         packed = [_Packed.of(launch) for launch in launches]
         if self._sync or not packed:
             return lambda: self._start_all(packed)
         functions = tuple(launch.function for launch in launches)
         with self.lock:
-            graphs = [_Graph(self, self._instantiated(packed[first:last]), functions) for first, last in pieces(len(packed))]
+            parts = [(0, len(packed))] if whole else pieces(len(packed))
+            graphs = [_Graph(self, self._instantiated(packed[first:last]), functions) for first, last in parts]
         return lambda: self._start_graphs(graphs)
 
     def _instantiated(self, packed: Sequence[_Packed]) -> Any:

@@ -188,7 +188,7 @@ class PycudaDriver:
             if self._sync:
                 self._stream.synchronize()
 
-    def graph(self, launches: Sequence[PreparedLaunch]) -> Callable[[], None]:
+    def graph(self, launches: Sequence[PreparedLaunch], whole: bool = False) -> Callable[[], None]:
         packed = [(launch, packed_parameters(launch.parameters)) for launch in launches]
 
         def start() -> None:
