@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from dslc.core.dtypes import DType
 from dslc.ir.contractions import COLUMNS, ROWS, Contraction
@@ -33,7 +34,7 @@ class Epilogue:
         sizes = self.contraction.sizes
         return index_type(sizes[0] * sizes[1] * sizes[2], *(t.size for t in (*self.request.operands, *self.request.results)))
 
-    @property
+    @cached_property
     def moved(self) -> int:
         """Bytes that are read and written for each result; what several results share is not counted."""
         trace, roots = self.contraction.trace, [node for node, _ in self.contraction.results]
