@@ -248,7 +248,7 @@ model M:
 
 
 def test_a_picture_is_cast_once():
-    """With its channels last, and four of them: the product and the gradient of its filters read the same copy."""
+    """With its channels last, eight of a pair of columns: the product and the gradient of its filters read the same copy."""
     model = dslc.load("""
 model M:
     input   x[32, 3, 64, 64]
@@ -260,7 +260,7 @@ train:
     elaborated = lower(model, "step", target_of("cuda:sm_90a"))
     with elaborated.context:
         kernels = [op for op in program_of(elaborated.module).entry_block.operations if isinstance(op, ops.Kernel)]
-        assert sum("32x64x64x4xbf16" in str(r.type) for k in kernels for r in k.results) == 1
+        assert sum("32x64x32x8xbf16" in str(r.type) for k in kernels for r in k.results) == 1
 
 
 def test_who_sorts_a_narrow_value_sorts_what_others_read():

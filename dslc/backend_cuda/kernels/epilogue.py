@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,6 +19,7 @@ from ..types import computed_type
 from .map import load_chunk
 
 THREADS = 256
+MOST_ALONE = 8  # parts of a sum that one thread adds: each is waited for
 
 
 @dataclass(frozen=True)
@@ -118,23 +120,49 @@ class Epilogue:
         """The function that adds the splits' sums in their order, and makes the results."""
         w = FunctionWriter(self.request, "_sum")
         batch, rows, columns = self.contraction.sizes[:3]
-        width = min(self.width(), self.partial_width())
+        width, lanes = min(self.width(), self.partial_width()), lanes_of(splits)
         total = batch * rows * columns // width
-        integer, wide = self.integer, computed_type(self.wide)
+        integer = self.integer
         block = "blockIdx.x" if integer == "int" else f"({integer})blockIdx.x"
-        w.line(f"const {integer} p = {block} * {THREADS} + threadIdx.x;")
-        w.line(f"if (p >= {total}) return;")
+        w.line(f"const {integer} p = {f'({block} * {THREADS} + threadIdx.x) / {lanes}' if lanes > 1 else f'{block} * {THREADS} + threadIdx.x'};")
         w.line(f"const int column = p % {columns // width}u * {width};")
         w.line(f"const int row = p / {columns // width}u % {rows}u;")
         w.line(f"const int batch = p / {columns // width * rows}u;")
         source = w.workspace("partial", 0, self.partial(splits)).name
+        with self.sum_of_parts(w, width, lanes, [f"p < {total}"], "0", str(splits)):
+            place = f"part * ({integer}){batch * rows * columns} + p * {width}"
+            w.line(f"load<{width}>({source} + {place}, more);" if width > 1 else f"more[0] = {source}[{place}];")
+        self.write(w, ["batch", "row", "column", "0"], width, "sums")
+        return w.function((-(-total * lanes // THREADS),), (THREADS,), schedule=f"sums of {splits} splits of the terms, added in order")
+
+    @contextmanager
+    def sum_of_parts(self, w: FunctionWriter, width: int, lanes: int, tests: Sequence[str], first: str, end: str) -> Iterator[None]:
+        """`sums` of the parts `first` up to `end`, each loaded to `more` by what is written within; `lanes` neighbouring threads each add every so
+        many, and then each other's. One of them comes back, where the tests hold."""
+        wide = computed_type(self.wide)
+        if lanes == 1 and tests:
+            w.line(f"if (!({' && '.join(tests)})) return;")
+        if lanes > 1:
+            w.line(f"const int lane = threadIdx.x % {lanes};")
+            w.line(f"const bool inside = {' && '.join(tests) or 'true'};")
         w.line(f"{wide} sums[{width}] = {{}};")
         w.line("#pragma unroll 4")
-        with w.block(f"for (int split = 0; split < {splits}; ++split)"):
+        with w.block(
+            f"for (int part = {f'{first} + lane' if lanes > 1 else first}, end = {end}; {'inside && ' * (lanes > 1)}part < end; part += {lanes})"
+        ):
             w.line(f"{wide} more[{width}];")
-            place = f"split * ({integer}){batch * rows * columns} + p * {width}"
-            w.line(f"load<{width}>({source} + {place}, more);" if width > 1 else f"more[0] = {source}[{place}];")
+            yield
             with w.unrolled("j", width):
                 w.line("sums[j] += more[j];")
-        self.write(w, ["batch", "row", "column", "0"], width, "sums")
-        return w.function((-(-total // THREADS),), (THREADS,), schedule=f"sums of {splits} splits of the terms, added in order")
+        if lanes > 1:
+            with w.block(f"for (int offset = {lanes // 2}; offset; offset /= 2)"), w.unrolled("j", width):
+                w.line("sums[j] += __shfl_xor_sync(0xffffffffu, sums[j], offset);")
+            w.line("if (!inside || lane) return;")
+
+
+def lanes_of(parts: int) -> int:
+    """Neighbouring threads that add the parts of a sum together."""
+    lanes = 1
+    while lanes < 32 and parts > MOST_ALONE * lanes:
+        lanes *= 2
+    return lanes

@@ -20,7 +20,7 @@ from dslc.ir.types import TensorType
 from ..gemm_schedule import HopperSchedule, Sizes
 from ..stage import Function, FunctionWriter
 from ..windows import Windows
-from .epilogue import THREADS, Epilogue
+from .epilogue import THREADS, Epilogue, lanes_of
 from .hopper_windows import place_in
 
 
@@ -106,21 +106,16 @@ class Shares:
         if self.windows is not None:
             width = self.windows.walks[COLUMNS].chunk(width)
         tiles, area = s.tiles(self.sizes), s.rows * s.columns
-        blocks = area // (width * THREADS)  # of a tile
-        w.line(f"const int tile = blockIdx.x / {blocks}, p = (blockIdx.x % {blocks} * {THREADS} + threadIdx.x) * {width};")
+        lanes = lanes_of(-(-s.shares // tiles))
+        blocks = area * lanes // (width * THREADS)  # of a tile
+        thread = f"blockIdx.x % {blocks} * {THREADS} + threadIdx.x"
+        w.line(f"const int tile = blockIdx.x / {blocks}, p = ({thread}) {f'/ {lanes} ' if lanes > 1 else ''}* {width};")
         self._place(w)
         tests = place_in(w, self.windows, s, self.sizes, ROWS, f"row + p / {s.columns}", "m")
         tests += place_in(w, self.windows, s, self.sizes, COLUMNS, f"column + p % {s.columns}", "n")
-        if tests:
-            w.line(f"if (!({' && '.join(tests)})) return;")
         source = w.workspace("parts", self.offset, self.parts).name
         first, last = self._share_of(f"tile * {steps}"), self._share_of(f"tile * {steps} + {steps - 1}")
-        w.line(f"float sums[{width}] = {{}};")
-        w.line("#pragma unroll 4")
-        with w.block(f"for (int share = {first}, last = {last}; share <= last; ++share)"):
-            w.line(f"float more[{width}];")
-            w.line(f"load<{width}>({source} + (share + tile) * {area} + p, more);")
-            with w.unrolled("j", width):
-                w.line("sums[j] += more[j];")
+        with e.sum_of_parts(w, width, lanes, tests, first, f"{last} + 1"):
+            w.line(f"load<{width}>({source} + (part + tile) * {area} + p, more);")
         e.write(w, ["batch", "m", "n", "0"], width, "sums")
         return w.function((tiles * blocks,), (THREADS,), schedule="sums of the parts of each tile, added in order")

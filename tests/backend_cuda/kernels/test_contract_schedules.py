@@ -73,11 +73,11 @@ def shared_out(schedules):
     return [found[128, 256, False, 5], found[128, 128, True, 5], found[256, 128, False, 6]]
 
 
-def on_any(dtype, layout, tf32=False):
+def on_any(dtype, layout, tf32=False, sizes=SMALL, chosen=few):
     def schedules(epilogue):
-        return few([s for s, _ in tiles.schedules(tiles.product_of(epilogue))])
+        return chosen([s for s, _ in tiles.schedules(tiles.product_of(epilogue))])
 
-    return made(AMPERE, dtype, SMALL, layout, schedules, lambda e, s: tiles.generate(tiles.product_of(e), s), tf32)
+    return made(AMPERE, dtype, sizes, layout, schedules, lambda e, s: tiles.generate(tiles.product_of(e), s), tf32)
 
 
 def whole_text(b, kernels):
@@ -115,6 +115,13 @@ def in_shares():
 
 def test_hopper_shares_steps_out():
     check_all(in_shares(), 448)
+
+
+def test_many_parts_are_added_by_several_threads():
+    """Of a result that hangs over: 20 shares of one tile, four threads a sum; 12 splits of the terms, two."""
+    arch = replace(HOPPER, sms=20)
+    check_all(on_hopper("nt", arch=arch, sizes=(72, 136, 3840), chosen=lambda every: [s for s in every if s.shares == 20][:1]), 3840)
+    check_all(on_any(FLOAT64, "nn", sizes=(40, 72, 448), chosen=lambda every: [s for s in every if s.splits == 12][-1:]), 448)
 
 
 def added(y, bias, x):
