@@ -11,7 +11,7 @@ KEPT = 2  # blocks that are remembered
 
 
 class Spare:
-    """Blocks of `size` bytes for one result. Large ones are given again once nobody holds an array on them."""
+    """Blocks of `size` bytes for one result. They are given again once nobody holds an array on them, if they are large."""
 
     def __init__(self, size: int):
         self.size = size

@@ -22,7 +22,7 @@ from ....core.executable import Executable, Port
 from ...binding import described, fit_input, fit_inputs
 from ...pages import zero_bytes
 from ...program import check_out, written_ports
-from ...spare import Spare
+from ...spare import LARGE, Spare
 from . import pool
 from .address import address_of
 from .loader import LoadedObject
@@ -83,7 +83,7 @@ class _Result:
 
     def fresh(self) -> tuple[np.ndarray, int]:
         """An array on a cache line's border that nobody else holds, and its address."""
-        raw = self.spare.block()
+        raw = self.spare.block() if self.spare.size >= LARGE else np.empty(self.spare.size, np.uint8)
         address = address_of(raw)
         skip = -address % RESULT_ALIGNMENT
         return np.ndarray(self.shape, self.dtype, raw, skip), address + skip
