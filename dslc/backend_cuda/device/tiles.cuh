@@ -107,23 +107,27 @@ template <bool ALONG_TERMS, int STEP, int V> __device__ __forceinline__ int shar
 // A warp's d[4 M][64] += a b over DEPTH terms in the type's own arithmetic, each thread M x 8 of it: lanes are 4 x 8.
 template <int ROWS, int COLUMNS, int DEPTH, bool A_ALONG, bool B_ALONG, int M, typename T>
 __device__ __forceinline__ void multiply_tiles(T (&d)[M][8], const T* a, const T* b, int row, int column) {
-    constexpr int V = 16 / (int)sizeof(T), AHEAD = sizeof(T) == 8 ? 1 : DEPTH / V;  // of doubles one step's alone fit in the registers
+    constexpr int V = 16 / (int)sizeof(T), AHEAD = sizeof(T) == 8 ? V : 4 * V;  // terms whose loads are mixed: more take too many registers
     const int lane = threadIdx.x % 32;
-#pragma unroll AHEAD
-    for (int term = 0; term < DEPTH; term += V) {
-        T right[8][V];
-        load_share<B_ALONG, COLUMNS, DEPTH, 8, V>(right, b, column, lane % 8, term);
+#pragma unroll 1
+    for (int part = 0; part < DEPTH; part += AHEAD) {
 #pragma unroll
-        for (int first = 0; first < M; first += 8) {
-            T left[8][V];
-            load_share<A_ALONG, ROWS, DEPTH, 4, V>(left, a, row + 4 * first, lane / 8, term);
+        for (int term = 0; term < AHEAD; term += V) {
+            T right[8][V];
+            load_share<B_ALONG, COLUMNS, DEPTH, 8, V>(right, b, column, lane % 8, term);
 #pragma unroll
-            for (int k = 0; k < V; ++k)
+            for (int first = 0; first < M; first += 8) {
+                T left[8][V];
+                load_share<A_ALONG, ROWS, DEPTH, 4, V>(left, a, row + 4 * first, lane / 8, term);
 #pragma unroll
-                for (int i = 0; i < 8; ++i)
+                for (int k = 0; k < V; ++k)
 #pragma unroll
-                    for (int j = 0; j < 8; ++j) d[first + i][j] = multiply_add(left[i][k], right[j][k], d[first + i][j]);
+                    for (int i = 0; i < 8; ++i)
+#pragma unroll
+                        for (int j = 0; j < 8; ++j) d[first + i][j] = multiply_add(left[i][k], right[j][k], d[first + i][j]);
+            }
         }
+        a += place_in_share<A_ALONG, ROWS, DEPTH, T>(0, AHEAD), b += place_in_share<B_ALONG, COLUMNS, DEPTH, T>(0, AHEAD);
     }
 }
 
