@@ -75,6 +75,27 @@ template <int BITS, typename T> __device__ __forceinline__ T shift_right(T a, T 
     return (T)(a >> ((unsigned long long)b < BITS ? (int)b : BITS - 1) >> ((unsigned long long)b < BITS || (T)-1 < (T)0 ? 0 : 1));
 }
 
+// 2 to the power of x, within 2 units in the last place of float32; what is below the least normal number is 0.
+#ifndef DSLC_EMULATED
+__device__ __forceinline__ float power_of_two(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+#else
+inline float power_of_two(float x) {
+    const float y = std::exp2(x);
+    return y < 1.17549435e-38f ? 0.0f : y;
+}
+#endif
+
+// A running maximum as it enters an exponent: 0 as long as nothing was seen.
+__device__ __forceinline__ float finite_maximum(float x) { return x == -infinity_f32() ? 0.0f : x; }
+
+// e to the power of a rounded difference, which is off by half a unit in its last place itself: by no more than another one of that, and two units in
+// the last place of the result.
+__device__ __forceinline__ float exp_of_difference(float x) { return power_of_two(x * 1.44269504f); }
+
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 __device__ __forceinline__ double sigmoid(double x) { return 1.0 / (1.0 + exp(-x)); }
 

@@ -24,6 +24,7 @@ from ..pull import Point, chunked, moves_with, steady
 from ..scalars import Arithmetic, Val
 from ..stage import FunctionWriter, Memory, Request
 from ..types import computed_type, memory_type
+from . import running
 from .map import delinearized, load_chunk
 
 # Instructions of an op where they are more than one.
@@ -115,6 +116,13 @@ class RowWriter:
         self.roots = [[f.node for f in level] for level in rows.folds]
         if self.outputs:
             self.roots.append([node for node, _, _ in self.outputs])
+        # Passes over rows in shared memory that make the sum of the pass behind them along with their maximum: it is made while the row arrives.
+        self.running = {p for p in range(len(rows.folds)) if layout.shared and running.follows(rows, p)}
+        for p in self.running:
+            self.roots[p + 1] = []
+        self.ahead: State | None = None  # that sum, of values less the maximum that this thread has seen
+        self.own = ""  # that maximum
+        self.powers = [rows.folds[p + 1][0].node for p in self.running]
         self.row_dims: list[str] = []
         self.p = 0  # the pass in work
         self.batch: list[tuple[str, Node, Expr, int]] = []  # outputs of the first pass: array, node, address, number
@@ -236,21 +244,26 @@ class RowWriter:
     def run_pass(self, p: int, keep: Sequence[Node], low: str = "0", high: str | None = None) -> list[State]:
         """One pass: this thread's states of level p, or, after the last level, the stores of the results that are not of the rows."""
         self.p = p
-        level = self.rows.folds[p] if p < len(self.rows.folds) else []
-        s = Arithmetic(self.w)
-        states = []
-        for fold in level:
-            names = tuple(self.array(computed_type(t), "s") for t in fold.parts)
-            with self.each():
-                for name, v in zip(names, start_of(s, fold)):
-                    self.w.line(f"{name} = {v.text};")
-            states.append(State(fold, names))
+        if p - 1 in self.running:
+            return [self._corrected(p)]
+        states = [self._empty(fold) for fold in (self.rows.folds[p] if p < len(self.rows.folds) else [])]
+        if p in self.running:
+            self.ahead = self._empty(self.rows.folds[p + 1][0])
         known = self._fixed(p)
         for node in keep:
             if self._first_pass(node) == p:
                 self._hold(node)
         self._loop(p, states, known, keep, low, high)
         return states
+
+    def _empty(self, fold: Fold) -> State:
+        """Declares the state of an empty fold."""
+        s = Arithmetic(self.w)
+        state = State(fold, tuple(self.array(computed_type(t), "s") for t in fold.parts))
+        with self.each():
+            for name, v in zip(state.names, start_of(s, fold)):
+                self.w.line(f"{name} = {v.text};")
+        return state
 
     def _fixed(self, p: int) -> dict[int, Val]:
         """What does not change from point to point of a row."""
@@ -296,6 +309,9 @@ class RowWriter:
         w, layout = self.w, self.layout
         chunks = self.chunks
         lane = self.lane if layout.across else "share"
+        if p in self.running:
+            self._running_loop(p, states[0], known, keep)
+            return
         if layout.turns:
             w.line(f"#pragma unroll {SHARED_UNROLLED}" if layout.shared else "#pragma unroll")
             with w.block(f"for (int k = 0; k < {layout.turns}; ++k)"):
@@ -315,6 +331,41 @@ class RowWriter:
             w.line(f"#pragma unroll {chunks if layout.threads == 1 and chunks <= MOST_UNROLLED else BATCH}")
         with w.block(f"for ({self.integer} c = {first}; c < {bound}; c += {layout.threads})"):
             self._chunk(p, states, known, keep)
+
+    def _running_loop(self, p: int, top: State, known: dict[int, Val], keep: Sequence[Node]) -> None:
+        """The loop of a pass that makes the next one's sum too: a few chunks are read, and then the sum so far is corrected by their maximum."""
+        w, layout, total = self.w, self.layout, self.ahead
+        assert total is not None
+        w.line("#pragma unroll 1")
+        with w.block(f"for (int k0 = 0; k0 < {layout.turns}; k0 += {SHARED_UNROLLED})"):
+            w.line(f"float seen[{SHARED_UNROLLED * layout.width}], top = {top.names[0]};")
+            with w.unrolled("u", SHARED_UNROLLED):
+                w.line("const int k = k0 + u;")
+                w.line(f"const {self.integer} c = {self.lane} + k * {layout.threads};")
+                with w.unrolled("j", layout.width):
+                    w.line(f"seen[u * {layout.width} + j] = -infinity_f32();")
+                with w.block(f"if (c < {self.chunks})"):
+                    self._chunk(p, [top], known, keep)
+            with w.unrolled("i", SHARED_UNROLLED * layout.width):
+                w.line("top = maximum(top, seen[i]);")
+            self._correct(top.names[0], "top")
+            w.line("const float base = finite_maximum(top);")
+            with w.unrolled("i", SHARED_UNROLLED * layout.width):
+                w.line(f"{total.names[0]} += exp_of_difference(seen[i] - base);")
+            w.line(f"{top.names[0]} = top;")
+        self.own = w.value("own", "float", top.names[0])  # before it is folded with those of other threads
+
+    def _correct(self, before: str, now: str) -> None:
+        """The running sum becomes one of values less another maximum."""
+        assert self.ahead is not None
+        self.w.line(f"{self.ahead.names[0]} *= exp_of_difference({before} - finite_maximum({now}));")
+
+    def _corrected(self, p: int) -> State:
+        """The sum that the pass before has made, of values less the row's maximum."""
+        assert self.ahead is not None
+        number = sum(map(len, self.rows.folds[: p - 1]))
+        self._correct(self.own, self.found[number].text)
+        return self.ahead
 
     def _batches(self, p: int, states: list[State], known: dict[int, Val], keep: Sequence[Node], first: str, bound: str) -> None:
         """The loop with outputs: a few points are read before any of their outputs is stored, which might be where others are read."""
@@ -412,9 +463,12 @@ class RowWriter:
         slot = f"k * {width} + {j}" if width > 1 else "k"
         open_ = [n for n in keep if not self._packed(n)]
         known = {**known, **{id(n): Val(self._place(n, slot), n.dtype) for n in open_ if id(n) in earlier}}
-        point = self.point(place, known, each=True)
+        point = self._with_powers(self.point(place, known, each=True), place, known)
         for state in states:
             x = point.value(state.fold.node)
+            if self.p in self.running:
+                w.line(f"seen[u * {width} + {j}] = {x.text};")
+                continue
             element = [point.s.cast(x, x.dtype, state.fold.parts[0])]
             if state.fold.place is not None:
                 at = point.integer(state.fold.place)
@@ -429,6 +483,13 @@ class RowWriter:
         for node in open_:
             if self._first_pass(node) == self.p:
                 w.line(f"{self._place(node, slot)} = {point.value(node).text};")
+
+    def _with_powers(self, point: Point, place: list[str], known: dict[int, Val]) -> Point:
+        """The point where exponentials are the same that were summed in a pass ahead."""
+        nodes = self._reach(self.p).values() if self.powers else ()
+        powers = {id(n): n for n in nodes if isinstance(n, Apply) and any(running.alike(n, power) for power in self.powers)}
+        made = {i: Val(self.w.value("v", "float", f"exp_of_difference({point.value(n.arguments[0]).text})"), n.dtype) for i, n in powers.items()}
+        return self.point(place, {**known, **made}, each=True) if made else point
 
     def _in_chunks(self, read: Read) -> bool:
         """Whether a chunk's points are loaded at once."""
