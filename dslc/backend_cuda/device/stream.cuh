@@ -1,5 +1,6 @@
 // Register tiles of streams (attention): 16 neighbouring lanes share rows of x, and have the rows of y, or the features, among them.
 #pragma once
+#include "device/math.cuh"
 
 // s[i][j] += sum over c of x[i * GROUPS][c] * y[j * 16][c], c below TERMS, a multiple of 4; rows lie STRIDE floats apart, STRIDE / 4 odd, so that
 // the rows of 8 lanes lie in different banks.
@@ -64,6 +65,3 @@ __device__ __forceinline__ float min_of_16_lanes(float x) {
     for (int offset = 8; offset > 0; offset /= 2) x = minimum(x, __shfl_xor_sync(0xffffffffu, x, offset));
     return x;
 }
-
-// A running maximum as it enters an exponent: 0 as long as nothing was seen.
-__device__ __forceinline__ float finite_maximum(float x) { return x == -infinity_f32() ? 0.0f : x; }

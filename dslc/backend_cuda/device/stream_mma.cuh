@@ -1,24 +1,11 @@
 // The products of streaming kernels on tensor cores: a warp has 16 ROWS rows of the tile. Tiles, of 16-bit elements or of float in tf32, lie as rows of
 // 16-byte chunks, each chunk moved within its row, so that eight rows of one column of chunks are read without conflicts.
 #pragma once
+#include "device/math.cuh"
 #include "device/mma.cuh"
 
 // Where chunk `chunk` of row `row` lies, counted in chunks; CHUNKS of a row are a multiple of 8.
 template <int CHUNKS> __device__ __forceinline__ int chunk_place(int row, int chunk) { return row * CHUNKS + (chunk ^ (row & 7)); }
-
-// 2 to the power of x, within 2 units in the last place of float32; what is below the least normal number is 0.
-#ifndef DSLC_EMULATED
-__device__ __forceinline__ float power_of_two(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-#else
-inline float power_of_two(float x) {
-    const float y = std::exp2(x);
-    return y < 1.17549435e-38f ? 0.0f : y;
-}
-#endif
 
 // s += x y^T over STEPS steps of 32 bytes of terms: rows `row` on of x, all rows of y.
 template <typename T, int CHUNKS, int STEPS, int ROWS, int COLUMNS>

@@ -24,6 +24,7 @@ from ..pull import Point, chunked, moves_with, steady
 from ..scalars import Arithmetic, Val
 from ..stage import FunctionWriter, Memory, Request
 from ..types import computed_type, memory_type
+from . import running
 from .map import delinearized, load_chunk
 
 # Instructions of an op where they are more than one.
@@ -37,6 +38,7 @@ WARP = 32
 MOST_UNROLLED = 16  # points of a row that one thread has, all of which it reads at once
 BATCH = 4  # points whose values are read before the first of their outputs is stored
 SMALL = 64 << 10  # bytes of operands that are asked for ahead whatever they are
+MOST_BROUGHT = 2  # chunks of an operand that a thread loads ahead
 SHARED_UNROLLED = 4  # chunks of a row in shared memory that are read before the first is waited for
 STATIC_SHARED = 4 << 10  # bytes left for states that meet
 MOST_HELD = 64  # registers of a thread that keep values from pass to pass
@@ -109,10 +111,18 @@ class RowWriter:
         self.along = len(self.sizes) - 1 if layout.across or layout.dim is None else layout.dim  # the dim along which chunks lie
         self.found: dict[int, Val] = {}  # results of the folds, by number
         self.held: dict[int, str] = {}  # arrays of what is kept, by node
+        self.brought: dict[int, str] = {}  # arrays of what was loaded ahead, by read
         self.outputs = [(node, address, k) for k, (node, address, row) in enumerate(rows.results) if not row]
         self.roots = [[f.node for f in level] for level in rows.folds]
         if self.outputs:
             self.roots.append([node for node, _, _ in self.outputs])
+        # Passes over rows in shared memory that make the sum of the pass behind them along with their maximum: it is made while the row arrives.
+        self.running = {p for p in range(len(rows.folds)) if layout.shared and running.follows(rows, p)}
+        for p in self.running:
+            self.roots[p + 1] = []
+        self.ahead: State | None = None  # that sum, of values less the maximum that this thread has seen
+        self.own = ""  # that maximum
+        self.powers = [rows.folds[p + 1][0].node for p in self.running]
         self.row_dims: list[str] = []
         self.p = 0  # the pass in work
         self.batch: list[tuple[str, Node, Expr, int]] = []  # outputs of the first pass: array, node, address, number
@@ -205,26 +215,55 @@ class RowWriter:
                 w.prefetch(f"{self.memory(read.operand).name} + {point.index(read.address)}")
         w.ahead_ends()
 
+    def bring(self) -> None:
+        """Loads ahead what this thread reads of steady operands that all rows share, so that no pass waits for it."""
+        w, layout = self.w, self.layout
+        if not layout.across or not 0 < layout.turns <= MOST_BROUGHT or not w.request.arch.launches_overlap:
+            return
+        roots = [n for level in self.roots for n in level]
+        under = dims_under(self.rows.trace, roots)
+        reads = [r for r in survey(self.rows.trace, roots).reads if self._in_chunks(r) and not (r.tests or symbols_of(r.address))]
+        reads = [r for r in reads if w.request.operand_steady(r.operand) and r.dtype.bytes * layout.width == 16]
+        reads = [r for r in reads if min(under[id(r)]) >= self.rows.kept]
+        place = [*self.reduced[:-1], self.reduced[-1] // layout.width]
+        for read in reads:
+            self.brought[id(read)] = w.fresh("brought")
+            w.line(f"Chunk<16>::type {self.brought[id(read)]}[{layout.turns}];")
+        if reads:
+            w.line("#pragma unroll")
+            with w.block(f"for (int k = 0; k < {layout.turns}; ++k)"):
+                w.line(f"const {self.integer} c = {self.lane} + k * {layout.threads};")
+                with w.block(f"if (c < {self.chunks})"):
+                    dims = ["0"] * self.rows.kept + delinearized(w, "c", place, layout.width, "r")
+                    point = Point(w, self.rows.trace, self.memory, dims, integer=self.integer)
+                    for read in reads:
+                        w.line(f"{self.brought[id(read)]}[k] = load_steady({self.memory(read.operand).name} + {point.index(read.address)});")
+
     # ---- passes
 
     def run_pass(self, p: int, keep: Sequence[Node], low: str = "0", high: str | None = None) -> list[State]:
         """One pass: this thread's states of level p, or, after the last level, the stores of the results that are not of the rows."""
         self.p = p
-        level = self.rows.folds[p] if p < len(self.rows.folds) else []
-        s = Arithmetic(self.w)
-        states = []
-        for fold in level:
-            names = tuple(self.array(computed_type(t), "s") for t in fold.parts)
-            with self.each():
-                for name, v in zip(names, start_of(s, fold)):
-                    self.w.line(f"{name} = {v.text};")
-            states.append(State(fold, names))
+        if p - 1 in self.running:
+            return [self._corrected(p)]
+        states = [self._empty(fold) for fold in (self.rows.folds[p] if p < len(self.rows.folds) else [])]
+        if p in self.running:
+            self.ahead = self._empty(self.rows.folds[p + 1][0])
         known = self._fixed(p)
         for node in keep:
             if self._first_pass(node) == p:
                 self._hold(node)
         self._loop(p, states, known, keep, low, high)
         return states
+
+    def _empty(self, fold: Fold) -> State:
+        """Declares the state of an empty fold."""
+        s = Arithmetic(self.w)
+        state = State(fold, tuple(self.array(computed_type(t), "s") for t in fold.parts))
+        with self.each():
+            for name, v in zip(state.names, start_of(s, fold)):
+                self.w.line(f"{name} = {v.text};")
+        return state
 
     def _fixed(self, p: int) -> dict[int, Val]:
         """What does not change from point to point of a row."""
@@ -270,6 +309,9 @@ class RowWriter:
         w, layout = self.w, self.layout
         chunks = self.chunks
         lane = self.lane if layout.across else "share"
+        if p in self.running:
+            self._running_loop(p, states[0], known, keep)
+            return
         if layout.turns:
             w.line(f"#pragma unroll {SHARED_UNROLLED}" if layout.shared else "#pragma unroll")
             with w.block(f"for (int k = 0; k < {layout.turns}; ++k)"):
@@ -289,6 +331,41 @@ class RowWriter:
             w.line(f"#pragma unroll {chunks if layout.threads == 1 and chunks <= MOST_UNROLLED else BATCH}")
         with w.block(f"for ({self.integer} c = {first}; c < {bound}; c += {layout.threads})"):
             self._chunk(p, states, known, keep)
+
+    def _running_loop(self, p: int, top: State, known: dict[int, Val], keep: Sequence[Node]) -> None:
+        """The loop of a pass that makes the next one's sum too: a few chunks are read, and then the sum so far is corrected by their maximum."""
+        w, layout, total = self.w, self.layout, self.ahead
+        assert total is not None
+        w.line("#pragma unroll 1")
+        with w.block(f"for (int k0 = 0; k0 < {layout.turns}; k0 += {SHARED_UNROLLED})"):
+            w.line(f"float seen[{SHARED_UNROLLED * layout.width}], top = {top.names[0]};")
+            with w.unrolled("u", SHARED_UNROLLED):
+                w.line("const int k = k0 + u;")
+                w.line(f"const {self.integer} c = {self.lane} + k * {layout.threads};")
+                with w.unrolled("j", layout.width):
+                    w.line(f"seen[u * {layout.width} + j] = -infinity_f32();")
+                with w.block(f"if (c < {self.chunks})"):
+                    self._chunk(p, [top], known, keep)
+            with w.unrolled("i", SHARED_UNROLLED * layout.width):
+                w.line("top = maximum(top, seen[i]);")
+            self._correct(top.names[0], "top")
+            w.line("const float base = finite_maximum(top);")
+            with w.unrolled("i", SHARED_UNROLLED * layout.width):
+                w.line(f"{total.names[0]} += exp_of_difference(seen[i] - base);")
+            w.line(f"{top.names[0]} = top;")
+        self.own = w.value("own", "float", top.names[0])  # before it is folded with those of other threads
+
+    def _correct(self, before: str, now: str) -> None:
+        """The running sum becomes one of values less another maximum."""
+        assert self.ahead is not None
+        self.w.line(f"{self.ahead.names[0]} *= exp_of_difference({before} - finite_maximum({now}));")
+
+    def _corrected(self, p: int) -> State:
+        """The sum that the pass before has made, of values less the row's maximum."""
+        assert self.ahead is not None
+        number = sum(map(len, self.rows.folds[: p - 1]))
+        self._correct(self.own, self.found[number].text)
+        return self.ahead
 
     def _batches(self, p: int, states: list[State], known: dict[int, Val], keep: Sequence[Node], first: str, bound: str) -> None:
         """The loop with outputs: a few points are read before any of their outputs is stored, which might be where others are read."""
@@ -357,8 +434,13 @@ class RowWriter:
         kept = {id(n) for n in keep}
         reach = self._reach(p, earlier).values() if width > 1 else ()
         for read in (n for n in reach if isinstance(n, Read)):
-            if id(read) in kept and self._packed(read):
-                known[id(read)] = self._unpacked(read, base, id(read) in earlier)
+            if id(read) in self.brought:
+                known[id(read)] = self._unpacked(read, f"{self.brought[id(read)]}[k]")
+            elif id(read) in kept and self._packed(read):
+                held = self._place(read, "k")
+                if id(read) not in earlier:
+                    w.line(f"{held} = load_packed<{width}>({self.memory(read.operand).name} + {base.index(read.address)});")
+                known[id(read)] = self._unpacked(read, held)
             elif id(read) not in earlier and id(read) not in known and self._in_chunks(read):
                 known[id(read)] = Val(f"{load_chunk(w, base, self.memory, read, width)}[j]", read.dtype)
         outs = [(w.fresh("out"), node, address, k) for node, address, k in self.outputs] if p == len(self.rows.folds) else []
@@ -381,9 +463,12 @@ class RowWriter:
         slot = f"k * {width} + {j}" if width > 1 else "k"
         open_ = [n for n in keep if not self._packed(n)]
         known = {**known, **{id(n): Val(self._place(n, slot), n.dtype) for n in open_ if id(n) in earlier}}
-        point = self.point(place, known, each=True)
+        point = self._with_powers(self.point(place, known, each=True), place, known)
         for state in states:
             x = point.value(state.fold.node)
+            if self.p in self.running:
+                w.line(f"seen[u * {width} + {j}] = {x.text};")
+                continue
             element = [point.s.cast(x, x.dtype, state.fold.parts[0])]
             if state.fold.place is not None:
                 at = point.integer(state.fold.place)
@@ -399,6 +484,13 @@ class RowWriter:
             if self._first_pass(node) == self.p:
                 w.line(f"{self._place(node, slot)} = {point.value(node).text};")
 
+    def _with_powers(self, point: Point, place: list[str], known: dict[int, Val]) -> Point:
+        """The point where exponentials are the same that were summed in a pass ahead."""
+        nodes = self._reach(self.p).values() if self.powers else ()
+        powers = {id(n): n for n in nodes if isinstance(n, Apply) and any(running.alike(n, power) for power in self.powers)}
+        made = {i: Val(self.w.value("v", "float", f"exp_of_difference({point.value(n.arguments[0]).text})"), n.dtype) for i, n in powers.items()}
+        return self.point(place, {**known, **made}, each=True) if made else point
+
     def _in_chunks(self, read: Read) -> bool:
         """Whether a chunk's points are loaded at once."""
         return in_chunks(self.rows, self.w.request, read, self.along, self.layout.width)
@@ -408,13 +500,10 @@ class RowWriter:
         fits = isinstance(node, Read) and node.dtype.bits == 16 and self.layout.width > 1 and not node.tests
         return fits and self._in_chunks(node)  # type: ignore[arg-type]
 
-    def _unpacked(self, read: Read, base: Point, again: bool) -> Val:
-        """A chunk that is kept as it lies in memory, loaded unless it is there `again`; its element at `j`."""
-        w, width, held = self.w, self.layout.width, self._place(read, "k")
-        if not again:
-            w.line(f"{held} = load_packed<{width}>({self.memory(read.operand).name} + {base.index(read.address)});")
-        name = w.fresh("x")
-        w.line(f"{computed_type(read.dtype)} {name}[{width}];")
+    def _unpacked(self, read: Read, held: str) -> Val:
+        """A chunk that is held as it lies in memory; its element at `j`."""
+        w, name = self.w, self.w.fresh("x")
+        w.line(f"{computed_type(read.dtype)} {name}[{self.layout.width}];")
         w.line(f"unpack<{memory_type(read.dtype)}>({held}, {name});")
         return Val(f"{name}[j]", read.dtype)
 
@@ -448,7 +537,7 @@ class RowWriter:
 
     def _through_shared(self, states: Sequence[State], lanes: int) -> None:
         """The first `lanes` lanes of every warp write their states to shared memory; those of each row are folded in the order of the warps, by a
-        thread for each row, and read by all."""
+        thread for each row, and read by all. Those of one row alone are folded by every thread for itself: one barrier less."""
         w, warps, rows = self.w, self.layout.block // WARP, lanes * self.columns
         if warps == 1:
             return
@@ -464,8 +553,18 @@ class RowWriter:
                 for name, v in zip(names, state.values):
                     w.line(f"{name}[threadIdx.x / {WARP}u * {rows} + {mine}] = {v.text};")
         w.line("__syncthreads();")
+        s = Arithmetic(w)
+        if rows == 1:
+            for state, names in zip(states, arrays):
+                for name, array in zip(state.names, names):
+                    w.line(f"{name} = {array}[0];")
+            with w.block(f"for (int warp = 1; warp < {warps}; ++warp)"):
+                for state, names in zip(states, arrays):
+                    other = [s.made(f"{array}[warp]", v.dtype) for array, v in zip(names, state.values)]
+                    for name, v in zip(state.names, combined(s, state.fold, state.values, other)):
+                        w.line(f"{name} = {v.text};")
+            return
         with w.block(f"for (int r = threadIdx.x; r < {rows}; r += {self.layout.block})"):
-            s = Arithmetic(w)
             totals = []
             for state, names in zip(states, arrays):
                 totals.append(State(state.fold, tuple(w.fresh("total") for _ in names)))
@@ -531,7 +630,7 @@ class RowWriter:
                         continue
                 stack += children(node)[0]
             earlier |= set(reach)
-        return list(out.values())
+        return [node for node in out.values() if id(node) not in self.brought]
 
     def _taken(self, node: Node) -> int:
         """Registers of a thread, or bytes of shared memory, that it takes to keep a node."""
