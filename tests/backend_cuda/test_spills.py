@@ -43,8 +43,12 @@ def own_cache(tmp_path, monkeypatch):
     return tmp_path
 
 
+KEPT = []  # the modules that kernels' bodies live in
+
+
 def made(arch: str, instead: Fallbacks | None = None) -> backend.Lowered:
     elaborated = lower(dslc.load(MODEL), "run", target_of(f"cuda:{arch}"))
+    KEPT.append(elaborated)
     with elaborated.context, elaborated.location:
         return backend.lower_plan(make_plan(elaborated.module), ARCHS[arch], instead)
 
