@@ -22,7 +22,18 @@ from .types import type_of
 
 Axes = tuple[int | None, ...]  # the axis of the tile space that each axis of a value is; None: of size 1
 
-FOLDS = (ops.Reduce, ops.Contract)
+
+def is_table(op: Any) -> bool:
+    """Whether an op adds each element into one place of the table that its point of the batch has."""
+    if not isinstance(op, ops.Scatter) or op.kind != "sum" or len(op.sizes) != 1:
+        return False
+    u = type_of(op.operands[0])
+    return 0 < op.batch < u.rank == type_of(op.operands[1]).rank
+
+
+def is_fold(op: Any, tables: bool) -> bool:
+    """Whether an op may be a sink; `tables`: of a target whose kernels fold a tile along both its axes, into tables too."""
+    return isinstance(op, (ops.Reduce, ops.Contract)) or (tables and is_table(op))
 
 
 # ---- which axis of the tile space is which axis of a value ----------------------------------------------------------------------------
@@ -141,7 +152,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Sink:
-    """A fold along the stream: `kind` "sum", "max", "min" or "contract". `value`: what is folded, `other`: what it is multiplied with.
+    """A fold along the stream: `kind` "sum", "max", "min", "contract" or "table". `value`: what is folded, `other`: what it is multiplied with, or
+    the place of the table to which it is added. A table folds both axes of the tile.
 
     `shift`: the row value r of the correction rule (exp(s - r)); `leader`: the number of the sink that r depends on.
     """
@@ -156,6 +168,11 @@ class Sink:
     leader: int | None = None
     exponential: Node | None = None  # exp(s - r) itself, never of more than 0
     crosses: bool = False  # a contraction that folds `x` and has the points of `y`
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is finished when all blocks of `x` are."""
+        return self.crosses or self.kind == "table"
 
 
 @dataclass(frozen=True)
@@ -201,7 +218,7 @@ class Stream:
 class _Finder:
     def __init__(self, body: Body, crossing: bool) -> None:
         self.body = body
-        folds = [op for op in body.ops if isinstance(op, FOLDS)]
+        folds = [op for op in body.ops if is_fold(op, tables=True)]
         self.sources = [op for op in folds if isinstance(op, ops.Contract) and not self._reads(op, folds)]
         self.sinks = [op for op in folds if op not in self.sources]
         if not self.sources or not self.sinks:
@@ -212,7 +229,7 @@ class _Finder:
             raise Unsuited("contractions over different points")
         self.shape = type_of(root).shape
         self.y_axes, x = self._tile_axes(crossing)
-        self.crossing = {op for op in self.sinks if sorted(self.streamed(op)) != self.y_axes}
+        self.crossing = {op for op in self.sinks if not is_table(op) and sorted(self.streamed(op)) != self.y_axes}
         self.batch = [a for a in range(len(self.shape)) if a not in self.y_axes and a != x]
         self.x, self.y = len(self.batch), len(self.batch) + 1
         self.features: dict[Any, tuple[int, list[int]]] = {}
@@ -223,6 +240,9 @@ class _Finder:
                 _, _, own = self._roles(op)
                 self.features[op] = (len(sizes), own)
                 sizes.append(prod(op.sizes[i] for i in own))
+            elif is_table(op):
+                self.features[op] = (len(sizes), [])
+                sizes.append(op.sizes[0])
         for op in self.sources:
             self.terms[op] = len(sizes)
             sizes.append(prod(op.sizes[i] for i in op.summed))
@@ -250,6 +270,8 @@ class _Finder:
 
     def tile(self, op: Any) -> int:
         """Which operand of a fold is of the tile space."""
+        if is_table(op):
+            return 0
         places = [k for k, v in enumerate(op.operands) if v in self.axes]
         if len(places) != 1:
             raise Unsuited("a fold of no tile, or of two")
@@ -279,16 +301,25 @@ class _Finder:
     def _tile_axes(self, crossing: bool) -> tuple[list[int], int | None]:
         """The axes that are streamed, and the one that tasks are blocks of, which contractions alone may fold; None: of one row. Most sinks
         stream."""
-        found = Counter(self.streamed(op) for op in self.sinks)
+        tables = [set(self.axes[op.operands[0]][op.batch :]) for op in self.sinks if is_table(op)]
+        found = Counter(self.streamed(op) for op in self.sinks if not is_table(op))
         if len(found) > 2 or (len(found) == 2 and not crossing):
             raise Unsuited("folds along different axes")
-        for streamed, _ in found.most_common():
+        for streamed in [s for s, _ in found.most_common()] or self._sides_of(tables[0]):
             self.y_axes = sorted(streamed)
             x = self._x_axis()
-            across = [op for op in self.sinks if self.streamed(op) != streamed]
+            across = [op for op in self.sinks if not is_table(op) and self.streamed(op) != streamed]
+            if any(axes != {*streamed, x} for axes in tables):
+                continue
             if all(self.streamed(op) == {x} and isinstance(op, ops.Contract) for op in across):
                 return self.y_axes, x
         raise Unsuited("folds along different axes")
+
+    def _sides_of(self, axes: set[int | None]) -> list[frozenset[int]]:
+        """The axes of a table's tile that either operand of the first source has alone."""
+        op = self.sources[0]
+        own = [{p for p, i in enumerate(op.out) if i in mine and i not in other} for mine, other in ((op.lhs, op.rhs), (op.rhs, op.lhs))]
+        return [frozenset(a for a in side if a in axes) for side in own]
 
     def _x_axis(self) -> int | None:
         """The largest axis that one operand of the first source has alone, while the other has the streamed ones; None where it has none."""
@@ -307,6 +338,8 @@ class _Finder:
         axes = self.axes[op.operands[self.tile(op)]]
         if isinstance(op, ops.Reduce):
             return self.point(tuple(a for p, a in enumerate(axes) if p not in op.axes))
+        if is_table(op):
+            return (*self.point(axes[: op.batch]), Dim(self.features[op][0]))
         _, mine, own = self._roles(op)
         dim, _ = self.features[op]
         place = dict(zip(mine, self.point(axes))) | dict(zip(own, index.delinearize(Dim(dim), [op.sizes[i] for i in own])))
@@ -357,6 +390,9 @@ class _Finder:
         k, at = self.tile(op), self.sink_point(op)
         if isinstance(op, ops.Reduce):
             return Sink(op, op.kind, self.trace.at(op.operands[0], self.point(self.axes[op.operands[0]])), None, None, at)
+        if is_table(op):
+            point = self.point(self.axes[op.operands[0]])
+            return Sink(op, "table", self.trace.at(op.operands[0], point), self.trace.at(op.operands[1], point), self.features[op][0], at)
         _, mine, _ = self._roles(op)
         place = dict(zip(mine, self.point(self.axes[op.operands[k]])))
         domain = (*at, *(place[i] for i in op.summed))
@@ -373,7 +409,7 @@ class _Finder:
             return sink
         leader = next(iter(read))
         first = self.sinks[leader]
-        if sink.crosses or len(read) > 1 or not isinstance(first, ops.Reduce) or first.kind != "max" or sink.kind == "max":
+        if sink.waits or len(read) > 1 or not isinstance(first, ops.Reduce) or first.kind != "max" or sink.kind == "max":
             raise Unsuited("a fold reads two others, or one that is no maximum")
         shift = shift_of(self.trace, sink.value)
         if shift is None or self.y in dims_under(self.trace, [shift[0]])[id(shift[0])]:
@@ -455,7 +491,7 @@ def _number(node: Node) -> float | None:
     return None
 
 
-def _affine(trace: Trace, node: Node) -> Expr | None:
+def affine(trace: Trace, node: Node) -> Expr | None:
     """An integer node as an expression of the dims, and of integers that are read."""
     if isinstance(node, Read) and node.dtype.is_integer and not node.tests:
         return Symbol(trace.symbol(node))
@@ -467,7 +503,7 @@ def _affine(trace: Trace, node: Node) -> Expr | None:
     if name == "nn.constant":
         value = _number(node)
         return Const(int(value)) if value is not None and value.is_integer() else None
-    parts = [p for v in arguments if (p := _affine(trace, v)) is not None]
+    parts = [p for v in arguments if (p := affine(trace, v)) is not None]
     if not parts or len(parts) < len(arguments):
         return None
     a, b = parts[0], parts[-1]
@@ -496,7 +532,7 @@ def _holds(trace: Trace, node: Node, wanted: bool) -> list[Expr]:
         return [e for a in arguments for e in _holds(trace, a, wanted)]
     if name != "nn.compare":
         return []
-    a, b = (_affine(trace, v) for v in arguments)
+    a, b = (affine(trace, v) for v in arguments)
     if a is None or b is None:
         return []
     opposite = {"le": "gt", "lt": "ge", "ge": "lt", "gt": "le", "eq": "ne", "ne": "eq"}

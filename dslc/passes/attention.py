@@ -86,7 +86,7 @@ def _spaces(block: ir.Block, options: Attention, notes: list[str]) -> list[Space
     for value, root in roots.items():
         if value in done:
             continue
-        space = Space.of(root, roots)
+        space = Space.of(root, roots, options.workers > 0)
         space.prepare()
         done |= space.tiles
         reason = space.obstacle()
@@ -337,6 +337,7 @@ def _area(space: Space) -> int:
 def _rows(space: Space, mine: set[ir.Value]) -> set[ir.Value]:
     """Pointwise values made of this kernel's folds alone, with as many points as one of them: an epilogue, and rows that come back."""
     found: set[ir.Value] = set()
+    mine = {v for v in mine if not isinstance(v.owner.opview, ops.Scatter)}  # tables are results as they are
     shapes = {type_of(v).shape for v in mine}
     stack = list(mine)
     while stack:

@@ -174,6 +174,21 @@ def _select(op: Op) -> ir.Value | None:
     return None if known is None else a if known else b
 
 
+def _compare(op: Op) -> ir.Value | None:
+    """Of one of two numbers with a third: what chose between them, or its opposite, or one answer."""
+    chosen, limit = maker(op.operands[0]), uniform(op.operands[1])
+    if isinstance(chosen, ops.Select):
+        condition, two = chosen.condition, [uniform(v) for v in list(chosen.operands)[1:]]
+    elif isinstance(chosen, ops.Cast) and type_of(chosen.x).dtype.is_bool:
+        condition, two = chosen.x, [1, 0]
+    else:
+        return None
+    if limit is None or None in two:
+        return None
+    yes, no = (bool(op.reference(np.asarray(v), np.asarray(limit))) for v in two)
+    return ops.full(op.type, yes) if yes == no else condition if yes else ops.Not.of(condition)
+
+
 def _cast(op: Op) -> ir.Value | None:
     x = op.operands[0]
     if type_of(x) == type_of(op.results[0]):
@@ -407,8 +422,8 @@ _WIDER = {
     dtypes.INT32: (dtypes.INT64,),
 }
 _RULES: dict[type, Callable[[Op], ir.Value | None]] = {
-    ops.Mul: _mul, ops.Add: _add, ops.Sub: _sub, ops.Div: _div, ops.Neg: _neg, ops.Select: _select, ops.Cast: _cast, ops.Reshape: _reshape,
-    ops.View: _view, ops.Reduce: _reduce, ops.Gather: _gather, ops.Scatter: _scatter,
+    ops.Mul: _mul, ops.Add: _add, ops.Sub: _sub, ops.Div: _div, ops.Neg: _neg, ops.Select: _select, ops.Compare: _compare, ops.Cast: _cast,
+    ops.Reshape: _reshape, ops.View: _view, ops.Reduce: _reduce, ops.Gather: _gather, ops.Scatter: _scatter,
 }  # fmt: skip
 _NEVER = (ops.Constant, ops.Random, ops.Iota, ops.Grad, ops.Scan, ops.Cond, ops.Kernel)
 

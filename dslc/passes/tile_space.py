@@ -6,13 +6,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cmp_to_key
 
+from dslc.core.dtypes import FLOAT32
 from dslc.ir import ops
 from dslc.ir.mlir import ir
 from dslc.ir.op import Op
-from dslc.ir.streams import FOLDS, Axes, axes_of
+from dslc.ir.streams import Axes, axes_of, is_fold
 from dslc.ir.types import spans_of, type_of
 
 from .precision import rounding, through_rounding
+from .tables import sums_last
 
 MOVES = (ops.View, ops.Reshape, ops.Cast)
 
@@ -25,13 +27,14 @@ class Space:
     axes: dict[ir.Value, Axes]
     tiles: set[ir.Value]
     scores: list[Op]
+    tables: bool = False  # whether kernels fold a tile into tables
     sinks: list[Op] = field(default_factory=list)
     escapes: list[Op] = field(default_factory=list)
 
     @staticmethod
-    def of(root: Op, roots: Mapping[ir.Value, Op]) -> Space:
+    def of(root: Op, roots: Mapping[ir.Value, Op], tables: bool) -> Space:
         """`roots`: the scores of a block by their values."""
-        space = Space(root, {}, set(), [root])
+        space = Space(root, {}, set(), [root], tables)
         space.grow()
         near = {root.results[0]: None, **{v: None for fold in (root, *space.sinks) for v in _products_of_its_matrices(fold)}}
         space.axes = axes_of([v for v in near if v in roots])
@@ -51,7 +54,7 @@ class Space:
             self.tiles.add(value)
             for use in value.uses:
                 user = use.owner.opview
-                if isinstance(user, FOLDS) and user not in self.scores:
+                if is_fold(user, self.tables) and user not in self.scores:
                     sinks[user.operation] = user
                 elif getattr(user, "results", None) and len(user.results) == 1 and user.results[0] in self.axes:
                     stack.append(user.results[0])
@@ -91,6 +94,9 @@ class Space:
         if k is None:
             return None
         axes = self.axes[op.operands[k]]
+        if isinstance(op, ops.Scatter):
+            both = {a for a in axes[op.batch :] if a is not None}
+            return next((frozenset(both & side) for side in self.sides if both & side and len(both - side) == 1), None)
         if isinstance(op, ops.Reduce):
             places = list(op.axes)
         else:
@@ -99,10 +105,27 @@ class Space:
         found = frozenset(a for p in places if (a := axes[p]) is not None)
         return found if found and any(found <= side for side in self.sides) else None
 
+    def leaves_tiles(self, value: ir.Value, places: Iterable[int]) -> bool:
+        """Whether a sum of a tile along these axes has rows and columns still."""
+        folded = {self.axes[value][p] for p in places}
+        return all(side - folded for side in self.sides)
+
+    def table_batch(self, like: ir.Value) -> list[int] | None:
+        """The axes of a value with a tile's points for each of whose points a kernel has a table of its own: all but those that its other folds
+        stream and one of the other side; None where there is no such kernel."""
+        folds = [s for op in self.sinks if isinstance(op, ops.Contract) and (s := self.streamed(op)) is not None]
+        if not self.tables or not folds or type_of(like).dtype != FLOAT32:
+            return None
+        streamed = max(folds, key=len)
+        shape = type_of(self.root.results[0]).shape
+        x = max((a for side in self.sides if not streamed <= side for a in side), key=lambda a: (shape[a], a), default=None)
+        axes = axes_of([self.root.results[0], like]).get(like)
+        return None if x is None or axes is None else [p for p, a in enumerate(axes) if a not in streamed and a != x]
+
     # --- algebra
 
     def prepare(self) -> None:
-        """Folds over axes of both sides go one side after the other; a division by a constant is a product."""
+        """Folds over axes of both sides go one side after the other, sums that leave rows and columns last; a division by a constant is a product."""
         for op in self.members():
             divisor = op.operands[1].owner.opview if isinstance(op, ops.Div) and not isinstance(op.operands[1].owner, ir.Block) else None
             if isinstance(divisor, ops.Constant) and divisor.uniform and op.operands[0] in self.tiles:
@@ -111,6 +134,8 @@ class Space:
                 op.results[0].replace_all_uses_with(made)
                 op.operation.erase()
         self.grow()
+        if sums_last(self):
+            self.grow()
         for sink in self.sinks:
             if isinstance(sink, ops.Reduce) and self.streamed(sink) is None and self.operand(sink) == 0:
                 self._split(sink)

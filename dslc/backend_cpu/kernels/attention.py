@@ -3,8 +3,8 @@
 A task is a block of `x` at one point of the batch; blocks of `y` stream by. T[y, x] = sum over c of Y[y, c] * X[c, x] has lanes along x, so that
 folds along y are vertical, and the finished tile is at once the operand of the second product, O[x, d] += sum over y of P[y, x] * V[y, d]. Running
 maxima correct the sums made with them (online softmax). Sums have one order for any number of threads.
-Where products cross the stream, O[y, d] += sum over x of P[y, x] * W[x, d], a task is all blocks of `x` at one point of the batch, and O lies in
-scratch until they are done.
+Where products cross the stream, O[y, d] += sum over x of P[y, x] * W[x, d], or a tile is added into a table, a task is all blocks of `x` at one point
+of the batch, and O or the table lies in scratch until they are done.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ..pull import Point
 from ..scalars import Val
 from ..ssa import computed
 from ..stage import Frame, Generated, Request, Stage
+from .tables import Table
 
 Value = Any  # an ir.Value
 SWEEP = 4  # rows of the tile that are done at once between the products
@@ -65,6 +66,7 @@ class Layout:
     tiles: tuple[Area, ...]
     other: dict[int, Area]  # of each contracting sink, [y, features], or [x, features] where it crosses
     sums: tuple[Area, ...]  # of each sink, [x, features] or [1, x], and of all y, [y, features], where it crosses
+    tables: dict[int, Table]  # of each sink that is one; its sums are [lanes, width]
     correction: dict[int, Area]  # of each sink that leads others
     size: int
 
@@ -107,11 +109,13 @@ def _layout(stream: Stream, lanes: int, blocks: Blocks) -> Layout:
     x = tuple(area(sizes[s.terms], bx) for s in stream.sources)
     y = tuple(area(by, wide(sizes[s.terms])) for s in stream.sources)
     tiles = tuple(area(by, bx) for _ in range(len(stream.sources) + len(contracting) + len(stream.sinks)))
+    tables = {k: Table.of(stream, s, lanes) for k, s in enumerate(stream.sinks) if s.kind == "table"}
     features = [wide(sizes[s.features]) if s.features is not None else 0 for s in stream.sinks]
     other = {k: area(bx if stream.sinks[k].crosses else by, features[k]) for k in contracting}
-    sums = tuple(area(sizes[stream.y] if s.crosses else bx, n) if n else area(1, bx) for s, n in zip(stream.sinks, features))
+    rows = [lanes if k in tables else sizes[stream.y] if s.crosses else bx if s.features is not None else 1 for k, s in enumerate(stream.sinks)]
+    sums = tuple(area(n, tables[k].width if k in tables else features[k] or bx) for k, n in enumerate(rows))
     correction = {k: area(1, bx) for k in dict.fromkeys(s.leader for s in stream.sinks if s.leader is not None)}
-    return Layout(lanes, bx, by, x, y, tiles, other, sums, correction, at + 64)
+    return Layout(lanes, bx, by, x, y, tiles, other, sums, tables, correction, at + 64)
 
 
 class _Kernel:
@@ -125,6 +129,7 @@ class _Kernel:
         self.product_tile = {k: first + n for n, k in enumerate(layout.other)}
         self.kept_tile = {k: first + len(layout.other) + k for k in range(len(stream.sinks))}
         self.crossing = [k for k, s in enumerate(stream.sinks) if s.crosses]
+        self.waiting = [k for k, s in enumerate(stream.sinks) if s.waits]
         areas = (*layout.x, *layout.y, *layout.tiles, *layout.other.values(), *layout.sums, *layout.correction.values())
         self.areas = {a: self.memory(a) for a in areas}
         # the point of the batch, and the blocks of x and of y, of which code is written
@@ -136,18 +141,18 @@ class _Kernel:
 
     def run(self) -> None:
         batch, blocks = self.sizes[: self.s.x], -(-self.sizes[self.s.x] // self.bx)
-        low, high = emit.share(prod(batch) * (1 if self.crossing else blocks), self.f.tid, self.f.threads)
+        low, high = emit.share(prod(batch) * (1 if self.waiting else blocks), self.f.tid, self.f.threads)
 
         def task(t: Value) -> None:
-            place, rest = [], t if self.crossing else emit.idiv(t, blocks)
+            place, rest = [], t if self.waiting else emit.idiv(t, blocks)
             for n in reversed(batch):
                 place.append(emit.idx(emit.irem(rest, n)))
                 rest = emit.idiv(rest, n)
             self.place = place[::-1]
-            if self.crossing:
-                self.clear(self.crossing)
+            if self.waiting:
+                self.clear(self.waiting)
                 emit.loop(0, blocks, 1, lambda k: self.task(emit.imul(k, self.bx)))
-                self.finish(crossing=True)
+                self.finish(waiting=True)
                 return
             k = emit.irem(t, blocks)
             half = emit.idiv(k, 2)  # long and short rows take turns, so that threads get equal shares of a triangle
@@ -174,7 +179,7 @@ class _Kernel:
             self.accumulate()
 
         emit.loop(low, high, self.l.by, block)
-        self.finish(crossing=False)
+        self.finish(waiting=False)
 
     def range(self) -> tuple[Value, Value]:
         """The part of y to which anything in the block of x adds."""
@@ -208,7 +213,7 @@ class _Kernel:
             emit.loop(0, self.sizes[source.terms], 1, term)
         for k in self.crossing:
             self.pack_rows(self.s.sinks[k], self.l.other[k])
-        self.clear([k for k in range(len(self.s.sinks)) if k not in self.crossing])
+        self.clear([k for k in range(len(self.s.sinks)) if k not in self.waiting])
 
     def clear(self, sinks: Sequence[int]) -> None:
         for k in sinks:
@@ -396,7 +401,9 @@ class _Kernel:
                 point.set(node, Val(vmath.exp_nonpositive(self.spread(point.value(node.arguments[0]))), FLOAT32, self.lanes))
             for k in sinks:
                 value = self.spread(point.value(self.s.sinks[k].value))
-                if k in folded:
+                if k in self.l.tables:
+                    self.l.tables[k].add(self.b, self.areas[self.l.sums[k]], point, value)
+                elif k in folded:
                     mine[folded.index(k)] = self.b.same("arith.addf", mine[folded.index(k)], value)
                 else:
                     self.areas[self.l.tiles[self.product_tile[k]]].store(value, at)
@@ -404,7 +411,8 @@ class _Kernel:
         zeros = [self.b.const("f32", 0.0, self.lanes)] * len(folded)
         if not sinks:
             return
-        parts = self.rows([self.s.sinks[k].value for k in sinks], x, mask, running, zeros, row)
+        roots = [self.s.sinks[k].value for k in sinks] + [self.l.tables[k].node for k in sinks if k in self.l.tables]
+        parts = self.rows(roots, x, mask, running, zeros, row)
         n = len(folded)
         for i, k in enumerate(folded):
             add = [parts[u * n + i] for u in range(SWEEP)]
@@ -471,11 +479,14 @@ class _Kernel:
 
     # ---- results
 
-    def finish(self, crossing: bool) -> None:
-        """Results of the sinks that do not cross the stream, or of those that do."""
+    def finish(self, waiting: bool) -> None:
+        """Results of the sinks that are finished with a block of x, or of those that wait for all."""
         for number, (node, address, home) in enumerate(self.s.results):
             sink = self.s.sinks[home]
-            if sink.crosses == crossing:
+            if home in self.l.tables:
+                if waiting:
+                    self.finish_table(number, node, address, home)
+            elif sink.waits == waiting:
                 (self.finish_rows if sink.features is None else self.finish_features)(number, node, address, sink)
 
     def finish_rows(self, number: int, node: Node, address: Any, sink: Sink) -> None:
@@ -507,6 +518,18 @@ class _Kernel:
             emit.vector_loop(0, self.sizes[dim], self.lanes, at)
 
         emit.loop(0, self.sizes[self.s.y] if sink.crosses else self.width, 1, row)
+
+    def finish_table(self, number: int, node: Node, address: Any, k: int) -> None:
+        dim, table, memory = self.s.sinks[k].features, self.l.tables[k], self.areas[self.l.sums[k]]
+        assert dim is not None
+
+        def place(p: Value) -> None:
+            dims = [*self.place, *(self.b.index(0) for _ in self.sizes[self.s.x :])]
+            dims[dim] = p
+            point = Point(self.b, self.trace, self.f.operands, dims, given=lambda *_: table.total(self.b, memory, p))
+            point.store(point.value(node), self.f.results[number], address)
+
+        emit.loop(0, table.size, 1, place)
 
 
 def _is_tile(node: Node) -> bool:

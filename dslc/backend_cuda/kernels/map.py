@@ -175,8 +175,9 @@ def load_chunk(w: FunctionWriter, base: Point, memory: Callable[[int], Memory], 
     """Loads neighbouring elements at once into an array; its name. Where a test fails they are 0, and, where it is given, behind `have` of them."""
     name = w.fresh("x")
     source = memory(read.operand).name
-    w.line(f"{computed_type(read.dtype)} {name}[{width}]{' = {}' if read.tests else ''};")
-    test = f"if ({base.all_of(read.tests)}) " if read.tests else ""
+    tests = base.open(read.tests)
+    w.line(f"{computed_type(read.dtype)} {name}[{width}]{' = {}' if tests else ''};")
+    test = f"if ({base.all_of(tests)}) " if tests else ""
     load = f"load_some<{width}>({source} + {base.index(read.address)}, {have}" if have else f"load<{width}>({source} + {base.index(read.address)}"
     w.line(f"{test}{load}, {name});")
     if read.dtype.bits == 4:

@@ -25,6 +25,7 @@ from ..stage import Function, FunctionWriter, Generated, Memory, Request, index_
 from ..types import accumulator, computed_type
 from . import columns
 from . import map as map_kernel
+from .along import along_function
 from .rows import MOST_HELD, WARP, Layout, RowWriter, State, combined, in_chunks, shared_room, start_of
 
 THREADS = 256
@@ -51,7 +52,7 @@ def generate(request: Request) -> Generated:
         return _split(request, space, levels, nest)
     if not layout.across and layout.dim is not None and (width := columns.width_of(request, rows, layout.dim)) > 1:
         return Generated((columns.columns_function(request, rows, width, memory_of),))
-    return Generated((_rows_function(request, rows, layout),), choice=choice)
+    return Generated((along_function(request, rows, layout, memory_of) or _rows_function(request, rows, layout),), choice=choice)
 
 
 def layout_of(rows: Rows, request: Request) -> tuple[Layout, Choice]:
@@ -272,6 +273,10 @@ def place_rows(w: FunctionWriter, writer: RowWriter, chunks: int = 1) -> tuple[i
         found = [*outer[:-1], w.value("row", integer, f"number * {layout.width}") if layout.width > 1 else "number"]
         blocks = prod(kept[d] for d in order[:-1]) * of_dim
     writer.row_dims = [found[order.index(d)] for d in range(len(kept))]
+    for d, n in writer.phases().items():
+        each = kept[d] // n
+        if d != dim and each > 1:
+            writer.row_dims[d] = w.value("i", "int", f"{writer.row_dims[d]} % {each}u * {n} + {writer.row_dims[d]} / {each}u")
     return blocks * chunks, live
 
 

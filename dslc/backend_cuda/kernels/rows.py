@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from math import prod
 
 from dslc.core.dtypes import BOOL, INT32
-from dslc.ir.index import Expr
+from dslc.ir import index
+from dslc.ir.index import Expr, Mod
 from dslc.ir.ops.reduction import KINDS, identity
 from dslc.ir.rows import Fold, Rows
-from dslc.ir.trace import Apply, Given, Node, Product, Read, children, dims_under, invariant, survey, symbols_of
+from dslc.ir.trace import Apply, Given, Guard, Node, Product, Read, Test, children, dims_under, invariant, survey, symbols_of
 
 from ..arch import Arch
-from ..pull import Point, chunked, moves_with
+from ..pull import Point, chunked, moves_with, steady
 from ..scalars import Arithmetic, Val
 from ..stage import FunctionWriter, Memory, Request
 from ..types import computed_type, memory_type
@@ -37,6 +38,7 @@ WARP = 32
 MOST_UNROLLED = 16  # points of a row that one thread has, all of which it reads at once
 BATCH = 4  # points whose values are read before the first of their outputs is stored
 SMALL = 64 << 10  # bytes of operands that are asked for ahead whatever they are
+MOST_BROUGHT = 2  # chunks of an operand that a thread loads ahead
 SHARED_UNROLLED = 4  # chunks of a row in shared memory that are read before the first is waited for
 STATIC_SHARED = 4 << 10  # bytes left for states that meet
 MOST_HELD = 64  # registers of a thread that keep values from pass to pass
@@ -109,6 +111,7 @@ class RowWriter:
         self.along = len(self.sizes) - 1 if layout.across or layout.dim is None else layout.dim  # the dim along which chunks lie
         self.found: dict[int, Val] = {}  # results of the folds, by number
         self.held: dict[int, str] = {}  # arrays of what is kept, by node
+        self.brought: dict[int, str] = {}  # arrays of what was loaded ahead, by read
         self.outputs = [(node, address, k) for k, (node, address, row) in enumerate(rows.results) if not row]
         self.roots = [[f.node for f in level] for level in rows.folds]
         if self.outputs:
@@ -124,6 +127,7 @@ class RowWriter:
         self.p = 0  # the pass in work
         self.batch: list[tuple[str, Node, Expr, int]] = []  # outputs of the first pass: array, node, address, number
         self.live = ""
+        self.passed: list[Test] = []  # tests that the text in work has asked
         self.shared_bytes = 0
 
     def early(self, outputs: Sequence[tuple[Node, Expr, int]], live: str) -> None:
@@ -142,7 +146,7 @@ class RowWriter:
         dims = [*self.row_dims, *(place if place is not None else ["0"] * len(self.reduced))]
         if each and self.columns > 1:
             dims[self.along] = f"({dims[self.along]} + j)"
-        return Point(self.w, self.rows.trace, self.memory, dims, self.given, known, self.integer)
+        return Point(self.w, self.rows.trace, self.memory, dims, self.given, known, self.integer, self.passed)
 
     @contextmanager
     def each(self) -> Iterator[None]:
@@ -210,6 +214,30 @@ class RowWriter:
             for read in wanted:
                 w.prefetch(f"{self.memory(read.operand).name} + {point.index(read.address)}")
         w.ahead_ends()
+
+    def bring(self) -> None:
+        """Loads ahead what this thread reads of steady operands that all rows share, so that no pass waits for it."""
+        w, layout = self.w, self.layout
+        if not layout.across or not 0 < layout.turns <= MOST_BROUGHT or not w.request.arch.launches_overlap:
+            return
+        roots = [n for level in self.roots for n in level]
+        under = dims_under(self.rows.trace, roots)
+        reads = [r for r in survey(self.rows.trace, roots).reads if self._in_chunks(r) and not (r.tests or symbols_of(r.address))]
+        reads = [r for r in reads if w.request.operand_steady(r.operand) and r.dtype.bytes * layout.width == 16]
+        reads = [r for r in reads if min(under[id(r)]) >= self.rows.kept]
+        place = [*self.reduced[:-1], self.reduced[-1] // layout.width]
+        for read in reads:
+            self.brought[id(read)] = w.fresh("brought")
+            w.line(f"Chunk<16>::type {self.brought[id(read)]}[{layout.turns}];")
+        if reads:
+            w.line("#pragma unroll")
+            with w.block(f"for (int k = 0; k < {layout.turns}; ++k)"):
+                w.line(f"const {self.integer} c = {self.lane} + k * {layout.threads};")
+                with w.block(f"if (c < {self.chunks})"):
+                    dims = ["0"] * self.rows.kept + delinearized(w, "c", place, layout.width, "r")
+                    point = Point(w, self.rows.trace, self.memory, dims, integer=self.integer)
+                    for read in reads:
+                        w.line(f"{self.brought[id(read)]}[k] = load_steady({self.memory(read.operand).name} + {point.index(read.address)});")
 
     # ---- passes
 
@@ -366,14 +394,53 @@ class RowWriter:
             place = delinearized(w, "c", [*self.reduced[:-1], self.reduced[-1] // width] if self.reduced else [], width, "r")
         else:
             place = delinearized(w, "c", self.reduced, stem="r")
-        known = dict(known)
-        base = self.point(place, dict(known))
+        tests = self.passed_over(p)
+        with w.block(f"if ({self.point(place).all_of(tests)})") if tests else nullcontext():
+            self.passed = tests
+            self._inside(p, place, self.point(place, dict(known)), states, dict(known), keep)
+            self.passed = []
+
+    def passed_over(self, p: int) -> list[Test]:
+        """Tests that few points pass, without which a point adds nothing to the folds of a level, alike for all that a thread takes at once: the taps
+        of a window that steps over a place."""
+        level = self.rows.folds[p] if p < len(self.rows.folds) else []
+        if not level or self.batch or self.layout.turns or any(f.place is not None or not isinstance(f.node, (Guard, Read)) for f in level):
+            return []
+        s, common = Arithmetic(self.w), dict.fromkeys(level[0].node.tests)  # type: ignore[attr-defined]
+        for f in level:
+            outside = f.node.outside if isinstance(f.node, Guard) else 0
+            if s.const(outside, f.parts[0]).text != start_of(s, f)[0].text:
+                return []
+            common = {t: None for t in common if t in f.node.tests}  # type: ignore[attr-defined]
+        width = max(self.columns, self.layout.width)
+        return [t for t in common if 2 * t.size <= self._values_of(t.expr) and (width == 1 or steady(self.rows.trace, t.expr, self.along, width))]
+
+    def _values_of(self, e: Expr) -> int:
+        low, high = index.bounds(e, self.sizes, (0, 0))
+        return high - low + 1
+
+    def phases(self) -> dict[int, int]:
+        """Kept dims of which every n-th place passes the same tests, and n: neighbouring threads take those."""
+        found: dict[int, int] = {}
+        for t in self.passed_over(0):
+            if isinstance(t.expr, Mod):
+                dims = [d for d in index.dims_of(t.expr) if d < self.rows.kept and self.sizes[d] % t.expr.divisor == 0]
+                found |= dict.fromkeys(dims, t.expr.divisor)
+        return found
+
+    def _inside(self, p: int, place: list[str], base: Point, states: list[State], known: dict[int, Val], keep: Sequence[Node]) -> None:
+        w, width = self.w, self.layout.width
         earlier = {id(n) for n in keep if p > self._first_pass(n)}
         kept = {id(n) for n in keep}
         reach = self._reach(p, earlier).values() if width > 1 else ()
         for read in (n for n in reach if isinstance(n, Read)):
-            if id(read) in kept and self._packed(read):
-                known[id(read)] = self._unpacked(read, base, id(read) in earlier)
+            if id(read) in self.brought:
+                known[id(read)] = self._unpacked(read, f"{self.brought[id(read)]}[k]")
+            elif id(read) in kept and self._packed(read):
+                held = self._place(read, "k")
+                if id(read) not in earlier:
+                    w.line(f"{held} = load_packed<{width}>({self.memory(read.operand).name} + {base.index(read.address)});")
+                known[id(read)] = self._unpacked(read, held)
             elif id(read) not in earlier and id(read) not in known and self._in_chunks(read):
                 known[id(read)] = Val(f"{load_chunk(w, base, self.memory, read, width)}[j]", read.dtype)
         outs = [(w.fresh("out"), node, address, k) for node, address, k in self.outputs] if p == len(self.rows.folds) else []
@@ -433,13 +500,10 @@ class RowWriter:
         fits = isinstance(node, Read) and node.dtype.bits == 16 and self.layout.width > 1 and not node.tests
         return fits and self._in_chunks(node)  # type: ignore[arg-type]
 
-    def _unpacked(self, read: Read, base: Point, again: bool) -> Val:
-        """A chunk that is kept as it lies in memory, loaded unless it is there `again`; its element at `j`."""
-        w, width, held = self.w, self.layout.width, self._place(read, "k")
-        if not again:
-            w.line(f"{held} = load_packed<{width}>({self.memory(read.operand).name} + {base.index(read.address)});")
-        name = w.fresh("x")
-        w.line(f"{computed_type(read.dtype)} {name}[{width}];")
+    def _unpacked(self, read: Read, held: str) -> Val:
+        """A chunk that is held as it lies in memory; its element at `j`."""
+        w, name = self.w, self.w.fresh("x")
+        w.line(f"{computed_type(read.dtype)} {name}[{self.layout.width}];")
         w.line(f"unpack<{memory_type(read.dtype)}>({held}, {name});")
         return Val(f"{name}[j]", read.dtype)
 
@@ -473,7 +537,7 @@ class RowWriter:
 
     def _through_shared(self, states: Sequence[State], lanes: int) -> None:
         """The first `lanes` lanes of every warp write their states to shared memory; those of each row are folded in the order of the warps, by a
-        thread for each row, and read by all."""
+        thread for each row, and read by all. Those of one row alone are folded by every thread for itself: one barrier less."""
         w, warps, rows = self.w, self.layout.block // WARP, lanes * self.columns
         if warps == 1:
             return
@@ -489,8 +553,18 @@ class RowWriter:
                 for name, v in zip(names, state.values):
                     w.line(f"{name}[threadIdx.x / {WARP}u * {rows} + {mine}] = {v.text};")
         w.line("__syncthreads();")
+        s = Arithmetic(w)
+        if rows == 1:
+            for state, names in zip(states, arrays):
+                for name, array in zip(state.names, names):
+                    w.line(f"{name} = {array}[0];")
+            with w.block(f"for (int warp = 1; warp < {warps}; ++warp)"):
+                for state, names in zip(states, arrays):
+                    other = [s.made(f"{array}[warp]", v.dtype) for array, v in zip(names, state.values)]
+                    for name, v in zip(state.names, combined(s, state.fold, state.values, other)):
+                        w.line(f"{name} = {v.text};")
+            return
         with w.block(f"for (int r = threadIdx.x; r < {rows}; r += {self.layout.block})"):
-            s = Arithmetic(w)
             totals = []
             for state, names in zip(states, arrays):
                 totals.append(State(state.fold, tuple(w.fresh("total") for _ in names)))
@@ -556,7 +630,7 @@ class RowWriter:
                         continue
                 stack += children(node)[0]
             earlier |= set(reach)
-        return list(out.values())
+        return [node for node in out.values() if id(node) not in self.brought]
 
     def _taken(self, node: Node) -> int:
         """Registers of a thread, or bytes of shared memory, that it takes to keep a node."""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dslc.core.dtypes import BFLOAT16, FLOAT32, INT32, INT64
-from dslc.ir.ops import ArgReduce, Compare, Mul, Neg, Reduce, Softmax, Sub, broadcast, cast, transpose, view
+from dslc.ir.ops import ArgReduce, Compare, Fold, Mul, Neg, Reduce, Softmax, Sub, broadcast, cast, transpose, view
 from dslc.ir.types import type_of
 from tests.backend_cpu.kernels import test_composite, test_contract, test_elementwise, test_movement, test_reduce, test_whole
 from tests.backend_cpu.kernels.harness import Case, check
@@ -80,6 +80,11 @@ LARGE = [
     Case("columns_centred", "reduce", [(F, (900, 48))], centred, 2e-5),
     Case("columns_centred_long", "reduce", [(F, (17000, 8))], centred, 2e-5),
     Case("windows", "reduce", [(BFLOAT16, (2, 8, 10, 24))], pooled),
+    Case("taps_of_steps", "reduce", [(BFLOAT16, (2, 5, 6, 3, 3, 16))],
+         lambda g: Fold.of(g, strides=[1, *[0] * 5, 0, 2, 0, 1, 0, 0, 0, 0, 2, 0, 1, 0, *[0] * 5, 1], offsets=[0, -1, -1, 0], shape=[2, 10, 12, 16])),
+    Case("taps_of_uneven_steps", "reduce", [(F, (2, 4, 5, 2, 3, 4))],
+         lambda g: Fold.of(Mul.of(g, g), strides=[1, *[0] * 5, 0, 3, 0, 1, 0, 0, 0, 0, 2, 0, 1, 0, *[0] * 5, 1],
+                           offsets=[0, 1, -1, 0], shape=[2, 13, 10, 4])),
     Case("windows_first_place", "reduce", [(F, (40, 12))], lambda x: ArgReduce.of(x, kind="max", axis=0)),
     Case("softmax_long", "reduce", [(F, (2, 20000))], test_reduce.expanded(Softmax, 1), 1e-5),
     Case("softmax_packed", "reduce", [(BFLOAT16, (3, 4104))], test_reduce.expanded(Softmax, 1)),

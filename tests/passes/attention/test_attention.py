@@ -31,8 +31,12 @@ COUNTS: dict[str, tuple[int, int]] = {
     "difference_pairs": (3, 7),  # by hand
     "dropout": (1, 5),  # without re-association
     "keys_first": (2, 5),  # the weights are normalized in a pass of their own
+    "relative_plane": (1, 5),  # by hand; a plane's rows and columns are no two axes, so that two kernels make the gradient's tile
     "time_major": (2, 5),
 }
+# Gradients that add the tile into a table, which kernels that fold along both of its axes can: written where there are none.
+TABLES = {"bucket_table", "clipped_table", "gathered_table", "relative_grouped", "relative_plane", "relative_table", "relative_table_all_heads",
+          "table_of_documents"}  # fmt: skip
 
 
 def working(workers: int) -> Target:
@@ -53,14 +57,17 @@ def test_derived(path: Path) -> None:
     found, notes = kinds(model, "run")
     assert (found["attention"], found["contract"], notes) == (forward, 0, [])
     found, notes = kinds(model, "step")
-    assert (found["attention"], found["contract"], notes) == (step, 0, [])
+    if path.stem in TABLES:
+        assert (found["attention"], found["contract"], len(notes)) == (0, 6, 1)
+    else:
+        assert (found["attention"], found["contract"], notes) == (step, 0, [])
 
 
 @pytest.mark.parametrize("path", SPECS, ids=lambda p: p.stem)
 def test_a_gradients_tile_is_made_once(path: Path) -> None:
     """Where kernels fold a tile along both axes, queries' and keys' gradients are one kernel."""
     found, notes = kinds(dslc.load(str(path)), "step", workers=1)
-    assert (found["attention"], found["contract"], notes) == (COUNTS.get(path.stem, (1, 3))[1] - 1, 0, [])
+    assert (found["attention"], found["contract"], found["scatter"], notes) == (COUNTS.get(path.stem, (1, 3))[1] - 1, 0, 0, [])
 
 
 def test_what_crosses_needs_equal_shares_and_memory() -> None:
@@ -83,7 +90,7 @@ def test_two_pairs_that_need_each_other_are_not_both_one(monkeypatch: pytest.Mon
 def given(path: Path) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     all_inputs = {"docs": np.sort(rng.integers(0, 4, (2, 40)), axis=1).astype(np.int32), "bias": rng.standard_normal((2, 40, 40)).astype(np.float32),
-                  "x": rng.standard_normal((40, 8)).astype(np.float32)}  # fmt: skip
+                  "x": rng.standard_normal((40, 8)).astype(np.float32), "place": rng.integers(0, 79, (40, 40)).astype(np.int32)}  # fmt: skip
     text = path.read_text()
     return {k: v for k, v in all_inputs.items() if f"input   {k}[" in text}
 
@@ -107,6 +114,68 @@ train:
 def test_blocks_along_both_axes(workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(TARGETS, "cpu", working(workers))
     same_as_reference(BLOCKS, {})
+
+
+# Tables that move with either axis or against it, and that data says: several blocks, keys that several queries share.
+BLOCKS_OF_TABLES = """model Tables:
+    param   q[3, 2, 150, 16], k[3, 100, 16], v[3, 100, 24] ~ normal()
+    param   u[2, 249], w[3, 249], z[9] ~ normal()
+    s[b, g, i, j] = sum[c](q[b, g, i, c] * k[b, j, c]) / sqrt(size(c))
+    t[b, g, i, j] = s[b, g, i, j] + u[g, i - j + 99] + w[b, j - i + 149] + z[clip(j - i, -4, 4) + 4]
+    p[b, g, i, j] = softmax[j](where(j <= i + 3, t[b, g, i, j], -inf))
+    o[b, g, i, c] = sum[j](p[b, g, i, j] * v[b, j, c])
+    output  o
+    loss    mean(o * sin(o + 1)) * 1000
+
+train:
+    optimizer  sgd(lr=1.0)
+    steps      1
+"""
+
+
+def test_blocks_of_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three tables in one kernel; their sums are the same bits each time and for any number of threads."""
+    monkeypatch.setitem(TARGETS, "cpu", working(1))
+    assert kinds(dslc.load(BLOCKS_OF_TABLES), "step", 1)[0]["attention"] == 2
+    same_as_reference(BLOCKS_OF_TABLES, {})
+    moved = []
+    for threads in ("1", "2", "2"):
+        monkeypatch.setenv("DSLC_THREADS", threads)
+        model = dslc.load(BLOCKS_OF_TABLES)
+        dslc.Trainer(model, target="cpu").step()
+        moved.append([np.array(model.params[k]).tobytes() for k in "uwz"])
+    assert moved[0] == moved[1] == moved[2]
+
+
+ONLY_THE_TABLE = """model Only:
+    input   q[2, 2, 50, 8], k[2, 2, 60, 8], v[2, 2, 60, 8]
+    param   u[2, 109] ~ normal()
+    s[b, h, i, j] = sum[c](q[b, h, i, c] * k[b, h, j, c]) + u[h, i - j + 59]
+    p[b, h, i, j] = softmax[j](s[b, h, i, j])
+    o[b, h, i, c] = sum[j](p[b, h, i, j] * v[b, h, j, c])
+    output  o
+    loss    mean(o * sin(o + 1)) * 1000
+
+train:
+    optimizer  sgd(lr=1.0)
+    steps      1
+"""
+
+
+def test_only_the_table_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No other fold of the gradient's tile says what is streamed."""
+    monkeypatch.setitem(TARGETS, "cpu", working(1))
+    found, notes = kinds(dslc.load(ONLY_THE_TABLE), "step", 1)
+    assert (found["attention"], notes) == (2, [])
+    rng = np.random.default_rng(0)
+    same_as_reference(ONLY_THE_TABLE, {k: rng.standard_normal((2, 2, n, 8)).astype(np.float32) for k, n in (("q", 50), ("k", 60), ("v", 60))})
+
+
+def test_a_table_as_large_as_the_tile_is_no_stream() -> None:
+    """Where each pair has a place of its own, a table a point of the batch saves nothing."""
+    model = dslc.load((HERE / "gathered_table.dsl").read_text().replace("u[79, 2]", "u[1600, 2]"))
+    found, notes = kinds(model, "step", 1)
+    assert (found["attention"], len(notes)) == (0, 1)
 
 
 # Products that have as many points as the sums of rows.
@@ -175,6 +244,20 @@ def test_memory_is_linear(program: str) -> None:
             sizes.append(make_plan(elaborated.module).arena_bytes / n)
     assert max(sizes) <= min(sizes) * 1.05
     assert max(sizes) < 2 * 16 * 4 * 8  # eight tensors as large as the queries
+
+
+@pytest.mark.parametrize(("param", "bias"), [("u[2, {m}]", "u[h, i - j + {n} - 1]"), ("u[2, 17]", "u[h, clip(i - j, -8, 8) + 8]"),
+                                             ("u[2]", "u[h] * (i - j)")], ids=["relative", "clipped", "slopes"])  # fmt: skip
+def test_memory_of_tables_is_linear(param: str, bias: str) -> None:
+    sizes = []
+    for n in (1024, 2048, 8192):
+        text = LONG.format(n=n).replace("~ normal()", f"~ normal()\n    param   {param} ~ normal(0.01)".replace("{m}", str(2 * n)), 1)
+        text = text.replace("/ sqrt(size(c))", "/ sqrt(size(c)) + " + bias.replace("{n}", str(n)))
+        elaborated = lower(dslc.load(text), "step", target_of("cpu"))
+        with elaborated.context, elaborated.location:
+            sizes.append(make_plan(elaborated.module).arena_bytes / n)
+    assert max(sizes) <= min(sizes) * 1.05
+    assert max(sizes) < 2 * 16 * 4 * 9  # eight tensors as large as the queries, and the tables
 
 
 def test_what_stands_in_the_way_is_told() -> None:
