@@ -4,7 +4,7 @@ softmax; Milakov and Gimelshein, arXiv:1805.02867).
 
 from __future__ import annotations
 
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from dslc.core.dtypes import FLOAT32
 from dslc.ir.rows import Rows
@@ -26,7 +26,7 @@ def follows(rows: Rows, p: int) -> bool:
     if not _is(rest, "nn.sub"):
         return False
     number = sum(map(len, rows.folds[:p]))
-    return alike(_bare(top.node), _bare(rest.arguments[0])) and _finite(_bare(rest.arguments[1]), number)
+    return alike(top.node, rest.arguments[0]) and _finite(_bare(rest.arguments[1]), number)
 
 
 def _is(node: Node, name: str) -> TypeGuard[Apply]:
@@ -58,8 +58,16 @@ def _finite(node: Node, number: int) -> bool:
     return results and _uniform(b) == float("-inf") and _uniform(none) == 0
 
 
+def _same(a: Any, b: Any) -> bool:
+    """Whether two ops are one, or do the same to each of their operands' elements."""
+    if a.operation == b.operation:
+        return True
+    return a.structure == "elementwise" and a.operation.name == b.operation.name and bool(a.values() == b.values())
+
+
 def alike(a: Node, b: Node) -> bool:
     """Whether two nodes are the same value, made from the same operands by the same ops."""
+    a, b = _bare(a), _bare(b)
     if a is b:
         return True
     if type(a) is not type(b) or a.dtype != b.dtype:
@@ -70,7 +78,7 @@ def alike(a: Node, b: Node) -> bool:
         case Given(), Given():
             return (a.key, a.at) == (b.key, b.at)
         case Apply(), Apply():
-            same = a.op.operation == b.op.operation and a.at == b.at
+            same = a.at == b.at and _same(a.op, b.op)
         case Guard(), Guard():
             same = (a.tests, a.outside) == (b.tests, b.outside)
         case Join(), Join():

@@ -96,6 +96,11 @@ LARGE = [
          lambda x, y: Mul.of(transpose(x, [1, 0]), Neg.of(transpose(y, [1, 0])))),
     Case("transposed_batches", "map", [(F, (2, 130, 3, 150))], lambda x: Neg.of(transpose(x, [2, 3, 0, 1]))),
     Case("scatter_listed", "scatter", [(F, (1500, 64)), IDS], scatter("sum", 0, [900]), 1e-5),
+    Case("scatter_listed_often", "scatter", [(F, (2500, 300)), np.tile(np.int32([7, 7, 7, 95, -1]), 500)], scatter("sum", 0, [96]), 1e-4),
+    Case("scatter_listed_narrow", "scatter", [(BFLOAT16, (1500, 72)), IDS], scatter("max", 0, [900])),
+    Case("scatter_listed_points", "scatter", [(F, (5000,)), np.resize(IDS, 5000) * 20], scatter("sum", 0, [18000]), 1e-5),
+    Case("scatter_listed_batch", "scatter", [(F, (2, 750, 51)), IDS.reshape(2, 750)], scatter("min", 1, [900])),
+    Case("scatter_listed_two", "scatter", [(F, (1500, 5, 10)), IDS // 30, IDS.astype(np.int64) % 31], scatter("sum", 0, [31, 31]), 1e-5),
 ]  # fmt: skip
 MODULES = {"composite": test_composite, "contract": test_contract, "movement": test_movement, "reduce": test_reduce, "whole": test_whole}
 CASES = {name: module.CASES for name, module in MODULES.items()} | {"elementwise": test_elementwise.all_cases(), "large": LARGE}
