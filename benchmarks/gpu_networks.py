@@ -91,7 +91,7 @@ def dslc_call(network: Network, place: Place, model: Any, given: dict[str, np.nd
         trainer = dslc.Trainer(model, target=place.target)
         return lambda: program_of(model, "step", place.target), lambda: trainer.step(**fed)
     compiled = dslc.compile(model, target=place.target)
-    return lambda: compiled.program, lambda: compiled(x=fed["x"])["logits"].astype(np.float32)
+    return lambda: compiled.program, lambda: compiled(x=fed["x"])["logits"].astype(np.float32, copy=False)
 
 
 def torch_call(network: Network, place: Place, drawn: dict[str, np.ndarray], given: dict[str, np.ndarray], peer: str) -> Callable[[], Any]:

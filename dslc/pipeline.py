@@ -39,7 +39,7 @@ def pipeline(
         from .passes.spaced import Spaced
 
         passes.append(Spaced())
-    passes += _precision(recipe, elaborated)
+    passes += _precision(recipe, elaborated, target)
     passes += _program(recipe, model, elaborated, program, target)
     if target.lowered:
         passes += _layouts(recipe, model, target)
@@ -47,7 +47,7 @@ def pipeline(
     return passes
 
 
-def _precision(recipe: Recipe, elaborated: Any) -> list[Pass]:
+def _precision(recipe: Recipe, elaborated: Any, target: Target) -> list[Pass]:
     """The types in which the model's ops run."""
     settings = elaborated.settings
     precision = settings.precision if settings is not None else "float32"
@@ -57,9 +57,11 @@ def _precision(recipe: Recipe, elaborated: Any) -> list[Pass]:
         )
     if precision == "float32" and not elaborated.builder.precisions:
         return []
+    from .passes.narrow_scans import NarrowScans
     from .passes.precision import Precision
 
-    return [Precision(precision), Simplify(), Hoist()]  # casts of a scan's weights go before it
+    narrow: list[Pass] = [NarrowScans()] if target.lowered and not recipe.decodes else []  # a decoder's states are the model's carries
+    return [Precision(precision), Simplify(), Hoist(), *narrow]  # casts of a scan's weights go before it
 
 
 def _program(recipe: Recipe, model: Model, elaborated: Any, program: str, target: Target) -> list[Pass]:

@@ -126,6 +126,7 @@ class _Writer:
         self.joined: dict[str, tuple[Unit, Function, list[int]] | None] = {}  # functions of several, by their symbols
         self.guard_count = 0
         self._turns: dict[int, Place] = {}
+        self._written = set(_written(plan.steps))  # slots
 
     # ---- steps
 
@@ -208,9 +209,9 @@ class _Writer:
             kind, role = "+".join(dict.fromkeys(u.kind for u in units)), " beside ".join(u.role for u in units)
             flops, moved = sum(u.flops for u in main), sum(u.bytes for u in main)
             unit = Unit(name, kind, role, lines, None, flops, moved, [i for u in units for i in u.includes], first=name,
-                        members=[(r.unit, r.function) for r in runs])  # fmt: skip
+                        members=[(r.unit, r.function) for r in runs], slow=form.slow)  # fmt: skip
             generated = form.apply(Generated((function,), choice=Choice(behind=lambda: [APART])))
-            self.made.append(Made(f"beside {[u.key for u in units]}", BY_COST, form, generated, unit, runs[0].spans))
+            self.made.append(Made(f"beside {[u.key for u in units]}", BY_COST, form, generated, unit))
             self.joined[key] = (unit, generated.functions[0], order) if form.schedule != APART else None
         found = self.joined[key]
         if found is None:
@@ -229,7 +230,12 @@ class _Writer:
             self._part(call.kernel, call.kernel.kind, _Part(body, (*operands, *call.results)), scope)
 
     def _part(self, kernel: Kernel, kind: str, part: _Part, scope: _Scope) -> None:
-        self._launch(self._compiled(kernel, kind, part.body, part.aligned), kernel, part, scope)
+        steady = tuple(self._is_steady(place) for place in part.places[: part.inputs])
+        self._launch(self._compiled(kernel, kind, part.body, part.aligned, steady), kernel, part, scope)
+
+    def _is_steady(self, place: Place) -> bool:
+        """Whether no launch of the program writes there."""
+        return place.space == "constant" or (place.space == "slot" and place.index not in self._written)
 
     def _update(self, call: Call, body: Body, operands: Sequence[Place], scope: _Scope) -> None:
         """Groups that do the same at every point run in one launch, the others as maps of their own. Where one reads what another overwrites, all do,
@@ -283,21 +289,21 @@ class _Writer:
             extents.append(Extent(p.name, operands[-1], POINTER * len(members), False))
         self.runs.append(_Run(unit, function, operands, extents, lines_of(kernel), spans_of(kernel.location)))
 
-    def _compiled(self, kernel: Kernel, kind: str, body: Body, aligned: tuple[bool, ...]) -> _Compiled:
-        key = f"{kind} {kernel.schedule} {aligned} {body_key(body)}"
+    def _compiled(self, kernel: Kernel, kind: str, body: Body, aligned: tuple[bool, ...], steady: tuple[bool, ...]) -> _Compiled:
+        key = f"{kind} {kernel.schedule} {aligned} {steady} {body_key(body)}"
         found = self.compiled.get(key)
         if found is None:
             name = f"k{len(self.compiled):02d}_{identifier(kernel.role)}"
             number = kernel_hash(kind, body)
-            which = f"{number} {aligned}"
+            which = f"{number} {aligned} {steady}"
             made = self.instead.of(which, kernel.schedule)
-            generated = made.apply(generate(kind, request_of(body, self.arch, name, aligned, made.schedule)))
+            generated = made.apply(generate(kind, request_of(body, self.arch, name, aligned, made.schedule, steady)))
             flops, moved = work_of(body)
             unit = Unit(name, kind, kernel.role, lines_of(kernel), body, flops, moved, generated.includes)
             unit.first = next((f.symbol for f in generated.functions), "")
-            unit.key, unit.replaced = number, made.schedule != kernel.schedule
+            unit.key, unit.replaced, unit.slow = number, made.schedule != kernel.schedule, made.slow
             unit.tuned = "" if generated.choice.made == BY_COST or unit.replaced else generated.choice.made
-            self.made.append(Made(which, kernel.schedule, made, generated, unit, spans_of(kernel.location)))
+            self.made.append(Made(which, kernel.schedule, made, generated, unit))
             found = self.compiled[key] = _Compiled(generated, [self._constant(t) for t in generated.tables], unit)
         return found
 
@@ -407,6 +413,20 @@ def _beside(steps: Sequence[Step]) -> Iterator[Call]:
         yield step
 
 
+def _written(steps: Sequence[Step]) -> Iterator[int]:
+    """The slots that a plan's steps write."""
+    for step in steps:
+        match step:
+            case Call(results=places):
+                yield from (p.index for p in places if p.space == "slot")
+            case Copy(target=place):
+                yield from [place.index] if place.space == "slot" else []
+            case Loop(steps=inner):
+                yield from _written(inner)
+            case Branch(then=then, otherwise=otherwise):
+                yield from _written((*then, *otherwise))
+
+
 def _is_aligned(place: Place) -> bool:
     """Whether all addresses of a place are multiples of 16 bytes; ports lie at multiples of 256."""
     start = place.offset if place.space in ("slot", "guard") else place.index
@@ -428,6 +448,23 @@ def _guarded(function: Function, expected: Sequence[bool]) -> Function:
     return replace(function, symbol=symbol, parameters=parameters + function.parameters, text=f"    if ({test}) return;\n{function.text}")
 
 
+def _next_turn() -> Unit:
+    """What a program that goes on with its own results does between two runs: `DeviceProgram.again` launches it."""
+    takes = {"turn": "int*", "small": "const int*", "words": "int", "ring": "int*", "counted": "int*", "counts": "int", "found": "const int*",
+             "carried": "int*", "size": "int", "led": "const int*"}  # fmt: skip
+    text = """    const int now = turn[0], leads = turn[1];
+    if (now < leads) found = led + (long long)now * size;
+    for (int k = threadIdx.x; k < words; k += 256) ring[(long long)now * words + k] = small[k];
+    for (int k = threadIdx.x; k < counts; k += 256) counted[k] += 1;
+    for (int k = threadIdx.x; k < size; k += 256) carried[k] = found[k];
+    __syncthreads();
+    if (threadIdx.x == 0) turn[0] = now + 1;"""
+    parameters = tuple(Parameter(name, kind, "value", 0) for name, kind in takes.items())
+    unit = Unit(executable.NEXT_TURN, "copy", "what is kept of a run, and the inputs of the next one", (), None, 0, 0, ())
+    unit.functions.append(Function(executable.NEXT_TURN, parameters, text, (1, 1, 1), (256, 1, 1), schedule="one block"))
+    return unit
+
+
 def lower_plan(plan: Plan, arch: Arch, instead: Fallbacks | None = None) -> Lowered:
     """The plan's functions and launches. `instead`: what is made instead of kernels that spill. UnsupportedOp, at its line, for what the CUDA targets
     cannot do."""
@@ -435,7 +472,7 @@ def lower_plan(plan: Plan, arch: Arch, instead: Fallbacks | None = None) -> Lowe
     writer.steps(plan.steps, _Scope())
     guards = writer.workspace + _aligned(writer.workspace_bytes)
     launches = tuple(_with_guards(launch, guards) for launch in writer.launches)
-    units = list(writer.units.values())
+    units = [*writer.units.values(), *([_next_turn()] if any(p.name.endswith(executable.BEST) for p in plan.ports) else [])]
     arena = guards + (_aligned(writer.guard_count) if writer.guard_count else 0)
     return Lowered(units, writer.made, tuple(writer.kernels), launches, tuple(writer.maps), tuple(writer.pointers), bytes(writer.constants), arena,
                    printed(plan.name, units, arch))  # fmt: skip
@@ -460,13 +497,13 @@ def _with_guards(launch: Launch, start: int) -> Launch:
 
 def compile_plan(plan: Plan, arch: Arch) -> Executable:
     """The plan as CUDA kernels for an architecture, or for the emulator. UnsupportedOp, at its line, for what the CUDA targets cannot do; KernelError
-    where the CUDA compiler refuses a kernel, at its line where every schedule of it spills; TargetError where a compiler is missing."""
+    where the CUDA compiler refuses a kernel; TargetError where a compiler is missing."""
     instead = Fallbacks(arch)
     code = None
     while code is None:
         lowered = lower_plan(plan, arch, instead)
         try:
-            code = machine_code(lowered.text, arch)
+            code = machine_code(lowered.text, arch, instead.slow(lowered.made))
         except SlowCode as error:
             instead.replace(lowered.made, error)
     instead.keep()

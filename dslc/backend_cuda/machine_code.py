@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 
 from dslc.core.executable import Module, pack_modules
@@ -16,14 +16,15 @@ from .source import bundle
 PER_PART = 8  # functions that are compiled together: a part pays for the headers once, and is cached as a whole
 
 
-def machine_code(text: Printed, arch: Arch) -> bytes:
-    """An executable's `code`. Errors are those of `nvrtc.build` and `emulated.build`; those of the emulator name lines of the whole text."""
+def machine_code(text: Printed, arch: Arch, slow: Collection[str] = ()) -> bytes:
+    """An executable's `code`; functions in `slow` may spill. Errors are those of `nvrtc.build` and `emulated.build`; those of the emulator name lines
+    of the whole text."""
     if not text.functions:
         return pack_modules([])
     if arch in (EMULATED, CHECKED):
         return pack_modules([Module(tuple(symbol for symbol, _ in text.functions), emulated.build(bundle(text.whole), checked=arch.checked))])
     parts = _parts(text.functions)
-    cubins = nvrtc.build([bundle(_text(text.prelude, part)) for part in parts], arch.name)
+    cubins = nvrtc.build([bundle(_text(text.prelude, part)) for part in parts], arch.name, slow=slow)
     return pack_modules([Module(tuple(symbol for symbol, _ in part), cubin.code) for part, cubin in zip(parts, cubins)])
 
 

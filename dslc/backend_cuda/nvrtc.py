@@ -1,12 +1,12 @@
 """CUDA C++ text to cubins by NVRTC: several texts at once, cached, and refused where ptxas says that a kernel spills or that wgmma is serialized
-(`spills` then makes other kernels)."""
+(`spills` then makes other kernels, or takes the least evil)."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -29,11 +29,23 @@ class KernelError(Error):
     label = "kernel error"
 
 
+@dataclass(frozen=True)
+class Slow:
+    """Why a kernel's code is slow, in words, and how slow: bytes of registers a thread that are spilled, `SERIALIZED` where it is something else."""
+
+    said: str
+    spilled: int
+
+
+SERIALIZED = 1 << 20  # worse than any spill
+
+
 class SlowCode(KernelError):
     """Right code that spills registers or serializes its products. `kernels`: what is said of each."""
 
-    def __init__(self, kernels: Mapping[str, str], notes: Sequence[str] = ()):
-        super().__init__("; ".join(kernels.values()), notes=notes, help="smaller tiles, or fewer threads a block in its launch bounds")
+    def __init__(self, kernels: Mapping[str, Slow], notes: Sequence[str] = ()):
+        said = "; ".join(slow.said for slow in kernels.values())
+        super().__init__(said, notes=notes, help="smaller tiles, or fewer threads a block in its launch bounds")
         self.kernels = dict(kernels)
 
 
@@ -57,12 +69,12 @@ class Cubin:
     log: str
 
 
-def build(texts: Sequence[str], arch: str, *, strict: bool = True, threads: int | None = None) -> list[Cubin]:
+def build(texts: Sequence[str], arch: str, *, strict: bool = True, slow: Collection[str] = (), threads: int | None = None) -> list[Cubin]:
     """A cubin for each self-contained text (`source.bundle`), for an architecture such as "sm_90a".
 
-    `strict`: a spill or one of the advisories in REFUSED is a SlowCode, which names all kernels that have any. `threads`: texts that are compiled at
-    once; as many as there are processors by default. KernelError where the text is wrong, TargetError where NVRTC or its headers are missing or it
-    does not know `arch`.
+    `strict`: a spill or one of the advisories in REFUSED is a SlowCode, which names all kernels that have any, but for those in `slow`. `threads`:
+    texts that are compiled at once; as many as there are processors by default. KernelError where the text is wrong, TargetError where NVRTC or its
+    headers are missing or it does not know `arch`.
     """
     check_arch(arch)
     options = (f"--gpu-architecture={arch}", f"--include-path={cuda_headers()}", *OPTIONS)
@@ -73,7 +85,7 @@ def build(texts: Sequence[str], arch: str, *, strict: bool = True, threads: int 
         with ThreadPoolExecutor(min(workers, len(texts))) as pool:
             made = list(pool.map(lambda text: _cached(text, options), texts))
     if strict:
-        check_logs(texts, made)
+        check_logs(texts, made, slow)
     return made
 
 
@@ -196,28 +208,30 @@ def resources(log: str) -> dict[str, Resources]:
     return out
 
 
-def check_logs(texts: Sequence[str], cubins: Sequence[Cubin]) -> None:
-    """SlowCode where a kernel spills registers, or ptxas gave an advisory of REFUSED."""
-    said: dict[str, str] = {}
+def check_logs(texts: Sequence[str], cubins: Sequence[Cubin], slow: Collection[str] = ()) -> None:
+    """SlowCode where a kernel, but for those in `slow`, spills registers, or ptxas gave an advisory of REFUSED."""
+    said: dict[str, Slow] = {}
     notes: list[str] = []
     for text, cubin in zip(texts, cubins):
         for name, what in _slow(text, cubin).items():
-            said[name] = what
-            notes += _places(text, name)
+            if name not in slow:
+                said[name] = what
+                notes += _places(text, name)
     if said:
         raise SlowCode(said, notes)
 
 
-def _slow(text: str, cubin: Cubin) -> dict[str, str]:
+def _slow(text: str, cubin: Cubin) -> dict[str, Slow]:
     out = {}
     for name, used in cubin.kernels.items():
         if used.spill_stores or used.spill_loads:
-            out[name] = f"{name} spills {used.spill_stores} bytes of registers a thread, with {used.registers} registers"
+            said = f"{name} spills {used.spill_stores} bytes of registers a thread, with {used.registers} registers"
+            out[name] = Slow(said, max(used.spill_stores, used.spill_loads))
     for found in _ADVISORY.finditer(cubin.log):
         if found[1] in REFUSED:
             function = _FUNCTION.search(found[0])
             for name in [function[1]] if function else _passing_registers(text) or ["a kernel"]:
-                out.setdefault(name, f"ptxas makes slow code of {name}: {found[0].strip()}")
+                out[name] = Slow(f"ptxas makes slow code of {name}: {found[0].strip()}", SERIALIZED)
     return out
 
 

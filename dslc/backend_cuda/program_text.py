@@ -33,6 +33,7 @@ class Unit:
     key: str = ""  # as of `core.executable.Kernel`
     tuned: str = ""
     replaced: bool = False  # its schedule stands for one that spills
+    slow: str = ""  # why its code is slow, where no other is less so
     first: str = ""  # the function that its work is said to be done by
     members: Sequence[tuple[Unit, Function]] = ()  # what shares its launch
 
@@ -70,6 +71,8 @@ def function_text(unit: Unit, function: Function, first: bool, arch: Arch) -> st
         comment = [line for u, f in members.values() for line in _comment(u, f, f.symbol == u.first)]
     else:
         comment = _comment(unit, function, first)
+    if first and unit.slow:
+        comment.append(f"// {unit.slow}: no schedule of it has less of that")
     block = function.block[0] * function.block[1] * function.block[2]
     bounds = f"__launch_bounds__({block}, {function.blocks_per_sm})"
     parameters = ", ".join(f"{p.type} {p.name}" for p in function.parameters)

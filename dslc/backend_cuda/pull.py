@@ -6,7 +6,7 @@ loads it before a loop over the points and presets it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 
 from dslc.core.dtypes import BOOL, FLOAT32, INT32, INT64
 from dslc.ir import index
@@ -21,7 +21,8 @@ from .types import computed_type
 
 class Point:
     """One point. `dims[k]` is the text of dim k's index; `memory(k)` gives operand k; `given` answers for `Given` nodes; `known` are node values
-    that are already in the text, by id; of the tests `passed` the text has asked."""
+    that are already in the text, by id; of the tests `passed` the text has asked; for the nodes `narrowed`, by id, functions that are nearly right
+    will do (`trace.narrowed`)."""
 
     def __init__(
         self,
@@ -33,9 +34,10 @@ class Point:
         known: Mapping[int, Val] | None = None,
         integer: str = "int",
         passed: Collection[Test] = (),
+        narrowed: Set[int] = frozenset(),
     ) -> None:
         self.writer, self.trace, self.memory, self.dims, self.given, self.index_type = writer, trace, memory, list(dims), given, integer
-        self.s, self.passed = Arithmetic(writer), passed
+        self.s, self.passed, self.narrowed = Arithmetic(writer), passed, narrowed
         self._values: dict[int, Val] = dict(known or {})
         self._parts: dict[Expr, str] = {}
         self._tests: dict[Test, str] = {}
@@ -83,7 +85,10 @@ class Point:
         raise TypeError(node)
 
     def _applied(self, node: Apply) -> Val:
+        if id(node) in self.narrowed and (below := _below_one_plus(node)) is not None:
+            return self.s.call(f"one_plus_{below.op.operation.name[3:]}", self.value(below.arguments[0]))
         values = [self.value(a) for a in node.arguments]
+        self.s.near = id(node) in self.narrowed
         self.s.index_of = lambda axis: self.integer(node.at[axis])
         self.s.position_of = lambda e: self.integer(self.trace.tidy(index.substitute(e, node.at)))
         return node.op.scalar(self.s, *values)
@@ -183,6 +188,17 @@ class Point:
                 text = f"(unsigned{' long long' if large else ''}){x} < {t.size}u"
             found = self._tests[t] = self.writer.value("inside", "bool", text)
         return found
+
+
+def _below_one_plus(node: Apply) -> Apply | None:
+    """erf or tanh where a node is 1 + it: near -1 such a sum keeps few digits, the function of the sum all."""
+    if node.op.operation.name != "nn.add":
+        return None
+    for one, other in (node.arguments, node.arguments[::-1]):
+        if isinstance(other, Apply) and other.op.operation.name in ("nn.erf", "nn.tanh"):
+            if isinstance(one, Apply) and one.op.operation.name == "nn.constant" and one.op.uniform == 1:
+                return other
+    return None
 
 
 def chunked(address: Expr, dim: int, width: int) -> bool:

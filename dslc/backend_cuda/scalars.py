@@ -29,12 +29,14 @@ _WRAPPING = {"+": "wrapping_add", "-": "wrapping_subtract", "*": "wrapping_multi
 
 
 class Arithmetic:
-    """`Scalars` at one point. `index_of(axis)` and `position_of(expr)` give integers for the point: see `pull.Point`."""
+    """`Scalars` at one point. `index_of(axis)` and `position_of(expr)` give integers for the point: see `pull.Point`. `near`: functions that
+    are nearly right will do."""
 
     def __init__(self, writer: Writer) -> None:
         self.writer = writer
         self.index_of: Callable[[int], Val] | None = None
         self.position_of: Callable[[Expr], Val] | None = None
+        self.near = False
 
     # ---- plumbing
 
@@ -50,7 +52,12 @@ class Arithmetic:
 
     def _math(self, name: str, *values: Val) -> Val:
         """A function of C's math library."""
+        if name == "exp" and self._nearly(values[0]):
+            return self.call("exp_near", *values)
         return self.call(name if values[0].dtype.bits == 64 else name + "f", *values)
+
+    def _nearly(self, a: Val) -> bool:
+        return self.near and a.dtype.bits <= 32
 
     def _infix(self, operator: str, a: Val, b: Val) -> Val:
         if a.dtype.is_integer and a.dtype.bits >= 32 and operator in _WRAPPING:
@@ -117,7 +124,7 @@ class Arithmetic:
         return self.div(self.const(1, a.dtype), self._math("sqrt", a))
 
     def sigmoid(self, a: Val) -> Val:
-        return self.call("sigmoid", a)
+        return self.call("sigmoid_near" if self._nearly(a) else "sigmoid", a)
 
     def round(self, a: Val) -> Val:
         return self._math("rint", a)

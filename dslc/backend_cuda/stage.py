@@ -20,7 +20,8 @@ from .types import accumulator, memory_type
 @dataclass(frozen=True)
 class Request:
     """A kernel to generate. `name`: what its functions' names begin with; `aligned`: for each operand, then each result, whether every address it
-    is called with is a multiple of 16 bytes; `schedule`: the one that it is to have (`ir.schedules`)."""
+    is called with is a multiple of 16 bytes; `schedule`: the one that it is to have (`ir.schedules`); `steady`: for each operand, whether no launch
+    of the program writes it, so that it may be read before the launches before have ended."""
 
     name: str
     body: Body
@@ -29,6 +30,10 @@ class Request:
     arch: Arch
     aligned: tuple[bool, ...]
     schedule: str = BY_COST
+    steady: tuple[bool, ...] = ()
+
+    def operand_steady(self, k: int) -> bool:
+        return k < len(self.steady) and self.steady[k]
 
     def operand_aligned(self, k: int) -> bool:
         return k >= len(self.operands) or self.aligned[k]  # what is behind the operands lies in the workspace
@@ -73,7 +78,7 @@ class Function:
     shared_bytes: int = 0
     blocks_per_sm: int = 1  # for __launch_bounds__
     schedule: str = ""  # in words, for the comment above it
-    ahead: str = ""  # what it does before the launches before it have ended: prefetches
+    ahead: str = ""  # what it does before the launches before it have ended: prefetches, loads of what none of them writes
     waits: bool = False  # whether its text waits for them itself
 
 
@@ -144,7 +149,7 @@ class FunctionWriter(Writer):
         return Memory(name, t)
 
     def ahead_ends(self) -> None:
-        """What was written so far needs nothing that launches before this one make: indices and prefetches."""
+        """What was written so far needs nothing that launches before this one make: indices, prefetches, loads of steady operands."""
         self.lines.append(_AHEAD)
 
     def prefetch(self, address: str) -> None:
@@ -159,11 +164,13 @@ class FunctionWriter(Writer):
         return Function(self.symbol, tuple(self.parameters.values()), text, g, b, shared_bytes, blocks_per_sm, schedule, ahead.rstrip("\n"))  # type: ignore[arg-type]
 
 
-def request_of(body: Body, arch: Arch, name: str, aligned: Sequence[bool] | None = None, schedule: str = BY_COST) -> Request:
-    """The request for a body, with types taken from its values; without `aligned` everything is taken to be."""
+def request_of(
+    body: Body, arch: Arch, name: str, aligned: Sequence[bool] | None = None, schedule: str = BY_COST, steady: Sequence[bool] = ()
+) -> Request:
+    """The request for a body, with types taken from its values; without `aligned` everything is taken to be, without `steady` nothing."""
     operands, results = (tuple(type_of(v) for v in values) for values in (body.operands, body.results))
     everything = (True,) * (len(operands) + len(results))
-    return Request(name, body, operands, results, arch, tuple(aligned) if aligned is not None else everything, schedule)
+    return Request(name, body, operands, results, arch, tuple(aligned) if aligned is not None else everything, schedule, tuple(steady))
 
 
 def index_type(*counts: int) -> str:

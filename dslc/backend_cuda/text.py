@@ -48,9 +48,9 @@ class Writer:
         self.line(end)
 
     @contextmanager
-    def unrolled(self, name: str, count: int) -> Iterator[None]:
-        """A loop of a known small count, unrolled, so that arrays indexed by `name` stay in registers."""
-        self.line("#pragma unroll")
+    def unrolled(self, name: str, count: int, at_once: int | None = None) -> Iterator[None]:
+        """A loop of a known small count, unrolled, so that arrays indexed by `name` stay in registers; or so many turns of it `at_once`."""
+        self.line("#pragma unroll" if at_once is None or at_once >= count else f"#pragma unroll {at_once}")
         with self.block(f"for (int {name} = 0; {name} < {count}; ++{name})"):
             yield
 

@@ -15,6 +15,7 @@ from .errors import DataError
 
 # What is behind the name of an output [rows, classes] in those that tell where the greatest of each row is, int32[rows], and what it is.
 BEST, GREATEST = ".best", ".greatest"
+NEXT_TURN = "next_turn"  # the function of a GPU's module that such a program has besides its launches: it goes on with what it found
 
 # The result of a timed program (no name of a model file), int64[2 + 3 * (launches + 1)] in ticks of the processor's counter: when the last stamp was
 # taken, when the run began, then for each launch, and for the copies between them: how long it ran, how often, when its first run ended.

@@ -477,6 +477,25 @@ def dims_under(trace: Trace, roots: Sequence[Node]) -> dict[int, set[int]]:
     return out
 
 
+def narrowed(trace: Trace, roots: Sequence[Node]) -> set[int]:
+    """The nodes under some roots, by id, whose values become floats of 16 bits or fewer on every way to a root: what is off by far less than such a
+    rounding may stand for them."""
+    narrow: set[int] = set()
+    exact: set[int] = set()
+    stack = [(root, False) for root in roots]
+    while stack:
+        node, rounded = stack.pop()
+        rounded = node.dtype.is_float and (rounded or node.dtype.bits <= 16)
+        seen = narrow if rounded else exact
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        parts, expressions = children(node)
+        stack += [(part, rounded) for part in parts]
+        stack += [(trace.symbols[n], False) for e in expressions for n in symbols_of(e)]
+    return narrow - exact
+
+
 def children(node: Node) -> tuple[list[Node], list[Expr]]:
     """The nodes that a node is made of, and the index expressions that it evaluates by itself."""
     match node:

@@ -37,10 +37,10 @@ class Greedy:
 
 
 def _greatest(value: ir.Value) -> dict[str, ir.Value]:
-    """Both, from the value as it was before it got the shape of the output: what is read again is not copied."""
+    """Both, in one pass over the value as it was before it got the shape of the output: what is read again is not copied."""
     rows = type_of(value).shape[:1]
     shaped = maker(value)
     x = shaped.x if isinstance(shaped, ops.Reshape) and type_of(shaped.x).shape[-1:] == type_of(value).shape[1:] else value
     last = type_of(x).rank - 1
     best = ops.ArgReduce.of(x, kind="max", axis=last)
-    return {BEST: ops.reshape(best, rows), GREATEST: ops.reshape(ops.Gather.of(x, best, batch=last, outside=0.0), rows)}
+    return {BEST: ops.reshape(best, rows), GREATEST: ops.reshape(ops.Reduce.of(x, kind="max", axes=(last,)), rows)}

@@ -119,10 +119,34 @@ def kind_of(graph: Graph, members: set[int]) -> str | None:
 
 
 def _one_shape(graph: Graph, members: set[int], body: list[int]) -> bool:
-    """A map: every op has the points of the results, and passes within the kernel are at the same point."""
-    shape = graph.type_of(graph.results[body[0]][0]).shape
+    """A map: every op has the points of the results, and passes within the kernel are at the same point; or what is ahead is taken apart."""
+    shape = graph.type_of(graph.results[body[-1]][0]).shape
     inner = graph.inner(members)
-    return all(graph.type_of(r).shape == shape for n in body for r in graph.results[n]) and all(_direct(graph, members, inner, n) for n in body)
+    ahead = [n for n in body if any(graph.type_of(r).shape != shape for r in graph.results[n])]
+    if not ahead:
+        return all(_direct(graph, members, inner, n) for n in body)
+    return _taken_apart(graph, members, ahead, [n for n in body if n not in ahead])
+
+
+def _taken_apart(graph: Graph, members: set[int], ahead: list[int], after: list[int]) -> bool:
+    """Elementwise work on more points ahead of a map's own, all of it read there alone and through views that together have no more points: none is
+    made twice. Gates of a recurrent layer are parts of one sum."""
+    first = graph.inner(ahead)
+    if any(graph.structures[n] != "elementwise" or not _direct(graph, set(ahead), first, n) for n in ahead):
+        return False
+    if not first.isdisjoint(graph.outputs(members)):
+        return False
+    own = graph.inner(after)
+    parts: dict[ir.Value, dict[ir.Value, None]] = {}
+    for n in after:
+        for v in graph.operands[n]:
+            if v in own or not any(p in members for p, _ in graph.source_of(v)):
+                continue
+            view = None if isinstance(v.owner, ir.Block) else v.owner.opview
+            if graph.structures[n] != "elementwise" or not isinstance(view, ops.View) or view.operands[0] not in first:
+                return False
+            parts.setdefault(view.operands[0], {})[v] = None
+    return all(sum(graph.type_of(v).size for v in views) <= graph.type_of(whole).size for whole, views in parts.items())
 
 
 def _direct(graph: Graph, members: set[int], inner: set[ir.Value], n: int) -> bool:

@@ -30,6 +30,7 @@ MOST_TERMS = 1 << 14  # of a sum: longer ones are split
 SUMS = 64  # neighbouring ones of a block where a matrix lies row by row, and the least number
 LEAST_SUMS = 8
 BLOCKS = 128  # that a device has at once: sums are given to fewer threads rather than to fewer blocks
+MANY, SHORT = 1 << 15, 4 << 10  # sums of one row that a block has some hundred of, where the terms of one are not more bytes than this
 MOST_BESIDE = 8  # kernels of a launch
 ALIKE = ("contract", "product")
 
@@ -250,6 +251,8 @@ def _pays(joined: ops.Kernel, again: tuple[ops.Kernel, Sequence[Op]] | None) -> 
     if row_by_row and neighbours % 8:
         return False
     blocks = sums // LEAST_SUMS if not row_by_row else min(sums // LEAST_SUMS, max(sums // SUMS, BLOCKS))
+    if not row_by_row and sums == neighbours and sums >= MANY and max(type_of(p.operands[1 - row_side(p)]).bytes for p in products) // sums <= SHORT:
+        blocks = 4 * BLOCKS  # which stay for many sums
     return again is None or blocks * _row_bytes(again[0]) <= LAUNCH
 
 

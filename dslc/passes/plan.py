@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
@@ -15,10 +15,11 @@ from dslc.ir.plan import BESIDE, Branch, Buffer, Call, Copy, Loop, Place, Plan, 
 from dslc.ir.program import Slot, arguments_of, name_of, program_of, results_of
 from dslc.ir.streams import permutation
 from dslc.ir.trace import is_shared
-from dslc.ir.types import TensorType, spans_of, type_of
+from dslc.ir.types import spans_of, type_of
 
 from .packing import Interval, pack
 from .pieces import PIECE
+from .rolling import Roll, joined_to, joins_stacks, rolls_of
 
 ALIGNMENT = 64  # bytes
 ROOM = "nn.room"  # the module's attribute with the bytes that a budget leaves to the arena
@@ -52,6 +53,10 @@ class _Home:
     def moved(self, depth: int, stride: int, start: int = 0) -> _Home:
         """The place of the turn's slice in a loop of nesting depth `depth` (0 is the outermost); turn 0 has it `start` bytes behind this one's."""
         return _Home(self.slot, self.buffer, (*self.strides, *(0,) * (depth - len(self.strides)), stride), self.offset + start)
+
+    def behind(self, bytes: int) -> _Home:
+        """The place so many bytes further on."""
+        return replace(self, offset=self.offset + bytes)
 
 
 STARTED = _Home(None, None)  # of what scans start with and put into their carries themselves
@@ -111,7 +116,7 @@ class Planner:
         for slot, value in nexts:  # a next value that lies in a slot which another next value overwrites
             home = self.homes[value]
             if home.slot in taken and home.slot != places.of(slot) and value not in shielded:
-                shielded[value] = self._new(type_of(value), "a copy")
+                shielded[value] = self._new(type_of(value).bytes, "a copy")
                 self._use(shielded[value])
                 steps.append(Copy(home, shielded[value], type_of(value).bytes))  # type: ignore[arg-type]
         for slot, value in (*outputs, *nexts):
@@ -124,8 +129,8 @@ class Planner:
 
     # --- buffers
 
-    def _new(self, t: TensorType, origin: str) -> _Home:
-        self.buffers.append(_Buffer(-(-max(t.bytes, 1) // ALIGNMENT) * ALIGNMENT, self.clock, self.clock, origin))
+    def _new(self, bytes: int, origin: str) -> _Home:
+        self.buffers.append(_Buffer(-(-max(bytes, 1) // ALIGNMENT) * ALIGNMENT, self.clock, self.clock, origin))
         return _Home(None, len(self.buffers) - 1)
 
     def _use(self, home: _Home) -> None:
@@ -186,34 +191,37 @@ class Planner:
         operands: tuple[Any, ...] = tuple(self._home(v) for v in op.operands)
         for r in op.results:
             if r not in self.homes:
-                self.homes[r] = self._new(type_of(r), _origin(op))
+                self.homes[r] = self._new(type_of(r).bytes, _origin(op))
         results: tuple[Any, ...] = tuple(self._home(r) for r in op.results)
         if operands == results and _same_in_memory(op.results[0]) is not None:
             return []
-        if _joins_stacks(op) and list(operands) == self._parts(op):
+        if joins_stacks(op) and list(operands) == self._parts(op):
             return []
         bases = [(operands[k], results[r], type_of(op.results[r]).bytes) for r, k in _bases(op).items()]
         return [*(Copy(*moved) for moved in bases if moved[0] != moved[1]), Call(op, operands, results)]
 
     def _scan(self, op: ops.Scan, depth: int) -> list[Step]:
-        """Carries live in one buffer each, which ends up with their last value; slices and stacks are addressed by turn."""
+        """Carries live in one buffer each, which ends up with their last value, or roll through their stacks; those and slices are placed by turn."""
         c, k = op.constants, op.carries
         operands, results = list(op.operands), list(op.results)
         block = op.regions[0].blocks[0]
         arguments = list(block.arguments)
         origin = _origin(op)
         steps: list[Step] = []
+        rolling = self._rolling(op, origin)
         for r in results:
             if r not in self.homes:
-                self.homes[r] = self._part_of_join(r) or self._new(type_of(r), origin)
-        turn = self._new(type_of(arguments[0]), origin)
+                self.homes[r] = self._part_of_join(r) or self._new(type_of(r).bytes, origin)
+        turn = self._new(type_of(arguments[0]).bytes, origin)
         start = self.clock
-        for carry, r, initial in zip(arguments[1 + c : 1 + c + k], results, operands[c : c + k]):
+        for n, (carry, initial) in enumerate(zip(arguments[1 + c : 1 + c + k], operands[c : c + k])):
+            base, roll = rolling.get(n, (self._home(results[n]), None))
+            begin = base if roll is None else base.behind(roll.first)
             if self.homes[initial] == STARTED:
-                steps.append(Call(initial.owner.opview, (), (self._home(r),)))  # type: ignore[arg-type]
-            elif self._home(initial) != self._home(r):
-                steps.append(Copy(self.homes[initial], self.homes[r], type_of(r).bytes))  # type: ignore[arg-type]
-            self.homes[carry] = self.homes[r]
+                steps.append(Call(initial.owner.opview, (), (begin,)))  # type: ignore[arg-type]
+            elif self._home(initial) != begin:
+                steps.append(Copy(self.homes[initial], begin, type_of(carry).bytes))  # type: ignore[arg-type]
+            self.homes[carry] = base if roll is None else base.moved(depth, roll.stride, roll.begin)
         for inner, outer in zip(arguments[1 : 1 + c], operands[:c]):
             self.homes[inner] = self._home(outer)
         for inner, outer, first in zip(arguments[1 + c + k :], operands[c + k :], op.firsts):
@@ -221,6 +229,8 @@ class Planner:
             self.homes[inner] = self._home(outer).moved(depth, type_of(inner).bytes, first * row)
         self.homes[arguments[0]] = turn
         yielded = list(list(block.operations)[-1].operands)
+        for base, roll in rolling.values():
+            self.homes[yielded[roll.carry]] = base.moved(depth, roll.stride, roll.end)
         emitted: dict[ir.Value, _Home] = {}
         for value, r in zip(yielded[k:], results[k:]):
             target = self.homes[r].moved(depth, type_of(value).bytes)
@@ -232,7 +242,7 @@ class Planner:
         self.clock += 1
         body = self._block(block, depth + 1)
         self.clock += 1
-        body += self._turn_copies(yielded, arguments[1 + c : 1 + c + k], results, k, depth)
+        body += self._turn_copies(yielded, arguments[1 + c : 1 + c + k], results, depth, rolling)
         for home in (turn, *(self.homes[v] for v in (*operands, *results, *arguments))):
             self._use(home)
             if home.buffer is not None and home in [self.homes[v] for v in (*results,)] + [turn]:
@@ -242,12 +252,12 @@ class Planner:
 
     def _part_of_join(self, stack: ir.Value) -> _Home | None:
         """Where the stacks of several scans are joined to one, each is made in its place."""
-        join = next((use.owner.opview for use in stack.uses), None)
-        if not isinstance(join, ops.Kernel) or not _joins_stacks(join):
+        join = joined_to(stack)
+        if join is None:
             return None
         whole = join.results[0]
         if whole not in self.homes:
-            self.homes[whole] = self._new(type_of(whole), _origin(join))
+            self.homes[whole] = self._new(type_of(whole).bytes, _origin(join))
         return self._parts(join)[list(join.operands).index(stack)]
 
     def _parts(self, join: ops.Kernel) -> list[_Home]:
@@ -256,19 +266,44 @@ class Planner:
         sizes = [type_of(v).bytes for v in join.operands]
         return [replace(home, offset=home.offset + sum(sizes[:n])) for n in range(len(sizes))]
 
-    def _turn_copies(self, yielded: list[ir.Value], carries: list[ir.Value], results: list[ir.Value], k: int, depth: int) -> list[Step]:
-        """At a turn's end: emitted values that lie elsewhere, then the next carries, by way of a spare buffer where they read each other."""
+    def _rolling(self, op: ops.Scan, origin: str) -> dict[int, tuple[_Home, Roll]]:
+        """The carries that roll, by number, with where their memory begins: a buffer of their own, or a part of that of the scan around this one. All
+        that lies there has its home."""
+        found = {}
+        for roll in rolls_of(op):
+            places = {op.results[n]: at for n, at in roll.places().items()}
+            last = self.homes.get(op.results[roll.carry])
+            if last is not None:
+                base = last.behind(-roll.last)
+            elif not any(r in self.homes for r in places):
+                base = self._new(roll.bytes, origin)
+            else:
+                continue
+            initial = self.homes[op.operands[op.constants + roll.carry]]
+            known = all(self.homes.get(r, base.behind(at)) == base.behind(at) for r, at in places.items())
+            if last is None or (known and initial == base.behind(roll.first)):
+                self.homes |= {r: base.behind(at) for r, at in places.items()}
+                found[roll.carry] = base, roll
+        return found
+
+    def _turn_copies(
+        self, yielded: list[ir.Value], carries: list[ir.Value], results: list[ir.Value], depth: int, rolling: Container[int]
+    ) -> list[Step]:
+        """At a turn's end: emitted values that lie elsewhere, then the next carries but those that roll, by way of a spare buffer where they read
+        each other."""
         steps: list[Step] = []
+        k = len(carries)
         for value, r in zip(yielded[k:], results[k:]):
             target = self.homes[r].moved(depth, type_of(value).bytes)
             if self._home(value) != target:
                 steps.append(Copy(self.homes[value], target, type_of(value).bytes))  # type: ignore[arg-type]
-        moves = [(v, carry) for v, carry in zip(yielded[:k], carries) if self._home(v) != self.homes[carry]]
+        stay = [(v, carry) for n, (v, carry) in enumerate(zip(yielded, carries)) if n not in rolling]
+        moves = [(v, carry) for v, carry in stay if self._home(v) != self.homes[carry]]
         overwritten = {self.homes[carry] for _, carry in moves}
         sources: dict[ir.Value, _Home] = {}
         for v, carry in moves:
             if self.homes[v] in overwritten and self.homes[v] != self.homes[carry]:
-                sources[v] = self._new(type_of(v), "a carry")
+                sources[v] = self._new(type_of(v).bytes, "a carry")
                 self._use(sources[v])
                 steps.append(Copy(self.homes[v], sources[v], type_of(v).bytes))  # type: ignore[arg-type]
         steps += [Copy(sources.get(v, self.homes[v]), self.homes[carry], type_of(v).bytes) for v, carry in moves]  # type: ignore[arg-type]
@@ -278,7 +313,7 @@ class Planner:
         operands = list(op.operands)
         for r in op.results:
             if r not in self.homes:
-                self.homes[r] = self._new(type_of(r), _origin(op))
+                self.homes[r] = self._new(type_of(r).bytes, _origin(op))
         branches = []
         for region in op.regions:
             block = region.blocks[0]
@@ -400,20 +435,6 @@ def _keeps_order(op: Op) -> bool:
         return True
     order = permutation(op) if isinstance(op, ops.View) else None
     return order is not None and (axes := [a for a in order if a is not None]) == sorted(axes)
-
-
-def _joins_stacks(kernel: ops.Kernel) -> bool:
-    """Whether a kernel only puts stacks of scans, which nothing else reads, one behind the other."""
-    block = kernel.regions[0].blocks[0]
-    join, *more = block.operations
-    if len(more) != 1 or not isinstance(join, ops.Concat) or join.axis != 0 or list(join.operands) != list(block.arguments):
-        return False
-    return all(len(list(v.uses)) == 1 and _is_stack(v) for v in kernel.operands)
-
-
-def _is_stack(value: ir.Value) -> bool:
-    scan = None if isinstance(value.owner, ir.Block) else value.owner.opview
-    return isinstance(scan, ops.Scan) and list(scan.results).index(value) >= scan.carries
 
 
 def _bases(kernel: ops.Kernel) -> dict[int, int]:

@@ -89,19 +89,27 @@ class CachedModel:
     def greedy(self, sequences: Sequence[Sequence[int]], most: int) -> np.ndarray:
         """The tokens int64 [rows, n] that follow each sequence where the greatest logit is always taken, 1 <= n <= most: several where the device
         goes on by itself. DataError for logits that are not finite."""
-        rows = self._rows([list(s) for s in sequences]) if self._ahead and len(sequences) <= self.batch else None
-        room = min((self.time + 1 - len(s) + self._starts[row] for s, row in zip(sequences, rows or ())), default=0)
+        part = [list(s) for s in sequences]
+        rows = self._rows(part) if self._ahead and len(part) <= self.batch else None
+        unseen = 1  # tokens at the end of each sequence that the caches have yet to see
+        if rows is None and self._ahead and self._is_short(part):
+            rows, unseen = self._begun(part), len(part[0])
+        room = min((self.time + 1 - len(s) + self._starts[row] for s, row in zip(part, rows or ())), default=0)
         turns = min(most, room)
         if rows is None or turns < 1:
             return greedy(self.logits(sequences))[:, None]
-        self._at_end([list(s) for s in sequences], rows)
+        fed = []
+        for n in range(unseen):  # the last one first
+            self._at_end([s[: len(s) - n] for s in part], rows)
+            fed.append(self._token.copy())
         best, greatest = self.output.name + BEST, self.output.name + GREATEST
         given = {self.tokens.name: self._token, "position": self._position}
         self._held = [None] * self.batch  # where this fails nobody knows what the caches have seen
-        found = self.step.again(given, turns, carried={self.tokens.name: best}, counted="position")  # type: ignore[attr-defined]
-        for top in found[greatest]:
+        how = {"carried": self.tokens.name, "found": best, "counted": "position", "led": fed[:-1][::-1]}
+        found = self.step.again(given, unseen - 1 + turns, **how)  # type: ignore[attr-defined]
+        for top in found[greatest][unseen - 1 :]:
             check_finite(top[rows])
-        tokens = found[best][:, rows].T.astype(np.int64)
+        tokens = found[best][unseen - 1 :, rows].T.astype(np.int64)
         for sequence, row, more in zip(sequences, rows, tokens):
             self._held[row] = [*sequence, *more[:-1].tolist()]
         return tokens
@@ -136,14 +144,24 @@ class CachedModel:
             held[row] = tokens
         self._held = held
 
-    def _fill(self, part: list[list[int]]) -> np.ndarray:
-        """A whole window at once; of short sequences of one length, which take fewer steps than that is worth, token by token."""
+    def _is_short(self, part: list[list[int]]) -> bool:
+        """Whether token by token takes fewer steps than a whole window is worth: sequences of one length, all of it within the window."""
         length = len(part[0])
         longest = max(map(len, part))
-        if length <= next((n for n in self._sizes if n >= longest), self.time) // SHORT and all(len(tokens) == length for tokens in part):
-            rows = list(range(len(part)))
-            self._starts[: len(part)] = [0] * len(part)
-            for n in range(1, length):
+        window = next((n for n in self._sizes if n >= longest), self.time)
+        return len(part) <= self.batch and length <= window // SHORT and all(len(tokens) == length for tokens in part)
+
+    def _begun(self, part: list[list[int]]) -> list[int]:
+        """The rows of sequences that begin anew."""
+        self._starts[: len(part)] = [0] * len(part)
+        return list(range(len(part)))
+
+    def _fill(self, part: list[list[int]]) -> np.ndarray:
+        """A whole window at once; short sequences token by token."""
+        longest = max(map(len, part))
+        if self._is_short(part):
+            rows = self._begun(part)
+            for n in range(1, longest):
                 self._step([tokens[:n] for tokens in part], rows)
             return self._step(part, rows)
         self.prefills += 1

@@ -16,7 +16,8 @@ from .data.vocabulary import Vocabulary
 from .program import Program
 from .sampling import Sampling, beam_step, choose, greedy
 
-MOST_AHEAD = 16  # greedy tokens that are asked for at once: what stands behind a stop is work for nothing
+MOST_AHEAD = 16  # greedy tokens that are asked for at once: what stands behind a stop is work for nothing, and listeners wait
+MOST_UNHEARD = 256  # where no stop can end a row, and nobody listens
 Listener = Callable[[int, int], None]
 """`listener(row, token)` for each new token; a beam search tells the tokens of the best beam at the end."""
 
@@ -216,12 +217,14 @@ def _group(
     listener: Listener | None,
 ) -> None:
     """Adds to the new tokens of the rows `live`."""
-    step, ahead = 0, 1
+    hurries = listener is not None or stop.tokens or stop.texts
+    ahead, most = (1, MOST_AHEAD) if hurries else (MOST_UNHEARD, MOST_UNHEARD)
+    step = 0
     while step < length and live:
         sequences = [started[r] + new[r] for r in live]
         if how.is_greedy:
             tokens = model.greedy(sequences, min(ahead, length - step))
-            ahead = min(2 * ahead, MOST_AHEAD)
+            ahead = min(2 * ahead, most)
         else:
             logits = model.logits(sequences)
             tokens = np.stack([choose(logits[place : place + 1], how, seed, step, row) for place, row in enumerate(live)])

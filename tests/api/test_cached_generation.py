@@ -127,6 +127,21 @@ def test_a_device_goes_on_by_itself_with_greedy_tokens(monkeypatch: pytest.Monke
         assert sorted(told[0]) == sorted(told[1])  # rows side by side are told in another order
         np.testing.assert_allclose(ahead.logits([[*prompts[0], 5]]), single.logits([[*prompts[0], 5]]), atol=TOLERANCE, rtol=TOLERANCE)
     assert max(turns) > 4
+    turns.clear()
+    assert generate(ahead, [[7, 9, 3, 2]], 5, Sampling(method="greedy")) == generate(single, [[7, 9, 3, 2]], 5, Sampling(method="greedy"))
+    assert turns == [4]  # nobody listens and nothing stops it: all behind the first, which the prompt's fill gives
+
+
+def test_a_device_is_led_through_short_prompts_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = dslc.load(TEXT.format(body=BODIES["attention"]), time=64)
+    ahead, single = decoder_of(model, "cuda-emulated"), decoder_of(model, "cpu")
+    assert isinstance(ahead, CachedModel)
+    turns: list[int] = []
+    again = ahead.step.again
+    monkeypatch.setattr(ahead.step, "again", lambda given, n, **how: turns.append(n) or again(given, n, **how), raising=False)
+    for prompts in ([[3, 1, 4], [1, 5, 9]], [[7]], [[2, 6, 5, 3], [5, 8, 9, 7]]):
+        assert generate(ahead, prompts, 6, Sampling(method="greedy")) == generate(single, prompts, 6, Sampling(method="greedy"))
+    assert turns == [2 + 6, 6, 3 + 6] and ahead.prefills == 0
 
 
 def test_logits_that_are_not_finite_end_a_device_that_goes_on_by_itself() -> None:

@@ -28,8 +28,9 @@ train:
     optimizer adamw(lr=0.1)
     precision {precision}
 """
-# Instructions that touch memory which other launches write, or shared memory's copies of it.
-TOUCHES = re.compile(r"^\s*(?:@\S+ )?(ld\.(?!param|shared|local|const)[a-z]|st\.(?!shared|local|param)[a-z]|red\.|atom\.|cp\.async)")
+# Instructions that touch memory which other launches write, or shared memory's copies of it; `load_steady` (ld.weak) is of what no launch writes: the
+# emulator checks that.
+TOUCHES = re.compile(r"^\s*(?:@\S+ )?(ld\.(?!param|shared|local|const|weak)[a-z]|st\.(?!shared|local|param)[a-z]|red\.|atom\.|cp\.async)")
 READ_ONLY = re.compile(r"ld\.global\.nc|ld\.global\.\w+\.nc|ldu\.|tex\.")
 
 
@@ -110,6 +111,14 @@ def test_functions_that_share_a_launch_wait_each(program):
     made = compile_program(dslc.load(WRITER), program, "cuda:sm_90a")
     ptx = ptx_of(bundle(made.source))
     assert ptx.count("griddepcontrol.wait") > len(kernels_of(ptx)) and early(ptx) == []
+
+
+def test_products_of_a_token_load_their_matrices_before_the_wait():
+    kernels = kernels_of(ptx_of(bundle(compile_program(dslc.load(WRITER), "decode", "cuda:sm_90a").source)))
+    for name, lines in kernels.items():
+        steady = {k for k, line in enumerate(lines) if "ld.weak.global" in line}
+        assert steady <= set(before_waiting(lines)), name
+    assert sum(any("ld.weak.global" in line for line in lines) for lines in kernels.values()) >= 4
 
 
 PLANTED = """#include "device/launch.cuh"

@@ -61,6 +61,10 @@ FLOATS = [
     "(float)better_argmin(a, i, b, i ^ 1)",
     "draw_uniform(philox(seed, 7, 1, 0x9abcdef0u, (long long)i << 33 | 5))", "decode(a)",
 ]  # fmt: skip
+NEAR_FLOATS = [
+    "sigmoid(a)", "draw_normal(philox(11, i, 0, 2u, i))", "exp2_near(a)", "exp_near(a)", "reciprocal_near(1.0f + a * a)", "sigmoid_near(a)",
+    "one_plus_tanh(a)", "one_plus_erf(a)",
+]  # fmt: skip
 DOUBLES = ["infinity_f64()", "nan_f64()", "minimum(a, b)", "maximum(a, b)", "sign_of(a)", "floor_modulo(a, b)"]
 INTEGERS = [
     "wrapping_add(a, b)", "wrapping_subtract(a, b)", "wrapping_multiply(a, b)", "wrap_int4(a)", "minimum(a, b)", "maximum(a, b)", "sign_of(a)",
@@ -91,7 +95,7 @@ SCALARS = Kernels(
     + listed("doubles", "const double* x, double* y", DOUBLES, "y")
     + listed("integers", "const int* x, int* y", INTEGERS, "y")
     + listed("long_integers", "const long long* x, long long* y", LONG, "y")
-    + listed("near_floats", "const float* x, float* y", ["sigmoid(a)", "draw_normal(philox(11, i, 0, 2u, i))"], "y")
+    + listed("near_floats", "const float* x, float* y", NEAR_FLOATS, "y")
     + listed("near_doubles", "const double* x, double* y", ["sigmoid(a)"], "y")
     + kernel(
         "group_places",
@@ -142,22 +146,23 @@ TILE_PARTS = r"""
 #include "device/async.cuh"
 #include "device/tiles.cuh"
 #include "device/stream_mma.cuh"
-template <typename T, bool ALONG, int SIZE, bool PADDED> __device__ __forceinline__ int place(int x, int term) {
+template <typename T, bool ALONG, int SIZE, bool TENSOR> __device__ __forceinline__ int place(int x, int term) {
     constexpr int V = 16 / (int)sizeof(T);
+    if (!TENSOR) return place_in_share<ALONG, SIZE, 32, T>(x, term);
     if (ALONG) return V * tile_place<32 / V>(x, term / V) + term % V;
-    if (PADDED) return place_in_term<SIZE>(term, x);
+    if (sizeof(T) == 4) return place_in_term<SIZE>(term, x);
     return V * tile_place<SIZE / V>(term, x / V) + x % V;
 }
-template <typename T, bool A, bool B, bool PADDED> __device__ __forceinline__ void fill(T* left, T* right, const T* a, const T* b) {
-    for (int p = threadIdx.x; p < 32 * 32; p += 32) left[place<T, A, 32, PADDED>(p / 32, p % 32)] = a[p];
-    for (int p = threadIdx.x; p < 64 * 32; p += 32) right[place<T, B, 64, PADDED>(p / 32, p % 32)] = b[p];
+template <typename T, bool A, bool B, bool TENSOR> __device__ __forceinline__ void fill(T* left, T* right, const T* a, const T* b) {
+    for (int p = threadIdx.x; p < 32 * 32; p += 32) left[place<T, A, 32, TENSOR>(p / 32, p % 32)] = a[p];
+    for (int p = threadIdx.x; p < 64 * 32; p += 32) right[place<T, B, 64, TENSOR>(p / 32, p % 32)] = b[p];
     __syncthreads();
 }
 template <typename T, bool A, bool B> __device__ __forceinline__ void tensor(const T* a, const T* b, float* c) {
     __shared__ __align__(1024) T left[32 * 40];
     __shared__ __align__(1024) T right[32 * 72];
     __shared__ __align__(1024) float staged[16 * 64];
-    fill<T, A, B, sizeof(T) == 4>(left, right, a, b);
+    fill<T, A, B, true>(left, right, a, b);
     float d[2][32] = {};
     multiply_tiles<32, 64, 32, A, B>(d, left, right, 0, 0);
     for (int m = 0; m < 2; ++m) {
@@ -172,8 +177,8 @@ template <typename T, bool A, bool B> __device__ __forceinline__ void tensor(con
     }
 }
 template <typename T, bool A, bool B> __device__ __forceinline__ void plain(const T* a, const T* b, T* c) {
-    __shared__ __align__(1024) T left[32 * 32];
-    __shared__ __align__(1024) T right[32 * 64];
+    __shared__ __align__(1024) T left[32 * 36];
+    __shared__ __align__(1024) T right[64 * 36];
     __shared__ __align__(1024) T staged[16 * 64];
     fill<T, A, B, false>(left, right, a, b);
     T d[8][8] = {};
@@ -403,7 +408,7 @@ CASES = {
     "doubles": Case(SCALARS, "doubles", 1, 256, (ARITHMETIC.astype(np.float64), zeros(len(DOUBLES), 256, dtype=np.float64))),
     "integers": Case(SCALARS, "integers", 1, 256, (COUNTED.astype(np.int32), zeros(len(INTEGERS), 256, dtype=np.int32))),
     "long integers": Case(SCALARS, "long_integers", 1, 256, (LARGE, zeros(len(LONG), 256, dtype=np.int64))),
-    "logistic functions and normals": Case(SCALARS, "near_floats", 1, 256, (drawn(np.float32, 256), zeros(2, 256)), 2e-6),
+    "logistic functions and normals": Case(SCALARS, "near_floats", 1, 256, (drawn(np.float32, 256), zeros(len(NEAR_FLOATS), 256)), 2e-6),
     "logistic functions of doubles": Case(SCALARS, "near_doubles", 1, 256, (drawn(np.float64, 256), zeros(1, 256, dtype=np.float64)), 1e-14),
     "places of groups": Case(SCALARS, "group_places", 20, 64, (np.arange(100, dtype=np.int32) ** 2 // 50, zeros(20, 64, dtype=np.int32))),
     **{

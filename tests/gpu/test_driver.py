@@ -12,6 +12,7 @@ import pytest
 from dslc.core.errors import BudgetError, TargetError
 from dslc.runtime.binding import padded
 from dslc.runtime.drivers.device_program import copy_padded
+from dslc.runtime.drivers.transfers import LEAST, MOST
 from dslc.targets import TARGETS
 
 from .devices import DRIVERS, Kernels, placed, prepared, run
@@ -46,6 +47,20 @@ def driver(request):
     if request.param == "pycuda":
         pytest.importorskip("pycuda.driver")
     return DRIVERS[request.param]()
+
+
+@pytest.mark.parametrize("count", [LEAST // 4 + 1, 5 * MOST // 4 + 3, 40 * MOST // 4])
+def test_large_arrays_come_to_the_host(driver, count):
+    """In chunks by way of pinned memory on a GPU, behind what was begun before; twice, for the buffers are used again."""
+    x = np.random.default_rng(0).standard_normal(count, np.float32)
+    first, second = placed(driver, x), driver.allocate(x.nbytes)
+    for _ in range(2):
+        found = np.empty_like(x)
+        driver.copy(second, first, x.nbytes)
+        driver.download(found, second)
+        np.testing.assert_array_equal(found, x)
+    for address in (first, second):
+        driver.release(address)
 
 
 def test_memory(driver):

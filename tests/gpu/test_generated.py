@@ -14,12 +14,10 @@ import pytest
 pytest.importorskip("torch_mlir")
 
 from dslc.backend_cuda.arch import ARCHS, Arch
-from dslc.backend_cuda.gemm_schedule import tile_cycles, tile_schedules
-from dslc.backend_cuda.kernels import attention_hopper, contract, generate, tiles
+from dslc.backend_cuda.kernels import attention_hopper
 from dslc.core.dtypes import BFLOAT16, FLOAT32
 from dslc.ir import op as nn
 from dslc.ir.mlir import ir
-from dslc.ir.rows import Unsuited
 from dslc.targets import TARGETS
 from tests.backend_cuda.kernels import test_attention_hopper as hopper_attention
 from tests.backend_cuda.kernels import test_attention_mma as mma_attention
@@ -55,17 +53,6 @@ class Group:
 
     make: Maker
     hopper: bool
-
-
-def by_tiles(request: Any) -> Any:
-    """The version for any GPU, whatever the cost rule says; of what is no product of tiles, the generator's."""
-    (op,) = {op for op, _ in request.body.makers.values() if op.structure == "contract"}
-    try:
-        p = tiles.product_of(contract.epilogue_of(request, op))
-    except Unsuited:
-        return generate("contract", request)
-    fitting = [s for s in tile_schedules(p.sizes, request.arch, p.element.bytes, p.mma) if tiles.fits(p, s)]
-    return tiles.generate(p, min(fitting, key=lambda s: tile_cycles(s, p.sizes, request.arch, p.rate)))
 
 
 def of_products(names: Any, make: Callable[[Any], Any]) -> Maker:
@@ -122,13 +109,15 @@ def by_mma(arch: Arch, few: bool, modules: ExitStack) -> Iterator[Made]:
 ON_HOPPER = [
     *((lambda layout=layout: schedules.on_hopper(layout), schedules.SIZES[2]) for layout in ("nn", "tt")),
     (lambda: schedules.on_hopper("nt", FLOAT32, tf32=True), schedules.TF32[2]),
+    (schedules.in_shares, 448),
     *((lambda dtype=dtype: schedules.with_residual(dtype), schedules.RESIDUAL[2]) for dtype in (BFLOAT16, FLOAT32)),
 ]
 GROUPS = {
-    "products by tiles": Group(of_products(products.CASES, by_tiles), False),
-    "convolutions by tiles": Group(of_convolutions(convolutions.CASES, by_tiles), False),
+    "products by tiles": Group(of_products(products.CASES, products.by_tiles), False),
+    "convolutions by tiles": Group(of_convolutions(convolutions.CASES, products.by_tiles), False),
     "attention by mma": Group(by_mma, False),
     "products by wgmma": Group(of_products(products.ON_HOPPER, products.on_hopper), True),
+    "convolutions in shares": Group(of_convolutions(convolutions.IN_SHARES, convolutions.on_hopper_in_shares), True),
     "convolutions in boxes": Group(of_convolutions(convolutions.IN_BOXES, convolutions.on_hopper), True),
     "schedules of wgmma": Group(of_schedules(ON_HOPPER), True),
     "attention by wgmma": Group(by_hopper, True),

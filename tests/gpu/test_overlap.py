@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -31,6 +32,27 @@ extern "C" __global__ void __launch_bounds__(256) next(const float* x, float* y,
 """,
     ("next",),
 )
+# Tells when a launch begins, and when its work, of `length` nanoseconds, has ended.
+STAMPED = Kernels(
+    r"""
+#include "device/launch.cuh"
+__device__ __forceinline__ unsigned long long nanoseconds() {
+    unsigned long long time;
+    asm volatile("mov.u64 %0, %globaltimer;" : "=l"(time));
+    return time;
+}
+extern "C" __global__ void __launch_bounds__(32) stamped(unsigned long long* stamps, int length) {
+    const unsigned long long began = nanoseconds();
+    let_next_launch_start();
+    wait_for_launches_before();
+    const unsigned long long from = nanoseconds();
+    while (nanoseconds() - from < (unsigned)length) {}
+    if (threadIdx.x == 0) stamps[0] = began, stamps[1] = nanoseconds();
+}
+""",
+    ("stamped",),
+)
+LENGTH = 100_000  # the clock may go on in steps of a thousand
 WORK = {"emulator": 3, "cuda": 3000, "pycuda": 3000}
 
 
@@ -80,23 +102,79 @@ def test_programs_give_the_same_bits_one_launch_after_the_other(monkeypatch):
         np.testing.assert_array_equal(value, found[1][1][path], err_msg=path)
 
 
+DECODER = """model Decoder:
+    dims    batch=1, time=512
+    input   tokens[batch, time]: int32
+    table = use embedding(40000, 256)
+    x = table(tokens) + positions(time, 256)
+    repeat 3:
+        x = x + self_attention(layernorm(x), 4, causal=true)
+        x = x + mlp(layernorm(x), 1024)
+    logits[b, t, v] = sum[d](layernorm(x)[b, t, d] * table.table[v, d])
+    output  logits
+"""
+
+
 @pytest.mark.gpu
-def test_graphs_of_this_driver_overlap():
-    """On Hopper; a driver older than 12.3 is told, not failed."""
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_decoder_gives_the_same_bits_one_launch_after_the_other(monkeypatch, precision):
+    """Matrices and numbers are loaded before the launches before have ended; the device goes on by itself with its tokens."""
+    pytest.importorskip("torch_mlir")
+    import dslc
+    from dslc.compiled import decoder_of
+    from dslc.runtime.generation import generate
+    from dslc.runtime.sampling import Sampling
+
+    driver, found = cuda_driver(), []
+    model = dslc.load(DECODER, precision=precision)
+    for overlap in (True, False):
+        monkeypatch.setattr(driver, "_overlap", overlap and driver._overlap)
+        decoder = decoder_of(model, "cuda")
+        tokens = generate(decoder, [[7, 19, 3]], 60, Sampling("greedy"))[0]
+        found.append((tokens, decoder.logits([[7, 19, 3, *tokens]]).tobytes()))
+    assert found[0] == found[1]
+    if precision == "float32":
+        assert found[0][0] == generate(decoder_of(model, "cpu"), [[7, 19, 3]], 60, Sampling("greedy"))[0]
+
+
+def _begins_and_ends(driver) -> list[list[int]]:
+    """Of launches behind each other, by the GPU's clock."""
+    function = STAMPED.functions(driver)["stamped"]
+    stamps = np.zeros((3, 2), np.uint64)
+    place = placed(driver, stamps)
+    start = driver.graph([
+        prepared(driver, function, 1, 32, 0, place + k * stamps.strides[0], ctypes.c_int32(LENGTH), waits=True) for k in range(len(stamps))
+    ])  # fmt: skip
+    for _ in range(2):  # what a first start must still load takes time
+        start()
+    driver.download(stamps, place)
+    driver.release(place)
+    return stamps.astype(np.int64).tolist()
+
+
+@pytest.mark.gpu
+def test_graphs_of_this_driver_overlap(monkeypatch):
+    """A launch begins while the one before runs, and its work begins when that has ended; without overlap it begins then. On Hopper; a driver older
+    than 12.3 is told, not failed."""
     driver = cuda_driver()
     if not driver.arch.startswith("sm_9"):
         pytest.skip("Hopper alone can do it")
-    x = placed(driver, np.zeros(BLOCKS * 256, np.float32))
-    function = STEP.functions(driver)["next"]
-    driver.graph([prepared(driver, function, BLOCKS, 256, 0, x, x, ctypes.c_int32(0), waits=True) for _ in range(2)])
-    driver.release(x)
+    overlapping = _begins_and_ends(driver)
     if not driver._overlap:
         pytest.skip("the driver refuses them")
+    monkeypatch.setattr(driver, "_overlap", False)
+    apart = _begins_and_ends(driver)
+    for (_, ended), (began, then) in pairwise(overlapping):
+        assert began < ended - LENGTH // 2, "it began when the launch before it had ended"
+        assert then >= ended + LENGTH, "it did not wait for the launch before it"
+    for (_, ended), (began, then) in pairwise(apart):
+        assert ended <= began <= then - LENGTH
 
 
 @pytest.mark.skipif(nvrtc.missing() is not None, reason="needs NVRTC and NVIDIA's headers")
-def test_it_compiles_for_hopper():
+@pytest.mark.parametrize("kernels", [STEP, STAMPED], ids=["a step", "stamps"])
+def test_it_compiles_for_hopper(kernels):
     from dslc.backend_cuda.source import bundle
 
-    (cubin,) = nvrtc.build([bundle(STEP.text)], "sm_90a")
-    assert b"next" in cubin.code
+    (cubin,) = nvrtc.build([bundle(kernels.text)], "sm_90a")
+    assert all(symbol.encode() in cubin.code for symbol in kernels.symbols)

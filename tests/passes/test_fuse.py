@@ -248,7 +248,7 @@ model M:
 
 
 def test_a_picture_is_cast_once():
-    """With its channels last, and four of them: the product and the gradient of its filters read the same copy."""
+    """With its channels last, eight of a pair of columns: the product and the gradient of its filters read the same copy."""
     model = dslc.load("""
 model M:
     input   x[32, 3, 64, 64]
@@ -260,7 +260,7 @@ train:
     elaborated = lower(model, "step", target_of("cuda:sm_90a"))
     with elaborated.context:
         kernels = [op for op in program_of(elaborated.module).entry_block.operations if isinstance(op, ops.Kernel)]
-        assert sum("32x64x64x4xbf16" in str(r.type) for k in kernels for r in k.results) == 1
+        assert sum("32x64x32x8xbf16" in str(r.type) for k in kernels for r in k.results) == 1
 
 
 def test_who_sorts_a_narrow_value_sorts_what_others_read():
@@ -277,3 +277,35 @@ model Chosen:
     x = np.random.default_rng(0).standard_normal((64, 16)).astype(np.float32)
     count = np.asarray(dslc.compile(model, target="cpu")(x=x)["count"])
     assert (count >= 3).all() and (count == 3).mean() > 0.8  # rounded values may be equal
+
+
+GATES = """model M:
+    input   a[6, 3, 40], c[3, 40]
+    z[b, g, u] = exp(a[b, g, u] + c[g, u])
+    output  {outputs}
+"""
+# what is made of z, and how many kernels that takes
+APART = {
+    "three gates": ("y[b < 6, u] = z[b, 0, u] * tanh(z[b, 1, u]) + z[b, 2, u]", 1),
+    "a part that is read twice": ("y[b < 6, u] = z[b, 0, u] * z[b, 0, u] - sin(z[b, 0, u])", 1),
+    "halves": ("y[b < 6, g < 3, u < 20] = z[b, g, u] * z[b, g, u + 20]", 1),
+    "neighbours": ("y[b < 6, g < 3, u < 39] = z[b, g, u] * z[b, g, u + 1]", 2),
+    "rows repeated": ("y[b < 6, g < 3, u] = z[b, 0, u] + c[g, u]", 2),
+    "that is asked for": ("y[b < 6, u] = z[b, 0, u] * z[b, 1, u]\\n    output  z", 2),
+}
+
+
+@pytest.mark.parametrize("name", APART)
+@pytest.mark.parametrize("target", ["cpu", "cuda-emulated"])
+def test_a_map_takes_in_what_it_takes_apart(name, target):
+    """Elementwise work whose parts a map reads is done in it, where no point is made twice and nothing else reads it."""
+    outputs, kernels = APART[name]
+    model = dslc.load(GATES.format(outputs=outputs.replace("\\n", "\n")))
+    elaborated = lower(model, "run", target_of(target))
+    with elaborated.context, elaborated.location:
+        assert kernel_count(elaborated.module) == {"map": kernels}
+    rng = np.random.default_rng(0)
+    given = {"a": rng.standard_normal((6, 3, 40)).astype(np.float32), "c": rng.standard_normal((3, 40)).astype(np.float32)}
+    found, meant = (dslc.compile(model, t)(**given) for t in (target, "reference"))
+    for key, value in meant.items():
+        np.testing.assert_allclose(found[key], value, rtol=3e-6, atol=1e-6, err_msg=key)

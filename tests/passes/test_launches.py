@@ -186,3 +186,12 @@ def test_all_that_shares_a_launch_waits_for_the_launches_before() -> None:
     assert joined and all(texts[symbol].count("wait_for_launches_before();") == 1 for symbol in texts if symbol not in {u.name for u in joined})
     for unit in joined:
         assert texts[unit.name].count("wait_for_launches_before();") == len({f.symbol for _, f in unit.members})
+
+
+@pytest.mark.parametrize(("rows", "terms", "launches"), [(1, 256, 1), (1, 2048, 2), (2, 256, 2)])
+def test_blocks_that_stay_for_many_sums_make_their_row_again(rows: int, terms: int, launches: int) -> None:
+    """Not where the terms of a sum are too many for a block to stay, nor for several rows: there it is blocks that come and go."""
+    body = f"    param w[40000, {terms}] ~ normal()\n    y[r, o] = sum[d](rmsnorm(x)[r, d] * w[o, d])"
+    found = planned(ONE.replace("256", str(terms)), "run", rows=rows, body=body)[1]
+    assert len(found.launches) == launches
+    assert rows > 1 or ("sums behind each other" in found.text.whole) == (launches == 1)

@@ -11,7 +11,7 @@ from dslc.core import dtypes
 from dslc.ir import ops, reference
 from dslc.ir.mlir import ir
 from dslc.ir.op import context
-from dslc.ir.plan import Call, Copy
+from dslc.ir.plan import Call, Copy, Loop
 from dslc.ir.program import Slot, finish_program, start_program
 from dslc.ir.types import TensorType, type_of
 from dslc.ir.verify import verify
@@ -175,6 +175,86 @@ def test_a_scan_in_a_scan():
 
     slots = [Slot("x", "input", TensorType(F32, (5, 5, 6))), Slot("a", "state", VECTOR)]
     check(slots, build, {"x": 0.1 * numbers(5, 5, 6), "a": numbers(6, seed=1)})
+
+
+def loop_copies(steps):
+    """Copies in the bodies of loops."""
+    found = []
+    for loop in (s for s in steps if isinstance(s, Loop)):
+        found += [s for s in loop.steps if isinstance(s, Copy)] + loop_copies(loop.steps)
+    return found
+
+
+EIGHT = TensorType(F32, (8,))
+STARTS = {"x": 0.1 * numbers(5, 8), "a": numbers(8, seed=1), "b": numbers(8, seed=2)}
+
+
+@pytest.mark.parametrize("backward", [False, True])
+@pytest.mark.parametrize("stacked", [(True, True), (True, False), (False, True)])
+def test_a_carry_lies_in_the_rows_of_its_stacks(backward, stacked):
+    """What a carry is before a turn, and after it, is stacked by being made there; the last value and the first one are rows too."""
+
+    def body(turn, p, q, x):
+        after = ops.Add.of(ops.Mul.of(p, ops.reverse(q, 0)), x)
+        return after, ops.Add.of(q, p), *(v for v, wanted in zip((p, after), stacked) if wanted)
+
+    def build(x, a, b):
+        p, q, *emitted = scan_of([ops.Neg.of(a), b], [x], [EIGHT] * sum(stacked), body, backward)
+        return [("a", "state", p), ("q", "output", q), *((f"e{k}", "output", ops.Exp.of(e)) for k, e in enumerate(emitted))]
+
+    slots = [Slot("x", "input", TensorType(F32, (5, 8))), Slot("a", "state", EIGHT), Slot("b", "input", EIGHT)]
+    plan = check(slots, build, STARTS)
+    assert not loop_copies(plan.steps)
+    assert sum(b.bytes == 192 for b in plan.buffers) == 1  # six rows
+
+
+@pytest.mark.parametrize("backward", [(False, False), (True, True), (True, False)])
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_carry_lies_in_the_rows_of_a_scan_around(backward, deep):
+    """A carry that an inner scan takes on lies in the rows of the outer scan's stack; where one of them runs the other way it is copied."""
+
+    def step(t, c, row):
+        after = ops.Add.of(ops.Sin.of(c), row)
+        return after, c, after
+
+    def outer(turn, s, rows):
+        last, before, after = scan_of([s], [rows], [EIGHT] * 2, step, backward[1])
+        return (last, before, after) if not deep else (last, before)
+
+    def build(x, a):
+        last, *seen = scan_of([a], [x], [TensorType(F32, (5, 8))] * (1 if deep else 2), outer, backward[0])
+        return [("a", "state", last), *((f"e{k}", "output", ops.Exp.of(e)) for k, e in enumerate(seen))]
+
+    slots = [Slot("x", "input", TensorType(F32, (5, 5, 8))), Slot("a", "state", EIGHT)]
+    plan = check(slots, build, {"x": 0.1 * numbers(5, 5, 8), "a": numbers(8, seed=1)})
+    assert bool(loop_copies(plan.steps)) == (backward[0] != backward[1])
+
+
+def test_a_carry_of_an_inner_scan_alone():
+    """The inner scan stacks it for what follows, the outer one does not: it goes on in its own place."""
+
+    def outer(turn, s, rows):
+        last, seen = scan_of([s], [rows], [EIGHT], lambda t, c, row: (ops.Add.of(ops.Sin.of(c), row),) * 2)
+        return last, ops.Reduce.of(seen, kind="sum", axes=[0])
+
+    def build(x, a):
+        last, sums = scan_of([a], [x], [EIGHT], outer)
+        return [("a", "state", last), ("sums", "output", ops.Exp.of(sums))]
+
+    slots = [Slot("x", "input", TensorType(F32, (5, 5, 8))), Slot("a", "state", EIGHT)]
+    check(slots, build, {"x": 0.1 * numbers(5, 5, 8), "a": numbers(8, seed=1)})
+
+
+def test_a_carry_whose_rows_are_no_chunks_stays_where_it_is():
+    """Rows of 24 bytes: kernels would read every other one at an address that is no multiple of 16."""
+    slots = [Slot("x", "input", TensorType(F32, (5, 6))), Slot("a", "state", VECTOR)]
+
+    def build(x, a):
+        last, seen = scan_of([a], [x], [VECTOR], lambda t, c, row: (ops.Add.of(c, row),) * 2)
+        return [("a", "state", last), ("seen", "output", ops.Exp.of(seen))]
+
+    plan = check(slots, build, {"x": numbers(5, 6), "a": numbers(6, seed=1)})
+    assert len(loop_copies(plan.steps)) == 1
 
 
 @pytest.mark.parametrize("truth", [False, True])

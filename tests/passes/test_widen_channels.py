@@ -1,5 +1,5 @@
-"""widen_channels: a network means the same to the bit of its sums with a fourth channel of zeros, forward and for the gradient of filters; where
-nothing is copied, or too little is gained, all stays."""
+"""widen_channels: a network means the same to the bit of its sums with a fourth channel of zeros, and with pairs of columns as channels, forward and
+for the gradient of filters; where nothing is copied, or too little is gained, all stays."""
 
 from __future__ import annotations
 
@@ -70,6 +70,10 @@ def test_it_means_the_same(program: str, picture: str, always: None) -> None:
     assert made[0] == ((2, 1, 4, 12, 13), (1, 16, 4, 5, 5))
     assert ((4, 1, 2, 12, 13) in [x for x, _ in made]) == (program == "step"), "the gradient of the filters"
     assert all(3 not in (x[0], x[2]) for x, _ in made)
+    same(before, after)
+
+
+def same(before, after) -> None:
     rng = np.random.default_rng(0)
     given = {s.name: rng.integers(0, 4, s.type.shape) if s.type.dtype.is_integer else rng.standard_normal(s.type.shape)
              for s in arguments_of(program_of(before.module))}  # fmt: skip
@@ -77,6 +81,34 @@ def test_it_means_the_same(program: str, picture: str, always: None) -> None:
     assert meant.keys() == found.keys()
     for key, value in meant.items():
         np.testing.assert_array_equal(found[key], value, err_msg=key)
+
+
+# Of filters with and without columns of zeros before and behind: the pairs, and the padding in pairs.
+PAIRED = {(5, 2): 3, (7, 3): 4, (3, 1): 2, (8, 0): 4, (7, 0): 4}
+
+
+@pytest.mark.parametrize(("kernel", "pad"), PAIRED)
+@pytest.mark.parametrize("program", ["step", "run"])
+def test_columns_go_in_pairs(program: str, kernel: int, pad: int, always: None) -> None:
+    """With steps of two over an even number of columns."""
+    before, after = around(paired(kernel, pad), program)
+    with after.context:
+        verify(after.module)
+    made = convolutions(after.module)
+    assert made[0] == ((2, 1, 8, 12, 7), (1, 16, 8, kernel, PAIRED[kernel, pad]))
+    assert ((8, 1, 2, 12, 7) in [x for x, _ in made[1:]]) == (program == "step"), "the gradient of the filters"
+    same(before, after)
+
+
+@pytest.mark.parametrize(("kernel", "pad", "stride"), [(4, 1, 2), (5, 2, 1), (5, 2, 3)])
+def test_where_columns_stay_single(kernel: int, pad: int, stride: int, always: None) -> None:
+    """Half as many products more, and other steps."""
+    _, after = around(paired(kernel, pad, stride), "step")
+    assert convolutions(after.module)[0][0] == (2, 1, 4, 12, 14)
+
+
+def paired(kernel: int, pad: int, stride: int = 2) -> str:
+    return text().replace("12, 13", "12, 14").replace("kernel=5, stride=2, pad=2", f"kernel={kernel}, stride={stride}, pad={pad}")
 
 
 def test_one_copy_with_its_zeros(always: None) -> None:

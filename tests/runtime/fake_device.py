@@ -85,7 +85,7 @@ class FakeDriver(HostMemory):
     def launch(self, launch: PreparedLaunch) -> None:
         launch.function(*(p.value for p in launch.parameters))
 
-    def graph(self, launches: Sequence[PreparedLaunch]) -> Callable[[], None]:
+    def graph(self, launches: Sequence[PreparedLaunch], whole: bool = False) -> Callable[[], None]:
         def run() -> None:
             for launch in launches:
                 self.launch(launch)

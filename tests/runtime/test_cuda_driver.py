@@ -26,6 +26,8 @@ ENVIRONMENTS = {
             "tensor_map",
             "device_arrays",
             "rows",
+            "downloads",
+            "at_the_end",
             "marks",
             "fork",
         )

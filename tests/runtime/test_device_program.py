@@ -15,7 +15,7 @@ from dslc.core import dtypes
 from dslc.core.errors import BudgetError, DataError, TargetError
 from dslc.core.executable import Executable, Launch, Port, TensorMap
 from dslc.runtime.binding import Shorter
-from dslc.runtime.drivers import device_program
+from dslc.runtime.drivers import device_program, transfers
 from dslc.runtime.drivers.device_program import DeviceProgram
 from dslc.runtime.program import Program
 from dslc.runtime.store import ParameterStore
@@ -90,6 +90,21 @@ def test_host_inputs_are_one_copy():
     driver.log.clear()
     program({"x": VALUES})
     assert [e for e in driver.log if e.startswith("upload")] == ["upload 280"]
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_large_inputs_go_in_chunks(dense, monkeypatch):
+    """Those that lie as the device has them; what is small goes as one copy around them."""
+    for module in (device_program, transfers):
+        monkeypatch.setattr(module, "LEAST", 8)
+    driver = FakeDriver()
+    program, _ = bound(driver, "scaled", "total")
+    for k in range(3):
+        driver.log.clear()
+        given = VALUES + k if dense else np.asfortranarray(VALUES + k)
+        np.testing.assert_array_equal(program({"x": given})["y"], 2 * (VALUES + k))
+    uploads = [e for e in driver.log if e.startswith("upload")]
+    assert uploads == (["upload 8"] * 4 if dense else ["upload 280"])
 
 
 @pytest.mark.parametrize("dtype, seed, stored", [(dtypes.INT64, -1, -1), (dtypes.INT32, (1 << 32) + 7, 7), (dtypes.INT32, -2, -2)])

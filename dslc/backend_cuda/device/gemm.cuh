@@ -13,9 +13,11 @@ __device__ __forceinline__ TilePlace grouped_tile(int tile, int rows, int column
     return {first + rest % height, rest / height};
 }
 
-// A warp's 16 rows of 64 columns of sums in shared memory: chunks of V sums, 16 bytes, exchanged so that the accesses below meet few conflicts.
+// A warp's 16 rows of 64 columns of sums in shared memory: chunks of V sums, 16 bytes, exchanged so that the accesses below meet no conflicts where
+// sums are floats: writes of 8 bytes, 2 chunks in each of 4 rows; reads of 16 bytes, every or every other chunk of a row.
 template <int V> __device__ __forceinline__ int staged_place(int row, int column) {
-    return row * 64 + ((column / V ^ row % 4 * 2) * V | column % V);
+    const int chunk = column / V;
+    return row * 64 + ((chunk ^ chunk / 8 % 2 ^ row % 4 * 2) * V | column % V);
 }
 
 // Writes 64 columns of a warp's sums, which lie as wgmma and mma_m16n8k16 leave them: 8 columns in 4 registers, from register FIRST on.

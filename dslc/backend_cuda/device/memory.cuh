@@ -39,6 +39,23 @@ template <int N, typename T> __device__ __forceinline__ typename Chunk<N * sizeo
     return *reinterpret_cast<const typename Chunk<N * sizeof(T)>::type*>(from);
 }
 
+// Of what no launch of the program writes: the loads that may stand before the wait for the launches before. 16 bytes as they lie, and one int.
+#ifndef DSLC_EMULATED
+template <typename T> __device__ __forceinline__ uint4 load_steady(const T* from) {
+    uint4 chunk;
+    asm volatile("ld.weak.global.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(chunk.x), "=r"(chunk.y), "=r"(chunk.z), "=r"(chunk.w) : "l"(from));
+    return chunk;
+}
+__device__ __forceinline__ int int_steady(const int* from) {
+    int x;
+    asm volatile("ld.weak.global.s32 %0, [%1];" : "=r"(x) : "l"(from));
+    return x;
+}
+#else
+template <typename T> __forceinline__ uint4 load_steady(const T* from) { return load_packed<16 / (int)sizeof(T)>(from); }
+__forceinline__ int int_steady(const int* from) { return *from; }
+#endif
+
 template <typename T, int N, typename C> __device__ __forceinline__ void unpack(typename Chunk<N * sizeof(T)>::type chunk, C (&to)[N]) {
     union { typename Chunk<N * sizeof(T)>::type chunk; T elements[N]; } part = {chunk};
 #pragma unroll

@@ -22,6 +22,11 @@ inline float nearest_tf32(float x) {
     if (x != x) return __uint_as_float(0x7fffffff);
     return __uint_as_float((__float_as_uint(x) + 0x1000) & 0xffffe000);
 }
+// As the copy engine rounds: ties to the even one.
+inline float copied_as_tf32(float x) {
+    const unsigned bits = __float_as_uint(x);
+    return x != x ? __uint_as_float(0x7fffffff) : __uint_as_float((bits + 0xfff + (bits >> 13 & 1)) & 0xffffe000);
+}
 inline float cut_to_tf32(unsigned bits) { return __uint_as_float(bits & 0xffffe000); }
 // Products are exact in double; a sum is rounded once (a GPU's order of addition is not specified).
 inline void mma_m16n8k8(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], EMULATOR_HERE) {

@@ -75,20 +75,25 @@ template <typename T> __device__ __forceinline__ T multiply_add(T a, T b, T c) {
     else return fma(a, b, c);
 }
 
+// Where a tile's element lies that threads multiply and add: rows along terms are 16 bytes longer than their DEPTH, so that 4 neighbours, which a warp
+// reads at once, lie in different banks, and every place is a constant away from the thread's first.
+template <bool ALONG_TERMS, int WIDTH, int DEPTH, typename T> __device__ __forceinline__ int place_in_share(int x, int term) {
+    return ALONG_TERMS ? x * (DEPTH + 16 / (int)sizeof(T)) + term : term * WIDTH + x;
+}
 // V terms of 8 elements of a thread's share of a tile, V elements being 16 bytes: element i is number `unit` + STEP i along terms, else V neighbours
 // at V * (unit + STEP i / V).
-template <bool ALONG_TERMS, int CHUNKS, int STEP, int V, typename T>
+template <bool ALONG_TERMS, int WIDTH, int DEPTH, int STEP, int V, typename T>
 __device__ __forceinline__ void load_share(T (&x)[8][V], const T* tile, int first, int unit, int term) {
     if constexpr (ALONG_TERMS) {
 #pragma unroll
-        for (int i = 0; i < 8; ++i) load<V>(tile + V * tile_place<CHUNKS>(first + unit + STEP * i, term / V), x[i]);
+        for (int i = 0; i < 8; ++i) load<V>(tile + place_in_share<true, WIDTH, DEPTH, T>(first + unit + STEP * i, term), x[i]);
     } else {
 #pragma unroll
         for (int k = 0; k < V; ++k)
 #pragma unroll
             for (int i = 0; i < 8 / V; ++i) {
                 T part[V];
-                load<V>(tile + V * tile_place<CHUNKS>(term + k, first / V + unit + STEP * i), part);
+                load<V>(tile + place_in_share<false, WIDTH, DEPTH, T>(first + V * (unit + STEP * i), term + k), part);
 #pragma unroll
                 for (int j = 0; j < V; ++j) x[i * V + j][k] = part[j];
             }
@@ -99,32 +104,36 @@ template <bool ALONG_TERMS, int STEP, int V> __device__ __forceinline__ int shar
     return ALONG_TERMS ? unit + STEP * i : V * (unit + STEP * (i / V)) + i % V;
 }
 
-// A warp's d[32][64] += a b over DEPTH terms in the type's own arithmetic, each thread 8 x 8 of it: lanes are 4 x 8.
-template <int ROWS, int COLUMNS, int DEPTH, bool A_ALONG, bool B_ALONG, typename T>
-__device__ __forceinline__ void multiply_tiles(T (&d)[8][8], const T* a, const T* b, int row, int column) {
+// A warp's d[4 M][64] += a b over DEPTH terms in the type's own arithmetic, each thread M x 8 of it: lanes are 4 x 8.
+template <int ROWS, int COLUMNS, int DEPTH, bool A_ALONG, bool B_ALONG, int M, typename T>
+__device__ __forceinline__ void multiply_tiles(T (&d)[M][8], const T* a, const T* b, int row, int column) {
     constexpr int V = 16 / (int)sizeof(T), AHEAD = sizeof(T) == 8 ? 1 : DEPTH / V;  // of doubles one step's alone fit in the registers
     const int lane = threadIdx.x % 32;
 #pragma unroll AHEAD
     for (int term = 0; term < DEPTH; term += V) {
-        T left[8][V], right[8][V];
-        load_share<A_ALONG, (A_ALONG ? DEPTH : ROWS) / V, 4, V>(left, a, row, lane / 8, term);
-        load_share<B_ALONG, (B_ALONG ? DEPTH : COLUMNS) / V, 8, V>(right, b, column, lane % 8, term);
+        T right[8][V];
+        load_share<B_ALONG, COLUMNS, DEPTH, 8, V>(right, b, column, lane % 8, term);
 #pragma unroll
-        for (int k = 0; k < V; ++k)
+        for (int first = 0; first < M; first += 8) {
+            T left[8][V];
+            load_share<A_ALONG, ROWS, DEPTH, 4, V>(left, a, row + 4 * first, lane / 8, term);
 #pragma unroll
-            for (int i = 0; i < 8; ++i)
+            for (int k = 0; k < V; ++k)
 #pragma unroll
-                for (int j = 0; j < 8; ++j) d[i][j] = multiply_add(left[i][k], right[j][k], d[i][j]);
+                for (int i = 0; i < 8; ++i)
+#pragma unroll
+                    for (int j = 0; j < 8; ++j) d[first + i][j] = multiply_add(left[i][k], right[j][k], d[first + i][j]);
+        }
     }
 }
 
-// Writes 16 of the warp's 32 rows, its first or second half, as `stage_sums` of device/gemm.cuh does.
-template <bool A_ALONG, bool B_ALONG, int HALF, typename T> __device__ __forceinline__ void stage_share(T* staged, const T (&d)[8][8]) {
+// Writes 16 of the warp's rows, from 16 PART on, as `stage_sums` of device/gemm.cuh does.
+template <bool A_ALONG, bool B_ALONG, int PART, int M, typename T> __device__ __forceinline__ void stage_share(T* staged, const T (&d)[M][8]) {
     constexpr int V = 16 / (int)sizeof(T);
     const int lane = threadIdx.x % 32;
 #pragma unroll
-    for (int i = 4 * HALF; i < 4 * HALF + 4; ++i) {
-        const int row = share_place<A_ALONG, 4, V>(lane / 8, i) - 16 * HALF;
+    for (int i = 4 * PART; i < 4 * PART + 4; ++i) {
+        const int row = share_place<A_ALONG, 4, V>(lane / 8, i) - 16 * PART;
 #pragma unroll
         for (int j = 0; j < 8; ++j) staged[staged_place<V>(row, share_place<B_ALONG, 8, V>(lane % 8, j))] = d[i][j];
     }

@@ -27,7 +27,7 @@ __device__ __forceinline__ void mbarrier_wait(unsigned long long* barrier, unsig
 }
 
 // Copies the map's box at these coordinates, densest axis first, to shared memory; elements outside the tensor are zeros, and those of
-// a map of tf32 are rounded to the nearest (NVIDIA does not say where ties go). One thread issues it.
+// a map of tf32 are rounded to the nearest, ties to even (NVIDIA does not say so; an H200 does it). One thread issues it.
 __device__ __forceinline__ void copy_tile(void* shared, const TensorMap* map, unsigned long long* barrier, int x, int y) {
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];"
                  :: "r"(shared_address(shared)), "l"(map), "r"(shared_address(barrier)), "r"(x), "r"(y) : "memory");
@@ -121,7 +121,7 @@ inline void land_tile(char* to, const TensorMap& map, unsigned long long* barrie
             if (map.swizzle) place ^= place >> 3 & (map.swizzle - 16);  // 16-byte chunks trade places within 128 bytes, by the row
             if (inside && c >= 0 && c < (int)map.dims[0]) memcpy(to + place, from + (int64_t)i * map.element, map.element);
             else memset(to + place, 0, map.element);
-            if (map.tf32) *(float*)(to + place) = nearest_tf32(*(float*)(to + place));
+            if (map.tf32) *(float*)(to + place) = copied_as_tf32(*(float*)(to + place));
         }
     });
     emulator::tile_landed(to, box_bytes(map), barrier);

@@ -151,8 +151,8 @@ std::string who(const Checker& c, const Access& a) {
 [[noreturn]] void outside(const Access& now, const char* at, size_t size, bool writes) {
     const Block& b = *block;
     std::vector<Buffer> known(b.buffers, b.buffers + b.buffer_count);
-    if (b.dynamic_size) known.push_back({b.dynamic_shared, b.dynamic_size, "dynamic shared memory", 1});
-    for (const Variable& v : b.checker->variables) known.push_back({(char*)v.from, v.size, v.name, 1});
+    if (b.dynamic_size) known.push_back({b.dynamic_shared, b.dynamic_size, "dynamic shared memory", 1, 0, nullptr});
+    for (const Variable& v : b.checker->variables) known.push_back({(char*)v.from, v.size, v.name, 1, 0, nullptr});
     const Buffer* nearest = nullptr;
     size_t least = 1 << 20;
     for (const Buffer& k : known) {
@@ -171,7 +171,7 @@ void touch(Checker& c, const Region& r, size_t size, const Access& now, bool wri
         if (before.block != c.block) return !before.block || !r.buffer;  // shared memory is another one in each block
         return before.thread == now.thread || before.clock <= c.floor[before.thread] || before.clock <= known[before.thread];
     };
-    if (r.buffer && !c.early[now.thread]) c.early[now.thread] = now.place + 1;
+    if (r.buffer && !r.buffer->steady && !c.early[now.thread]) c.early[now.thread] = now.place + 1;
     if (r.buffer && r.buffer->known) {
         bool* given = r.buffer->known + r.first;
         size_t first = writes ? size : std::find(given, given + size, false) - given;

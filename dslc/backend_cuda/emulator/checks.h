@@ -4,13 +4,13 @@
 
 namespace emulator {
 
-// Memory that a launch may touch, besides its own: in ascending order, none overlaps another. `known`: of each byte whether something has written it,
-// none where all are. dslc/runtime/drivers/emulator.py has the same layout.
+// Memory that a launch may touch, besides its own: in ascending order, none overlaps another. `steady`: no launch of the program writes it. `known`: of
+// each byte whether something has written it, none where all are. dslc/runtime/drivers/emulator.py has the same layout.
 struct Buffer {
     char* from;
     size_t size;
     const char* name;
-    int written;
+    int written, steady;
     bool* known;
 };
 

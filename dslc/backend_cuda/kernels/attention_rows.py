@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
+from dslc.core.dtypes import INT32
 from dslc.ir.rows import Unsuited
 from dslc.ir.schedules import Choice, choose
 from dslc.ir.streams import Sink, Stream
-from dslc.ir.trace import Given, Node, survey
+from dslc.ir.trace import Given, Node, Read, survey, symbols_of
 from dslc.ir.types import type_of
 
 from ..pull import chunked, moves_with
@@ -24,19 +25,25 @@ from ..stage import Function, Generated, Request
 from .attention_folds import Folds
 from .map import delinearized, load_chunk
 
-THREADS, WARPS = 256, 8
+WARP = 32
+THREADS = 256, 512  # of a block: where it shares a multiprocessor, and where it has one of its own
 MOST_ROWS = 8
-MOST_REGISTERS = 160  # of a thread for what it holds and has on its way
+MOST_REGISTERS = 160, 104  # of a thread for what it holds and has on its way, for each number of threads
 MOST_SHARED = 48 << 10  # bytes that need no leave of the driver
-LEAST_BYTES = 1 << 18  # that a block reads, where several share a point
+LEAST_BYTES = 1 << 19  # that a block reads, where several share a point: the second launch takes as long as a block takes to read half of it
 
 
 @dataclass(frozen=True)
 class RowsSchedule:
-    """`columns` rows of y that a group takes at once; `splits` blocks share those of one point."""
+    """`columns` rows of y that a group takes at once; `splits` blocks of so many threads share those of one point."""
 
     columns: int
     splits: int
+    threads: int = THREADS[0]
+
+    @property
+    def warps(self) -> int:
+        return self.threads // WARP
 
 
 @dataclass(frozen=True)
@@ -97,11 +104,11 @@ def generate(request: Request) -> Generated:
     if any(not type_of(v).dtype.is_float or type_of(v).dtype.bits > 32 for v in values):
         raise Unsuited("not of float32")
     shares = Shares.of(request, stream)
-    fitting = [n for n in (4, 2, 1) if shares.registers(rows, n) <= MOST_REGISTERS]
+    fitting = [n for n in (4, 2, 1) if shares.registers(rows, n) <= MOST_REGISTERS[0]]
     record = Record.of(stream)
-    if not fitting or record.floats * WARPS * 4 > MOST_SHARED:
+    if not fitting or record.floats * THREADS[0] // WARP * 4 > MOST_SHARED:
         raise Unsuited("the folds of a row do not fit")
-    schedule, choice = _schedule(request, stream, fitting)
+    schedule, choice = _schedule(request, stream, shares, record, fitting)
     return _generated(request, stream, shares, record, schedule, choice)
 
 
@@ -110,22 +117,25 @@ def _generated(request: Request, stream: Stream, shares: Shares, record: Record,
     first = _Kernel(request, stream, shares, record, schedule).function()
     functions: list[Function] = [first]
     if schedule.splits > 1:
-        functions.append(_Meeting(request, stream, record, 1, "_meet").function(schedule.splits))
-    workspace = points * schedule.splits * WARPS * record.floats * 4 if schedule.splits > 1 else 0
+        functions.append(_Meeting(request, stream, record, replace(schedule, columns=1), "_meet").function())
+    workspace = points * schedule.splits * schedule.warps * record.floats * 4 if schedule.splits > 1 else 0
     return Generated(tuple(functions), workspace, includes=("stream.cuh", "stream_rows.cuh"), choice=choice)
 
 
-def _schedule(request: Request, stream: Stream, fitting: Sequence[int]) -> tuple[RowsSchedule, Choice]:
-    """So many blocks a point as keep the processors busy, each with enough to read."""
+def _schedule(request: Request, stream: Stream, shares: Shares, record: Record, fitting: Sequence[int]) -> tuple[RowsSchedule, Choice]:
+    """So many blocks a point as keep the processors busy, each with enough to read; more threads where fewer blocks than processors have enough."""
     points = prod(stream.sizes[: stream.x])
     streamed = {(r.operand, dim): r.dtype.bytes * stream.sizes[dim] for node, dim in _streamed(stream) for r in survey(stream.trace, [node]).reads}
     most = max(1, sum(streamed.values()) * stream.sizes[stream.y] // LEAST_BYTES)
     splits = min(max(1, request.arch.sms // points), most, 64)
-    best = RowsSchedule(fitting[0], splits)
+    few, many = THREADS
+    step, registers = many // shares.lanes * fitting[0], shares.registers(stream.sizes[stream.x], fitting[0])
+    alone = points * splits <= request.arch.sms and stream.sizes[stream.y] >= step and registers <= MOST_REGISTERS[1]
+    best = RowsSchedule(fitting[0], splits, many if alone and record.floats * many // WARP * 4 <= MOST_SHARED else few)
 
     def space() -> list[RowsSchedule]:
         counts = sorted({n for n in (1, splits // 2, splits, 2 * splits) if 0 < n <= 64}, key=lambda n: abs(n - splits))
-        return [RowsSchedule(columns, n) for n in counts for columns in fitting]
+        return [RowsSchedule(columns, n, best.threads if columns == fitting[0] else few) for n in counts for columns in fitting]
 
     return choose(request.schedule, lambda: best, space, lambda s: s.columns)
 
@@ -160,18 +170,18 @@ class Record:
 class _Meeting(Folds):
     """Writes how the folds of several warps meet, and what the kernel's results are made of them."""
 
-    def __init__(self, request: Request, stream: Stream, record: Record, columns: int, suffix: str) -> None:
-        super().__init__(request, stream, stream.sizes[stream.x], columns, suffix)
-        self.record = record
+    def __init__(self, request: Request, stream: Stream, record: Record, schedule: RowsSchedule, suffix: str) -> None:
+        super().__init__(request, stream, stream.sizes[stream.x], schedule.columns, suffix)
+        self.record, self.schedule, self.threads = record, schedule, schedule.threads
 
-    def function(self, splits: int) -> Function:
+    def function(self) -> Function:
         """The second launch: a block a point of the batch."""
-        w, parts = self.w, splits * WARPS
+        w, parts = self.w, self.schedule.splits * self.schedule.warps
         points = self.sizes[: self.s.x]
         self._place(points, "blockIdx.x")
         w.line(f"const float* parts = {w.workspace_of('folds', 0, 'float')} + blockIdx.x * {parts * self.record.floats}ull;")
         self._results(parts)
-        return w.function((prod(points),), (THREADS,), schedule=f"the folds of {parts} warps of each of {prod(points)} points meet")
+        return w.function((prod(points),), (self.threads,), schedule=f"the folds of {parts} warps of each of {prod(points)} points meet")
 
     def _place(self, points: Sequence[int], task: str) -> None:
         place = delinearized(self.w, task, points, stem="i")
@@ -181,7 +191,7 @@ class _Meeting(Folds):
         """All results from `count` records at `parts`."""
         for number, (node, address, home) in enumerate(self.s.results):
             width = self.record.features[home]
-            with self.w.block(f"for (int p = threadIdx.x; p < {self.rows * width}; p += {THREADS})"):
+            with self.w.block(f"for (int p = threadIdx.x; p < {self.rows * width}; p += {self.threads})"):
                 row = "0" if self.rows == 1 else self.w.value("row", "int", f"p / {width}u" if width > 1 else "p")
                 feature = "0" if width == 1 else "p" if self.rows == 1 else self.w.value("c", "int", f"p % {width}u")
                 self._result(number, node, address, home, row, feature, count)
@@ -237,26 +247,32 @@ class _Kernel(_Meeting):
     """Writes the function that streams."""
 
     def __init__(self, request: Request, stream: Stream, shares: Shares, record: Record, schedule: RowsSchedule) -> None:
-        super().__init__(request, stream, record, schedule.columns, "")
+        super().__init__(request, stream, record, schedule, "")
         self.shares, self.splits = shares, schedule.splits
-        self.lanes, self.groups = shares.lanes, THREADS // shares.lanes
+        self.lanes, self.groups = shares.lanes, schedule.threads // shares.lanes
         self.step = self.groups * self.columns
 
-    def function(self) -> Function:  # type: ignore[override]
+    def function(self) -> Function:
         w, points = self.w, self.sizes[: self.s.x]
         w.line(f"const int lane = threadIdx.x % {self.lanes}u;")
         w.line(f"const int group = threadIdx.x / {self.lanes}u;")
         self._place(points, "blockIdx.x" if self.splits == 1 else w.value("task", "int", f"blockIdx.x / {self.splits}u"))
+        ahead = self._known_ahead()
+        low, high = self._range() if ahead else ("", "")
+        if ahead:
+            self._ask(low, high)
+            w.ahead_ends()
         self._own()
         self._declare()
         self._hoist()
-        low, high = self._range()
+        if not ahead:
+            low, high = self._range()
         with w.block(f"for (int first_column = {low}; first_column < {high}; first_column += {self.step})"):
             self._turn()
         self._meet_in_warp()
         self._leave()
         words = f"{self.lanes} lanes a row of y, {self.columns} rows at once, {self.splits} blocks a point"
-        return w.function((prod(points) * self.splits,), (THREADS,), schedule=words)
+        return w.function((prod(points) * self.splits,), (self.threads,), schedule=words)
 
     # ---- places
 
@@ -296,6 +312,34 @@ class _Kernel(_Meeting):
         begin = w.value("begin", "int", f"{low} + (int)(blockIdx.x % {self.splits}u) * {turns} * {self.step}")
         return begin, w.value("end", "int", f"min({high}, {begin} + {turns} * {self.step})")
 
+    # ---- ahead
+
+    def _known_ahead(self) -> bool:
+        """Reads the numbers that say which part of y is needed, where none of the launches before makes them; whether all of them are there."""
+        w, request = self.w, self.w.request
+        nodes = {n: self.trace.symbols[n] for e in self.s.needs for n in symbols_of(e)}
+        steady = [n for n in nodes.values() if isinstance(n, Read) and request.operand_steady(n.operand) and n.dtype == INT32]
+        if not request.arch.launches_overlap or len(steady) < len(nodes) or any(n.tests or symbols_of(n.address) for n in steady):
+            return False
+        point = self._point(self._dims("0", "0"))
+        for n in steady:
+            self.hoisted[id(n)] = Val(w.value("steady", "int", f"int_steady({w.operand(n.operand).name} + {point.index(n.address)})"), n.dtype)
+        return True
+
+    def _ask(self, low: str, high: str) -> None:
+        """Asks for the rows of y of this thread: they lie in a cache but for the last one, which is on its way there."""
+        w = self.w
+        with w.block(f"for (int first_column = {low}; first_column < {high}; first_column += {self.step})"), w.unrolled("j", self.columns):
+            column, _ = self.column()
+            for _, node, dim, share in self._rows_of_y():
+                reads = [r for r in survey(self.trace, [node]).reads if not r.tests and not symbols_of(r.address)]
+                if not reads:
+                    continue
+                with w.unrolled("f", share.count):
+                    point = self._point(self._dims("0", "0", {self.s.y: column, dim: self._feature(share, dim)[0]}))
+                    for read in reads:
+                        w.prefetch(f"{w.operand(read.operand).name} + {point.index(read.address)}")
+
     # ---- operands
 
     def _own(self) -> None:
@@ -308,11 +352,9 @@ class _Kernel(_Meeting):
 
     def _features(self, target: str, node: Node, dim: int, share: Share, at: dict[int, str]) -> None:
         """Fills an array with this lane's features of one row; behind the last one they are 0."""
-        w, n = self.w, self.sizes[dim]
-        ragged = n % (self.lanes * share.width) != 0
+        w = self.w
         with w.unrolled("f", share.count):
-            place = f"(f * {self.lanes} + lane) * {share.width}"
-            c = w.value("c", "int", f"min({place}, {n - share.width})" if ragged else place)
+            c, inside = self._feature(share, dim)
             known: dict[int, Val] = {}
             base = self._point(self._dims("0", "0", {**at, dim: c}))
             if share.width > 1:
@@ -323,15 +365,18 @@ class _Kernel(_Meeting):
             with w.unrolled("e", share.width):
                 point = self._point(self._dims("0", "0", {**at, dim: f"({c} + e)"}), known)
                 value = self._wide(point, node)
-                inside = f"{place} < {n}"
-                w.line(f"{target}[f * {share.width} + e] = {f'{inside} ? {value} : 0.0f' if ragged else value};")
+                w.line(f"{target}[f * {share.width} + e] = {f'{inside} ? {value} : 0.0f' if inside else value};")
+
+    def _feature(self, share: Share, dim: int) -> tuple[str, str]:
+        """The first feature of this lane's chunk f, and where it may lie behind the last one the test that it does not."""
+        n, place = self.sizes[dim], f"(f * {self.lanes} + lane) * {share.width}"
+        ragged = n % (self.lanes * share.width) != 0
+        return self.w.value("c", "int", f"min({place}, {n - share.width})" if ragged else place), f"{place} < {n}" if ragged else ""
 
     # ---- one turn
 
     def _turn(self) -> None:
-        w = self.w
-        rows_of_y = [(f"y{n}_of_columns", s.y_node, s.terms, self.shares.sources[n]) for n, s in enumerate(self.s.sources)]
-        rows_of_y += [(f"v{k}_of_columns", self._other(k), self._dim(k), share) for k, share in self.shares.products.items()]
+        w, rows_of_y = self.w, self._rows_of_y()
         for name, _, _, share in rows_of_y:
             w.line(f"float {name}[{self.columns}][{share.registers}];")
         with w.unrolled("j", self.columns):
@@ -348,6 +393,11 @@ class _Kernel(_Meeting):
         self._follow()
         for k in self.shares.products:
             w.line(f"add_weighted(o{k}, p{k}, v{k}_of_columns);")
+
+    def _rows_of_y(self) -> list[tuple[str, Node, int, Share]]:
+        """What is loaded of each row of y: the array that takes it, its value, the dim of its features, a lane's share."""
+        found = [(f"y{n}_of_columns", s.y_node, s.terms, self.shares.sources[n]) for n, s in enumerate(self.s.sources)]
+        return found + [(f"v{k}_of_columns", self._other(k), self._dim(k), share) for k, share in self.shares.products.items()]
 
     def _other(self, k: int) -> Node:
         node = self.s.sinks[k].other
@@ -397,10 +447,11 @@ class _Kernel(_Meeting):
         """A warp's folds as a record: in shared memory, where those of the block meet, or in the workspace."""
         w = self.w
         if self.splits == 1:
-            w.line(f"__shared__ float parts[{WARPS * self.record.floats}];")
+            w.line(f"__shared__ float parts[{self.schedule.warps * self.record.floats}];")
             w.line(f"float* record = parts + threadIdx.x / 32 * {self.record.floats};")
         else:
-            w.line(f"float* record = {w.workspace_of('folds', 0, 'float')} + (blockIdx.x * {WARPS}ull + threadIdx.x / 32) * {self.record.floats};")
+            folds, warp = w.workspace_of("folds", 0, "float"), f"(blockIdx.x * {self.schedule.warps}ull + threadIdx.x / 32)"
+            w.line(f"float* record = {folds} + {warp} * {self.record.floats};")
         with w.block(f"if (threadIdx.x % 32 < {self.lanes})"), w.unrolled("i", self.rows):
             for k, sink in enumerate(self.s.sinks):
                 if sink.features is None:
@@ -413,4 +464,4 @@ class _Kernel(_Meeting):
                     w.line(f"{test}record[{self._at(k, self.row(), c if n > 1 else '0')}] = o{k}[i][f * {share.width} + e];")
         if self.splits == 1:
             w.line("__syncthreads();")
-            self._results(WARPS)
+            self._results(self.schedule.warps)

@@ -1,12 +1,15 @@
 """Products of one row, or few, with a matrix that lies row by row: every thread takes 16 bytes of neighbouring columns of each row that it reads.
 
 The threads of a block that have the same columns share the rows, and their sums meet by shuffles and in shared memory, in one order. What bounds such
-a kernel is how much of the matrix is on its way at once: columns are given to few threads where the matrix is narrow.
+a kernel is how much of the matrix is on its way at once: columns are given to few threads where the matrix is narrow. Where launches overlap, what a
+thread reads of a matrix that no launch writes is in its registers before the launches before have ended: what is left to do behind them is short.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from math import prod
 
 from dslc.ir.index import Expr
@@ -16,11 +19,14 @@ from dslc.ir.trace import Product, Read, invariant, survey, symbols_of
 from ..pull import Point, chunked
 from ..scalars import Arithmetic, Val
 from ..stage import Function, FunctionWriter, Memory, Request, index_type
-from ..types import computed_type
+from ..types import computed_type, memory_type
 from .map import delinearized, load_chunk
 
 UNROLLED = 8  # rows of the matrix that a thread reads before it waits for the first
 SECTOR = 32  # bytes that memory gives at once: neighbouring threads take no less of a row
+MOST_HELD = 96, 64  # registers of a thread for what it loads ahead: where a multiprocessor has one block of the launch, and where it has several
+LEAST_FREE = 48  # registers of a thread for all else
+CHUNK = 16  # bytes of a load
 
 
 def width_of(request: Request, rows: Rows, dim: int) -> int:
@@ -42,12 +48,56 @@ def _wide(request: Request, read: Read, dim: int, width: int) -> bool:
     return not read.tests and request.operand_aligned(read.operand) and chunked(read.address, dim, width)
 
 
-Prepare = Callable[[FunctionWriter, Callable[[int], Memory], Callable[[Expr], str], int], Callable[[int], Memory]]
+Make = Callable[[], Callable[[int], Memory]]
+Prepare = Callable[[FunctionWriter, Callable[[int], Memory], Callable[[Expr], str], int], Make]
+
+
+@dataclass(frozen=True)
+class _Share:
+    """The rows of the matrices that a thread takes: `points` among `shares` threads, at the columns that begin at `row`."""
+
+    w: FunctionWriter
+    rows: Rows
+    row: list[str]
+    width: int
+    shares: int
+    points: int
+    integer: str
+
+    @property
+    def turns(self) -> int:
+        return -(-self.points // self.shares)
+
+    def place(self) -> list[str]:
+        """Where row c is among the terms."""
+        reduced = self.rows.nest.sizes[self.rows.kept :]
+        return delinearized(self.w, "c", list(reduced), stem="r") if reduced else []
+
+    def point(self, memory: Callable[[int], Memory], place: list[str]) -> Point:
+        return Point(self.w, self.rows.trace, memory, [*self.row, *place], integer=self.integer)
+
+    @contextmanager
+    def each(self, first: int, last: int) -> Iterator[None]:
+        """The rows c of turns k."""
+        with self.w.block(f"for (int k = {first}; k < {last}; ++k)"):
+            self.w.line(f"const int c = share + k * {self.shares};")
+            if self.points % self.shares and last == self.turns:
+                self.w.line(f"if (c >= {self.points}) break;")
+            yield
+
+
+@dataclass(frozen=True)
+class _Ahead:
+    """The rows of the first `turns` turns as a thread has loaded them ahead: arrays of chunks, by the read."""
+
+    arrays: dict[int, str]
+    turns: int
 
 
 def columns_function(request: Request, rows: Rows, width: int, memory: Callable[[FunctionWriter], Callable[[int], Memory]],
                      prepare: Prepare | None = None) -> Function:  # fmt: skip
-    """The kernel's one function. `prepare(w, memory, index, threads)` writes what a block does first for its row, and gives the memory to read."""
+    """The kernel's one function. `prepare(w, memory, index, threads)` writes what a block does ahead for its row; what it gives writes what it does
+    first, and gives the memory to read."""
     w = FunctionWriter(request)
     kept, reduced = rows.nest.sizes[: rows.kept], rows.nest.sizes[rows.kept :]
     points, chunks, folds = prod(reduced), kept[-1] // width, rows.folds[0]
@@ -62,28 +112,47 @@ def columns_function(request: Request, rows: Rows, width: int, memory: Callable[
     chunk = w.value("chunk", "int", f"min({group} * {lanes} + lane, {chunks - 1})")
     column = w.value("column", "int", f"{chunk} * {width}")
     here = memory(w)
-    _ask(w, rows, here, [*outer[:-1], column], [r for r in matrix if not symbols_of(r.address)], shares, points, integer)
+    blocks = prod(kept[:-1]) * groups
+    share = _Share(w, rows, [*outer[:-1], column], width, shares, points, integer)
+    ahead = _ask(share, here, [r for r in matrix if not symbols_of(r.address)], _most_held(request, blocks, threads))
+    place = Point(w, rows.trace, here, [*outer[:-1], column, *["0"] * len(reduced)], integer=integer)
+    make = prepare(w, here, place.index, threads) if prepare is not None else lambda: here
     w.ahead_ends()
-    if prepare is not None:
-        here = prepare(w, here, Point(w, rows.trace, here, [*outer[:-1], column, *["0"] * len(reduced)], integer=integer).index, threads)
+    inside = f"threadIdx.x < {lanes * width} && mine < {kept[-1]}"
+    w.line(f"const int mine = {group} * {lanes * width} + threadIdx.x;")
+    dims = [*outer[:-1], "mine", *["0"] * len(reduced)]
+    known = _early(w, rows, Point(w, rows.trace, here, dims, integer=integer), inside)
+    here = make()
     sums = [w.fresh("s") for _ in folds]
     for name, fold in zip(sums, folds):
         w.line(f"{computed_type(fold.parts[0])} {name}[{width}] = {{}};")
-    _sums(w, rows, here, [*outer[:-1], column], sums, width, shares, points, integer)
+    _sums(share, here, sums, ahead)
     totals = [_meet(w, computed_type(f.parts[0]), name, width, lanes, threads // 32) for name, f in zip(sums, folds)]
     w.line("__syncthreads();")
-    with w.block(f"if (threadIdx.x < {lanes * width} && {group} * {lanes * width} + (int)threadIdx.x < {kept[-1]})"):
-        w.line(f"const int mine = {group} * {lanes * width} + threadIdx.x;")
+    with w.block(f"if ({inside})"):
         found = []
         for fold, name in zip(folds, totals):
             total = w.fresh("sum")
             w.line(f"{computed_type(fold.parts[0])} {total} = {name}[threadIdx.x];")
             w.line(f"for (int part = 1; part < {threads // 32}; ++part) {total} = {total} + {name}[part * {lanes * width} + threadIdx.x];")
             found.append(Val(total, fold.dtype))
-        dims = [*outer[:-1], "mine", *["0"] * len(reduced)]
-        store_results(w, rows, lambda: Point(w, rows.trace, here, dims, lambda node: found[node.key], integer=integer))
+        store_results(w, rows, lambda: Point(w, rows.trace, here, dims, lambda node: found[node.key], known, integer))
     words = f"{lanes} x {width} columns a block, {shares} threads share the {points} rows of each"
-    return w.function((prod(kept[:-1]) * groups,), (threads,), schedule=words)
+    return w.function((blocks,), (threads,), schedule=words)
+
+
+def _early(w: FunctionWriter, rows: Rows, point: Point, inside: str) -> dict[int, Val]:
+    """Reads what the results are made of besides the sums, so that it is there when they are."""
+    nodes = [node for k, (node, _, _) in enumerate(rows.results) if k not in rows.only]
+    reads = [r for r in survey(rows.trace, nodes).reads if not r.tests and not symbols_of(r.address) and r.operand < len(w.request.operands)]
+    known = {id(r): Val(w.fresh("early"), r.dtype) for r in reads}
+    for read in reads:
+        w.line(f"{computed_type(read.dtype)} {known[id(read)].text} = {{}};")
+    if reads:
+        with w.block(f"if ({inside})"):
+            for read in reads:
+                w.line(f"{known[id(read)].text} = {point.value(read).text};")
+    return known
 
 
 def store_results(w: FunctionWriter, rows: Rows, point_of: Callable[[], Point]) -> None:
@@ -109,54 +178,89 @@ def _shape(request: Request, rows: int, chunks: int, points: int, least: int) ->
     return lanes, threads
 
 
-def _ask(
-    w: FunctionWriter, rows: Rows, memory: Callable[[int], Memory], row: list[str], matrix: Sequence[Read], shares: int, points: int, integer: str
-) -> None:
-    """Asks for all of the matrix that this thread will read."""
-    if not matrix or not w.request.arch.launches_overlap:
-        return
-    with w.block(f"for (int c = share; c < {points}; c += {shares})"):
-        place = delinearized(w, "c", list(rows.nest.sizes[rows.kept :]), stem="r")
-        point = Point(w, rows.trace, memory, [*row, *place], integer=integer)
-        for read in matrix:
-            w.prefetch(f"{memory(read.operand).name} + {point.index(read.address)}")
+def _ask(share: _Share, memory: Callable[[int], Memory], matrix: Sequence[Read], most: int) -> _Ahead:
+    """Asks for all of the matrices that this thread will read: what is steady comes to `most` registers, what does not fit to the second cache."""
+    w = share.w
+    if not w.request.arch.launches_overlap:
+        return _Ahead({}, 0)
+    steady = [r for r in matrix if w.request.operand_steady(r.operand) and share.width * r.dtype.bytes == CHUNK]
+    ahead = _Ahead({id(r): w.fresh("held") for r in steady}, min(share.turns, most * 4 // CHUNK // len(steady)) if steady else 0)
+    if ahead.turns:
+        for name in ahead.arrays.values():
+            w.line(f"Chunk<{CHUNK}>::type {name}[{ahead.turns}];")
+        w.line("#pragma unroll")
+        with share.each(0, ahead.turns):
+            point = share.point(memory, share.place())
+            for read in steady:
+                w.line(f"{ahead.arrays[id(read)]}[k] = load_steady({memory(read.operand).name} + {point.index(read.address)});")
+    for reads, first in ((steady, ahead.turns), ([r for r in matrix if r not in steady], 0)):
+        if reads and first < share.turns:
+            with share.each(first, share.turns):
+                point = share.point(memory, share.place())
+                for read in reads:
+                    w.prefetch(f"{memory(read.operand).name} + {point.index(read.address)}")
+    return ahead
 
 
-def _sums(w: FunctionWriter, rows: Rows, memory: Callable[[int], Memory], row: list[str], sums: Sequence[str], width: int, shares: int, points: int,
-          integer: str) -> None:  # fmt: skip
-    """This thread's sums over its rows of the matrices."""
-    reduced = rows.nest.sizes[rows.kept :]
-    folds, dim = rows.folds[0], rows.kept - 1
+def _sums(share: _Share, memory: Callable[[int], Memory], sums: Sequence[str], ahead: _Ahead) -> None:
+    """This thread's sums over its rows of the matrices: of those that it has loaded ahead, then of the others."""
+    if ahead.turns:
+        share.w.line("#pragma unroll")
+        with share.each(0, ahead.turns):
+            _add(share, memory, sums, ahead.arrays)
+    if ahead.turns < share.turns:
+        share.w.line(f"#pragma unroll {max(1, min(UNROLLED // len(sums), share.turns - ahead.turns))}")
+        with share.each(ahead.turns, share.turns):
+            _add(share, memory, sums, {})
+
+
+def _add(share: _Share, memory: Callable[[int], Memory], sums: Sequence[str], there: Mapping[int, str]) -> None:
+    """Adds the products of row c; `there`: arrays of chunks that hold some of what is read."""
+    w, rows, width = share.w, share.rows, share.width
+    dim, folds = rows.kept - 1, rows.folds[0]
     nodes = [f.node for f in folds]
-    turns = -(-points // shares)
-    w.line(f"#pragma unroll {max(1, min(UNROLLED // len(folds), turns))}")
-    with w.block(f"for (int k = 0; k < {turns}; ++k)"):
-        w.line(f"const int c = share + k * {shares};")
-        if points % shares:
-            w.line(f"if (c >= {points}) break;")
-        place = delinearized(w, "c", list(reduced), stem="r") if reduced else []
-        base = Point(w, rows.trace, memory, [*row, *place], integer=integer)
-        known: dict[int, Val] = {id(n): base.value(n) for n in invariant(rows.trace, nodes, {dim})}
-        for read in survey(rows.trace, nodes).reads:
-            if id(read) not in known and _wide(w.request, read, dim, width):
-                known[id(read)] = Val(f"{load_chunk(w, base, memory, read, width)}[j]", read.dtype)
-        with w.unrolled("j", width):
-            point = Point(w, rows.trace, memory, [*row[:-1], f"({row[-1]} + j)", *place], known=known, integer=integer)
-            s = Arithmetic(w)
-            for name, fold in zip(sums, folds):
-                x = point.value(fold.node)
-                w.line(f"{name}[j] = {s.add(Val(f'{name}[j]', fold.parts[0]), s.cast(x, x.dtype, fold.parts[0])).text};")
+    place = share.place()
+    base = share.point(memory, place)
+    known: dict[int, Val] = {id(n): base.value(n) for n in invariant(rows.trace, nodes, {dim})}
+    for read in survey(rows.trace, nodes).reads:
+        if id(read) in there:
+            name = w.fresh("x")
+            w.line(f"{computed_type(read.dtype)} {name}[{width}];")
+            w.line(f"unpack<{memory_type(read.dtype)}>({there[id(read)]}[k], {name});")
+            known[id(read)] = Val(f"{name}[j]", read.dtype)
+        elif id(read) not in known and _wide(w.request, read, dim, width):
+            known[id(read)] = Val(f"{load_chunk(w, base, memory, read, width)}[j]", read.dtype)
+    with w.unrolled("j", width):
+        point = Point(w, rows.trace, memory, [*share.row[:-1], f"({share.row[-1]} + j)", *place], known=known, integer=share.integer)
+        s = Arithmetic(w)
+        for name, fold in zip(sums, folds):
+            x = point.value(fold.node)
+            w.line(f"{name}[j] = {s.add(Val(f'{name}[j]', fold.parts[0]), s.cast(x, x.dtype, fold.parts[0])).text};")
+
+
+def _most_held(request: Request, blocks: int, threads: int) -> int:
+    """Registers of a thread for what it loads ahead."""
+    alone, several = MOST_HELD
+    return min(alone if blocks <= request.arch.sms else several, request.arch.registers // threads - LEAST_FREE)
 
 
 def _meet(w: FunctionWriter, kind: str, name: str, width: int, lanes: int, warps: int) -> str:
-    """The sums of threads with the same columns: within a warp by shuffles, from each warp in shared memory, where they are behind a barrier."""
-    with w.unrolled("j", width):
-        offset = lanes
-        while offset < 32:
-            w.line(f"{name}[j] = {name}[j] + __shfl_xor_sync(0xffffffffu, {name}[j], {offset});")
-            offset *= 2
+    """The sums of threads with the same columns: within a warp by shuffles, from each warp in shared memory, where they are behind a barrier. Two
+    threads that meet share out their columns as long as they have several: half the shuffles, and the same bits."""
+    offset, left, places = lanes, width, []
+    while offset < 32:
+        if left > 1:
+            left //= 2
+            upper = w.value("upper", "bool", f"threadIdx.x / {offset}u % 2u")
+            places.append(f"{upper} * {left}")
+            with w.unrolled("j", left):
+                w.line(f"const {kind} own = {upper} ? {name}[j + {left}] : {name}[j], theirs = {upper} ? {name}[j] : {name}[j + {left}];")
+                w.line(f"{name}[j] = own + __shfl_xor_sync(0xffffffffu, theirs, {offset});")
+        else:
+            w.line(f"{name}[0] = {name}[0] + __shfl_xor_sync(0xffffffffu, {name}[0], {offset});")
+        offset *= 2
     meeting = w.fresh("meeting")
     w.line(f"__shared__ {kind} {meeting}[{warps * lanes * width}];")
-    with w.block(f"if (threadIdx.x % 32 < {lanes})"), w.unrolled("j", width):
-        w.line(f"{meeting}[threadIdx.x / 32 * {lanes * width} + lane * {width} + j] = {name}[j];")
+    with w.block(f"if (threadIdx.x % 32 < {lanes * width // left})"), w.unrolled("j", left):
+        w.line(f"{meeting}[{' + '.join([f'threadIdx.x / 32 * {lanes * width} + lane * {width}', *places, 'j'])}] = {name}[j];")
     return meeting

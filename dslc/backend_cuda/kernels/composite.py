@@ -49,7 +49,7 @@ def _sub_request(request: Request, known: list[Any], results: list[Any], op: Any
     part = request.body.of_one(op, known)
     operands = (*request.operands, *map(_wide, known))
     aligned = (*request.aligned[: len(request.operands)], *(True for _ in (*known, *results)))
-    return Request(request.name + suffix, part, operands, tuple(map(_wide, results)), request.arch, aligned)
+    return Request(request.name + suffix, part, operands, tuple(map(_wide, results)), request.arch, aligned, steady=request.steady)
 
 
 def _wide(value: Any) -> TensorType:

@@ -16,7 +16,7 @@ from dslc.ir.rows import Unsuited
 from dslc.ir.schedules import choose
 
 from ..axis_order import arranged
-from ..gemm_schedule import HopperSchedule, TileSchedule, hopper_cycles, hopper_schedules, tile_cycles, tile_schedules
+from ..gemm_schedule import HopperSchedule, TileSchedule, hopper_cycles
 from ..stage import Generated, Request
 from ..tensor_views import View, view_of
 from ..windows import Packed, windows_of
@@ -69,15 +69,10 @@ def _with_cycles(
 ) -> list[tuple[TileSchedule | HopperSchedule, float]]:
     """All schedules, those of tiles first, with their cycles."""
     arch = epilogue.request.arch
-    found: list[tuple[TileSchedule | HopperSchedule, float]] = [
-        (s, tile_cycles(s, tiled.sizes, arch, tiled.rate))
-        for s in tile_schedules(tiled.sizes, arch, tiled.element.bytes, tiled.mma)
-        if tiles.fits(tiled, s)
-    ]
+    found: list[tuple[TileSchedule | HopperSchedule, float]] = [*tiles.schedules(tiled)]
     if product is not None:
         packing = sum(packing_cycles(p, epilogue) for p in product.packings)
-        every = hopper_schedules(product.sizes, arch, product.depth, lambda rows, columns: hopper.fits(product, rows, columns))
-        found += [(s, hopper_cycles(s, product.sizes, arch, product.depth) + packing) for s in every]
+        found += [(s, hopper_cycles(s, product.sizes, arch, product.depth, epilogue.moved) + packing) for s in hopper.schedules(product)]
     return found
 
 

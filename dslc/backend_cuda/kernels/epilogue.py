@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 from dslc.core.dtypes import DType
-from dslc.ir.contractions import COLUMNS, Contraction
-from dslc.ir.trace import Given, Read, dims_under, invariant, survey
+from dslc.ir.contractions import COLUMNS, ROWS, Contraction
+from dslc.ir.trace import Given, Read, dims_under, invariant, narrowed, survey
 from dslc.ir.types import TensorType
 
 from ..pull import Point, chunked, steady
@@ -17,6 +19,7 @@ from ..types import computed_type
 from .map import load_chunk
 
 THREADS = 256
+MOST_ALONE = 8  # parts of a sum that one thread adds: each is waited for
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,14 @@ class Epilogue:
     def integer(self) -> str:
         sizes = self.contraction.sizes
         return index_type(sizes[0] * sizes[1] * sizes[2], *(t.size for t in (*self.request.operands, *self.request.results)))
+
+    @cached_property
+    def moved(self) -> int:
+        """Bytes that are read and written for each result; what several results share is not counted."""
+        trace, roots = self.contraction.trace, [node for node, _ in self.contraction.results]
+        under = dims_under(trace, roots)
+        reads = [r for r in survey(trace, roots).reads if {ROWS, COLUMNS} <= under[id(r)]]
+        return sum(t.bytes for t in (*(r.dtype for r in reads), *(self.request.results[k].dtype for k in self.numbers)))
 
     def width(self) -> int:
         """Neighbouring columns that are stored at once: as many as fill 16 bytes of the narrowest result, up to 8."""
@@ -68,10 +79,11 @@ class Epilogue:
         outs = [w.fresh("out") for _ in self.numbers]
         for name, k in zip(outs, self.numbers):
             w.line(f"{computed_type(self.request.results[k].dtype)} {name}[{width}];")
+        rounded = narrowed(trace, roots)
         with w.unrolled("j", width):
             column = f"({dims[COLUMNS]} + j)" if width > 1 else dims[COLUMNS]
             at = [*dims[:COLUMNS], column, *dims[COLUMNS + 1 :]]
-            point = Point(w, trace, w.operand, at, lambda _: self._sum(point, sums, roots), known, self.integer)
+            point = Point(w, trace, w.operand, at, lambda _: self._sum(point, sums, roots), known, self.integer, narrowed=rounded)
             for name, root in zip(outs, roots):
                 w.line(f"{name}[j] = {point.stored(root).text};")
         for name, k, (_, address) in zip(outs, self.numbers, self.contraction.results):
@@ -91,12 +103,12 @@ class Epilogue:
         """Sums of each split, as they lie in the workspace: [split, batch, row, column]."""
         return TensorType(self.wide, (splits, *self.contraction.sizes[:3]))
 
-    def write_partial(self, w: FunctionWriter, split: str, dims: Sequence[str], width: int, sums: str, splits: int, offset: int = 0) -> None:
-        """A split's sums at `width` columns, to the workspace, where the sums of all begin at `offset`."""
+    def write_partial(self, w: FunctionWriter, split: str, dims: Sequence[str], width: int, sums: str, splits: int) -> None:
+        """A split's sums at `width` columns, to the workspace."""
         t = self.partial(splits)
         batch, rows, columns = self.contraction.sizes[:3]
         place = f"(({split} * {batch} + {dims[0]}) * ({self.integer}){rows} + {dims[1]}) * {columns} + {dims[2]}"
-        to = w.workspace("partial", offset, t).name
+        to = w.workspace("partial", 0, t).name
         w.line(f"store<{width}>({to} + {place}, {sums});" if width > 1 else f"store({to} + {place}, {sums}[0]);")
 
     def partial_width(self) -> int:
@@ -104,27 +116,53 @@ class Epilogue:
         width = 16 // self.wide.bytes
         return width if self.contraction.sizes[COLUMNS] % width == 0 else 1
 
-    def folded(self, splits: int, offset: int = 0) -> Function:
+    def folded(self, splits: int) -> Function:
         """The function that adds the splits' sums in their order, and makes the results."""
         w = FunctionWriter(self.request, "_sum")
         batch, rows, columns = self.contraction.sizes[:3]
-        width = min(self.width(), self.partial_width())
+        width, lanes = min(self.width(), self.partial_width()), lanes_of(splits)
         total = batch * rows * columns // width
-        integer, wide = self.integer, computed_type(self.wide)
+        integer = self.integer
         block = "blockIdx.x" if integer == "int" else f"({integer})blockIdx.x"
-        w.line(f"const {integer} p = {block} * {THREADS} + threadIdx.x;")
-        w.line(f"if (p >= {total}) return;")
+        w.line(f"const {integer} p = {f'({block} * {THREADS} + threadIdx.x) / {lanes}' if lanes > 1 else f'{block} * {THREADS} + threadIdx.x'};")
         w.line(f"const int column = p % {columns // width}u * {width};")
         w.line(f"const int row = p / {columns // width}u % {rows}u;")
         w.line(f"const int batch = p / {columns // width * rows}u;")
-        source = w.workspace("partial", offset, self.partial(splits)).name
+        source = w.workspace("partial", 0, self.partial(splits)).name
+        with self.sum_of_parts(w, width, lanes, [f"p < {total}"], "0", str(splits)):
+            place = f"part * ({integer}){batch * rows * columns} + p * {width}"
+            w.line(f"load<{width}>({source} + {place}, more);" if width > 1 else f"more[0] = {source}[{place}];")
+        self.write(w, ["batch", "row", "column", "0"], width, "sums")
+        return w.function((-(-total * lanes // THREADS),), (THREADS,), schedule=f"sums of {splits} splits of the terms, added in order")
+
+    @contextmanager
+    def sum_of_parts(self, w: FunctionWriter, width: int, lanes: int, tests: Sequence[str], first: str, end: str) -> Iterator[None]:
+        """`sums` of the parts `first` up to `end`, each loaded to `more` by what is written within; `lanes` neighbouring threads each add every so
+        many, and then each other's. One of them comes back, where the tests hold."""
+        wide = computed_type(self.wide)
+        if lanes == 1 and tests:
+            w.line(f"if (!({' && '.join(tests)})) return;")
+        if lanes > 1:
+            w.line(f"const int lane = threadIdx.x % {lanes};")
+            w.line(f"const bool inside = {' && '.join(tests) or 'true'};")
         w.line(f"{wide} sums[{width}] = {{}};")
         w.line("#pragma unroll 4")
-        with w.block(f"for (int split = 0; split < {splits}; ++split)"):
+        with w.block(
+            f"for (int part = {f'{first} + lane' if lanes > 1 else first}, end = {end}; {'inside && ' * (lanes > 1)}part < end; part += {lanes})"
+        ):
             w.line(f"{wide} more[{width}];")
-            place = f"split * ({integer}){batch * rows * columns} + p * {width}"
-            w.line(f"load<{width}>({source} + {place}, more);" if width > 1 else f"more[0] = {source}[{place}];")
+            yield
             with w.unrolled("j", width):
                 w.line("sums[j] += more[j];")
-        self.write(w, ["batch", "row", "column", "0"], width, "sums")
-        return w.function((-(-total // THREADS),), (THREADS,), schedule=f"sums of {splits} splits of the terms, added in order")
+        if lanes > 1:
+            with w.block(f"for (int offset = {lanes // 2}; offset; offset /= 2)"), w.unrolled("j", width):
+                w.line("sums[j] += __shfl_xor_sync(0xffffffffu, sums[j], offset);")
+            w.line("if (!inside || lane) return;")
+
+
+def lanes_of(parts: int) -> int:
+    """Neighbouring threads that add the parts of a sum together."""
+    lanes = 1
+    while lanes < 32 and parts > MOST_ALONE * lanes:
+        lanes *= 2
+    return lanes

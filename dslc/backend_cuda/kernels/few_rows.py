@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from dslc.ir import index
 from dslc.ir.few_rows import FewRows, Stage, few_rows_of
 from dslc.ir.index import Expr
 from dslc.ir.rows import Unsuited
@@ -21,6 +22,7 @@ from ..pull import chunked
 from ..stage import Function, FunctionWriter, Generated, Memory, Request
 from ..types import memory_type
 from . import columns, reduce
+from .along import along_function
 from .one_pass import plain
 from .rows import Layout, RowWriter
 
@@ -30,11 +32,13 @@ def generate(request: Request) -> Generated:
     rows = few_rows_of(request.body)
     layout, choice = reduce.layout_of(rows, request)
     if layout.across:
-        return Generated((_across(request, rows, layout),), choice=choice)
+        alike = not any(index.dims_of(e) for at in rows.needed for place in at for e in place)  # all blocks need the same rows of the factors
+        function = along_function(request, rows, layout, reduce.memory_of, partial(_prepare, rows)) if alike else None
+        return Generated((function or _across(request, rows, layout),), choice=choice)
     width = columns.width_of(request, rows, layout.dim) if layout.dim is not None else 1
     if width == 1:
         raise Unsuited("neighbouring sums that no chunks of a matrix make")
-    return Generated((columns.columns_function(request, rows, width, reduce.memory_of, partial(_prepared, rows)),))
+    return Generated((columns.columns_function(request, rows, width, reduce.memory_of, partial(_prepare, rows)),))
 
 
 def _across(request: Request, rows: FewRows, layout: Layout) -> Function:
@@ -46,8 +50,9 @@ def _across(request: Request, rows: FewRows, layout: Layout) -> Function:
     w = FunctionWriter(request)
     writer = RowWriter(w, rows, layout, reduce.memory_of(w), reduce.integer_of(request, rows))
     grid, live = reduce.place_rows(w, writer)
+    make = _prepare(rows, w, writer.memory, writer.point().index, layout.block)
     writer.ask(grid)
-    writer.memory = _prepared(rows, w, writer.memory, writer.point().index, layout.block)
+    writer.memory = make()
     states = writer.run_pass(0, [])
     writer.folded(states)
     writer.results(plain(rows)[0], states)
@@ -56,30 +61,43 @@ def _across(request: Request, rows: FewRows, layout: Layout) -> Function:
     return w.function((grid,), (layout.block,), schedule=reduce.in_words(layout, writer.points))
 
 
-def _prepared(
+def _prepare(
     rows: FewRows, w: FunctionWriter, memory: Callable[[int], Memory], where: Callable[[Expr], str], threads: int
-) -> Callable[[int], Memory]:
-    """Writes how a block makes its row of each factor; the memory of a body's operands and of these rows."""
-    staged: list[Memory] = []
-    for stage, (at,) in zip(rows.stages, rows.needed):
-        t = type_of(stage.value)
-        staged.append(Memory(w.fresh("staged"), t))
-        w.line(f"__shared__ __align__(16) {memory_type(t.dtype)} {staged[-1].name}[{stage.length}];")
-        _make(w, stage, memory, [where(e) for e in at], staged[-1].name, threads)
-    if staged:
-        w.line("__syncthreads();")
-    own = len(rows.body.operands)
-    return lambda k: staged[k - own] if k >= own else memory(k)
+) -> Callable[[], Callable[[int], Memory]]:
+    """Writes what may be done ahead for a block's row of each factor. What it gives writes how the rows are made, and gives the memory of a body's
+    operands and of these rows."""
+    writers = [_writer(w, stage, memory, threads) for stage in rows.stages]
+
+    def make() -> Callable[[int], Memory]:
+        staged: list[Memory] = []
+        for stage, writer, (at,) in zip(rows.stages, writers, rows.needed):
+            t = type_of(stage.value)
+            staged.append(Memory(w.fresh("staged"), t))
+            w.line(f"__shared__ __align__(16) {memory_type(t.dtype)} {staged[-1].name}[{stage.length}];")
+            _make(writer, stage, [where(e) for e in at], staged[-1].name)
+        if staged:
+            w.line("__syncthreads();")
+        own = len(rows.body.operands)
+        return lambda k: staged[k - own] if k >= own else memory(k)
+
+    return make
 
 
-def _make(w: FunctionWriter, stage: Stage, memory: Callable[[int], Memory], at: list[str], to: str, threads: int) -> None:
-    """Writes the passes over one row by all threads of a block, the last of which stores it."""
-    rows, shape = stage.rows, type_of(stage.value).shape
+def _writer(w: FunctionWriter, stage: Stage, memory: Callable[[int], Memory], threads: int) -> RowWriter:
+    """Of the passes over one row by all threads of a block."""
+    rows = stage.rows
     width = _width(w.request, stage, threads)
     turns = reduce.turns_of(stage.length // width, threads, rows, width)
     lane = w.fresh("thread")
     w.line(f"const int {lane} = threadIdx.x;")
     writer = RowWriter(w, rows, Layout(True, len(rows.nest.sizes) - 1, threads, 1, width, turns), memory, reduce.integer_of(w.request, rows), lane)
+    writer.bring()
+    return writer
+
+
+def _make(writer: RowWriter, stage: Stage, at: list[str], to: str) -> None:
+    """Writes the passes, the last of which stores the row."""
+    rows, shape = stage.rows, type_of(stage.value).shape
     writer.row_dims = [text for text, a in zip(at, stage.row_axes) if shape[a] != 1]
     writer.outputs = [(rows.results[0][0], stage.place(), 0)]
     writer.target = lambda k: to

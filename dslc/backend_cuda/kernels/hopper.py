@@ -8,24 +8,25 @@ In tf32 the copy engine rounds what it copies; wgmma then reads both operands al
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dslc.core.dtypes import DType
 from dslc.ir.contractions import BATCH, COLUMNS, ROWS, TERMS
 
-from ..gemm_schedule import SPAN, STAGING, HopperSchedule, Sizes
+from ..gemm_schedule import SPAN, STAGING, HopperSchedule, Sizes, hopper_schedules
 from ..stage import Function, FunctionWriter, Generated
 from ..tensor_views import Axis, View
 from ..types import memory_type
 from ..windows import UNIT, Window, Windows
 from .epilogue import Epilogue
-from .hopper_store import SumsWriter
+from .hopper_shares import Shares
+from .hopper_store import SumsWriter, bytes_ahead, read_ahead
 from .hopper_windows import clear_stages, copies_of_stage, places_of_tile, stage_bytes
 from .operands import Packing
 
 SLAB = 64 * SPAN  # bytes of 64 rows or columns of a tile
+FEW = 8  # steps, a loop over which NVRTC leaves no loop of
 
 
 @dataclass(frozen=True)
@@ -56,20 +57,29 @@ class HopperProduct:
     def packed_bytes(self) -> int:
         return sum(p.bytes for p in self.packings)
 
+    def shares(self, s: HopperSchedule) -> Shares:
+        return Shares(self.epilogue, self.windows, s, self.sizes, self.depth, self.packed_bytes)
+
 
 def generate(product: HopperProduct, s: HopperSchedule) -> Generated:
-    """The packings, the product, and, where the terms are split, the sum of the splits."""
+    """The packings, the product, and, where steps are shared out, the sums of the parts of each tile."""
     functions = [*(p.function(product.epilogue) for p in product.packings), _main(product, s)]
     workspace = product.packed_bytes
-    if s.splits > 1:
-        functions.append(product.epilogue.folded(s.splits, workspace))
-        workspace += product.epilogue.partial(s.splits).bytes
-    return Generated(functions, workspace, (), ("wgmma.cuh", "gemm.cuh"))
+    if s.shares:
+        functions.append(product.shares(s).folded())
+        workspace += product.shares(s).parts.bytes
+    return Generated(functions, workspace, (), ("wgmma.cuh", "gemm.cuh", "async.cuh"))
 
 
 def fits(product: HopperProduct, rows: int, columns: int) -> bool:
     """Whether tiles of this size are boxes of both operands."""
     return all(isinstance(view, Window) or view.axes(n) is not None for view, n in zip(product.views, (rows, columns)))
+
+
+def schedules(product: HopperProduct) -> list[HopperSchedule]:
+    """All that the product may have."""
+    arch, beside = product.epilogue.request.arch, bytes_ahead(read_ahead(product.epilogue, product.windows))
+    return hopper_schedules(product.sizes, arch, product.depth, lambda rows, columns: fits(product, rows, columns), beside)
 
 
 def _main(product: HopperProduct, s: HopperSchedule) -> Function:
@@ -96,15 +106,14 @@ def _main(product: HopperProduct, s: HopperSchedule) -> Function:
             _load_windows(w, product, product.windows, s, maps)
     with w.block("else"):
         w.line("take_registers<232>();")
-        _consumer(w, product, s)
-    batch, rows, columns, _ = product.sizes
-    tiles = -(-rows // s.rows) * -(-columns // s.columns) * batch * s.splits
-    return w.function((min(tiles, product.epilogue.request.arch.sms),), (384,), shared_bytes=s.shared_bytes, schedule=s.words(product.depth))
+        beside = _consumer(w, product, s)
+    blocks = min(s.shares or s.tiles(product.sizes), product.epilogue.request.arch.sms)
+    return w.function((blocks,), (384,), shared_bytes=s.shared_bytes + beside, schedule=s.words(product.depth))
 
 
 def _load_tiles(w: FunctionWriter, product: HopperProduct, s: HopperSchedule, maps: Sequence[str]) -> None:
     """One thread's copies of all tiles."""
-    with w.block("if (threadIdx.x == 0)"), _tiles(w, product, s), w.block("for (int k = first; k < last; ++k)"):
+    with w.block("if (threadIdx.x == 0)"), product.shares(s).tiles(w), w.block("for (int k = first; k < last; ++k)"):
         w.line("mbarrier_wait(empty + stage, phase ^ 1);")
         w.line(f"mbarrier_arrive_expect(full + stage, {s.stage_bytes});")
         w.line(f"unsigned char* const tile_a = memory + stage * {s.stage_bytes};")
@@ -119,7 +128,7 @@ def _load_windows(w: FunctionWriter, product: HopperProduct, windows: Windows, s
     """One warp's copies, a lane a unit of 64 rows or columns."""
     with w.block("if (threadIdx.x < 32)"):
         w.line("const int lane = threadIdx.x;")
-        with _tiles(w, product, s):
+        with product.shares(s).tiles(w):
             places_of_tile(w, windows, s)
             with w.block("for (int k = first; k < last; ++k)"):
                 w.line("mbarrier_wait(empty + stage, phase ^ 1);")
@@ -128,25 +137,6 @@ def _load_windows(w: FunctionWriter, product: HopperProduct, windows: Windows, s
                 w.line(f"unsigned char* const tile = memory + stage * {s.stage_bytes} + lane * {SLAB};")
                 copies_of_stage(w, windows, s, maps)
                 w.line(f"if (++stage == {s.stages}) stage = 0, phase ^= 1;")
-
-
-@contextmanager
-def _tiles(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> Iterator[None]:
-    """The loop over a block's tiles: `row`, `column`, `batch`, `split`, and its steps of `depth` terms, `first` up to `last`."""
-    batch, rows, columns, terms = product.sizes
-    tall, wide, steps = -(-rows // s.rows), -(-columns // s.columns), -(-terms // product.depth)
-    flat = tall * wide
-    with w.block(f"for (int tile = blockIdx.x; tile < {flat * batch * s.splits}; tile += gridDim.x)"):
-        number = f"tile % {flat}" if batch * s.splits > 1 else "tile"
-        w.line(f"const TilePlace place = grouped_tile({number}, {tall}, {wide}, {s.group});")
-        w.line(f"const int row = place.row * {s.rows}, column = place.column * {s.columns};")
-        w.line(f"const int batch = {f'tile / {flat} % {batch}' if batch > 1 else '0'};")
-        if s.splits > 1:
-            w.line(f"const int split = tile / {flat * batch};")
-            w.line(f"const int first = split * {steps} / {s.splits}, last = (split + 1) * {steps} / {s.splits};")
-        else:
-            w.line(f"const int first = 0, last = {steps};")
-        yield
 
 
 def _copies(w: FunctionWriter, view: View, n: int, to: str, tensor_map: str, start: str) -> None:
@@ -169,16 +159,18 @@ def _coordinate(axis: Axis, position: str, view: View) -> str:
     return text if outermost and axis.dim != BATCH else f"({text}) % {axis.extent}"
 
 
-def _consumer(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> None:
+def _consumer(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> int:
+    """Products and stores; the bytes of shared memory that these need behind the schedule's."""
     w.line("const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;")
     w.line(f"float* const staged = reinterpret_cast<float*>(memory + {s.stages * s.stage_bytes}) + (threadIdx.x / 32 - 4) * 1024;")
     w.line(f"float d[{s.blocks_of_rows}][{s.columns // 2}];")
-    sums = SumsWriter(w, product.epilogue, product.windows, s, product.sizes, product.packed_bytes)
+    sums = SumsWriter(w, product.epilogue, product.windows, s, product.sizes, product.shares(s))
+    sums.declare()
     if s.turns:
         w.comment("Barriers 1 and 2: the turns of the two warpgroups. A parity is only right for who is less than a round of stages behind.")
         w.line("int turn = 2;")
         w.line("if (warpgroup == 2) named_barrier_arrive(1, 256);")
-    with _tiles(w, product, s):
+    with product.shares(s).tiles(w):
         if s.turns:
             w.line("turn = 3 - turn;")
             with w.block("if (turn != warpgroup)"):
@@ -187,18 +179,22 @@ def _consumer(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> N
         sums.begin()
         if s.turns:
             w.line("named_barrier_sync(warpgroup, 256);")
-        _products(w, product, s)
+        _products(w, product, s, bool(sums.ahead))
         if s.turns:
             w.line("named_barrier_arrive(3 - warpgroup, 256);")
         sums.store()
+    return sums.bytes
 
 
-def _products(w: FunctionWriter, product: HopperProduct, s: HopperSchedule) -> None:
-    """All products of a tile. A stage is given back once the products after those that read it were issued and its own are done."""
+def _products(w: FunctionWriter, product: HopperProduct, s: HopperSchedule, ahead: bool) -> None:
+    """All products of a tile; `ahead`: something is there already that the sums will meet. A stage is given back once the products after those that
+    read it were issued and its own are done."""
     trans = ["false" if v.along_terms else "true" for v in product.views]
     steps = [32 if v.along_terms else 16 * SPAN for v in product.views]  # bytes from a product's terms to the next one's
     leading = [16 if v.along_terms else SLAB for v in product.views]
     w.line("int previous = 0;")
+    if ahead and -(-product.sizes[3] // product.depth) <= FEW:
+        w.line("#pragma unroll 1  // else what is made of the values that are there is done between the steps, in registers that are the sums'")
     with w.block("for (int k = first; k < last; ++k)"):
         w.line("mbarrier_wait(full + stage, phase);")
         w.line(f"const unsigned char* const tile_a = memory + stage * {s.stage_bytes};")

@@ -11,7 +11,7 @@ from math import prod
 
 from dslc.ir.contractions import COLUMNS, ROWS, TERMS
 
-from ..gemm_schedule import HopperSchedule
+from ..gemm_schedule import HopperSchedule, Sizes
 from ..stage import FunctionWriter
 from ..windows import UNIT, Axis, Walk, Window, Windows
 
@@ -78,8 +78,16 @@ def _coordinate(axis: Axis, names: dict[int, str]) -> str:
     return " + ".join([*parts, *([str(axis.start)] if axis.start or not parts else [])]).replace("+ -", "- ")
 
 
-def position(w: FunctionWriter, walk: Walk, place: str, name: str, tile: int) -> list[str]:
-    """Declares `name`, the position in its class of what is at `place` of tiles of that size; the tests of whether there is such a one."""
+def place_in(w: FunctionWriter, windows: Windows | None, s: HopperSchedule, sizes: Sizes, c: int, place: str, name: str) -> list[str]:
+    """Declares `name`, the position in its class (ROWS or COLUMNS) of what is at `place` of the tiles; the tests of whether there is such a one."""
+    tile = s.rows if c == ROWS else s.columns
+    if windows is not None:
+        return _position(w, windows.walks[c], place, name, tile)
+    w.line(f"const int {name} = {place};")
+    return [f"{name} < {sizes[c]}"] if sizes[c] % tile else []
+
+
+def _position(w: FunctionWriter, walk: Walk, place: str, name: str, tile: int) -> list[str]:
     inner, unit, tests = walk.lines, walk.units, []
     if len(walk.dims) == 1 and walk.box[0] == UNIT:
         w.line(f"const int {name} = {place};")

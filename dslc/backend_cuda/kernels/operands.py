@@ -21,6 +21,7 @@ from .map import load_chunk
 
 THREADS = 256
 PACKED = 8  # elements that a thread packs
+SIDE = 64  # of what a block turns at once
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class Packing:
     batch: int
     lines: int  # of the dim that is not dense
     dense: int  # a multiple of PACKED
-    by_lines: bool  # neighbouring threads pack neighbouring lines, along which the values are read
+    by_lines: bool  # the values are read along the lines, and dense along the terms then
 
     @property
     def bytes(self) -> int:
@@ -113,27 +114,60 @@ class Packing:
     def function(self, e: Epilogue) -> Function:
         """The function that writes it."""
         w = FunctionWriter(e.request, "_pack_" + ("rows" if self.operand.own == ROWS else "columns"))
+        return self._turned(w, e) if self.by_lines else self._straight(w, e)
+
+    def _straight(self, w: FunctionWriter, e: Epilogue) -> Function:
+        """The values are read along the dim in which they are dense then: a chunk a thread."""
         total = self.batch * self.lines * self.dense // PACKED
         block = "blockIdx.x" if e.integer == "int" else f"({e.integer})blockIdx.x"
         w.line(f"const {e.integer} p = {block} * {THREADS} + threadIdx.x;")
         w.line(f"if (p >= {total}) return;")
         x, term = ("x", "term") if self.operand.along != TERMS else ("term", "x")
         parts = self.dense // PACKED
-        if self.by_lines:
-            w.line(f"const int {x} = p / {self.lines}u % {parts}u * {PACKED};")
-            w.line(f"const int {term} = p % {self.lines}u;")
-        else:
-            w.line(f"const int {x} = p % {parts}u * {PACKED};")
-            w.line(f"const int {term} = p / {parts}u % {self.lines}u;")
-        w.line(f"const int batch = {f'p / {self.dense // PACKED * self.lines}u' if self.batch > 1 else '0'};")
+        w.line(f"const int {x} = p % {parts}u * {PACKED};")
+        w.line(f"const int {term} = p / {parts}u % {self.lines}u;")
+        w.line(f"const int batch = {f'p / {parts * self.lines}u' if self.batch > 1 else '0'};")
         w.line(f"{computed_type(self.element)} values[{PACKED}] = {{}};")
         extent = e.contraction.sizes[self.operand.along]
         bounds = [("term" if self.operand.along == TERMS else "x", extent)] if extent % PACKED else []
         write_values(w, e, self.operand, PACKED, "values", bounds, ())
         to = w.workspace_of("packed", self.offset, memory_type(self.element))
-        place = f"((batch * ({e.integer}){self.lines} + {term}) * {self.dense} + {x})" if self.by_lines else f"p * {PACKED}"
-        w.line(f"store<{PACKED}>({to} + {place}, values);")
+        w.line(f"store<{PACKED}>({to} + p * {PACKED}, values);")
         return w.function((-(-total // THREADS),), (THREADS,), schedule=f"an operand written as the copy engine reads it, {PACKED} elements a thread")
+
+    def _turned(self, w: FunctionWriter, e: Epilogue) -> Function:
+        """They are read along the lines and written along the terms: a block turns SIDE x SIDE of them in shared memory, whose rows are one element
+        longer, so that writes meet no bank twice."""
+        terms, name = e.contraction.sizes[TERMS], computed_type(self.element)
+        tall, wide = -(-self.lines // SIDE), -(-self.dense // SIDE)
+        w.line(f"__shared__ {name} tile[{SIDE}][{SIDE + 1}];")
+        w.line(f"const int first_line = blockIdx.x % {tall}u * {SIDE}, first_term = blockIdx.x / {tall}u % {wide}u * {SIDE};")
+        w.line(f"const int batch = {f'blockIdx.x / {tall * wide}u' if self.batch > 1 else '0'};")
+        w.line("#pragma unroll 8")
+        with w.block(f"for (int k = threadIdx.x / {SIDE}; k < {SIDE}; k += {THREADS // SIDE})"):
+            w.line(f"const int x = first_line + threadIdx.x % {SIDE}, term = first_term + k;")
+            w.line(f"{name} value = 0;")
+            tests = [f"x < {self.lines}"] * bool(self.lines % SIDE) + [f"term < {terms}"] * bool(terms % SIDE)
+            with w.block(f"if ({' && '.join(tests)})" if tests else ""):
+                point = Point(w, e.contraction.trace, w.operand, self.operand.dims(), integer=e.integer)
+                w.line(f"value = {point.value(self.operand.node).text};")
+            w.line(f"tile[threadIdx.x % {SIDE}][k] = value;")
+        w.line("__syncthreads();")
+        width = 16 // self.element.bytes
+        lanes = SIDE // width  # of a line
+        to = w.workspace_of("packed", self.offset, memory_type(self.element))
+        with w.unrolled("k", SIDE * lanes // THREADS):
+            w.line(f"const int line = threadIdx.x / {lanes} + k * {THREADS // lanes}, term = threadIdx.x % {lanes} * {width};")
+            tests = [f"first_line + line < {self.lines}"] * bool(self.lines % SIDE) + [f"first_term + term < {self.dense}"] * bool(self.dense % SIDE)
+            with w.block(f"if ({' && '.join(tests)})" if tests else ""):
+                w.line(f"{name} values[{width}];")
+                with w.unrolled("j", width):
+                    w.line("values[j] = tile[line][term + j];")
+                place = f"(batch * ({e.integer}){self.lines} + first_line + line) * {self.dense} + first_term + term"
+                w.line(f"store<{width}>({to} + {place}, values);")
+        return w.function(
+            (self.batch * tall * wide,), (THREADS,), schedule=f"an operand turned as the copy engine reads it, {SIDE} x {SIDE} at a time"
+        )
 
 
 def packing_of(e: Epilogue, side: int, element: DType, offset: int) -> Packing:

@@ -25,6 +25,7 @@ from ..stage import Function, FunctionWriter, Generated, Memory, Request, index_
 from ..types import accumulator, computed_type
 from . import columns, one_pass
 from . import map as map_kernel
+from .along import along_function
 from .one_pass import Pass, parts_of
 from .rows import MOST_HELD, WARP, Layout, RowWriter, State, combined, in_chunks, shared_room, start_of
 
@@ -54,9 +55,10 @@ def generate(request: Request) -> Generated:
     if any(p.folds is not level for p, level in zip(passes, rows.folds)):
         rows.folds = [p.folds for p in passes]
         layout, choice = layout_of(rows, request)
-    if not layout.across and layout.dim is not None and (width := columns.width_of(request, rows, layout.dim)) > 1:
+    if len(levels) == 1 and not layout.across and layout.dim is not None and (width := columns.width_of(request, rows, layout.dim)) > 1:
         return Generated((columns.columns_function(request, rows, width, memory_of),))
-    return Generated((_rows_function(request, rows, layout, passes),), choice=choice)
+    along = along_function(request, rows, layout, memory_of) if len(levels) == 1 else None
+    return Generated((along or _rows_function(request, rows, layout, passes),), choice=choice)
 
 
 def layout_of(rows: Rows, request: Request) -> tuple[Layout, Choice]:

@@ -38,6 +38,7 @@ WARP = 32
 MOST_UNROLLED = 16  # points of a row that one thread has, all of which it reads at once
 BATCH = 4  # points whose values are read before the first of their outputs is stored
 SMALL = 64 << 10  # bytes of operands that are asked for ahead whatever they are
+MOST_BROUGHT = 2  # chunks of an operand that a thread loads ahead
 SHARED_UNROLLED = 4  # chunks of a row in shared memory that are read before the first is waited for
 STATIC_SHARED = 4 << 10  # bytes left for states that meet
 MOST_HELD = 64  # registers of a thread that keep values from pass to pass
@@ -114,6 +115,7 @@ class RowWriter:
         self.along = len(self.sizes) - 1 if layout.across or layout.dim is None else layout.dim  # the dim along which chunks lie
         self.found: dict[int, Val] = {}  # results of the folds, by number
         self.held: dict[int, str] = {}  # arrays of what is kept, by node
+        self.brought: dict[int, str] = {}  # arrays of what was loaded ahead, by read
         self.outputs = [(node, address, k) for k, (node, address, row) in enumerate(rows.results) if not row]
         self.roots = [[f.node for f in level] for level in rows.folds]
         if self.outputs:
@@ -210,6 +212,30 @@ class RowWriter:
             for read in wanted:
                 w.prefetch(f"{self.memory(read.operand).name} + {point.index(read.address)}")
         w.ahead_ends()
+
+    def bring(self) -> None:
+        """Loads ahead what this thread reads of steady operands that all rows share, so that no pass waits for it."""
+        w, layout = self.w, self.layout
+        if not layout.across or not 0 < layout.turns <= MOST_BROUGHT or not w.request.arch.launches_overlap:
+            return
+        roots = [n for level in self.roots for n in level]
+        under = dims_under(self.rows.trace, roots)
+        reads = [r for r in survey(self.rows.trace, roots).reads if self._in_chunks(r) and not (r.tests or symbols_of(r.address))]
+        reads = [r for r in reads if w.request.operand_steady(r.operand) and r.dtype.bytes * layout.width == 16]
+        reads = [r for r in reads if min(under[id(r)]) >= self.rows.kept]
+        place = [*self.reduced[:-1], self.reduced[-1] // layout.width]
+        for read in reads:
+            self.brought[id(read)] = w.fresh("brought")
+            w.line(f"Chunk<16>::type {self.brought[id(read)]}[{layout.turns}];")
+        if reads:
+            w.line("#pragma unroll")
+            with w.block(f"for (int k = 0; k < {layout.turns}; ++k)"):
+                w.line(f"const {self.integer} c = {self.lane} + k * {layout.threads};")
+                with w.block(f"if (c < {self.chunks})"):
+                    dims = ["0"] * self.rows.kept + delinearized(w, "c", place, layout.width, "r")
+                    point = Point(w, self.rows.trace, self.memory, dims, integer=self.integer)
+                    for read in reads:
+                        w.line(f"{self.brought[id(read)]}[k] = load_steady({self.memory(read.operand).name} + {point.index(read.address)});")
 
     # ---- passes
 
@@ -419,8 +445,13 @@ class RowWriter:
         kept = {id(n) for n in keep}
         reach = self._reach(p, earlier).values() if width > 1 else ()
         for read in (n for n in reach if isinstance(n, Read)):
-            if id(read) in kept and self._packed(read):
-                known[id(read)] = self._unpacked(read, base, id(read) in earlier)
+            if id(read) in self.brought:
+                known[id(read)] = self._unpacked(read, f"{self.brought[id(read)]}[k]")
+            elif id(read) in kept and self._packed(read):
+                held = self._place(read, "k")
+                if id(read) not in earlier:
+                    w.line(f"{held} = load_packed<{width}>({self.memory(read.operand).name} + {base.index(read.address)});")
+                known[id(read)] = self._unpacked(read, held)
             elif id(read) not in earlier and id(read) not in known and self._in_chunks(read):
                 known[id(read)] = Val(f"{load_chunk(w, base, self.memory, read, width)}[j]", read.dtype)
         outs = [(w.fresh("out"), node, address, k) for node, address, k in self.outputs] if p == len(self.rows.folds) else []
@@ -475,13 +506,10 @@ class RowWriter:
         fits = isinstance(node, Read) and node.dtype.bits == 16 and self.layout.width > 1 and not node.tests
         return fits and self._in_chunks(node)  # type: ignore[arg-type]
 
-    def _unpacked(self, read: Read, base: Point, again: bool) -> Val:
-        """A chunk that is kept as it lies in memory, loaded unless it is there `again`; its element at `j`."""
-        w, width, held = self.w, self.layout.width, self._place(read, "k")
-        if not again:
-            w.line(f"{held} = load_packed<{width}>({self.memory(read.operand).name} + {base.index(read.address)});")
-        name = w.fresh("x")
-        w.line(f"{computed_type(read.dtype)} {name}[{width}];")
+    def _unpacked(self, read: Read, held: str) -> Val:
+        """A chunk that is held as it lies in memory; its element at `j`."""
+        w, name = self.w, self.w.fresh("x")
+        w.line(f"{computed_type(read.dtype)} {name}[{self.layout.width}];")
         w.line(f"unpack<{memory_type(read.dtype)}>({held}, {name});")
         return Val(f"{name}[j]", read.dtype)
 
@@ -515,7 +543,7 @@ class RowWriter:
 
     def _through_shared(self, states: Sequence[State], lanes: int) -> None:
         """The first `lanes` lanes of every warp write their states to shared memory; those of each row are folded in the order of the warps, by a
-        thread for each row, and read by all."""
+        thread for each row, and read by all. Those of one row alone are folded by every thread for itself: one barrier less."""
         w, warps, rows = self.w, self.layout.block // WARP, lanes * self.columns
         if warps == 1:
             return
@@ -531,8 +559,18 @@ class RowWriter:
                 for name, v in zip(names, state.values):
                     w.line(f"{name}[threadIdx.x / {WARP}u * {rows} + {mine}] = {v.text};")
         w.line("__syncthreads();")
+        s = Arithmetic(w)
+        if rows == 1:
+            for state, names in zip(states, arrays):
+                for name, array in zip(state.names, names):
+                    w.line(f"{name} = {array}[0];")
+            with w.block(f"for (int warp = 1; warp < {warps}; ++warp)"):
+                for state, names in zip(states, arrays):
+                    other = [s.made(f"{array}[warp]", v.dtype) for array, v in zip(names, state.values)]
+                    for name, v in zip(state.names, combined(s, state.fold, state.values, other)):
+                        w.line(f"{name} = {v.text};")
+            return
         with w.block(f"for (int r = threadIdx.x; r < {rows}; r += {self.layout.block})"):
-            s = Arithmetic(w)
             totals = []
             for state, names in zip(states, arrays):
                 totals.append(State(state.fold, tuple(w.fresh("total") for _ in names)))
@@ -598,7 +636,7 @@ class RowWriter:
                         continue
                 stack += children(node)[0]
             earlier |= set(reach)
-        return list(out.values())
+        return [node for node in out.values() if id(node) not in self.brought]
 
     def _taken(self, node: Node) -> int:
         """Registers of a thread, or bytes of shared memory, that it takes to keep a node."""

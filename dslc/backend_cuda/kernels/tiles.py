@@ -16,7 +16,7 @@ from dslc.core.dtypes import BFLOAT16, FLOAT16, DType
 from dslc.ir.contractions import TERMS
 from dslc.ir.trace import Read, survey
 
-from ..gemm_schedule import MMA_RATE, Sizes, TileSchedule
+from ..gemm_schedule import MMA_RATE, Sizes, TileSchedule, tile_cycles, tile_schedules
 from ..pull import Point
 from ..stage import Function, FunctionWriter, Generated
 from ..types import computed_type, memory_type
@@ -24,6 +24,7 @@ from .epilogue import Epilogue
 from .operands import Operand, operand_of, write_values
 
 MANY = 8  # divisions in the address and the tests of a value
+COPIES = 4  # of a thread whose addresses are made side by side: those of 16 with tests, as of windows, would fill all registers
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,28 @@ class TileProduct:
         """Elements behind each row of a tile that has one row a term."""
         return 8 if self.mma and self.element.bytes == 4 else 0
 
-    def elements(self, s: TileSchedule, n: int) -> int:
-        """Of a tile of n rows or columns."""
+    def elements(self, s: TileSchedule, side: int) -> int:
+        """Of a side's tile."""
+        n = (s.rows, s.columns)[side]
+        if not self.mma and self.operands[side].along == TERMS:
+            return n * (s.depth + self.chunk)
         return (n + self.padding) * s.depth
+
+    def shared_bytes(self, s: TileSchedule) -> int:
+        """Of the tiles, and of the sums that are staged where they were."""
+        tiles = s.stages * (self.elements(s, 0) + self.elements(s, 1)) * self.element.bytes
+        return max(tiles, s.warps * 16 * 64 * self.epilogue.wide.bytes)
+
+    def place(self, s: TileSchedule, side: int) -> str:
+        """Where an element lies in a side's tile: element `dense` of row `line`."""
+        operand, n = self.operands[side], (s.rows, s.columns)[side]
+        along = operand.along == TERMS
+        if not self.mma:
+            return f"line * {s.depth + self.chunk if along else n} + dense"
+        if self.padding and not along:
+            return f"place_in_term<{n}>(line, dense)"
+        dense, chunk = s.depth if along else n, self.chunk
+        return f"tile_place<{dense // chunk}>(line, dense / {chunk}) * {chunk}" + ("" if operand.width in (0, chunk) else f" + dense % {chunk}")
 
     @property
     def chunk(self) -> int:
@@ -70,9 +90,18 @@ def product_of(epilogue: Epilogue) -> TileProduct:
     return TileProduct(epilogue, sides, element)  # type: ignore[arg-type]
 
 
+def schedules(product: TileProduct) -> list[tuple[TileSchedule, float]]:
+    """All that fit, with their cycles."""
+    sizes, arch, along = product.sizes, product.epilogue.request.arch, sum(o.along == TERMS for o in product.operands)
+    every = tile_schedules(sizes, arch, product.element.bytes, product.mma, along)
+    return [(s, tile_cycles(s, sizes, arch, product.rate, along, product.epilogue.moved)) for s in every if fits(product, s)]
+
+
 def fits(product: TileProduct, s: TileSchedule) -> bool:
-    """Whether values that threads compute on their way to a tile leave registers for the sums: with much index arithmetic, as of windows with few
-    channels, 32 of a thread do."""
+    """Whether the operands' way to a tile leaves registers for the sums. 128 of 4 bytes fit where both are copied 16 bytes at a time. Of values that
+    threads compute, with much index arithmetic, as of windows with few channels, 32 of a thread do."""
+    if s.sums > 64 and (product.epilogue.wide.bytes > 4 or any(o.width != product.chunk for o in product.operands)):
+        return False
     sides = [(o, n) for o, n in zip(product.operands, (s.rows, s.columns)) if not o.width]
     divisions = max((survey(product.epilogue.contraction.trace, [o.node]).divisions for o, _ in sides), default=0)
     return divisions < MANY or sum(n for _, n in sides) * s.depth <= 32 * 32 * s.warps
@@ -96,7 +125,7 @@ def _main(product: TileProduct, s: TileSchedule) -> Function:
     flat = tall * broad
     w.line("extern __shared__ __align__(1024) unsigned char memory[];")
     w.line(f"{element}* const tiles_a = reinterpret_cast<{element}*>(memory);")
-    w.line(f"{element}* const tiles_b = tiles_a + {s.stages * product.elements(s, s.rows)};")
+    w.line(f"{element}* const tiles_b = tiles_a + {s.stages * product.elements(s, 0)};")
     w.line(f"const TilePlace place = grouped_tile({f'blockIdx.x % {flat}' if batch * s.splits > 1 else 'blockIdx.x'}, {tall}, {broad}, {s.group});")
     w.line(f"const int first_row = place.row * {s.rows}, first_column = place.column * {s.columns};")
     w.line(f"const int batch = {f'blockIdx.x / {flat} % {batch}' if batch > 1 else '0'};")
@@ -108,19 +137,19 @@ def _main(product: TileProduct, s: TileSchedule) -> Function:
         w.line(f"const int first = 0, count = {steps};")
     share = s.rows // s.tall
     w.line(f"const int warp_row = warp % {s.tall} * {share}, warp_column = warp / {s.tall} * 64;")
-    w.line(f"{wide} d[{share // 16}][32] = {{}};" if product.mma else f"{wide} d[8][8] = {{}};")
+    w.line(f"{wide} d[{share // 16}][32] = {{}};" if product.mma else f"{wide} d[{share // 4}][8] = {{}};")
     w.comment(f"Step k multiplies while the tiles of step k + {s.stages - 1} are loaded; steps below 0 load alone.")
     with w.block(f"for (int step = {1 - s.stages}; step < count; ++step)"):
         w.line(f"const int next = step + {s.stages - 1}, stage = next % {s.stages};")
         w.line(f"copy_async_wait<{s.stages - 2}>();")
         w.line("__syncthreads();")
         held = []
-        for k, (operand, n) in enumerate(zip(product.operands, (s.rows, s.columns))):
-            held.append(_load(w, product, operand, s, n, f"tiles_{'ab'[k]}", ("first_row", "first_column")[k]))
+        for side in (0, 1):
+            held.append(_load(w, product, side, s))
         w.line("copy_async_commit();")
         along = ", ".join("true" if o.along == TERMS else "false" for o in product.operands)
         with w.block("if (step >= 0)"):
-            tile_a, tile_b = (f"tiles_{x} + step % {s.stages} * {product.elements(s, n)}" for x, n in (("a", s.rows), ("b", s.columns)))
+            tile_a, tile_b = (f"tiles_{'ab'[side]} + step % {s.stages} * {product.elements(s, side)}" for side in (0, 1))
             w.line(f"multiply_tiles<{s.rows}, {s.columns}, {s.depth}, {along}>(d, {tile_a}, {tile_b}, warp_row, warp_column);")
         for store in held:
             store()
@@ -128,13 +157,13 @@ def _main(product: TileProduct, s: TileSchedule) -> Function:
     blocks = flat * batch * s.splits
     how = ("tensor cores" if product.element.bytes == 2 else "tensor cores in tf32") if product.mma else "multiply-adds"
     least = product.chunk if product.padding else 1  # in tf32 the addresses of smaller copies take too many registers
-    beside = 2 if s.warps <= 8 and product.mma and all(o.width >= least for o in product.operands) else 1
-    return w.function((blocks,), (s.warps * 32,), shared_bytes=s.shared_bytes(product.element.bytes, product.epilogue.wide.bytes, product.padding),
-                      blocks_per_sm=beside, schedule=s.words(how))  # fmt: skip
+    beside = (3 if s.warps <= 4 else 2) if s.warps <= 8 and product.mma and all(o.width >= least for o in product.operands) else 1
+    return w.function((blocks,), (s.warps * 32,), shared_bytes=product.shared_bytes(s), blocks_per_sm=beside, schedule=s.words(how))
 
 
-def _load(w: FunctionWriter, product: TileProduct, operand: Operand, s: TileSchedule, n: int, tiles: str, start: str):  # type: ignore[no-untyped-def]
+def _load(w: FunctionWriter, product: TileProduct, side: int, s: TileSchedule):  # type: ignore[no-untyped-def]
     """Loads a tile of the next step: copies, or values that stay in registers until the function that is returned writes their stores."""
+    operand, n, start = product.operands[side], (s.rows, s.columns)[side], ("first_row", "first_column")[side]
     chunk, threads = product.chunk, s.warps * 32
     width = operand.width or chunk
     dense, others = (s.depth, n) if operand.along == TERMS else (n, s.depth)
@@ -143,15 +172,11 @@ def _load(w: FunctionWriter, product: TileProduct, operand: Operand, s: TileSche
     held = "" if operand.width else w.fresh("held")
     if held:
         w.line(f"{computed_type(product.element)} {held}[{turns}][{chunk}] = {{}};")
-    if product.padding and operand.along != TERMS:
-        place = f"place_in_term<{dense}>(line, dense)"
-    else:
-        place = f"tile_place<{dense // chunk}>(line, dense / {chunk}) * {chunk}" + ("" if width == chunk else f" + dense % {chunk}")
-    stage = f"{tiles} + stage * {product.elements(s, n)}"
+    place, stage = product.place(s, side), f"tiles_{'ab'[side]} + stage * {product.elements(s, side)}"
 
     @contextmanager
     def chunks() -> Iterator[None]:
-        with w.unrolled("c", turns):
+        with w.unrolled("c", turns, COPIES if operand.width else turns):
             w.line(f"const int part = threadIdx.x + c * {threads};")
             w.line(f"const int line = part / {dense // width}, dense = part % {dense // width} * {width};")
             yield

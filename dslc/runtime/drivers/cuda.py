@@ -21,6 +21,7 @@ from ...core.executable import TensorMap
 from . import tensor_maps
 from .cuda_context import Turn, arch_of, check_fits, dynamic_shared, waits_for_each
 from .device import PreparedLaunch
+from .transfers import LEAST, Downloads
 
 # After these the context is dead: no call on it succeeds any more.
 STICKY = frozenset(
@@ -91,6 +92,7 @@ class CudaDriver:
         self.ordinal = ordinal
         self._sync = waits_for_each()
         self._garbage: deque[tuple[str, Any]] = deque()
+        self._downloads = Downloads(self)
         self._dead = ""
         self._device = self._do("cuDeviceGet", ordinal)
         name = self._do("cuDeviceGetName", 100, self._device)
@@ -177,8 +179,15 @@ class CudaDriver:
 
     def download(self, array: np.ndarray, address: int) -> None:
         with self.lock:
-            self._do("cuMemcpyDtoHAsync", array.ctypes.data, address, array.nbytes, self._stream)
+            if array.nbytes > LEAST:
+                self._downloads.fill(array, address)
+                return
+            self.start_download(array, address)
             self.synchronize()
+
+    def start_download(self, pinned: np.ndarray, address: int) -> None:
+        with self.lock:
+            self._do("cuMemcpyDtoHAsync", pinned.ctypes.data, address, pinned.nbytes, self._stream)
 
     def copy(self, target: int, source: int, size: int) -> None:
         with self.lock:
@@ -247,13 +256,14 @@ class CudaDriver:
         config.sharedMemBytes, config.hStream, config.attrs, config.numAttrs = p.shared_bytes, self._stream, [attribute], 1
         self._do("cuLaunchKernelEx", config, p.handle, ctypes.addressof(p.pointers), 0, doing=p.label)
 
-    def graph(self, launches: Sequence[PreparedLaunch]) -> Callable[[], None]:
+    def graph(self, launches: Sequence[PreparedLaunch], whole: bool = False) -> Callable[[], None]:
         packed = [_Packed.of(launch) for launch in launches]
         if self._sync or not packed:
             return lambda: self._start_all(packed)
         functions = tuple(launch.function for launch in launches)
         with self.lock:
-            graphs = [_Graph(self, self._instantiated(packed[first:last]), functions) for first, last in pieces(len(packed))]
+            parts = [(0, len(packed))] if whole else pieces(len(packed))
+            graphs = [_Graph(self, self._instantiated(packed[first:last]), functions) for first, last in parts]
         return lambda: self._start_graphs(graphs)
 
     def _instantiated(self, packed: Sequence[_Packed]) -> Any:

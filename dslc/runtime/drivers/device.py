@@ -27,7 +27,7 @@ Parameter = Any  # of a kernel: a ctypes value (c_uint64 a pointer, c_int32 a nu
 @dataclass(frozen=True)
 class Buffer:
     """Memory that a launch may touch, by the name that the kernel has for it; `addresses`: it holds addresses of other buffers; `fresh`: what an
-    earlier run has left there is of no use, each run writes it before it reads it."""
+    earlier run has left there is of no use, each run writes it before it reads it; `steady`: no launch of the program writes it."""
 
     name: str
     address: int
@@ -35,6 +35,7 @@ class Buffer:
     written: bool
     addresses: bool = False
     fresh: bool = False
+    steady: bool = False
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,9 @@ class Driver(Protocol):
     def launch(self, launch: PreparedLaunch) -> None:
         """Starts one kernel."""
 
-    def graph(self, launches: Sequence[PreparedLaunch]) -> Callable[[], None]:
-        """A function that starts all launches, in order: as one graph where the device has graphs."""
+    def graph(self, launches: Sequence[PreparedLaunch], whole: bool = False) -> Callable[[], None]:
+        """A function that starts all launches, in order: as graphs where the device has graphs, as one alone if it is to be `whole`, as that of
+        launches that are started many times behind each other, so that nobody waits for the host."""
 
     def mark(self) -> Any:
         """An event behind all work so far."""

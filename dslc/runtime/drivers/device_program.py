@@ -13,21 +13,24 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from ...core import dtypes
 from ...core.errors import DataError, TargetError
-from ...core.executable import WAITS, Executable, Launch, Operand, Port, unpack_modules
+from ...core.executable import NEXT_TURN, WAITS, Executable, Launch, Operand, Port, unpack_modules
 from ..binding import Shorter, described, fit_input, fit_inputs, padded
 from ..program import check_kept, check_out, written_ports
+from ..spare import Spare
 from ..store import ParameterStore
 from .device import ALIGNMENT, Buffer, Driver, Parameter, PreparedLaunch, packed_tensor_map
 from .device_arrays import DeviceArray, device_array
 from .residence import Block, Placed, Residence
+from .transfers import LEAST, send
 
 HOST_SCALARS = ("seed", "step", "microbatch")  # every call is given these
 SMALL = 64 << 10  # bytes: results up to this size come back in one copy
@@ -60,6 +63,19 @@ class _Layout:
         after_small = _stack(offsets, [p for p in results if p.bytes <= SMALL], after_fed)
         end = _stack(offsets, [p for p in results if p.bytes > SMALL], after_small)
         return _Layout(offsets, tuple(pointers), arena, feed, after_fed, after_fed, after_small, max(end, ALIGNMENT))
+
+
+@dataclass(frozen=True)
+class _Turns:
+    """Runs that follow each other: the inputs and the result that go on, how many runs there is room for, in `memory` the number of the run that is
+    next and how many are led, at `led` their inputs, at `ring` the small results of each; and what starts one."""
+
+    names: tuple[str, str, str]
+    room: int
+    memory: Block
+    led: int
+    ring: int
+    start: Callable[[], None]
 
 
 def _stack(offsets: dict[int, int], ports: Iterable[Port], at: int) -> int:
@@ -97,6 +113,7 @@ class DeviceProgram:
         self._memory = self._block.address
         if executable.constants:
             driver.upload(self._memory, np.frombuffer(executable.constants, np.uint8))
+        self._spare = {p.slot: Spare(p.bytes) for p in self._results}
         self._staging = _Staging(driver, self._layout.fed - self._layout.feed)
         self._returned = driver.staging(self._layout.big - self._layout.small)
         self._store: ParameterStore | None = None
@@ -106,7 +123,7 @@ class DeviceProgram:
         self._tables: list[np.ndarray] = []  # of pointers: kept, as the driver may read them later
         self._launches: list[PreparedLaunch] = []
         self._start: Callable[[], None] | None = None
-        self._ring: tuple[Block, int] | None = None  # what `again` counts and collects, for so many turns
+        self._turns: _Turns | None = None  # of `again`
         self._warned: set[str] = set()
         if not self._kept:
             self._prepare({})
@@ -142,40 +159,59 @@ class DeviceProgram:
                 self._start()
                 return self._collect(out or {})
 
-    def again(self, inputs: Mapping[str, Any], turns: int, *, carried: Mapping[str, str], counted: str) -> dict[str, np.ndarray]:
-        """Runs `turns` times, and the host waits for the last one alone. `carried`: inputs that are a result of the run before, by name, in all runs
-        but the first; `counted`: an input that is one more in each run. Gives the small results (of at most `SMALL` bytes), [turns, ...].
+    def again(
+        self, inputs: Mapping[str, Any], turns: int, *, carried: str, found: str, counted: str, led: Sequence[np.ndarray] = ()
+    ) -> dict[str, np.ndarray]:
+        """Runs `turns` times, and the host waits for the last one alone. `carried`: the input that is the result `found` of the run before, in all
+        runs but the first and those after it that `led` has a value for; `counted`: an int32 input that is one more in each run. Gives the small
+        results (of at most `SMALL` bytes), [turns, ...].
 
-        Errors as those of a call; DataError where a carried input and its result differ in type or number of elements.
+        Errors as those of a call; DataError where the carried input and its result differ in type or number of elements, and for a program that was
+        not made to go on by itself.
         """
-        ports, results = {p.name: p for p in self._inputs}, {p.name: p for p in self._results}
-        for name, result in carried.items():
-            if (ports[name].dtype, ports[name].bytes) != (results[result].dtype, results[result].bytes):
-                raise DataError(f"the result '{result}' cannot be the input '{name}': their types or sizes differ")
-        layout, place = self._layout, {p: self._memory + self._layout.offsets[p.slot] for p in (*self._inputs, *self._results)}
-        each, returned = ports[counted].bytes, layout.big - layout.small
+        layout, names = self._layout, (carried, found, counted)
+        returned = layout.big - layout.small
         with self._driver.lock:
             given = self._read(inputs)
-            counts = np.stack([np.asarray(inputs[counted]) + k for k in range(turns)]).astype(ports[counted].dtype.numpy)
-            if self._ring is None or self._ring[1] < turns:
-                self._ring = Block(self._driver, turns * (each + returned)), turns
-            ring = self._ring[0].address
+            if self._turns is None or self._turns.names != names or self._turns.room < turns:
+                self._turns = self._going_on(names, turns)
             self._bring()
             self._feed(given, dict.fromkeys(HOST_SCALARS, 0))
-            self._driver.upload(ring, counts)
+            at, numbers = self._turns.memory.address, np.asarray([0, len(led)], np.int32)
+            self._driver.upload(at, numbers)
+            following = np.stack(led) if led else np.empty(0, np.int32)
+            if led:
+                self._driver.upload(at + self._turns.led, following)
             with self._changes():
-                assert self._start is not None
-                for k in range(turns):
-                    for name, result in carried.items() if k else ():
-                        self._driver.copy(place[ports[name]], place[results[result]], ports[name].bytes)
-                    if k:
-                        self._driver.copy(place[ports[counted]], ring + k * each, each)
-                    self._start()
-                    self._driver.copy(ring + turns * each + k * returned, self._memory + layout.small, returned)
-                found = np.empty((turns, returned), np.uint8)
-                self._driver.download(found, ring + turns * each)
+                for _ in range(turns):
+                    self._turns.start()
+                ring = np.empty((turns, returned), np.uint8)
+                self._driver.download(ring, at + self._turns.ring)
         small = {p: layout.offsets[p.slot] - layout.small for p in self._results if p.bytes <= SMALL}
-        return {p.name: found[:, at : at + p.bytes].copy().view(p.dtype.numpy).reshape(turns, *p.shape) for p, at in small.items()}
+        return {p.name: ring[:, at : at + p.bytes].copy().view(p.dtype.numpy).reshape(turns, *p.shape) for p, at in small.items()}
+
+    def _going_on(self, names: tuple[str, str, str], room: int) -> _Turns:
+        """The launches of a run and the one behind them that keeps its small results and makes the next run's inputs, for at least `room` runs."""
+        ports = {p.name: p for p in (*self._inputs, *self._results)}
+        carried, found, counted = (ports[name] for name in names)
+        if (carried.dtype, carried.bytes) != (found.dtype, found.bytes):
+            raise DataError(f"the result '{found.name}' cannot be the input '{carried.name}': their types or sizes differ")
+        if NEXT_TURN not in self._functions or counted.dtype != dtypes.INT32:
+            raise DataError("the program was not made to go on with its own results")
+        room = 1 << (room - 1).bit_length()
+        size = self._layout.big - self._layout.small
+        to_ring = ALIGNMENT + _padded(room * carried.bytes)
+        memory = Block(self._driver, to_ring + room * size)
+        turn, led, ring, small = memory.address, memory.address + ALIGNMENT, memory.address + to_ring, self._memory + self._layout.small
+        at = {p: self._memory + self._layout.offsets[p.slot] for p in (carried, found, counted)}
+        places = [turn, small, size // 4, ring, at[counted], counted.bytes // 4, at[found], at[carried], carried.bytes // 4, led]
+        parameters = tuple((ctypes.c_int32 if k in (2, 5, 8) else ctypes.c_uint64)(place) for k, place in enumerate(places))
+        buffers = [Buffer("turn", turn, 8, True), Buffer("small", small, size, False), Buffer("ring", ring, room * size, True)]
+        buffers.append(Buffer("led", led, room * carried.bytes, False))
+        buffers += [Buffer(p.name, at[p], p.bytes, p is not found) for p in at]
+        waits = WAITS in self.executable.notes
+        launch = PreparedLaunch(self._functions[NEXT_TURN], (1, 1, 1), (256, 1, 1), 0, parameters, NEXT_TURN, tuple(buffers), waits)
+        return _Turns(names, room, memory, ALIGNMENT, to_ring, self._driver.graph([*self._launches, launch], whole=True))
 
     @contextlib.contextmanager
     def _changes(self) -> Iterator[None]:
@@ -209,14 +245,16 @@ class DeviceProgram:
         """All launches with their parameters, for these addresses of parameters and states."""
         slots = {slot: self._memory + offset for slot, offset in self._layout.offsets.items()} | dict(kept)
         self._tables = [np.asarray([self._address(o, slots) for o in table], np.uint64) for table in self.executable.pointers]
+        written = {e.place[:2] for launch in self.executable.launches for e in launch.extents if e.written}
         for at, addresses in zip(self._layout.pointers, self._tables):
             self._driver.upload(self._memory + at, addresses)
-        self._launches = [self._prepared(launch, slots) for launch in self.executable.launches]
+        self._launches = [self._prepared(launch, slots, written) for launch in self.executable.launches]
         for launch in self._launches:
             self._driver.check(launch)
         self._start = self._driver.graph(self._launches)
+        self._turns = None
 
-    def _prepared(self, launch: Launch, slots: Mapping[int, int]) -> PreparedLaunch:
+    def _prepared(self, launch: Launch, slots: Mapping[int, int], written: Container[Operand]) -> PreparedLaunch:
         kernel = self.executable.kernels[launch.kernel]
         label = f"{kernel.name} ({', '.join(kernel.lines)})" if kernel.lines else kernel.name
         if kernel.symbol not in self._functions:
@@ -225,7 +263,8 @@ class DeviceProgram:
         made, waits = {port.slot for port in self._results}, WAITS in self.executable.notes
         buffers = tuple(
             Buffer(e.name, self._address(e.place, slots), e.bytes, e.written, e.place[0] == "pointers",
-                   fresh=e.place[0] == "arena" or (e.place[0] == "slot" and e.place[1] in made))
+                   fresh=e.place[0] == "arena" or (e.place[0] == "slot" and e.place[1] in made),
+                   steady=e.place[0] == "constant" or (e.place[0] == "slot" and e.place[:2] not in written))
             for e in launch.extents
         )  # fmt: skip
         return PreparedLaunch(self._functions[kernel.symbol], launch.grid, launch.block, launch.shared_bytes, parameters, label, buffers, waits)
@@ -307,13 +346,18 @@ class DeviceProgram:
         self._residence.bring(self._store, self._places)
 
     def _feed(self, given: Sequence[tuple[Port, Given]], scalars: Mapping[str, int]) -> None:
-        """Scalars and inputs to their buffers. What comes from the host is one copy, where nothing comes from elsewhere in between."""
+        """Scalars and inputs to their buffers. What comes from the host is one copy, where nothing comes from elsewhere in between; large arrays go
+        in chunks, while others are still copied to the staging memory."""
         offsets, start = self._layout.offsets, self._layout.feed
         buffer = self._staging.next()
         stretches: list[list[int]] = []
 
         def put(port: Port, array: np.ndarray) -> None:
             at = offsets[port.slot] - start
+            if port.bytes > LEAST and array.flags.c_contiguous and array.dtype == port.dtype.numpy:
+                place = self._memory + offsets[port.slot]
+                send(array, buffer[at : at + port.bytes], lambda k, part: self._driver.upload(place + k, part))
+                return
             np.copyto(buffer[at : at + port.bytes].view(port.dtype.numpy).reshape(port.shape), array)
             if stretches and _padded(stretches[-1][1]) == at:
                 stretches[-1][1] = at + port.bytes
@@ -340,7 +384,7 @@ class DeviceProgram:
         if self._returned.size:
             self._driver.download(self._returned, self._memory + layout.small)
         for port in self._results:
-            array = out[port.name] if port.name in out else np.empty(port.shape, port.dtype.numpy)
+            array = out[port.name] if port.name in out else self._fresh(port)
             offset = layout.offsets[port.slot]
             if port.bytes > SMALL:
                 self._driver.download(array, self._memory + offset)
@@ -349,6 +393,12 @@ class DeviceProgram:
                 np.copyto(array, self._returned[at : at + port.bytes].view(port.dtype.numpy).reshape(port.shape))
             results[port.name] = array
         return results
+
+    def _fresh(self, port: Port) -> np.ndarray:
+        """An array that nobody else holds."""
+        if port.bytes > SMALL:
+            return np.ndarray(port.shape, port.dtype.numpy, self._spare[port.slot].block())
+        return np.empty(port.shape, port.dtype.numpy)
 
 
 class _Staging:

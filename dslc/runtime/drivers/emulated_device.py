@@ -80,7 +80,7 @@ class EmulatorDriver(HostMemory):
         values = launch.grid, launch.block, launch.shared_bytes, launch.parameters, launch.buffers, launch.label, known
         function.module.launch(function.symbol, *values)
 
-    def graph(self, launches: Sequence[PreparedLaunch]) -> Callable[[], None]:
+    def graph(self, launches: Sequence[PreparedLaunch], whole: bool = False) -> Callable[[], None]:
         kept = tuple(launches)
 
         def run() -> None:

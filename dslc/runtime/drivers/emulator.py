@@ -52,6 +52,7 @@ class _Buffer(ctypes.Structure):  # as in backend_cuda/emulator/checks.h
         ("size", ctypes.c_size_t),
         ("name", ctypes.c_char_p),
         ("written", ctypes.c_int),
+        ("steady", ctypes.c_int),
         ("known", ctypes.c_void_p),
     ]
 
@@ -191,10 +192,9 @@ class _Apart:
             at += n + GAP
         self._written = [any(b.written for b in g) for g in groups]
         names = [", ".join(dict.fromkeys(b.name for b in g)).encode() for g in groups]
-        rows = zip(self._starts, self._stretches, names, self._written, self._shadows)
-        self.table = (_Buffer * len(groups))(
-            *(_Buffer(start, n, name, written, None if s is None else s.ctypes.data) for start, (_, n), name, written, s in rows)
-        )
+        steady = [all(b.steady for b in g) for g in groups]
+        rows = zip(self._starts, self._stretches, names, self._written, steady, self._shadows)
+        self.table = (_Buffer * len(groups))(*(_Buffer(start, n, *flags, None if s is None else s.ctypes.data) for start, (_, n), *flags, s in rows))
         for b in buffers:
             if b.addresses and b.bytes:
                 held = np.ctypeslib.as_array((ctypes.c_uint64 * (b.bytes // 8)).from_address(self._moved(b.address)))

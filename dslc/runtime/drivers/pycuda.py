@@ -21,6 +21,7 @@ from ...core.executable import TensorMap
 from . import tensor_maps
 from .cuda_context import Turn, arch_of, check_fits, dynamic_shared, waits_for_each
 from .device import PreparedLaunch
+from .transfers import LEAST, Downloads
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class PycudaDriver:
         self._dead = ""
         self._memory: dict[int, Any] = {}
         self._garbage: deque[int] = deque()
+        self._downloads = Downloads(self)
         current = self._api.Context.get_current()
         device = self._api.Context.get_device() if current is not None else self._api.Device(ordinal)
         context = current if current is not None else device.retain_primary_context()
@@ -115,9 +117,16 @@ class PycudaDriver:
             self._api.memcpy_htod_async(address, array, self._stream)
 
     def download(self, array: np.ndarray, address: int) -> None:
+        with self.lock:
+            if array.nbytes > LEAST:
+                self._downloads.fill(array, address)
+                return
+            self.start_download(array, address)
+            self.synchronize()
+
+    def start_download(self, pinned: np.ndarray, address: int) -> None:
         with self.lock, self._told("a program"):
-            self._api.memcpy_dtoh_async(array, address, self._stream)
-            self._stream.synchronize()
+            self._api.memcpy_dtoh_async(pinned, address, self._stream)
 
     def copy(self, target: int, source: int, size: int) -> None:
         with self.lock, self._told("a copy on the device"):
@@ -179,7 +188,7 @@ class PycudaDriver:
             if self._sync:
                 self._stream.synchronize()
 
-    def graph(self, launches: Sequence[PreparedLaunch]) -> Callable[[], None]:
+    def graph(self, launches: Sequence[PreparedLaunch], whole: bool = False) -> Callable[[], None]:
         packed = [(launch, packed_parameters(launch.parameters)) for launch in launches]
 
         def start() -> None:

@@ -240,13 +240,13 @@ def code() -> bytes:
     return emulated.build(bundle(SOURCE), checked=True)
 
 
-def launched(name: str, fault: int, order: str, grid: int = 1) -> np.ndarray:
+def launched(name: str, fault: int, order: str, grid: int = 1, steady: bool = False) -> np.ndarray:
     """y[128] of a kernel with 64 threads a block, given x[128] = 0, 1, ... that lies right before y."""
     memory = np.zeros(256 + 64, np.float32)
     memory = memory[-memory.ctypes.data % 256 // 4 :]
     x, y = memory[:128], memory[128:256]
     x[:] = np.arange(128)
-    buffers = [Buffer("x", x.ctypes.data, x.nbytes, False), Buffer("y", y.ctypes.data, y.nbytes, True)]
+    buffers = [Buffer("x", x.ctypes.data, x.nbytes, False, steady=steady), Buffer("y", y.ctypes.data, y.nbytes, True)]
     first = ctypes.c_void_p(x.ctypes.data)
     if name == "tile_read_early":
         described = TensorMap(("slot", 0), "float32", (8, 8), (32,), (8, 8))
@@ -289,6 +289,10 @@ def test_what_is_right_passes(order: str) -> None:
         assert launched(name, 0, order)[:64].tolist() == values, name
     assert launched("reused", 0, order)[64:].tolist() == list(range(127, 63, -1))
     assert launched("of_blocks", 0, order, grid=2)[64:].tolist() == up
+
+
+def test_what_no_launch_writes_may_be_read_before_the_wait() -> None:
+    assert launched("too_early", 1, "forward", steady=True)[:64].tolist() == list(range(0, 128, 2))
 
 
 MODEL = """model Scaled:

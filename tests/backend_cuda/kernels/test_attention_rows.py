@@ -86,7 +86,7 @@ def test_narrow_types(precision: str, bound: float) -> None:
 @emulated
 def test_blocks_that_share_a_point() -> None:
     """Few points and many keys: two launches. Late blocks have nothing to do where the length ends before them."""
-    model = dslc.load(text_of("of_a_length", batch=2, heads=1, keys=5000))
+    model = dslc.load(text_of("of_a_length", batch=2, heads=1, keys=11000))
     executable = compile_program(model, "run", "cuda-emulated:checked")
     assert [k.symbol for k in executable.kernels if k.kind == "attention"] == ["k00_attention", "k00_attention_meet"]
     for lengths in ((0, 1), (700, 5000)):

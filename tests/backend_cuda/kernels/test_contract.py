@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from dslc.backend_cuda import emulated
-from dslc.backend_cuda.gemm_schedule import hopper_cycles, hopper_schedules
-from dslc.backend_cuda.kernels import contract, generate
+from dslc.backend_cuda.gemm_schedule import hopper_cycles
+from dslc.backend_cuda.kernels import contract, generate, tiles
 from dslc.backend_cuda.kernels import hopper as hopper_kernels
 from dslc.backend_cuda.program_text import Unit, printed
 from dslc.backend_cuda.source import bundle
@@ -19,6 +19,7 @@ from dslc.core.dtypes import BFLOAT16, FLOAT8_E4M3, FLOAT16, FLOAT32, FLOAT64, I
 from dslc.ir import op as nn
 from dslc.ir.mlir import ir
 from dslc.ir.ops import Add, Contract, Conv, Max, Mul, Neg, Sigmoid, broadcast, cast, full_like, reshape, transpose
+from dslc.ir.rows import Unsuited
 from dslc.ir.types import type_of
 from dslc.runtime.drivers import emulator
 
@@ -116,6 +117,7 @@ CASES = {
     "tf32_epilogue": ([(F, (70, 33)), (F, (33, 20)), (F, (20,)), (F, (70, 20))], lambda *v: linear(*v, matrix=MATRIX_TF32)),
     "tf32_prologue": ([(F, (70, 36)), (F, (36, 20))], lambda a, b: MATRIX_TF32(Max.of(a, full_like(a, 0)), Neg.of(b))),
 }  # fmt: skip
+ROWS = tuple(name for name in CASES if name.startswith("row"))
 # The copy engine can read the operands of heads, heads_out, bfloat16_out, epilogue_narrow, tf32_right_transposed and tf32_heads; others are packed.
 ON_HOPPER = (
     "heads", "heads_out", "two_terms", "bfloat16_out", "epilogue_narrow", "bfloat16", "prologue_cast", "prologue_narrow", "tf32", "tf32_odd",
@@ -146,14 +148,29 @@ def on_hopper(request):
     """The Hopper version, however small the product is."""
     (op,) = {op for op, _ in request.body.makers.values() if op.structure == "contract"}
     p = contract.hopper_product(contract.epilogue_of(request, op))
-    every = hopper_schedules(p.sizes, HOPPER, p.depth, lambda rows, columns: hopper_kernels.fits(p, rows, columns))
-    return hopper_kernels.generate(p, min(every, key=lambda s: hopper_cycles(s, p.sizes, HOPPER, p.depth)))
+    return hopper_kernels.generate(p, min(hopper_kernels.schedules(p), key=lambda s: hopper_cycles(s, p.sizes, HOPPER, p.depth)))
+
+
+def by_tiles(request):
+    """The version for any GPU, whatever the cost rule says; of what is no product of tiles, the generator's."""
+    (op,) = {op for op, _ in request.body.makers.values() if op.structure == "contract"}
+    try:
+        p = tiles.product_of(contract.epilogue_of(request, op))
+    except Unsuited:
+        return generate("contract", request)
+    return tiles.generate(p, min(tiles.schedules(p), key=lambda pair: pair[1])[0])
 
 
 @functools.cache
 def ampere():
     with nn.context(), ir.Location.unknown():
         return cases(CASES, AMPERE, lambda request: generate("contract", request))
+
+
+@functools.cache
+def rows_by_tiles():
+    with nn.context(), ir.Location.unknown():
+        return cases(ROWS, AMPERE, by_tiles)
 
 
 @functools.cache
@@ -174,7 +191,20 @@ def check_case(made, name):
 
 def compare(results, b, wanted, name):
     (op,) = {op for op, _ in b.request.body.makers.values() if op.structure == "contract"}
-    check(results, wanted, max(prod(op.maps().domain[op.type.rank :]), 1), name, len(b.request.body.makers) - 1)
+    before = made_from(b.request.body, op)
+    terms = max(prod(op.maps().domain[op.type.rank :]), 1)
+    check(results, wanted, terms, name, len(b.request.body.makers) - 1 - before, before, op.types()[0].dtype)
+
+
+def made_from(body, op):
+    """The ops that a contraction's factors are made by."""
+    found, todo = set(), list(op.operands)
+    while todo:
+        value = todo.pop()
+        if value in body.makers and value not in found:
+            found.add(value)
+            todo += body.makers[value][0].operands
+    return len(found)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -182,14 +212,18 @@ def test_on_any_gpu(name):
     check_case(ampere(), name)
 
 
+@pytest.mark.parametrize("name", ROWS)
+def test_rows_by_tiles(name):
+    """Which columns are faster for."""
+    check_case(rows_by_tiles(), name)
+
+
 @pytest.mark.parametrize("name", ON_HOPPER)
 def test_on_hopper(name):
     check_case(hopper(), name)
 
 
-@pytest.mark.parametrize(
-    "name, by_columns", [(name, name.startswith("row")) for name in (*(n for n in CASES if n.startswith("row")), "matrix_vector", "dot")]
-)
+@pytest.mark.parametrize("name, by_columns", [(name, name in ROWS) for name in (*ROWS, "matrix_vector", "dot")])
 def test_few_rows_with_a_matrix_are_read_by_columns(name, by_columns):
     with nn.context(), ir.Location.unknown():
         made = built(Case(name, *CASES[name]), AMPERE)

@@ -10,7 +10,6 @@ from dataclasses import replace
 import pytest
 
 from dslc.backend_cuda import emulated, nvrtc
-from dslc.backend_cuda.gemm_schedule import hopper_schedules, tile_schedules
 from dslc.backend_cuda.kernels import contract, hopper, tiles
 from dslc.backend_cuda.program_text import Unit, printed
 from dslc.backend_cuda.source import bundle
@@ -56,20 +55,29 @@ def few(schedules):
     return [s for s in schedules if s.splits == 1] + [s for s in schedules if s.splits == 2][:1]
 
 
-def on_hopper(layout, dtype=BFLOAT16, tf32=False):
+def whole(schedules):
+    return [s for s in schedules if not s.shares]
+
+
+def on_hopper(layout, dtype=BFLOAT16, tf32=False, arch=HOPPER, sizes=SIZES, chosen=whole):
     def schedules(epilogue):
         product = contract.hopper_product(epilogue)
-        return few(hopper_schedules(product.sizes, HOPPER, product.depth, functools.partial(hopper.fits, product)))
+        return chosen(hopper.schedules(product))
 
-    return made(HOPPER, dtype, SIZES, layout, schedules, lambda e, s: hopper.generate(contract.hopper_product(e), s), tf32)
+    return made(arch, dtype, sizes, layout, schedules, lambda e, s: hopper.generate(contract.hopper_product(e), s), tf32)
 
 
-def on_any(dtype, layout, tf32=False):
+def shared_out(schedules):
+    """As many shares as there are multiprocessors, and two for each tile, more than can be made at once."""
+    found = {(s.rows, s.columns, s.turns, s.shares): s for s in schedules if s.shares}
+    return [found[128, 256, False, 5], found[128, 128, True, 5], found[256, 128, False, 6]]
+
+
+def on_any(dtype, layout, tf32=False, sizes=SMALL, chosen=few):
     def schedules(epilogue):
-        product = tiles.product_of(epilogue)
-        return few(tile_schedules(product.sizes, AMPERE, product.element.bytes, product.mma))
+        return chosen([s for s, _ in tiles.schedules(tiles.product_of(epilogue))])
 
-    return made(AMPERE, dtype, SMALL, layout, schedules, lambda e, s: tiles.generate(tiles.product_of(e), s), tf32)
+    return made(AMPERE, dtype, sizes, layout, schedules, lambda e, s: tiles.generate(tiles.product_of(e), s), tf32)
 
 
 def whole_text(b, kernels):
@@ -100,6 +108,22 @@ def test_hopper_on_the_emulator_in_tf32():
     check_all(on_hopper("nt", FLOAT32, tf32=True), TF32[2])
 
 
+def in_shares():
+    """Tiles that overhang, of 7 steps: blocks begin and end within them, make parts of several, or less than one."""
+    return on_hopper("tn", arch=replace(HOPPER, sms=5), sizes=(136, 264, 448), chosen=shared_out)
+
+
+def test_hopper_shares_steps_out():
+    check_all(in_shares(), 448)
+
+
+def test_many_parts_are_added_by_several_threads():
+    """Of a result that hangs over: 20 shares of one tile, four threads a sum; 12 splits of the terms, two."""
+    arch = replace(HOPPER, sms=20)
+    check_all(on_hopper("nt", arch=arch, sizes=(72, 136, 3840), chosen=lambda every: [s for s in every if s.shares == 20][:1]), 3840)
+    check_all(on_any(FLOAT64, "nn", sizes=(40, 72, 448), chosen=lambda every: [s for s in every if s.splits == 12][-1:]), 448)
+
+
 def added(y, bias, x):
     return Add.of(Add.of(y, broadcast(bias, type_of(y).shape, [1])), x)
 
@@ -123,12 +147,12 @@ def with_residual(dtype, epilogue_of_sums=added, sizes=RESIDUAL):
     b = built(c, HOPPER)
     (op,) = {op for op, _ in b.request.body.makers.values() if op.structure == "contract"}
     product = contract.hopper_product(contract.epilogue_of(b.request, op))
-    every = [s for s in hopper_schedules(product.sizes, HOPPER, product.depth, functools.partial(hopper.fits, product)) if s.splits == 1]
+    every = [s for s in hopper.schedules(product) if not s.shares]
     kernels = []
     for number, schedule in enumerate(every):
         epilogue = contract.epilogue_of(replace(b.request, name=f"residual_{dtype.name}_{number}"), op)
         kernels.append((schedule, hopper.generate(contract.hopper_product(epilogue), schedule)))
-        assert "ahead0[4]" in kernels[-1][1].functions[0].text
+        assert "copy_async16(ahead0" in kernels[-1][1].functions[0].text
     arrays = c.arrays()
     return b, arrays, expected(b, arrays), kernels
 
@@ -142,7 +166,7 @@ def test_hopper_loads_a_residual_ahead(dtype):
             check(run(code, generated, b.request, arrays, order), wanted, RESIDUAL[2], f"{schedule}, {order}")
 
 
-@pytest.mark.parametrize(("dtype", "layout"), [(BFLOAT16, "nn"), (FLOAT16, "tt"), (FLOAT32, "nn"), (FLOAT32, "tt"), (FLOAT64, "nt")])
+@pytest.mark.parametrize(("dtype", "layout"), [(BFLOAT16, "nn"), (FLOAT16, "tt"), (FLOAT32, "nn"), (FLOAT32, "tt"), (FLOAT32, "nt"), (FLOAT64, "nt")])
 def test_tiles_on_the_emulator(dtype, layout):
     check_all(on_any(dtype, layout), SMALL[2])
 
@@ -164,7 +188,7 @@ def test_hopper_compiles_well(dtype, layout, tf32):
         used = cubin.kernels[generated.functions[0].symbol]
         assert used.stack_bytes == 0
         assert used.registers == 168, f"{schedule}: 384 threads begin with 168 registers, to share 40 + 232 + 232"
-        assert schedule.shared_bytes + used.shared_bytes <= HOPPER.shared_bytes
+        assert generated.functions[0].shared_bytes + used.shared_bytes <= HOPPER.shared_bytes
 
 
 @compiles
@@ -181,12 +205,34 @@ def test_what_is_loaded_ahead_leaves_registers():
 @compiles
 @pytest.mark.parametrize(
     ("dtype", "layout", "tf32"),
-    [(BFLOAT16, "nt", False), (FLOAT16, "tn", False), (FLOAT32, "nt", False), (FLOAT64, "nn", False), (FLOAT32, "nt", True), (FLOAT32, "tn", True)],
+    [
+        (BFLOAT16, "nt", False),
+        (FLOAT16, "tn", False),
+        (FLOAT32, "nt", False),
+        (FLOAT32, "nn", False),
+        (FLOAT32, "tn", False),
+        (FLOAT64, "nn", False),
+        (FLOAT32, "nt", True),
+        (FLOAT32, "tn", True),
+    ],
 )
 def test_tiles_compile_well(dtype, layout, tf32):
     b, _, _, kernels = on_any(dtype, layout, tf32)
     (cubin,) = nvrtc.build([whole_text(b, kernels)], "sm_80")
     assert all(used.stack_bytes == 0 for used in cubin.kernels.values())
+
+
+@pytest.mark.parametrize(
+    ("layout", "dtype", "size", "wanted"),
+    [("nn", FLOAT32, 4096, (128, 128, 16, 2)), ("nt", FLOAT32, 4096, (256, 128, 32, 4)), ("tn", FLOAT32, 4096, (256, 128, 16, 4)),
+     ("nn", FLOAT32, 4095, (128, 128, 16, 4)), ("nn", FLOAT64, 4096, (128, 128, 8, 4))],
+)  # fmt: skip
+def test_large_products_have_128_sums_a_thread(layout, dtype, size, wanted):
+    """Where both operands are copied 16 bytes at a time, and the sums have 4 bytes."""
+    b = built(case("product", dtype, (size,) * 3, layout), HOPPER)
+    (op,) = {op for op, _ in b.request.body.makers.values()}
+    s, _ = min(tiles.schedules(tiles.product_of(contract.epilogue_of(b.request, op))), key=lambda pair: pair[1])
+    assert (s.rows, s.columns, s.depth, s.tall) == wanted
 
 
 WRONG_SUMS = ""
@@ -208,7 +254,7 @@ MISTAKES = {
 def mistaken():
     """One schedule with each mistake, in one text."""
     b, arrays, wanted, kernels = on_hopper("nn")
-    _, generated = next((s, g) for s, g in kernels if (s.rows, s.columns, s.turns, s.splits) == (128, 128, True, 1))
+    _, generated = next((s, g) for s, g in kernels if (s.rows, s.columns, s.turns) == (128, 128, True))
     (right,) = generated.functions
     made = {}
     for number, (name, (pattern, instead, _)) in enumerate(MISTAKES.items()):

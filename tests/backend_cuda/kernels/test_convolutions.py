@@ -12,7 +12,7 @@ import pytest
 
 from dslc.backend_cuda import emulated, nvrtc
 from dslc.backend_cuda.arch import ARCHS
-from dslc.backend_cuda.gemm_schedule import hopper_cycles, hopper_schedules
+from dslc.backend_cuda.gemm_schedule import hopper_cycles
 from dslc.backend_cuda.kernels import contract, generate, tiles
 from dslc.backend_cuda.kernels import hopper as hopper_kernels
 from dslc.backend_cuda.program_text import Unit, printed
@@ -26,6 +26,7 @@ from dslc.ir.types import type_of
 from dslc.runtime.drivers import emulator
 
 from .products import AMPERE, HOPPER, Case, built, check, expected, run, text_of
+from .test_contract import conv
 
 BF, H16, F = BFLOAT16, FLOAT16, FLOAT32
 
@@ -204,14 +205,13 @@ IN_BOXES = [
 ]  # fmt: skip
 
 
-def on_hopper(request):
-    """The Hopper version, however small the product is and however empty its boxes."""
+def on_hopper(request, chosen=lambda schedules: schedules):
+    """The Hopper version, however small the product is and however empty its boxes: of schedules that are `chosen` the best."""
     (op,) = {op for op, _ in request.body.makers.values() if op.structure == "contract"}
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(contract, "MOST_EMPTY", 1000)
         p = contract.windowed_product(contract.epilogue_of(request, op))
-    every = hopper_schedules(p.sizes, HOPPER, p.depth, lambda rows, columns: True)
-    return hopper_kernels.generate(p, min(every, key=lambda s: hopper_cycles(s, p.sizes, HOPPER, p.depth)))
+    return hopper_kernels.generate(p, min(chosen(hopper_kernels.schedules(p)), key=lambda s: hopper_cycles(s, p.sizes, HOPPER, p.depth)))
 
 
 @functools.cache
@@ -223,6 +223,26 @@ def hopper():
 @pytest.mark.parametrize("which", IN_BOXES, ids=named)
 def test_on_hopper(which):
     check_case(hopper(), which)
+
+
+IN_SHARES = [("weights", "3x3", BF), ("forward", "3x3", BF), ("forward", "unpadded", BF), ("input", "dilated", BF), ("forward", "groups_of_64", H16)]
+
+
+def on_hopper_in_shares(request):
+    return on_hopper(request, lambda schedules: [s for s in schedules if s.shares])
+
+
+@functools.cache
+def in_shares():
+    with nn.context(), ir.Location.unknown():
+        return cases(IN_SHARES, HOPPER, on_hopper_in_shares)
+
+
+@pytest.mark.parametrize("which", IN_SHARES, ids=named)
+def test_on_hopper_in_shares(which):
+    """The parts of tiles lie by places, of which those of boxes that hang over have no results."""
+    assert "shares" in in_shares()[1][which][1].functions[0].schedule
+    check_case(in_shares(), which)
 
 
 def test_pixels_that_no_window_has_are_not_read():
@@ -283,6 +303,22 @@ def test_they_compile_well(arch, dtype):
         assert ("warpgroups" in first.schedule) == by_wgmma, (direction, name, first.schedule)
         assert "first" in name or ("copy engine" in generated.functions[0].schedule) == packs
         assert cubin.kernels[first.symbol].registers == 168 or not by_wgmma
+
+
+@pytest.mark.skipif(nvrtc.missing() is not None, reason="needs NVRTC and NVIDIA's headers")
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
+def test_plain_floats_compile_well(arch):
+    """Of one picture, channels first: 16 copies a thread, each with the index arithmetic of its tap, leave registers for the products."""
+    with nn.context(), ir.Location.unknown():
+        units, kept = [], []
+        for name, s in {**RESNET, "14_strided": Shape(1, 512, 512, (14, 14), stride=2)}.items():
+            operands = [(F, (1, 1, s.channels, *s.extents)), (F, (1, s.filters, s.channels, s.kernel, s.kernel))]
+            b = built(Case(f"plain_{name}", operands, conv([s.stride] * 2, [s.pad] * 2, s.size)), ARCHS[arch])
+            g = generate("contract", b.request)
+            kept.append(b)
+            units.append(Unit(b.request.name, "contract", name, (), b.request.body, 0, 0, g.includes, list(g.functions)))
+        (cubin,) = nvrtc.build([bundle(printed("cases", units, ARCHS[arch]).whole)], arch)
+    assert max(used.registers for used in cubin.kernels.values()) <= 232  # of 255: other versions of ptxas need some more
 
 
 def test_threads_copy_whole_chunks():

@@ -8,13 +8,16 @@ import pytest
 
 import dslc
 from dslc.backend_cuda import backend
-from dslc.backend_cuda.nvrtc import SlowCode
+from dslc.backend_cuda.beside import joins
+from dslc.backend_cuda.kernels import along
+from dslc.backend_cuda.nvrtc import Slow, SlowCode
+from dslc.backend_cuda.stage import Function
 from dslc.compiled import load_executable
 from dslc.compiler import compile_anew
 from dslc.core.executable import Executable
 from dslc.runtime.drivers.device_program import DeviceProgram
 from dslc.runtime.drivers.emulated_device import EmulatorDriver
-from dslc.runtime.drivers.emulator import ORDERS
+from dslc.runtime.drivers.emulator import ORDERS, KernelFault
 from dslc.targets import TARGETS
 
 CHECKED = "cuda-emulated:checked"
@@ -106,16 +109,93 @@ def test_rows_of_caches_are_written_by_products(layer: str, batch: int) -> None:
     assert sum("put" in k.kind.split("+") for k in executable.kernels) == (layer == "grouped")  # of keys, which are turned before
 
 
+@pytest.mark.slow
+def test_a_function_of_fewer_threads_runs_beside_one_of_more() -> None:
+    text = PACKED + DECODER.format(batch=1, layer=LAYERS["together"]).replace("time=8", "time=512")
+    text = text.replace("embedding(tokens, 40, 64)", "embedding(tokens, 40, 64) + positions(time, 64)")
+    executable = against_the_reference(dslc.load(text), 1e-5, "decode", steps=3)
+    assert any("attention" in k.kind and "map" in k.kind for k in executable.kernels)
+    assert "if (threadIdx.x >= 256u) return;" in executable.source
+
+
+@pytest.mark.parametrize(
+    ("text", "ahead", "shares"), [("    y[0] = 1;", "", True), ("    __syncthreads();", "", False), ("    y[0] = 1;", "    prefetch(x);", False)]
+)
+def test_which_functions_share_a_launch(text: str, ahead: str, shares: bool) -> None:
+    more = Function("more", (), "    __syncthreads();", (3, 1, 1), (512, 1, 1))
+    fewer = Function("fewer", (), text, (2, 1, 1), (256, 1, 1), ahead=ahead)
+    assert joins(more, fewer) == joins(fewer, more) == shares
+    assert joins(fewer, fewer)
+
+
+@pytest.mark.slow
+def test_runs_that_go_on_with_their_results_are_those_of_single_steps() -> None:
+    model = dslc.load(PACKED + DECODER.format(batch=2, layer=LAYERS["together"]))
+    executable = compile_anew(model, "decode", CHECKED)
+    together, single = (DeviceProgram(executable, EmulatorDriver()) for _ in range(2))
+    for run in (together, single):
+        store = model.params.beside()
+        store.extend(executable.ports)
+        run.bind(store)
+    given = {"tokens": np.array([[3], [30]], np.int32), "position": np.array([0, 0], np.int32)}
+    led = [np.array([[k], [20 + k]], np.int32) for k in (1, 2)]
+    found = together.again(given, 5, carried="tokens", found="y.best", counted="position", led=led)
+    for turn in range(5):
+        one = single(given)
+        assert all(np.array_equal(found[name][turn], one[name]) for name in found)
+        given = {"tokens": led[turn] if turn < len(led) else one["y.best"][:, None], "position": given["position"] + 1}
+    assert sorted(found) == ["y", "y.best", "y.greatest"]
+
+
+@pytest.mark.parametrize(("factor", "rows", "width"), [("rmsnorm(x)[r, d]", 1, 200), ("x[r, d]", 1, 520), ("x[r, d]", 3, 200)])
+def test_warps_go_from_sum_to_sum_of_a_large_matrix(monkeypatch: pytest.MonkeyPatch, factor: str, rows: int, width: int) -> None:
+    monkeypatch.setattr(along, "SUMS", 0)  # as if it were larger
+    body = f"    param w[5001, {width}] ~ normal()\n    y[r, o] = tanh(sum[d]({factor} * w[o, d])) + x[r, 0]"
+    executable = against_the_reference(dslc.load(TEXT.format(rows=rows, width=width, body=body)), 4 * width * 2.0**-24)
+    assert "sums behind each other" in executable.source and "load_steady(" in executable.source
+
+
+def test_blocks_that_need_different_rows_do_not_go_from_sum_to_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(along, "SUMS", 0)
+    body = "    param w[3501, 200] ~ normal()\n    y[r, o] = sum[d](rmsnorm(x)[r, d] * w[o, d])"
+    executable = against_the_reference(dslc.load(TEXT.format(rows=2, width=200, body=body)), 4 * 200 * 2.0**-24)
+    assert len(executable.launches) == 1
+
+
+ROWS_OF_WEIGHTS = """model M:
+    input   x[1, 64], z[64, 64]
+    w[d, c] = softmax[c](z[d, c])
+    y[r, c] = sum[d](x[r, d] * w[d, c]) + sum[d](x[r, d])
+    output  y
+"""
+
+
+def test_only_what_no_launch_writes_is_loaded_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    executable = against_the_reference(dslc.load(ROWS_OF_WEIGHTS), 2.0**-16)
+    assert "load_steady(" not in executable.source  # the matrix is made by the launch before
+    monkeypatch.setattr(backend._Writer, "_is_steady", lambda self, place: True)
+    with pytest.raises(KernelFault, match="a wait for the launches before, behind an access"):
+        against_the_reference(dslc.load(ROWS_OF_WEIGHTS), 2.0**-16)
+
+
+@pytest.mark.parametrize("rows", [9000, 8192])
+def test_a_matrix_that_registers_cannot_hold_is_loaded_ahead_in_part(rows: int) -> None:
+    body = f"    param w[{rows}, 64] ~ normal()\n    y[r, c] = sum[d](x[r, d] * w[d, c]) + x[r, 0]"
+    executable = against_the_reference(dslc.load(TEXT.format(rows=1, width=rows, body=body)), rows * 2.0**-24)
+    text = executable.source
+    assert text.index("load_steady(") < text.index("prefetch(") < text.index("wait_for_launches_before();\n", text.index("k00"))
+
+
 def test_a_launch_of_several_is_made_apart_where_it_spills(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, width, body, launches = CASES["beside"]
     model = dslc.load(TEXT.format(rows=rows, width=width, body=body))
     real = backend.machine_code
 
-    def spills(text, arch):
-        spilling = {symbol: "it spills" for symbol, _ in text.functions if "_beside" in symbol}
+    def spills(text, arch, slow):
+        spilling = {symbol: Slow("it spills", 8) for symbol, _ in text.functions if "_beside" in symbol}
         if spilling:
             raise SlowCode(spilling)
-        return real(text, arch)
+        return real(text, arch, slow)
 
     monkeypatch.setattr(backend, "machine_code", spills)
     executable = compile_anew(model, "run", "cuda-emulated")

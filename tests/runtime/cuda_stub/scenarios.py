@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import gc
 import os
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +15,10 @@ import numpy as np
 from dslc.core import dtypes
 from dslc.core.errors import BudgetError, TargetError
 from dslc.core.executable import WAITS, Executable, Kernel, Launch, Module, Port, TensorMap, pack_modules
+from dslc.runtime.drivers import transfers
 from dslc.runtime.drivers.cuda import CudaDriver, cuda_driver, pieces
 from dslc.runtime.drivers.device_program import DeviceProgram, copy_padded
+from dslc.runtime.drivers.transfers import AHEAD, LEAST, MOST
 from dslc.runtime.store import ParameterStore
 
 X = Port("x", "param", dtypes.FLOAT32, (6,), 0)
@@ -204,6 +209,42 @@ def rows(said: tuple[str, int] = ("rows 4", 1)) -> None:
     copy_padded(driver, target, (3, 5), source, (2, 3), 4)
     driver.download(seen[:15], target)
     np.testing.assert_array_equal(seen[:15].reshape(3, 5), np.pad(x[:6].reshape(2, 3), [(0, 1), (0, 2)], mode="edge"))
+
+
+def downloads() -> None:
+    """A large array comes in chunks by way of pinned memory, whatever its size; where that fails midway, the driver's error is told."""
+    driver = cuda_driver()
+    driver.allocate(8)  # begins the log
+    rng = np.random.default_rng(0)
+    for count in (LEAST + 1, 3 * LEAST, 8 * MOST + 13, 11 * MOST):
+        x, seen = rng.integers(0, 255, count, np.uint8), np.full(count, 255, np.uint8)
+        before = len(log())
+        driver.download(seen, x.ctypes.data)  # the stub's device memory is the host's
+        np.testing.assert_array_equal(seen, x)
+        said = [int(line.split()[1]) for line in log()[before:] if line.startswith("download")]
+        assert sum(said) == count and max(said) <= MOST and len(said) >= 2, said
+    assert log().count(f"pinned {MOST}") == len(driver._downloads._buffers) >= AHEAD + 1
+    touch, seen[:] = transfers._touch, 0
+    transfers._touch = lambda bytes: (time.sleep(0.3 * (bytes.ctypes.data == seen[-MOST:].ctypes.data)), touch(bytes))  # the last one is late
+    driver.download(seen, x.ctypes.data)
+    np.testing.assert_array_equal(seen, x)
+    real = driver.start_download
+    calls = iter(range(100))
+    driver.start_download = lambda pinned, address: real(pinned, address) if next(calls) < 3 else driver._fail(driver._api.CUresult(700), "a copy")
+    assert "CUDA_ERROR_ILLEGAL_ADDRESS" in message(lambda: driver.download(np.empty(8 * MOST, np.uint8), x.ctypes.data))
+
+
+def at_the_end() -> None:
+    """When the interpreter ends no thread takes work any more: what is saved then comes all the same."""
+    driver = cuda_driver()
+    x, seen = np.random.default_rng(0).integers(0, 255, 8 * MOST, np.uint8), np.zeros(8 * MOST, np.uint8)
+
+    def last() -> None:
+        with contextlib.suppress(RuntimeError):
+            driver.download(seen, x.ctypes.data)
+        os._exit(0 if np.array_equal(seen, x) else 1)
+
+    atexit.register(last)
 
 
 def marks() -> None:

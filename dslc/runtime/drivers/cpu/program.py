@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,14 +22,13 @@ from ....core.executable import Executable, Port
 from ...binding import described, fit_input, fit_inputs
 from ...pages import zero_bytes
 from ...program import check_out, written_ports
+from ...spare import LARGE, Spare
 from . import pool
 from .address import address_of
 from .loader import LoadedObject
 
 ALIGNMENT = 128  # of the arena's three parts; the compiler's figure
 RESULT_ALIGNMENT = 64
-LARGE_RESULT = 1 << 20  # bytes from which on a result's memory is used again
-SPARE_BLOCKS = 2  # of a result that are remembered
 _HOST = ("seed", "step", "microbatch")  # scalars that every call is given
 _C_INTEGERS = {8: ctypes.c_int8, 16: ctypes.c_int16, 32: ctypes.c_int32, 64: ctypes.c_int64}
 
@@ -72,40 +70,27 @@ class _Input:
 
 @dataclass(frozen=True)
 class _Result:
-    """A result's port. `spare`: large blocks that it was written to, for when nobody holds an array on them: new pages cost more than the writing."""
+    """A result's port."""
 
     slot: int
     shape: tuple[int, ...]
     dtype: np.dtype
-    bytes: int
-    spare: list[np.ndarray] = field(default_factory=list)
+    spare: Spare
+
+    @staticmethod
+    def of(port: Port) -> _Result:
+        return _Result(port.slot, port.shape, port.dtype.numpy, Spare(port.bytes + RESULT_ALIGNMENT))
 
     def fresh(self) -> tuple[np.ndarray, int]:
         """An array on a cache line's border that nobody else holds, and its address."""
-        large = self.bytes >= LARGE_RESULT
-        raw = self._block() if large else np.empty(self.bytes + RESULT_ALIGNMENT, np.uint8)
+        raw = self.spare.block() if self.spare.size >= LARGE else np.empty(self.spare.size, np.uint8)
         address = address_of(raw)
         skip = -address % RESULT_ALIGNMENT
-        array = np.ndarray(self.shape, self.dtype, raw, skip)
-        if large:
-            self.spare.append(raw)
-            del self.spare[:-SPARE_BLOCKS]
-        return array, address + skip
+        return np.ndarray(self.shape, self.dtype, raw, skip), address + skip
 
     def fits(self, array: Any) -> bool:
         """True where the result can be written to an array of the caller's, or copied to it."""
         return type(array) is np.ndarray and array.dtype == self.dtype and array.shape == self.shape and array.flags.carray
-
-    def _block(self) -> np.ndarray:
-        for _ in range(len(self.spare)):
-            try:
-                raw = self.spare.pop(0)  # at once, so that no other thread takes it too
-            except IndexError:
-                break
-            if sys.getrefcount(raw) == 2:  # this name's and the call's: no array lies on it
-                return raw
-            self.spare.append(raw)
-        return np.empty(self.bytes + RESULT_ALIGNMENT, np.uint8)
 
 
 class CpuProgram:
@@ -129,7 +114,7 @@ class CpuProgram:
         self._table_address = ctypes.addressof(self._table)
         self._inputs = [_Input.of(p) for p in ports if p.role == "input" or (p.role == "scalar" and p.name not in _HOST)]
         results = executable.ports_of("output", "loss", "metric")
-        self._results = {p.name: _Result(p.slot, p.shape, p.dtype.numpy, p.bytes) for p in results}
+        self._results = {p.name: _Result.of(p) for p in results}
         self._host = self._host_scalars()
         self._kept = executable.ports_of("param", "state", "prepared")
         self._written = written_ports(executable)
