@@ -23,6 +23,7 @@ from ..stage import Function, FunctionWriter, Generated, Memory, Request
 from ..types import memory_type
 from . import columns, reduce
 from .along import along_function
+from .one_pass import plain
 from .rows import Layout, RowWriter
 
 
@@ -54,7 +55,7 @@ def _across(request: Request, rows: FewRows, layout: Layout) -> Function:
     writer.memory = make()
     states = writer.run_pass(0, [])
     writer.folded(states)
-    writer.found.update({k: reduce.result_of(state) for k, state in enumerate(states)})
+    writer.results(plain(rows)[0], states)
     with w.block(f"if ({reduce.first_with_row(layout, live)})"):
         columns.store_results(w, rows, writer.point)
     return w.function((grid,), (layout.block,), schedule=reduce.in_words(layout, writer.points))
@@ -100,13 +101,11 @@ def _make(writer: RowWriter, stage: Stage, at: list[str], to: str) -> None:
     writer.row_dims = [text for text, a in zip(at, stage.row_axes) if shape[a] != 1]
     writer.outputs = [(rows.results[0][0], stage.place(), 0)]
     writer.target = lambda k: to
-    keep, number = writer.kept(), 0
-    for p, level in enumerate(rows.folds):
+    keep = writer.kept()
+    for p, one in enumerate(plain(rows)):
         states = writer.run_pass(p, keep)
         writer.folded(states)
-        for k, state in enumerate(states):
-            writer.found[number + k] = reduce.result_of(state)
-        number += len(level)
+        writer.results(one, states)
     writer.run_pass(len(rows.folds), keep)
 
 

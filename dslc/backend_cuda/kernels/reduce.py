@@ -23,13 +23,14 @@ from ..pull import Point, chunked
 from ..scalars import Arithmetic, Val
 from ..stage import Function, FunctionWriter, Generated, Memory, Request, index_type
 from ..types import accumulator, computed_type
-from . import columns
+from . import columns, one_pass
 from . import map as map_kernel
 from .along import along_function
+from .one_pass import Pass, parts_of
 from .rows import MOST_HELD, WARP, Layout, RowWriter, State, combined, in_chunks, shared_room, start_of
 
 THREADS = 256
-MOST_SHARED = 40 << 10  # bytes of states in shared memory
+MOST_SHARED = 48 << 10  # bytes of states in shared memory
 MUCH_WORK = 1 << 14  # a reduced space with more points than this is split where rows are few
 MOST_CHUNKS = 256
 
@@ -50,9 +51,14 @@ def generate(request: Request) -> Generated:
     few = threads < request.arch.sms * 256 and points >= MUCH_WORK
     if rows.scattered or few:
         return _split(request, space, levels, nest)
-    if not layout.across and layout.dim is not None and (width := columns.width_of(request, rows, layout.dim)) > 1:
+    passes = one_pass.plain(rows) if layout.turns or not points else one_pass.passes_of(rows)
+    if any(p.folds is not level for p, level in zip(passes, rows.folds)):
+        rows.folds = [p.folds for p in passes]
+        layout, choice = layout_of(rows, request)
+    if len(levels) == 1 and not layout.across and layout.dim is not None and (width := columns.width_of(request, rows, layout.dim)) > 1:
         return Generated((columns.columns_function(request, rows, width, memory_of),))
-    return Generated((along_function(request, rows, layout, memory_of) or _rows_function(request, rows, layout),), choice=choice)
+    along = along_function(request, rows, layout, memory_of) if len(levels) == 1 else None
+    return Generated((along or _rows_function(request, rows, layout, passes),), choice=choice)
 
 
 def layout_of(rows: Rows, request: Request) -> tuple[Layout, Choice]:
@@ -188,19 +194,16 @@ def integer_of(request: Request, rows: Rows) -> str:
 # ---- rows, each through all passes
 
 
-def _rows_function(request: Request, rows: Rows, layout: Layout) -> Function:
+def _rows_function(request: Request, rows: Rows, layout: Layout, passes: Sequence[Pass]) -> Function:
     w = FunctionWriter(request)
     writer = RowWriter(w, rows, layout, memory_of(w), integer_of(request, rows))
     grid, live = place_rows(w, writer)
     writer.ask(grid)
     keep = writer.kept()
-    number = 0
-    for p, level in enumerate(rows.folds):
+    for p, one in enumerate(passes):
         states = writer.run_pass(p, keep)
         writer.folded(states)
-        for k, state in enumerate(states):
-            writer.found[number + k] = result_of(state)
-        number += len(level)
+        writer.results(one, states)
     row = [(node, address, k) for k, (node, address, is_row) in enumerate(rows.results) if is_row]
     if row:
         with w.block(f"if ({first_with_row(layout, live)})"):
@@ -217,11 +220,6 @@ def first_with_row(layout: Layout, live: str) -> str:
     """The test for one thread of a group that has a row."""
     first = "" if layout.threads == 1 else "lane == 0" if layout.across else "share == 0"
     return " && ".join(filter(None, (first, live))) or "true"
-
-
-def result_of(state: State) -> Val:
-    k = state.fold.result
-    return Val(state.names[k], state.fold.parts[k] if state.fold.place is not None else state.fold.dtype)
 
 
 def in_words(layout: Layout, points: int) -> str:
@@ -303,19 +301,18 @@ class _Buffer:
 class _Area:
     """Where results and partial states of folds lie in the workspace: results for good, the partial states of each level in the same place."""
 
-    def __init__(self, rows: Rows, count: int, chunks: int) -> None:
-        self.results: list[_Buffer] = []
+    def __init__(self, passes: Sequence[Pass], count: int, chunks: int) -> None:
+        self.results: dict[int, _Buffer] = {}
         offset = 0
-        for fold in (f for level in rows.folds for f in level):
-            dtype = fold.parts[fold.result] if fold.place is not None else fold.dtype
-            self.results.append(_Buffer(offset, TensorType(dtype, (count,))))
-            offset += _bytes(dtype, count)
+        for made in (m for one in passes for m in one.made):
+            self.results[made.number] = _Buffer(offset, TensorType(made.dtype, (count,)))
+            offset += _bytes(made.dtype, count)
         self.partials: list[list[list[_Buffer]]] = []
         end = offset
-        for level in rows.folds:
+        for one in passes:
             at = offset
             found: list[list[_Buffer]] = []
-            for fold in level:
+            for fold in one.folds:
                 found.append([])
                 for t in fold.parts:
                     found[-1].append(_Buffer(at, TensorType(t, (chunks, count))))
@@ -332,6 +329,8 @@ def _bytes(dtype: DType, count: int) -> int:
 def _split(request: Request, space: RowSpace, levels: Sequence[Level], nest: Space) -> Generated:
     """For each level partial states of every row and chunk, then their fold; at the end all results, pointwise."""
     rows = Rows(request.body, space, levels, nest, len(request.operands))
+    passes = one_pass.passes_of(rows)
+    rows.folds = [one.folds for one in passes]
     base, choice = layout_of(rows, request)
     layout = replace(base, threads=min(base.threads, 256), turns=0)
     if layout.across and layout.threads > WARP:
@@ -342,36 +341,46 @@ def _split(request: Request, space: RowSpace, levels: Sequence[Level], nest: Spa
     wanted = max(1, min(MOST_CHUNKS, request.arch.sms * 1024 // max(count // layout.columns * layout.threads, 1), pieces // per_row))
     length = -(-pieces // wanted)
     chunks = max(-(-pieces // length), 1)
-    area = _Area(rows, count, chunks)
+    area = _Area(passes, count, chunks)
 
     def buffer(w: FunctionWriter, k: int) -> Memory:
         b = area.results[k]
         return w.workspace(f"fold{k}", b.offset, b.type)
 
     functions: list[Function] = []
-    first, last = 0, len(rows.folds) - 1
+    last = len(passes) - 1
     finished, early = _of_own_row(rows), _before_folds(rows) if layout.width == 1 or not layout.across else []
-    for p, level in enumerate(rows.folds):
+    for p, one in enumerate(passes):
         functions.append(_partials(request, rows, layout, p, area, buffer, chunks, length, pieces, early if p == 0 else ()))
-        functions.append(_folds(request, rows, p, area, buffer, chunks, count, first, finished if p == last else ()))
-        first += len(level)
+        functions.append(_folds(request, rows, p, one, area, buffer, chunks, finished if p == last else ()))
     for n, sweep in enumerate(map_kernel.sweeps_of(request, rows.buffered, buffer, skip=[*finished, *early])):
         functions.append(map_kernel.sweep_function(sweep, f"_results{n}"))
     return Generated(functions, area.bytes, choice=choice)
 
 
-def _store_rows(w: FunctionWriter, rows: Rows, numbers: Sequence[int], folds: dict[int, Val],
+def _store_rows(w: FunctionWriter, rows: Rows, one: Pass, states: Sequence[State], finished: Sequence[int],
                 buffer: Callable[[FunctionWriter, int], Memory]) -> None:  # fmt: skip
-    """Results of the row `row`, from folds that are at hand and those of earlier levels."""
+    """What follows for the row `row` from the states of a pass, and the results of these numbers, from that and from folds of earlier passes."""
     kept = rows.nest.sizes[: rows.kept]
     dims = [*map_kernel.delinearized(w, "row", kept), *["0"] * (len(rows.nest.sizes) - rows.kept)]
-    behind = len(w.request.operands)
-    reads = survey(rows.trace, [rows.results[k][0] for k in numbers]).reads
-    known = {id(r): folds[r.operand - behind] for r in reads if r.operand - behind in folds}
-    point = Point(w, rows.trace, memory_of(w, lambda k: buffer(w, k)), dims, known=known, integer=integer_of(w.request, rows))
-    values = [(point.value(rows.results[k][0]), rows.results[k][1], k) for k in numbers]
+    behind, memory = len(w.request.operands), memory_of(w, lambda k: buffer(w, k))
+    reads = survey(rows.trace, [*one.factors, *(rows.results[k][0] for k in finished)]).reads
+    parts = [parts_of(Arithmetic(w), state.fold, state.values) for state in states]
+    folds: dict[int, Val] = {}
+
+    def point() -> Point:
+        known = {id(r): folds[r.operand - behind] for r in reads if r.operand - behind in folds}
+        return Point(w, rows.trace, memory, dims, known=known, integer=integer_of(w.request, rows))
+
+    for made in one.made:
+        here = point()
+        folds[made.number] = made.value(here.s, parts, prod(rows.nest.sizes[rows.kept :]), here.value)
+    for number, v in folds.items():
+        w.line(f"store({buffer(w, number).name} + row, {v.text});")
+    here = point()
+    values = [(here.value(rows.results[k][0]), rows.results[k][1], k) for k in finished]
     for value, address, k in values:
-        w.line(f"store({w.result(k).name} + {point.index(address)}, {value.text});")
+        w.line(f"store({w.result(k).name} + {here.index(address)}, {value.text});")
 
 
 def _of_own_row(rows: Rows) -> list[int]:
@@ -415,10 +424,10 @@ def _partials(request: Request, rows: Rows, layout: Layout, p: int, area: _Area,
     return w.function((grid,), (layout.block,), schedule=f"{chunks} chunks a row, {in_words(layout, writer.points)}")
 
 
-def _folds(request: Request, rows: Rows, p: int, area: _Area, buffer: Callable[[FunctionWriter, int], Memory], chunks: int, count: int,
-           first: int, finished: Sequence[int]) -> Function:  # fmt: skip
+def _folds(request: Request, rows: Rows, p: int, one: Pass, area: _Area, buffer: Callable[[FunctionWriter, int], Memory], chunks: int,
+           finished: Sequence[int]) -> Function:  # fmt: skip
     """The partial states of each row folded in the order of the chunks, by a warp where rows are few; `finished`: numbers of results made here."""
-    w = FunctionWriter(request, f"_fold{p}")
+    w, count = FunctionWriter(request, f"_fold{p}"), prod(rows.nest.sizes[: rows.kept])
     warp = count * WARP <= request.arch.sms * 1024 and chunks >= WARP
     w.line("const int p = blockIdx.x * 256 + threadIdx.x;")
     w.line(f"const int row = p{f' / {WARP}' if warp else ''};")
@@ -426,7 +435,7 @@ def _folds(request: Request, rows: Rows, p: int, area: _Area, buffer: Callable[[
     w.line(f"if (row >= {count}) return;")
     s = Arithmetic(w)
     states = []
-    for f, (fold, buffers) in enumerate(zip(rows.folds[p], area.partials[p])):
+    for f, (fold, buffers) in enumerate(zip(one.folds, area.partials[p])):
         names = tuple(w.fresh("s") for _ in fold.parts)
         for name, t, v in zip(names, fold.parts, start_of(s, fold)):
             w.line(f"{computed_type(t)} {name} = {v.text};")
@@ -444,10 +453,7 @@ def _folds(request: Request, rows: Rows, p: int, area: _Area, buffer: Callable[[
                 other = [s.made(f"__shfl_xor_sync(0xffffffffu, {v.text}, offset)", v.dtype) for v in state.values]
                 for name, v in zip(state.names, combined(s, state.fold, state.values, other)):
                     w.line(f"{name} = {v.text};")
-    for k, state in enumerate(states):
-        w.line(f"{'if (lane == 0) ' if warp else ''}store({buffer(w, first + k).name} + row, {state.names[state.fold.result]});")
-    if finished:
-        with w.block("if (lane == 0)" if warp else ""):
-            _store_rows(w, rows, finished, {first + k: result_of(state) for k, state in enumerate(states)}, buffer)
+    with w.block("if (lane == 0)" if warp else ""):
+        _store_rows(w, rows, one, states, finished, buffer)
     threads = count * WARP if warp else count
     return w.function((-(-threads // 256),), (256,), schedule=f"{'a warp' if warp else 'a thread'} a row, {chunks} partial states")

@@ -26,6 +26,7 @@ from ..stage import FunctionWriter, Memory, Request
 from ..types import computed_type, memory_type
 from . import running
 from .map import delinearized, load_chunk
+from .one_pass import Moments, Pass, moments_combined, parts_of
 
 # Instructions of an op where they are more than one.
 WEIGHTS = {
@@ -86,11 +87,15 @@ class State:
 def start_of(s: Arithmetic, fold: Fold) -> list[Val]:
     """What an empty fold's state is."""
     kind = {"argmax": "max", "argmin": "min"}.get(fold.kind, fold.kind)
+    if isinstance(fold, Moments):
+        return [s.const(0, t) for t in fold.parts]
     return [s.const(v, t) for v, t in zip((identity(kind, fold.dtype), 0), fold.parts)]
 
 
 def combined(s: Arithmetic, fold: Fold, a: Sequence[Val], b: Sequence[Val]) -> list[Val]:
     """The fold of two states; of equal extremes the earlier one in the axis is kept, of NaNs the first."""
+    if isinstance(fold, Moments):
+        return moments_combined(s, a, b)
     if fold.place is None:
         return [getattr(s, KINDS[fold.kind][2])(a[0], b[0])]
     better = s.call(f"better_{fold.kind}", *a, *b, dtype=BOOL)
@@ -128,6 +133,7 @@ class RowWriter:
         self.batch: list[tuple[str, Node, Expr, int]] = []  # outputs of the first pass: array, node, address, number
         self.live = ""
         self.passed: list[Test] = []  # tests that the text in work has asked
+        self.pivots: dict[str, Val] = {}  # about which moments are summed, by the name of their sum
         self.shared_bytes = 0
 
     def early(self, outputs: Sequence[tuple[Node, Expr, int]], live: str) -> None:
@@ -183,11 +189,11 @@ class RowWriter:
         with self.each():
             self.w.line(f"store({to} + {self.point(each=True).index(address)}, {values});")
 
-    def _chunks_of(self, nodes: Sequence[Node], known: dict[int, Val]) -> dict[int, Val]:
-        """`known` and what these values of the row read at neighbouring rows, at `j`."""
+    def _chunks_of(self, nodes: Sequence[Node], known: dict[int, Val], place: Sequence[str] | None = None) -> dict[int, Val]:
+        """`known` and what these values, at the place or of the row, read at neighbouring rows, at `j`."""
         if self.columns == 1:
             return known
-        base, known = self.point(known=known), dict(known)
+        base, known = self.point(place, known), dict(known)
         for read in survey(self.rows.trace, nodes).reads:
             if id(read) not in known and self._in_chunks(read):
                 known[id(read)] = Val(f"{load_chunk(self.w, base, self.memory, read, self.columns)}[j]", read.dtype)
@@ -253,7 +259,13 @@ class RowWriter:
         for node in keep:
             if self._first_pass(node) == p:
                 self._hold(node)
-        self._loop(p, states, known, keep, low, high)
+        moments = [state for state in states if isinstance(state.fold, Moments)]
+        first, bound = self._range(low, high)
+        if moments:
+            self._begin_moments(moments, known, first, bound)
+        self._loop(p, states, known, keep, first, bound)
+        if moments:
+            self._end_moments(moments, first, bound)
         return states
 
     def _empty(self, fold: Fold) -> State:
@@ -264,6 +276,55 @@ class RowWriter:
             for name, v in zip(state.names, start_of(s, fold)):
                 self.w.line(f"{name} = {v.text};")
         return state
+
+    def results(self, of: Pass, states: Sequence[State]) -> None:
+        """The results that follow from a pass's states, which are a row's."""
+        for made in of.made:
+            (term, *more) = made.terms
+            if not more and not term.factors and not isinstance(of.folds[term.fold], Moments):  # type: ignore[index]
+                self.found[made.number] = Val(states[term.fold].names[term.part], made.dtype)  # type: ignore[index]
+                continue
+            name = self.array(computed_type(made.dtype), "made")
+            known = self._chunks_of([f.node for t in made.terms for f in t.factors], {})
+            with self.each():
+                point = self.point(known=known, each=True)
+                found = [parts_of(point.s, state.fold, state.values) for state in states]
+                self.w.line(f"{name} = {made.value(point.s, found, self.points, point.value).text};")
+            self.found[made.number] = Val(name, made.dtype)
+
+    def _range(self, low: str, high: str | None) -> tuple[str, str]:
+        """This thread's first chunk of a row, or of a part of it, and where the chunks end."""
+        lane = self.lane if self.layout.across else "share"
+        return lane if low == "0" else f"{low} + {lane}", high if high is not None else str(self.chunks)
+
+    def _begin_moments(self, moments: Sequence[State], known: dict[int, Val], first: str, bound: str) -> None:
+        """The pivots: each thread's first value of its row, which bounds what is lost where squares about it become those about the mean."""
+        w = self.w
+        for state in moments:
+            self.pivots[state.names[1]] = Val(self.array(computed_type(state.fold.parts[1]), "pivot"), state.fold.parts[1])
+        with w.block(""):
+            w.line(f"const {self.integer} c = {first} < {bound} ? {first} : {bound} - 1;")
+            place = self._place_of_chunk()
+            inside = self._chunks_of([state.fold.node for state in moments], known, place)
+            with self.each():
+                point = self.point(place, inside, each=True)
+                for state in moments:
+                    x, pivot = point.value(state.fold.node), self.pivots[state.names[1]]
+                    w.line(f"{pivot.text} = {point.s.cast(x, x.dtype, pivot.dtype).text};")
+
+    def _end_moments(self, moments: Sequence[State], first: str, bound: str) -> None:
+        """What was summed about the pivots as counts, means and squares about these."""
+        w, width, s = self.w, self.layout.width if self.layout.across else 1, Arithmetic(self.w)
+        count = w.value("n", "int", f"{first} < {bound} ? (int)(({bound} - 1 - ({first})) / {self.layout.threads} + 1) * {width} : 0")
+        with self.each():
+            for state in moments:
+                n, total, squares = state.values
+                number = s.cast(Val(count, INT32), INT32, n.dtype)
+                mean = s.div(total, s.max(number, s.const(1, n.dtype)))
+                rest = s.max(s.sub(squares, s.mul(total, mean)), s.const(0, n.dtype))
+                moved = s.add(self.pivots[total.text], mean)
+                for name, v in zip(state.names, (number, moved, rest)):
+                    w.line(f"{name} = {v.text};")
 
     def _fixed(self, p: int) -> dict[int, Val]:
         """What does not change from point to point of a row."""
@@ -304,26 +365,22 @@ class RowWriter:
         """Where a thread keeps a node of a point, or of a chunk where it is packed."""
         return f"{self.held[id(node)]}[{f'({slot}) * {self.layout.threads}' if self.layout.shared else slot}]"
 
-    def _loop(self, p: int, states: list[State], known: dict[int, Val], keep: Sequence[Node], low: str, high: str | None) -> None:
+    def _loop(self, p: int, states: list[State], known: dict[int, Val], keep: Sequence[Node], first: str, bound: str) -> None:
         """The loop of one pass over this thread's chunks."""
-        w, layout = self.w, self.layout
-        chunks = self.chunks
-        lane = self.lane if layout.across else "share"
+        w, layout, chunks = self.w, self.layout, self.chunks
         if p in self.running:
             self._running_loop(p, states[0], known, keep)
             return
         if layout.turns:
             w.line(f"#pragma unroll {SHARED_UNROLLED}" if layout.shared else "#pragma unroll")
             with w.block(f"for (int k = 0; k < {layout.turns}; ++k)"):
-                w.line(f"const {self.integer} c = {lane} + k * {layout.threads};")
+                w.line(f"const {self.integer} c = {first} + k * {layout.threads};")
                 if chunks % layout.threads:
                     with w.block(f"if (c < {chunks})"):
                         self._chunk(p, states, known, keep)
                 else:
                     self._chunk(p, states, known, keep)
             return
-        bound = high if high is not None else str(chunks)
-        first = lane if low == "0" else f"{low} + {lane}"
         if self.batch:
             self._batches(p, states, known, keep, first, bound)
             return
@@ -389,22 +446,27 @@ class RowWriter:
 
     def _chunk(self, p: int, states: list[State], known: dict[int, Val], keep: Sequence[Node]) -> None:
         """Chunk `c` of the row: its points, one after the other."""
-        w, width = self.w, self.layout.width
-        if self.layout.across:
-            place = delinearized(w, "c", [*self.reduced[:-1], self.reduced[-1] // width] if self.reduced else [], width, "r")
-        else:
-            place = delinearized(w, "c", self.reduced, stem="r")
+        w, place = self.w, self._place_of_chunk()
         tests = self.passed_over(p)
         with w.block(f"if ({self.point(place).all_of(tests)})") if tests else nullcontext():
             self.passed = tests
             self._inside(p, place, self.point(place, dict(known)), states, dict(known), keep)
             self.passed = []
 
+    def _place_of_chunk(self) -> list[str]:
+        """Where chunk `c` begins."""
+        width = self.layout.width
+        if self.layout.across:
+            return delinearized(self.w, "c", [*self.reduced[:-1], self.reduced[-1] // width] if self.reduced else [], width, "r")
+        return delinearized(self.w, "c", self.reduced, stem="r")
+
     def passed_over(self, p: int) -> list[Test]:
         """Tests that few points pass, without which a point adds nothing to the folds of a level, alike for all that a thread takes at once: the taps
         of a window that steps over a place."""
         level = self.rows.folds[p] if p < len(self.rows.folds) else []
-        if not level or self.batch or self.layout.turns or any(f.place is not None or not isinstance(f.node, (Guard, Read)) for f in level):
+        if not level or self.batch or self.layout.turns or not all(isinstance(f.node, (Guard, Read)) for f in level):
+            return []
+        if any(f.place is not None or isinstance(f, Moments) for f in level):
             return []
         s, common = Arithmetic(self.w), dict.fromkeys(level[0].node.tests)  # type: ignore[attr-defined]
         for f in level:
@@ -470,6 +532,11 @@ class RowWriter:
                 w.line(f"seen[u * {width} + {j}] = {x.text};")
                 continue
             element = [point.s.cast(x, x.dtype, state.fold.parts[0])]
+            if isinstance(state.fold, Moments):
+                apart = point.s.sub(element[0], self.pivots[state.names[1]])
+                for name, v, more in zip(state.names[1:], state.values[1:], (apart, point.s.mul(apart, apart))):
+                    w.line(f"{name} = {point.s.add(v, more).text};")
+                continue
             if state.fold.place is not None:
                 at = point.integer(state.fold.place)
                 element.append(point.s.cast(at, at.dtype, INT32))

@@ -149,6 +149,10 @@ CASES = [
          lambda g: Fold.of(g, strides=[3, 0, 1, 0, 0, 2, 0, 1], offsets=[-1, 2], shape=[18, 24])),
     Case("fold_strided", "reduce", [(F, (2, 4, 4, 3, 3))],
          lambda g: Fold.of(g, strides=[1, 0, 0, 0, 0, 0, 2, 0, 1, 0, 0, 0, 2, 0, 1], offsets=[0, -1, -1], shape=[2, 8, 8])),
+    Case("fold_dilated", "reduce", [(F, (6, 5, 3, 4))],
+         lambda g: Fold.of(g, strides=[3, 0, 2, 0, 0, 4, 0, 6], offsets=[-2, 1], shape=[19, 33])),
+    Case("fold_many_taps", "reduce", [(F, (4, 5, 7, 5))],
+         lambda g: Fold.of(g, strides=[3, 0, 1, 0, 0, 2, 0, 2], offsets=[-3, 0], shape=[12, 19])),
     *(Case(f"softmax_{name}", "reduce", [(F, shape)], expanded(Softmax, axis), 2e-6)
       for name, shape, axis in (("rows", (40, 96), 1), ("odd", (20, 37), 1), ("short", (30, 10), 1), ("columns", (40, 96), 0), ("few", (4000, 10), 0),
                                 ("middle", (3, 20, 17), 1))),
