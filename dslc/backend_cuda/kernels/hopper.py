@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from dslc.core.dtypes import DType
 from dslc.ir.contractions import BATCH, COLUMNS, ROWS, TERMS
@@ -57,6 +58,11 @@ class HopperProduct:
     def packed_bytes(self) -> int:
         return sum(p.bytes for p in self.packings)
 
+    @cached_property
+    def beside(self) -> int:
+        """Bytes of shared memory that the results of whole tiles need; known while the body's ops live."""
+        return bytes_ahead(read_ahead(self.epilogue, self.windows))
+
     def shares(self, s: HopperSchedule) -> Shares:
         return Shares(self.epilogue, self.windows, s, self.sizes, self.depth, self.packed_bytes)
 
@@ -78,8 +84,8 @@ def fits(product: HopperProduct, rows: int, columns: int) -> bool:
 
 def schedules(product: HopperProduct) -> list[HopperSchedule]:
     """All that the product may have."""
-    arch, beside = product.epilogue.request.arch, bytes_ahead(read_ahead(product.epilogue, product.windows))
-    return hopper_schedules(product.sizes, arch, product.depth, lambda rows, columns: fits(product, rows, columns), beside)
+    arch = product.epilogue.request.arch
+    return hopper_schedules(product.sizes, arch, product.depth, lambda rows, columns: fits(product, rows, columns), product.beside)
 
 
 def _main(product: HopperProduct, s: HopperSchedule) -> Function:
