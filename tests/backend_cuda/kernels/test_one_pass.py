@@ -28,13 +28,13 @@ def spread(v: Any, x: Any, axes: list[int]) -> Any:
 
 
 def statistics(axes: list[int]) -> Any:
-    """The mean, the variance, and the values less their mean times the variance."""
+    """The mean, the variance, and the values times that."""
 
     def build(x: Any) -> list[Any]:
         mu = mean(x, axes)
         apart = Sub.of(x, spread(mu, x, axes))
         variance = mean(Mul.of(apart, apart), axes)
-        return [mu, variance, Mul.of(apart, spread(variance, x, axes))]
+        return [mu, variance, Mul.of(x, spread(variance, x, axes))]
 
     return build
 
@@ -52,23 +52,22 @@ def narrow(build: Any) -> Any:
     return lambda x: build(cast(x, F))
 
 
-FAR = (RNG.standard_normal((17000, 16)) + 1000).astype(np.float32)
+FAR = (RNG.standard_normal((17000, 8)) + 1000).astype(np.float32)
 ODD = np.where(np.arange(17000)[:, None] % 1700 == 0, 0, FAR).astype(np.float32)  # threads begin with what is far from the others
 CASES = [
     Case("columns_far", "reduce", [FAR], statistics([0]), 2e-5),
     Case("columns_odd", "reduce", [ODD], statistics([0]), 2e-5),
     Case("columns_few", "reduce", [FAR[:900]], statistics([0]), 2e-5),
-    Case("rows_far", "reduce", [np.ascontiguousarray(FAR.T[:3])], statistics([1]), 2e-5),
-    Case("rows_too_long", "reduce", [(RNG.standard_normal((70, 16400)) + 30).astype(np.float32)], statistics([1]), 2e-5),
-    Case("channels_first", "reduce", [(F, (5, 3, 5000))], statistics([0, 2]), 2e-5),
-    Case("columns_narrow", "reduce", [(BFLOAT16, (17000, 16))], narrow(statistics([0])), 2e-4),
-    Case("columns_gradient", "reduce", [(F, (17000, 16)), (F, (17000, 16)), (F, (16,))], gradient, 2e-4),
+    Case("rows_far", "reduce", [np.ascontiguousarray(FAR.T[:2])], statistics([1]), 2e-5),
+    Case("channels_first", "reduce", [(F, (5, 2, 3500))], statistics([0, 2]), 2e-5),
+    Case("columns_narrow", "reduce", [(BFLOAT16, (17000, 8))], narrow(statistics([0])), 2e-4),
+    Case("columns_gradient", "reduce", [(F, (17000, 8)), (F, (17000, 8)), (F, (8,))], gradient, 2e-4),
 ]
 
 
 @pytest.fixture(scope="module")
 def results() -> dict[str, Case]:
-    run(CASES)
+    run(CASES, ("forward", "shuffled"))
     return {case.name: case for case in CASES}
 
 
