@@ -62,7 +62,7 @@ FLOATS = [
     "draw_uniform(philox(seed, 7, 1, 0x9abcdef0u, (long long)i << 33 | 5))", "decode(a)",
 ]  # fmt: skip
 NEAR_FLOATS = [
-    "sigmoid(a)", "draw_normal(philox(11, i, 0, 2u, i))", "exp2_near(a)", "exp_near(a)", "reciprocal_near(1.0f + a * a)", "sigmoid_near(a)",
+    "sigmoid(a)", "draw_normal(philox(11, i, 0, 2u, i))", "power_of_two(a)", "exp_near(a)", "reciprocal_near(1.0f + a * a)", "sigmoid_near(a)",
     "one_plus_tanh(a)", "one_plus_erf(a)",
 ]  # fmt: skip
 DOUBLES = ["infinity_f64()", "nan_f64()", "minimum(a, b)", "maximum(a, b)", "sign_of(a)", "floor_modulo(a, b)"]

@@ -92,31 +92,22 @@ inline float power_of_two(float x) {
 // A running maximum as it enters an exponent: 0 as long as nothing was seen.
 __device__ __forceinline__ float finite_maximum(float x) { return x == -infinity_f32() ? 0.0f : x; }
 
-// e to the power of a rounded difference, which is off by half a unit in its last place itself: by no more than another one of that, and two units in
-// the last place of the result.
-__device__ __forceinline__ float exp_of_difference(float x) { return power_of_two(x * 1.44269504f); }
-
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 __device__ __forceinline__ double sigmoid(double x) { return 1.0 / (1.0 + exp(-x)); }
 
 // Functions for what is rounded to 16 bits in the end (`trace.narrowed`): at most 2^-15 of the result off, a sixteenth of that rounding or less, in a
 // third of the instructions. Results that are no normal floats are 0, or infinite.
 #ifndef DSLC_EMULATED
-__device__ __forceinline__ float exp2_near(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
 __device__ __forceinline__ float reciprocal_near(float x) {
     float y;
     asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
 #else
-inline float exp2_near(float x) { return exp2f(x); }
 inline float reciprocal_near(float x) { return 1.0f / x; }
 #endif
-__device__ __forceinline__ float exp_near(float x) { return exp2_near(x * 1.44269504f); }
+// Of a difference that was rounded, as of logits and their maximum, it is off by no more than that rounding and 2 units in the last place of the result.
+__device__ __forceinline__ float exp_near(float x) { return power_of_two(x * 1.44269504f); }
 __device__ __forceinline__ float sigmoid_near(float x) { return reciprocal_near(1.0f + exp_near(-x)); }
 __device__ __forceinline__ float one_plus_tanh(float x) { return 2.0f * reciprocal_near(1.0f + exp_near(-2.0f * x)); }
 // erfc(|x|) = exp(-x^2) P(s), s = 1 / (1 + p |x|), after Abramowitz and Stegun 7.1.26, with a P that is at most 6e-6 of erfc off everywhere.

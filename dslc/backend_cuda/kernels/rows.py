@@ -408,14 +408,14 @@ class RowWriter:
             self._correct(top.names[0], "top")
             w.line("const float base = finite_maximum(top);")
             with w.unrolled("i", SHARED_UNROLLED * layout.width):
-                w.line(f"{total.names[0]} += exp_of_difference(seen[i] - base);")
+                w.line(f"{total.names[0]} += exp_near(seen[i] - base);")
             w.line(f"{top.names[0]} = top;")
         self.own = w.value("own", "float", top.names[0])  # before it is folded with those of other threads
 
     def _correct(self, before: str, now: str) -> None:
         """The running sum becomes one of values less another maximum."""
         assert self.ahead is not None
-        self.w.line(f"{self.ahead.names[0]} *= exp_of_difference({before} - finite_maximum({now}));")
+        self.w.line(f"{self.ahead.names[0]} *= exp_near({before} - finite_maximum({now}));")
 
     def _corrected(self, p: int) -> State:
         """The sum that the pass before has made, of values less the row's maximum."""
@@ -555,7 +555,7 @@ class RowWriter:
         """The point where exponentials are the same that were summed in a pass ahead."""
         nodes = self._reach(self.p).values() if self.powers else ()
         powers = {id(n): n for n in nodes if isinstance(n, Apply) and any(running.alike(n, power) for power in self.powers)}
-        made = {i: Val(self.w.value("v", "float", f"exp_of_difference({point.value(n.arguments[0]).text})"), n.dtype) for i, n in powers.items()}
+        made = {i: Val(self.w.value("v", "float", f"exp_near({point.value(n.arguments[0]).text})"), n.dtype) for i, n in powers.items()}
         return self.point(place, {**known, **made}, each=True) if made else point
 
     def _in_chunks(self, read: Read) -> bool:
