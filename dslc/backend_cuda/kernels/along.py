@@ -17,8 +17,9 @@ from ..scalars import Arithmetic, Val
 from ..stage import Function, FunctionWriter, Memory, Request, index_type
 from ..types import computed_type, memory_type
 from .columns import CHUNK, Prepare, store_results
+from .group import WARP, Layout
 from .map import delinearized, load_chunk
-from .rows import WARP, Layout, in_chunks
+from .rows import in_chunks
 
 WARPS = 8  # of a block
 SUMS = 8  # of a warp: fewer are not worth staying for

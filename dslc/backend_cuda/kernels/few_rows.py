@@ -23,8 +23,9 @@ from ..stage import Function, FunctionWriter, Generated, Memory, Request
 from ..types import memory_type
 from . import columns, reduce
 from .along import along_function
+from .group import Layout, meet
 from .one_pass import plain
-from .rows import Layout, RowWriter
+from .rows import RowWriter
 
 
 def generate(request: Request) -> Generated:
@@ -54,7 +55,7 @@ def _across(request: Request, rows: FewRows, layout: Layout) -> Function:
     writer.ask(grid)
     writer.memory = make()
     states = writer.run_pass(0, [])
-    writer.folded(states)
+    meet(w, layout, states)
     writer.results(plain(rows)[0], states)
     with w.block(f"if ({reduce.first_with_row(layout, live)})"):
         columns.store_results(w, rows, writer.point)
@@ -104,7 +105,7 @@ def _make(writer: RowWriter, stage: Stage, at: list[str], to: str) -> None:
     keep = writer.kept()
     for p, one in enumerate(plain(rows)):
         states = writer.run_pass(p, keep)
-        writer.folded(states)
+        meet(writer.w, writer.layout, states)
         writer.results(one, states)
     writer.run_pass(len(rows.folds), keep)
 

@@ -26,8 +26,9 @@ from ..types import accumulator, computed_type
 from . import columns, one_pass
 from . import map as map_kernel
 from .along import along_function
+from .group import WARP, Layout, State, combined, meet, start_of
 from .one_pass import Pass, parts_of
-from .rows import MOST_HELD, WARP, Layout, RowWriter, State, combined, in_chunks, shared_room, start_of
+from .rows import MOST_HELD, RowWriter, in_chunks, shared_room
 
 THREADS = 256
 MOST_SHARED = 48 << 10  # bytes of states in shared memory
@@ -202,7 +203,7 @@ def _rows_function(request: Request, rows: Rows, layout: Layout, passes: Sequenc
     keep = writer.kept()
     for p, one in enumerate(passes):
         states = writer.run_pass(p, keep)
-        writer.folded(states)
+        meet(w, layout, states)
         writer.results(one, states)
     row = [(node, address, k) for k, (node, address, is_row) in enumerate(rows.results) if is_row]
     if row:
@@ -413,7 +414,7 @@ def _partials(request: Request, rows: Rows, layout: Layout, p: int, area: _Area,
         low = w.value("low", integer, f"chunk * ({integer}){length}")
         high = w.value("high", integer, f"min({low} + {length}, ({integer}){pieces})")
     states = writer.run_pass(p, [], low, high)
-    writer.folded(states)
+    meet(w, layout, states)
     with w.block(f"if ({first_with_row(layout, live)})"):
         kept = writer.sizes[: rows.kept]
         place = rows.trace.tidy(index.linearize(tuple(index.Dim(d) for d in range(len(kept))), kept))

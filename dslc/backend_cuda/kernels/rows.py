@@ -7,15 +7,13 @@ in which every lane gets the same bits. Where it is contiguous along a kept axis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from math import prod
 
-from dslc.core.dtypes import BOOL, INT32
+from dslc.core.dtypes import INT32
 from dslc.ir import index
 from dslc.ir.index import Expr, Mod
-from dslc.ir.ops.reduction import KINDS, identity
 from dslc.ir.rows import Fold, Rows
 from dslc.ir.trace import Apply, Given, Guard, Node, Product, Read, Test, children, dims_under, invariant, survey, symbols_of
 
@@ -25,8 +23,9 @@ from ..scalars import Arithmetic, Val
 from ..stage import FunctionWriter, Memory, Request
 from ..types import computed_type, memory_type
 from . import running
+from .group import Layout, State, combined, each_row, start_of
 from .map import delinearized, load_chunk
-from .one_pass import Moments, Pass, moments_combined, parts_of
+from .one_pass import Moments, Pass, parts_of
 
 # Instructions of an op where they are more than one.
 WEIGHTS = {
@@ -35,7 +34,6 @@ WEIGHTS = {
 }  # fmt: skip
 LOAD = 8  # of an element from memory
 KEEP = 8  # a value that costs at least this is kept in registers for the next pass rather than made again
-WARP = 32
 MOST_UNROLLED = 16  # points of a row that one thread has, all of which it reads at once
 BATCH = 4  # points whose values are read before the first of their outputs is stored
 SMALL = 64 << 10  # bytes of operands that are asked for ahead whatever they are
@@ -43,63 +41,6 @@ MOST_BROUGHT = 2  # chunks of an operand that a thread loads ahead
 SHARED_UNROLLED = 4  # chunks of a row in shared memory that are read before the first is waited for
 STATIC_SHARED = 4 << 10  # bytes left for states that meet
 MOST_HELD = 64  # registers of a thread that keep values from pass to pass
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How rows are shared out. `across`: a group's threads are neighbours along the reduced axes, else threads are along the kept dim `dim`.
-
-    `threads`: of a group, which has a row, or `width` neighbouring rows; `rows`: groups of a block; `width`: neighbouring points a thread takes at
-    once, along the reduced axes or along `dim`; `turns`: chunks that a thread takes of a row, where its values stay in registers between passes,
-    or, with `shared`, in its own part of shared memory, else 0.
-    """
-
-    across: bool
-    dim: int | None
-    threads: int
-    rows: int
-    width: int
-    turns: int
-    shared: bool = False
-
-    @property
-    def block(self) -> int:
-        return self.threads * self.rows
-
-    @property
-    def columns(self) -> int:
-        """Neighbouring rows of a thread."""
-        return 1 if self.across else self.width
-
-
-@dataclass(frozen=True)
-class State:
-    """The running state of a fold: names of the variables that hold its parts, elements `j` of arrays where a thread has several rows."""
-
-    fold: Fold
-    names: tuple[str, ...]
-
-    @property
-    def values(self) -> list[Val]:
-        return [Val(n, t) for n, t in zip(self.names, self.fold.parts)]
-
-
-def start_of(s: Arithmetic, fold: Fold) -> list[Val]:
-    """What an empty fold's state is."""
-    kind = {"argmax": "max", "argmin": "min"}.get(fold.kind, fold.kind)
-    if isinstance(fold, Moments):
-        return [s.const(0, t) for t in fold.parts]
-    return [s.const(v, t) for v, t in zip((identity(kind, fold.dtype), 0), fold.parts)]
-
-
-def combined(s: Arithmetic, fold: Fold, a: Sequence[Val], b: Sequence[Val]) -> list[Val]:
-    """The fold of two states; of equal extremes the earlier one in the axis is kept, of NaNs the first."""
-    if isinstance(fold, Moments):
-        return moments_combined(s, a, b)
-    if fold.place is None:
-        return [getattr(s, KINDS[fold.kind][2])(a[0], b[0])]
-    better = s.call(f"better_{fold.kind}", *a, *b, dtype=BOOL)
-    return [s.select(better, y, x) for x, y in zip(a, b)]
 
 
 class RowWriter:
@@ -154,14 +95,8 @@ class RowWriter:
             dims[self.along] = f"({dims[self.along]} + j)"
         return Point(self.w, self.rows.trace, self.memory, dims, self.given, known, self.integer, self.passed)
 
-    @contextmanager
-    def each(self) -> Iterator[None]:
-        """What is inside is done for each of a thread's rows, `j`."""
-        if self.columns == 1:
-            yield
-            return
-        with self.w.unrolled("j", self.columns):
-            yield
+    def each(self) -> AbstractContextManager[None]:
+        return each_row(self.w, self.layout)
 
     def array(self, kind: str, stem: str) -> str:
         """Declares an element for each of a thread's rows; its name at `j`."""
@@ -573,83 +508,6 @@ class RowWriter:
         w.line(f"{computed_type(read.dtype)} {name}[{self.layout.width}];")
         w.line(f"unpack<{memory_type(read.dtype)}>({held}, {name});")
         return Val(f"{name}[j]", read.dtype)
-
-    # ---- a group's states become one
-
-    def folded(self, states: Sequence[State]) -> None:
-        """The states of a row's threads folded, so that each of them has the result."""
-        if not states:
-            return
-        if self.layout.across:
-            self._butterfly(states, min(self.layout.threads, WARP) // 2, 1)
-            if self.layout.threads > WARP:
-                self._through_shared(states, 1)
-        elif self.layout.threads > 1:
-            if self.layout.rows < WARP:
-                self._butterfly(states, WARP // 2, self.layout.rows)
-            self._through_shared(states, self.layout.rows)
-
-    def _butterfly(self, states: Sequence[State], first: int, last: int) -> None:
-        """The states of lanes at distances of `first`, half of that, down to `last`."""
-        w = self.w
-        w.line("#pragma unroll")
-        with w.block(f"for (int offset = {first}; offset >= {last}; offset /= 2)"), self.each():
-            s = Arithmetic(w)
-            for state in states:
-                other = []
-                for v in state.values:
-                    other.append(s.made(f"__shfl_xor_sync(0xffffffffu, {v.text}, offset)", v.dtype))
-                for name, v in zip(state.names, combined(s, state.fold, state.values, other)):
-                    w.line(f"{name} = {v.text};")
-
-    def _through_shared(self, states: Sequence[State], lanes: int) -> None:
-        """The first `lanes` lanes of every warp write their states to shared memory; those of each row are folded in the order of the warps, by a
-        thread for each row, and read by all. Those of one row alone are folded by every thread for itself: one barrier less."""
-        w, warps, rows = self.w, self.layout.block // WARP, lanes * self.columns
-        if warps == 1:
-            return
-        arrays = []
-        for state in states:
-            arrays.append([w.fresh("shared") for _ in state.values])
-            for name, v in zip(arrays[-1], state.values):
-                w.line(f"__shared__ {computed_type(v.dtype)} {name}[{warps * rows}];")
-        column = "0" if lanes == 1 else f"threadIdx.x % {lanes}u"
-        mine = f"{column} * {self.columns} + j" if self.columns > 1 else column
-        with w.block(f"if (threadIdx.x % {WARP}u < {lanes})"), self.each():
-            for state, names in zip(states, arrays):
-                for name, v in zip(names, state.values):
-                    w.line(f"{name}[threadIdx.x / {WARP}u * {rows} + {mine}] = {v.text};")
-        w.line("__syncthreads();")
-        s = Arithmetic(w)
-        if rows == 1:
-            for state, names in zip(states, arrays):
-                for name, array in zip(state.names, names):
-                    w.line(f"{name} = {array}[0];")
-            with w.block(f"for (int warp = 1; warp < {warps}; ++warp)"):
-                for state, names in zip(states, arrays):
-                    other = [s.made(f"{array}[warp]", v.dtype) for array, v in zip(names, state.values)]
-                    for name, v in zip(state.names, combined(s, state.fold, state.values, other)):
-                        w.line(f"{name} = {v.text};")
-            return
-        with w.block(f"for (int r = threadIdx.x; r < {rows}; r += {self.layout.block})"):
-            totals = []
-            for state, names in zip(states, arrays):
-                totals.append(State(state.fold, tuple(w.fresh("total") for _ in names)))
-                for name, array, v in zip(totals[-1].names, names, state.values):
-                    w.line(f"{computed_type(v.dtype)} {name} = {array}[r];")
-            with w.block(f"for (int warp = 1; warp < {warps}; ++warp)"):
-                for total, names in zip(totals, arrays):
-                    other = [s.made(f"{array}[warp * {rows} + r]", v.dtype) for array, v in zip(names, total.values)]
-                    for name, v in zip(total.names, combined(s, total.fold, total.values, other)):
-                        w.line(f"{name} = {v.text};")
-            for total, names in zip(totals, arrays):
-                for array, name in zip(names, total.names):
-                    w.line(f"{array}[r] = {name};")
-        w.line("__syncthreads();")
-        with self.each():
-            for state, names in zip(states, arrays):
-                for name, array in zip(state.names, names):
-                    w.line(f"{name} = {array}[{mine}];")
 
     # ---- what is kept between passes
 
