@@ -70,6 +70,7 @@ INTEGERS = [
     "wrapping_add(a, b)", "wrapping_subtract(a, b)", "wrapping_multiply(a, b)", "wrap_int4(a)", "minimum(a, b)", "maximum(a, b)", "sign_of(a)",
     "floor_divide(a, b)", "floor_modulo(a, b)", "integer_power(a, b % 9)", "shift_left<32>(a, b % 70)", "shift_right<32>(a, b % 70)",
     "divide_down(a, 7)", "modulo_down(a, 7)", "draw_integer(philox(a, b, i, 3u, i), -5, 11u)", "better_argmax(a, i, b, i ^ 1)",
+    "int_steady(x + i)",
 ]  # fmt: skip
 LONG = ["wrapping_add(a, b)", "wrapping_subtract(a, b)", "wrapping_multiply(a, b)", "floor_divide(a, b)", "floor_modulo(a, b)",
         "shift_right<64>(a, b % 70)", "(long long)near_index(a)", "(long long)near_index((unsigned long long)a)", "modulo_down(a, 9LL)"]  # fmt: skip
@@ -86,6 +87,8 @@ template <typename T> __device__ __forceinline__ void moved(const T* x, T* y, in
     load_some<N>(x + at, min(have - at, N), part);
     for (int k = 0; k < N; ++k) part[k] += 1.0f;
     store_some<N>(y + 2 * all + at, min(have - at, N), part);
+    unpack<T>(load_steady(x + at), part);
+    store<N>(y + 3 * all + at, part);
 }
 """
 SCALARS = Kernels(
@@ -413,7 +416,7 @@ CASES = {
     "places of groups": Case(SCALARS, "group_places", 20, 64, (np.arange(100, dtype=np.int32) ** 2 // 50, zeros(20, 64, dtype=np.int32))),
     **{
         f"elements of {t} in memory": Case(SCALARS, f"moved{k}", 1, 32, (x := drawn(TYPES[t], 512 // np.dtype(TYPES[t]).itemsize),
-                                           zeros(3 * len(x), dtype=TYPES[t]), len(x) // 3))
+                                           zeros(4 * len(x), dtype=TYPES[t]), len(x) // 3))
         for k, t in enumerate(NARROW)
     },
     "rows of 16 lanes": Case(STREAMS, "rows_of_lanes", 1, 32, (drawn(np.float32, 48), drawn(np.float32, 512), zeros(12, 32))),

@@ -106,9 +106,11 @@ SAMPLES: list[Sample] = [
     Sample("cumulative", (np.array([[2.0, 0, 3, 0, 4]]),), {"kind": "prod", "axis": 1, "reverse": True, "exclusive": False}, note="prod with zeros"),
     *(Sample(op, ((2, 0),), a, note="empty") for op, a in (
         ("softmax", {"axis": 1}), ("log_softmax", {"axis": 1}), ("cumulative", {"kind": "prod", "axis": 1, "reverse": False, "exclusive": True}),
-        ("sort", {"axis": 1, "descending": True}), ("reduce", {"kind": "sum", "axes": (1,)}), ("reshape", {"shape": (0, 5)}))),
+        ("sort", {"axis": 1, "descending": True, "count": 0}), ("reduce", {"kind": "sum", "axes": (1,)}), ("reshape", {"shape": (0, 5)}))),
     Sample("contract", ((2, 0), (0, 3)), EYE, note="empty sum"),
-    Sample("sort", ((3, 5),), {"axis": 1, "descending": False}), Sample("sort", ((4, 2),), {"axis": 0, "descending": True}, note="descending"),
+    Sample("sort", ((3, 5),), {"axis": 1, "descending": False, "count": 5}),
+    Sample("sort", ((4, 2),), {"axis": 0, "descending": True, "count": 4}, note="descending"),
+    Sample("sort", ((3, 5),), {"axis": 1, "descending": True, "count": 2}, note="the first two"),
     Sample("fft", ((2, 6), (2, 6)), {"axis": 1, "inverse": False}), Sample("fft", ((5, 2), (5, 2)), {"axis": 0, "inverse": True}, note="inverse"),
 ]  # fmt: skip
 CONTROL = {"yield", "scan", "cond", "grad", "kernel"}  # ops with regions, or expanded: tests/passes
