@@ -34,7 +34,7 @@ def pipeline(
         from .passes.hidden import Hidden
         from .passes.split_scores import SplitScores
 
-        passes += [Hidden(), Simplify(), SplitScores()]
+        passes += [Hidden(), SplitScores()]
     if target.lowered and not recipe.decodes:  # a decoder knows convolutions of single steps
         from .passes.spaced import Spaced
 

@@ -13,9 +13,8 @@ from dslc.ir.op import Op
 from dslc.ir.program import blocks_of, functions_of
 from dslc.ir.types import TensorType, type_of
 
-from .prune import remove_dead
-from .simplify import maker, uniform
-from .timeflow import HIDDEN, STATIC_LIMIT, Masks, exact
+from .simplify import maker, simplify_block, uniform
+from .timeflow import HIDDEN, STATIC_LIMIT, Masks, exact, scaled
 
 SMALLEST = 4096  # elements of a matrix below which nothing is gained
 
@@ -32,33 +31,45 @@ class Hidden:
 
     def run(self, module: ir.Module) -> None:
         for program in functions_of(module):
+            changed = False
             for block in blocks_of(program):
                 for op in list(block.operations):
-                    if isinstance(op, ops.Constant) and op.uniform is None and SMALLEST <= op.type.size <= STATIC_LIMIT:
-                        _by_indices(op)
-                _lower(block)
-                remove_dead(block)
+                    large = isinstance(op, ops.Constant) and op.uniform is None and SMALLEST <= op.type.size <= STATIC_LIMIT
+                    changed |= large and _is_mask(op.results[0]) and _by_indices(op)
+                changed |= _lower(block)
+            if changed:
+                simplify_block(program.entry_block)
 
 
 # ---- diagonals
 
 
-def _by_indices(constant: ops.Constant) -> None:
+def _is_mask(value: ir.Value) -> bool:
+    """Whether elementwise ops alone read a value, through views: what products read is better in memory."""
+    readers = [use.owner.opview for use in value.uses]
+    return all(
+        isinstance(op, Op) and (op.structure == "elementwise" or (isinstance(op, (ops.View, ops.Reshape)) and _is_mask(op.results[0])))
+        for op in readers
+    )
+
+
+def _by_indices(constant: ops.Constant) -> bool:
+    """Makes a matrix anew of indices, where its values lie so."""
     shape, dtype = constant.type.shape, constant.type.dtype
     long = [n for n in shape if n > 1]
     if len(long) != 2 or dtype.extension:
-        return
+        return False
     matrix = constant.reference().reshape(long)
     values = np.array([matrix[0, 0], matrix.flat[np.argmax(matrix != matrix[0, 0])]])
     chosen = matrix == values[1]
     if not (chosen | (matrix == values[0])).all():  # also where NaN is among them
-        return
+        return False
     turned = False
     span = diagonals(chosen)
     if span is None:
         span, turned = diagonals(~chosen), True
     if span is None:
-        return
+        return False
     yes, no = values[::-1] if not turned else values
     with ir.InsertionPoint(constant), constant.location:
         found = _between(span, (long[0], long[1]))
@@ -68,6 +79,7 @@ def _by_indices(constant: ops.Constant) -> None:
         elif no:
             found = ops.Not.of(found)
         constant.results[0].replace_all_uses_with(ops.reshape(found, shape))
+    return True
 
 
 def diagonals(matrix: np.ndarray) -> tuple[int, int] | None:
@@ -101,28 +113,29 @@ def _between(span: tuple[int, int], sizes: tuple[int, int]) -> ir.Value:
 # ---- finite numbers
 
 
-def _lower(block: ir.Block) -> None:
-    """Sets to -inf what selects hide that softmaxes alone read, of which all rows have something else."""
+def _lower(block: ir.Block) -> bool:
+    """Sets to -inf what selects hide that softmaxes alone read, of which all rows have something else; whether there is any."""
     masks, softmaxes = Masks(), set[Op]()
-    hiding: dict[Op, int] = {}  # selects, and which operand hides
+    hiding: dict[Op, tuple[int, float]] = {}  # selects, which operand hides, and with what
     for op in block.operations:
         if isinstance(op, ops.Softmax):
-            sides = {s: side for s in _selects(op.x) or () if (side := _fill(s)) is not None}
-            if sides and _rows_are_left(masks, op):
+            fills = {s: fill for s in _selects(op.x) or () if (fill := _fill(s)) is not None}
+            if fills and _rows_are_left(masks, op):
                 softmaxes.add(op)
-                hiding |= sides
-    for select, side in hiding.items():
-        if _reaches_only(masks, select, softmaxes):
-            with ir.InsertionPoint(select), select.location:
-                select.operation.operands[side] = ops.full(select.type, float("-inf"))
+                hiding |= fills
+    found = [(select, side) for select, (side, number) in hiding.items() if _hides_only(masks, select, number, softmaxes)]
+    for select, side in found:
+        with ir.InsertionPoint(select), select.location:
+            select.operation.operands[side] = ops.full(type_of(select.results[0]), float("-inf"))
+    return bool(found)
 
 
-def _fill(select: ops.Select) -> int | None:
-    """Which operand of a select is a finite number that hides."""
+def _fill(select: ops.Select) -> tuple[int, float] | None:
+    """Which operand of a select is a finite number that hides, and that."""
     for k in (1, 2):
         number = uniform(select.operands[k])
         if number is not None and -np.inf < number <= HIDDEN:
-            return k
+            return k, number
     return None
 
 
@@ -168,16 +181,20 @@ def _open(masks: Masks, value: ir.Value, i: int, j: int) -> np.ndarray | None:
     return None if any(p is None for p in parts) else np.logical_and.reduce(parts)
 
 
-def _reaches_only(masks: Masks, op: Op, softmaxes: set[Op]) -> bool:
-    """Whether all that is made from a value goes into some softmaxes, and what is hidden stays it on the way."""
-    for use in op.results[0].uses:
-        user = use.owner.opview
+def _hides_only(masks: Masks, op: Op, number: float, softmaxes: set[Op]) -> bool:
+    """Whether all that is made from a value goes into some softmaxes, and what is such a number there at most hides in all of them."""
+    uses = list(op.results[0].uses)
+    for use in uses:
+        user, still = use.owner.opview, number
         if user in softmaxes:
+            if number > HIDDEN:
+                return False
             continue
-        if not isinstance(user, (ops.Select, *THROUGH)) or not _reaches_only(masks, user, softmaxes):
+        if isinstance(user, (ops.Mul, ops.Div)):
+            by = masks.positive(user.operands[1 - use.operand_number])
+            if by is None or (isinstance(user, ops.Div) and use.operand_number):
+                return False
+            still = scaled(user, number, by)
+        if not isinstance(user, (ops.Select, *THROUGH)) or not _hides_only(masks, user, still, softmaxes):
             return False
-        if isinstance(user, (ops.Mul, ops.Div)) and not masks.scales(user.operands[1 - use.operand_number], over=isinstance(user, ops.Div)):
-            return False
-        if isinstance(user, ops.Div) and use.operand_number:
-            return False
-    return any(True for _ in op.results[0].uses)
+    return bool(uses)

@@ -14,9 +14,9 @@ from dslc.ir.op import Op
 from dslc.ir.types import spans_of, type_of
 
 STATIC_LIMIT = 1 << 25  # elements of a mask that is evaluated to see what it leaves
-# Scores that masks set so low get no weight in a softmax, as -inf does: exp(HIDDEN * LEAST_SCALE - x) is 0 in float32 for a row's greatest x >= -200.
-# Masks of -1e4, -1e9 or the type's least number are as usual as those of -inf.
-HIDDEN, LEAST_SCALE = -1e4, 1 / 32
+# Scores that masks set so low get no weight in a softmax, as -inf does: exp(HIDDEN - x) is 0 in float32 for a row's greatest x >= -196. Masks of
+# -1e4, -1e9 or the type's least number are as usual as those of -inf.
+HIDDEN = -300.0
 
 
 class Flow:
@@ -157,7 +157,8 @@ class Masks:
         return int(open_.max()) + 1 if open_.size else 0
 
     def sure(self, value: ir.Value, i: int, j: int, constant: float) -> np.ndarray | None:
-        """bool [size of axis i, size of axis j]: where the value is the constant at all other axes; for -inf, where it is `HIDDEN` or less."""
+        """bool [size of axis i, size of axis j]: where the value is the constant at all other axes; of a negative one, where it is that or less, and
+        of -inf, where it is `HIDDEN` or less."""
         constant = HIDDEN if constant == -np.inf else constant
         key = (value, i, j, constant)
         if key not in self._known:
@@ -196,24 +197,20 @@ class Masks:
                         self._arrays[value] = np.asarray(op.reference(*parts)).astype(type_of(value).dtype.numpy)
         return self._arrays[value]
 
-    def scales(self, value: ir.Value, over: bool = False) -> bool:
-        """Whether the value is known, positive and finite everywhere, and of a factor (`over`: of a divisor) that what is hidden stays it."""
-
-        def keeps(x: Any) -> Any:
-            return (x > 0) & (x <= 1 / LEAST_SCALE) if over else (x >= LEAST_SCALE) & (x < np.inf)
-
+    def positive(self, value: ir.Value) -> tuple[float, float] | None:
+        """The least and the greatest of a value that is known, positive and finite everywhere."""
         owner = value.owner
         op = None if isinstance(owner, ir.Block) else owner.opview
         if isinstance(op, ops.Constant) and op.uniform is not None:
-            return bool(keeps(op.uniform))
+            return (op.uniform, op.uniform) if 0 < op.uniform < np.inf else None
         if isinstance(op, (ops.Reshape, ops.View)) and (isinstance(op, ops.Reshape) or op.inside):
-            return self.scales(op.operands[0], over)
+            return self.positive(op.operands[0])
         array = self._array(value)
-        return array is not None and bool(keeps(array).all())
+        return (float(array.min()), float(array.max())) if array is not None and array.size and ((array > 0) & (array < np.inf)).all() else None
 
 
 def _is(x: Any, constant: float) -> Any:
-    return x <= HIDDEN if constant == HIDDEN else x == constant
+    return x <= constant if constant < 0 else x == constant
 
 
 def _either(a: np.ndarray | None, b: np.ndarray | None) -> np.ndarray | None:
@@ -242,20 +239,30 @@ def _absorbing(value: bool) -> Any:
 
 
 def _sum(masks: Masks, op: Op, i: int, j: int, constant: float) -> np.ndarray | None:
-    """Zeros add up to zero; what is hidden stays it, of a difference on its left."""
+    """Zeros add up to zero; what is far below zero stays there whatever a score is, of a difference on its left."""
     a, b = (masks.sure(v, i, j, constant) for v in op.operands)
-    return _both(a, b) if constant == 0 else _either(a, b if isinstance(op, ops.Add) else None) if constant == HIDDEN else None
+    return _both(a, b) if constant == 0 else _either(a, b if isinstance(op, ops.Add) else None) if constant < 0 else None
 
 
 def _product(masks: Masks, op: Op, i: int, j: int, constant: float) -> np.ndarray | None:
-    """Zero stays whatever the other (finite) factor is, of a quotient above; what is hidden where the other one is known not to bring it near."""
+    """Zero stays whatever the other (finite) factor is, of a quotient above; what is far below zero is as far as a known factor leaves it."""
     a, b = op.operands
     if constant == 0:
         return _either(masks.sure(a, i, j, 0.0), masks.sure(b, i, j, 0.0) if isinstance(op, ops.Mul) else None)
-    if constant != HIDDEN:
+    if constant >= 0:
         return None
-    kept = masks.sure(a, i, j, constant) if masks.scales(b, over=isinstance(op, ops.Div)) else None
-    return _either(kept, masks.sure(b, i, j, constant) if isinstance(op, ops.Mul) and masks.scales(a) else None)
+    found = None
+    for x, by in ((a, b), (b, a)) if isinstance(op, ops.Mul) else ((a, b),):
+        if (known := masks.positive(by)) is not None:
+            found = _either(found, masks.sure(x, i, j, scaled(op, constant, known, back=True)))
+    return found
+
+
+def scaled(op: Op, number: float, by: tuple[float, float], back: bool = False) -> float:
+    """At most what a negative number becomes by a product with, or a quotient by, positive numbers of a range; `back`: what it must be to become so
+    much at most."""
+    factor = by[0] if isinstance(op, ops.Mul) else 1 / by[1]
+    return number / factor if back else number * factor
 
 
 def _carried(constant: float, operand: float) -> Any:

@@ -9,10 +9,16 @@ from onnx import TensorProto, helper, numpy_helper
 
 import dslc
 from dslc.compiler import lower
+from dslc.core.dtypes import FLOAT32
 from dslc.ir import ops
-from dslc.ir.program import program_of
-from dslc.passes.hidden import diagonals
+from dslc.ir.mlir import ir
+from dslc.ir.op import context
+from dslc.ir.program import Slot, finish_program, program_of, start_program
+from dslc.ir.types import TensorType
+from dslc.passes.hidden import Hidden, diagonals
 from dslc.targets import target_of
+
+from . import graphs
 
 T = 80
 ATTEND = """model M:
@@ -43,7 +49,7 @@ def test_the_diagonals_of_a_matrix(span, sizes):
 
 def lowered(model) -> list[ops.Constant]:
     """The constants of its program behind the pass."""
-    elaborated = lower(model, "run", target_of("cpu"), after="simplify_2")
+    elaborated = lower(model, "run", target_of("cpu"), after="hidden")
     with elaborated.context:
         block = program_of(elaborated.module).entry_block
         return [np.array(op.reference()) for op in block.operations if isinstance(op, ops.Constant)]
@@ -64,6 +70,7 @@ HIDES = {
     "select": "where(j <= i, s[b, i, j], -1e9)",
     "select the least number": "where(j > i, -3.4e38, s[b, i, j])",
     "select, scaled": "where(j <= i, s[b, i, j], -10000) / sqrt(8)",
+    "select, scaled far": "where(j <= i, s[b, i, j], -1e9) * 0.001",
     "added": "s[b, i, j] * 0.5 + where(j <= i, 0, -1e9)",
     "window": "where(j <= i and j > i - 7, s[b, i, j], -1e9)",
     "two masks": "where(j <= i, where(j > i - 7, s[b, i, j], -inf), -1e9)",
@@ -72,6 +79,7 @@ STAYS = {
     "rows without any": "where(j < i, s[b, i, j], -1e9)",
     "hidden by data": "where(j <= i, where(x[b, j, 0] > 0, s[b, i, j], -1e9), -1e9)",
     "scaled away": "where(j <= i, s[b, i, j], -1e9) * 1e-8",
+    "scaled away in two steps": "where(j <= i, s[b, i, j], -10000) / 32 / 32",
     "divided away": "where(j <= i, s[b, i, j], -1e9) / 1e8",
     "turned": "where(j <= i, s[b, i, j], -1e9) * (0 - 1)",
     "added to data": "where(j <= i, s[b, i, j], -1e9) + x[b, j, 0]",
@@ -124,6 +132,22 @@ def test_a_matrix_along_diagonals_is_made_of_indices(kind, window, tmp_path):
     model = dslc.load(str(tmp_path / "a.onnx"))
     assert filled(model) == {-np.inf} and all(a.size < 2 or (a == a.flat[0]).all() for a in lowered(model))
     same(model)
+
+
+@pytest.mark.parametrize("read", ["by a product", "by a sum"])
+def test_a_matrix_that_products_read_stays(read):
+    """It is better in memory."""
+    ones, x = np.tril(np.ones((T, T), np.float32)), TensorType(FLOAT32, (T, T))
+    with context(), ir.Location.unknown():
+        module = ir.Module.create()
+        made = start_program(module, "run", [Slot("x", "input", x)])
+        with ir.InsertionPoint(made.entry_block):
+            value, matrix = made.entry_block.arguments[0], ops.constant(ones)
+            y = graphs.matmul(ops.transpose(matrix, [1, 0]), value) if read == "by a product" else ops.Add.of(ops.transpose(matrix, [1, 0]), value)
+        finish_program(made, [(Slot("y", "output", x), y)])
+        Hidden().run(module)
+        held = [op.uniform for op in made.entry_block.operations if isinstance(op, ops.Constant)]
+    assert (None in held) == (read == "by a product")
 
 
 def test_a_matrix_of_any_other_form_stays(tmp_path):

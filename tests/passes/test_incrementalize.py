@@ -60,6 +60,7 @@ CAUSAL = {
     y[b, t, d] = sum[c](x[b, t, c] * total[b, t, c, d])
     x = y""",
     "finite mask": ATTEND.format(score=f"where(j <= i and j > i - 4, {DOT}, -1e9) / sqrt(8)"),
+    "finite mask, scaled far": ATTEND.format(score=f"where(j <= i, {DOT}, -1e9) * 0.001"),
     "finite mask added": ATTEND.format(score=f"{DOT} + (1 - where(j <= i, 1, 0)) * -10000"),
     "cumulative": "    x[b, t, d] = cumsum[t](x[b, t, d])\n    x[b, t, d] = cumprod[t](1 + 0.1 * x[b, t, d])",
     "rnn": "    x = rnn(x, 8)",
@@ -82,6 +83,7 @@ CAUSAL = {
 AHEAD = {
     "mask that is not low enough": (ATTEND.format(score=f"where(j <= i, {DOT}, -100)"), "a sum over time", "M.dsl:9"),
     "mask scaled away": (ATTEND.format(score=f"where(j <= i, {DOT}, -10000) * 0.001"), "a sum over time", "M.dsl:9"),
+    "mask scaled away in two steps": (ATTEND.format(score=f"where(j <= i, {DOT}, -10000) / 32 / 32"), "a sum over time", "M.dsl:9"),
     "mask divided away": (ATTEND.format(score=f"where(j <= i, {DOT}, -10000) / 1000"), "a sum over time", "M.dsl:9"),
     "attention without a mask": ("    x = x + self_attention(x, 2)", "a sum over time", "attention.dsl"),
     "mean": ("    y[b, d] = mean[t](x[b, t, d])\n    z[b, t, d] = x[b, t, d] + y[b, d]\n    x = z", "every position", "M.dsl:7"),

@@ -75,6 +75,12 @@ def combined(s: Arithmetic, fold: Fold, a: Sequence[Val], b: Sequence[Val]) -> l
     return [s.select(better, y, x) for x, y in zip(a, b)]
 
 
+def fold_in(w: FunctionWriter, state: State, other: Sequence[Val]) -> None:
+    """Writes the fold of another state into this one."""
+    for name, v in zip(state.names, combined(Arithmetic(w), state.fold, state.values, other)):
+        w.line(f"{name} = {v.text};")
+
+
 def each_row(w: FunctionWriter, layout: Layout) -> AbstractContextManager[None]:
     """What is inside is done for each of a thread's rows, `j`."""
     return w.unrolled("j", layout.columns) if layout.columns > 1 else nullcontext()
@@ -103,8 +109,7 @@ def _butterfly(w: FunctionWriter, layout: Layout, states: Sequence[State], first
             other = []
             for v in state.values:
                 other.append(s.made(f"__shfl_xor_sync(0xffffffffu, {v.text}, offset)", v.dtype))
-            for name, v in zip(state.names, combined(s, state.fold, state.values, other)):
-                w.line(f"{name} = {v.text};")
+            fold_in(w, state, other)
 
 
 def _through_shared(w: FunctionWriter, layout: Layout, states: Sequence[State], lanes: int) -> None:
@@ -133,8 +138,7 @@ def _through_shared(w: FunctionWriter, layout: Layout, states: Sequence[State], 
         with w.block(f"for (int warp = 1; warp < {warps}; ++warp)"):
             for state, names in zip(states, arrays):
                 other = [s.made(f"{array}[warp]", v.dtype) for array, v in zip(names, state.values)]
-                for name, v in zip(state.names, combined(s, state.fold, state.values, other)):
-                    w.line(f"{name} = {v.text};")
+                fold_in(w, state, other)
         return
     with w.block(f"for (int r = threadIdx.x; r < {rows}; r += {layout.block})"):
         totals = []
@@ -145,8 +149,7 @@ def _through_shared(w: FunctionWriter, layout: Layout, states: Sequence[State], 
         with w.block(f"for (int warp = 1; warp < {warps}; ++warp)"):
             for total, names in zip(totals, arrays):
                 other = [s.made(f"{array}[warp * {rows} + r]", v.dtype) for array, v in zip(names, total.values)]
-                for name, v in zip(total.names, combined(s, total.fold, total.values, other)):
-                    w.line(f"{name} = {v.text};")
+                fold_in(w, total, other)
         for total, names in zip(totals, arrays):
             for array, name in zip(names, total.names):
                 w.line(f"{array}[r] = {name};")

@@ -26,7 +26,7 @@ from ..types import accumulator, computed_type
 from . import columns, one_pass
 from . import map as map_kernel
 from .along import along_function
-from .group import WARP, Layout, State, combined, meet, start_of
+from .group import WARP, Layout, State, fold_in, meet, start_of
 from .one_pass import Pass, parts_of
 from .rows import MOST_HELD, RowWriter, in_chunks, shared_room
 
@@ -445,15 +445,13 @@ def _folds(request: Request, rows: Rows, p: int, one: Pass, area: _Area, buffer:
         with w.block(f"for (int c = lane; c < {chunks}; c += {WARP if warp else 1})"):
             other = [s.made(f"{w.workspace(f'partial{f}_{k}', b.offset, b.type).name}[c * {count} + row]", t)
                      for k, (b, t) in enumerate(zip(buffers, fold.parts))]  # fmt: skip
-            for name, v in zip(names, combined(s, fold, state.values, other)):
-                w.line(f"{name} = {v.text};")
+            fold_in(w, state, other)
     if warp:
         w.line("#pragma unroll")
         with w.block(f"for (int offset = {WARP // 2}; offset > 0; offset /= 2)"):
             for state in states:
                 other = [s.made(f"__shfl_xor_sync(0xffffffffu, {v.text}, offset)", v.dtype) for v in state.values]
-                for name, v in zip(state.names, combined(s, state.fold, state.values, other)):
-                    w.line(f"{name} = {v.text};")
+                fold_in(w, state, other)
     with w.block("if (lane == 0)" if warp else ""):
         _store_rows(w, rows, one, states, finished, buffer)
     threads = count * WARP if warp else count

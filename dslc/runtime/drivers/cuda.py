@@ -21,7 +21,7 @@ from ...core.executable import TensorMap
 from . import tensor_maps
 from .cuda_context import Turn, arch_of, check_fits, dynamic_shared, waits_for_each
 from .device import PreparedLaunch
-from .transfers import LEAST, Downloads
+from .transfers import Downloads
 
 # After these the context is dead: no call on it succeeds any more.
 STICKY = frozenset(
@@ -179,15 +179,11 @@ class CudaDriver:
 
     def download(self, array: np.ndarray, address: int) -> None:
         with self.lock:
-            if array.nbytes > LEAST:
-                self._downloads.fill(array, address)
-                return
-            self.start_download(array, address)
-            self.synchronize()
+            self._downloads.fill(array, address)
 
-    def start_download(self, pinned: np.ndarray, address: int) -> None:
+    def start_download(self, array: np.ndarray, address: int) -> None:
         with self.lock:
-            self._do("cuMemcpyDtoHAsync", pinned.ctypes.data, address, pinned.nbytes, self._stream)
+            self._do("cuMemcpyDtoHAsync", array.ctypes.data, address, array.nbytes, self._stream)
 
     def copy(self, target: int, source: int, size: int) -> None:
         with self.lock:

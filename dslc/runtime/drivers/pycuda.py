@@ -21,7 +21,7 @@ from ...core.executable import TensorMap
 from . import tensor_maps
 from .cuda_context import Turn, arch_of, check_fits, dynamic_shared, waits_for_each
 from .device import PreparedLaunch
-from .transfers import LEAST, Downloads
+from .transfers import Downloads
 
 
 @dataclass(frozen=True)
@@ -118,15 +118,11 @@ class PycudaDriver:
 
     def download(self, array: np.ndarray, address: int) -> None:
         with self.lock:
-            if array.nbytes > LEAST:
-                self._downloads.fill(array, address)
-                return
-            self.start_download(array, address)
-            self.synchronize()
+            self._downloads.fill(array, address)
 
-    def start_download(self, pinned: np.ndarray, address: int) -> None:
+    def start_download(self, array: np.ndarray, address: int) -> None:
         with self.lock, self._told("a program"):
-            self._api.memcpy_dtoh_async(pinned, address, self._stream)
+            self._api.memcpy_dtoh_async(array, address, self._stream)
 
     def copy(self, target: int, source: int, size: int) -> None:
         with self.lock, self._told("a copy on the device"):

@@ -23,10 +23,11 @@ AHEAD = 2  # chunks that the copy engine is given before their turn
 
 
 class Source(Protocol):
-    """What is needed of a driver, with its meaning there; `start_download` fills pinned memory, and returns before it is done."""
+    """What is needed of a driver, with its meaning there; `start_download` returns before it is done where the memory is pinned."""
 
     def staging(self, size: int) -> np.ndarray: ...
-    def start_download(self, pinned: np.ndarray, address: int) -> None: ...
+    def start_download(self, array: np.ndarray, address: int) -> None: ...
+    def synchronize(self) -> None: ...
     def mark(self) -> Any: ...
     def wait(self, mark: Any) -> None: ...
 
@@ -40,6 +41,10 @@ class Downloads:
 
     def fill(self, array: np.ndarray, address: int) -> None:
         """Fills a C-contiguous array from the device, after all work before; returns when it is done."""
+        if array.nbytes <= LEAST:
+            self._source.start_download(array, address)
+            self._source.synchronize()
+            return
         pool, buffers = threads(os.getpid()), self._made()
         starts, counts = chunks(array.nbytes)
         target, bytes = array.ctypes.data, array.reshape(-1).view(np.uint8)

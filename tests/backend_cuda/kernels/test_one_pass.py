@@ -71,6 +71,7 @@ def results() -> dict[str, Case]:
     return {case.name: case for case in CASES}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [case.name for case in CASES])
 def test_one_pass(results: dict[str, Case], name: str) -> None:
     check(results[name])

@@ -18,6 +18,7 @@ from dslc.ir.streams import Stream
 from dslc.passes import attention
 from dslc.passes.notes import notes_of
 from dslc.passes.plan import make_plan
+from dslc.runtime.drivers.cpu import pool
 from dslc.targets import TARGETS, Target, target_of
 
 HERE = Path(__file__).parent
@@ -139,12 +140,17 @@ def test_blocks_of_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kinds(dslc.load(BLOCKS_OF_TABLES), "step", 1)[0]["attention"] == 2
     same_as_reference(BLOCKS_OF_TABLES, {})
     moved = []
-    for threads in ("1", "2", "2"):
-        monkeypatch.setenv("DSLC_THREADS", threads)
-        model = dslc.load(BLOCKS_OF_TABLES)
-        dslc.Trainer(model, target="cpu").step()
-        moved.append([np.array(model.params[k]).tobytes() for k in "uwz"])
-    assert moved[0] == moved[1] == moved[2]
+    before = pool.state.threads
+    try:
+        for threads in (1, 2, 3, 3):
+            pool.configure(threads)
+            model = dslc.load(BLOCKS_OF_TABLES)
+            dslc.Trainer(model, target="cpu").step()
+            assert (1 if pool.state.pool is None else pool.state.pool.threads) == threads
+            moved.append([np.array(model.params[k]).tobytes() for k in "uwz"])
+    finally:
+        pool.configure(before)
+    assert all(found == moved[0] for found in moved)
 
 
 ONLY_THE_TABLE = """model Only:
